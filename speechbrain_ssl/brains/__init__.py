@@ -1,0 +1,1 @@
+"""Conductors: the only floor that knows ``speechbrain.Brain``."""

@@ -1,0 +1,1 @@
+"""Manifests, audio, crops, sampling, augmentation and the synthetic corpus."""

@@ -1,0 +1,33 @@
+"""The errors a user can cause, and mend.
+
+Each message names the file or the key at fault and the remedy. Whoever catches
+``UserError`` may print it without a traceback: the text is meant to suffice.
+"""
+
+
+class UserError(Exception):
+    """Base of everything a user can set right without reading our code."""
+
+
+class ConfigError(UserError):
+    """A key, a value or a combination of values in a YAML or command line."""
+
+
+class ManifestError(UserError):
+    """A manifest that is missing, malformed or empty."""
+
+
+class AudioError(UserError):
+    """A single audio file that cannot be used, with the reason."""
+
+
+class TrialError(UserError):
+    """A trial list that is malformed or names what is not there."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint that is of another configuration, or cannot be written."""
+
+
+class CollapseError(UserError):
+    """Training has collapsed: the representation carries nothing any more."""

@@ -1,0 +1,1 @@
+"""Self-supervised objectives: pure losses on embeddings, one a file."""

@@ -1,0 +1,1 @@
+"""Folders that stock SpeechBrain loads."""

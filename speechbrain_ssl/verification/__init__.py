@@ -1,0 +1,1 @@
+"""Trials, scoring and metrics of speaker verification."""
