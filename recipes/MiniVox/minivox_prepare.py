@@ -1,0 +1,218 @@
+"""Makes MiniVox, its training manifest and its trial lists.
+
+To run it by hand:
+
+> python minivox_prepare.py --data_folder=exp/minivox --save_folder=exp/save
+
+All it writes follows from the arguments: another call, with any number of
+processes, gives the same bytes.
+"""
+
+import argparse
+import itertools
+import logging
+import pathlib
+
+import numpy as np
+import pandas as pd
+import soundfile
+
+from speechbrain_ssl.data.manifest import write_manifest
+from speechbrain_ssl.data.synthetic import SPEAKERS_FILE, write_corpus
+from speechbrain_ssl.errors import ConfigError, UserError
+from speechbrain_ssl.files import atomic_write
+
+logger = logging.getLogger(__name__)
+
+TRAIN_CSV = "train.csv"
+CROSS_VIDEO = "trials_cross_video.txt"
+WITHIN_VIDEO = "trials_within_video.txt"
+
+
+def prepare_minivox(data_folder, save_folder, max_trials=6000, **corpus):
+    """Makes the corpus if it is missing, and the lists that name it.
+
+    Arguments
+    ---------
+    data_folder : str or pathlib.Path
+        Where the corpus is, or goes.
+    save_folder : str or pathlib.Path
+        Where ``train.csv``, ``trials_cross_video.txt`` and
+        ``trials_within_video.txt`` go. The paths in the trials are relative to
+        ``<data_folder>/wav``, as VoxCeleb's are.
+    max_trials : int
+        Upper limit of either trial list.
+    **corpus : dict
+        Passed to ``speechbrain_ssl.data.synthetic.write_corpus``: sizes, seed,
+        jobs, progress.
+
+    Returns
+    -------
+    dict
+        ``train``, ``cross_video`` and ``within_video``: paths of the three
+        files.
+
+    Raises
+    ------
+    ConfigError
+        If an argument makes no sense, or the folder holds another corpus.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> sizes = dict(num_train_speakers=2, num_test_speakers=4, num_noises=0)
+    >>> sizes.update(videos_per_speaker=2, utterances_per_video=2, num_rooms=0)
+    >>> folder = tempfile.mkdtemp()
+    >>> paths = prepare_minivox(folder, folder, **sizes, progress=False)
+    >>> len(paths["train"].read_text().splitlines())
+    9
+    >>> len(paths["cross_video"].read_text().splitlines())
+    32
+    """
+    if max_trials < 2:
+        raise ConfigError(
+            f"max_trials is {max_trials}; a target and a nontarget are the "
+            "least"
+        )
+    data_folder = pathlib.Path(data_folder)
+    save_folder = pathlib.Path(save_folder)
+    written = write_corpus(data_folder, **corpus)
+    logger.info("MiniVox in %s: %d files written", data_folder, written)
+
+    speakers = pd.read_csv(data_folder / SPEAKERS_FILE, dtype=str)
+    paths = {
+        "train": save_folder / TRAIN_CSV,
+        "cross_video": save_folder / CROSS_VIDEO,
+        "within_video": save_folder / WITHIN_VIDEO,
+    }
+    train = speakers.loc[speakers["set"] == "train", "speaker"]
+    write_manifest(paths["train"], _manifest(data_folder / "wav", train))
+
+    test = speakers[speakers["set"] == "test"]
+    genders = dict(zip(test["speaker"], test["gender"], strict=True))
+    names = _utterances(data_folder / "wav", genders)
+    for key, across in (("cross_video", True), ("within_video", False)):
+        trials = make_trials(names, genders, across, max_trials)
+        with atomic_write(paths[key]) as stream:
+            stream.writelines(f"{label} {a} {b}\n" for label, a, b in trials)
+    return paths
+
+
+def _utterances(folder, speakers):
+    """Sorted names ``<speaker>/<video>/<utterance>.wav`` of some speakers."""
+    return [
+        path.relative_to(folder).as_posix()
+        for speaker in sorted(speakers)
+        for path in sorted((folder / speaker).glob("*/*.wav"))
+    ]
+
+
+def _manifest(folder, speakers):
+    """The training manifest. The speaker is no column of it: nobody asks."""
+    rows = []
+    for name in _utterances(folder, speakers):
+        info = soundfile.info(str(folder / name))
+        rows.append(
+            {
+                "ID": name.removesuffix(".wav"),
+                "duration": round(info.frames / info.samplerate, 4),
+                "wav": f"$data_root/wav/{name}",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def make_trials(names, genders, across, max_trials=6000):
+    """As many targets as nontargets, in a fixed order.
+
+    Arguments
+    ---------
+    names : list of str
+        Utterances, ``<speaker>/<video>/<utterance>.wav``.
+    genders : dict
+        Gender of each speaker. Nontargets are of one gender, so that telling
+        men from women is no help; only where no gender has two speakers are
+        they mixed.
+    across : bool
+        Whether the two sides of a target are of different videos or of one.
+    max_trials : int
+        Upper limit.
+
+    Returns
+    -------
+    list of tuple
+        Label (1 for a target), and the two names.
+
+    Raises
+    ------
+    ConfigError
+        If the corpus has no target, or no nontarget.
+
+    Example
+    -------
+    >>> names = ["a/v1/1.wav", "a/v2/1.wav", "b/v1/1.wav"]
+    >>> trials = make_trials(names, {"a": "f", "b": "f"}, across=True)
+    >>> len(trials), trials[1]
+    (2, (1, 'a/v1/1.wav', 'a/v2/1.wav'))
+    """
+    side = {name: tuple(name.split("/")[:2]) for name in names}
+    targets, alike, mixed = [], [], []
+    for a, b in itertools.combinations(sorted(names), 2):
+        (speaker_a, video_a), (speaker_b, video_b) = side[a], side[b]
+        if speaker_a == speaker_b:
+            if (video_a != video_b) == across:
+                targets.append((1, a, b))
+        elif genders[speaker_a] == genders[speaker_b]:
+            alike.append((0, a, b))
+        else:
+            mixed.append((0, a, b))
+    others = alike or mixed
+    count = min(len(targets), len(others), max_trials // 2)
+    if not count:
+        raise ConfigError(
+            f"no trials {'across' if across else 'within'} videos can be made; "
+            "take at least two test speakers, two videos and two utterances"
+        )
+    # A fixed stream for the choice: the lists are part of the corpus.
+    rng = np.random.default_rng([1986, int(across)])
+    chosen = []
+    for pairs in (targets, others):
+        picked = rng.choice(len(pairs), size=count, replace=False)
+        chosen.extend(pairs[i] for i in picked)
+    return sorted(chosen)
+
+
+def _arguments():
+    parser = argparse.ArgumentParser(
+        description="Makes MiniVox, its training manifest and trial lists.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--data_folder", required=True, help="the corpus")
+    add("--save_folder", required=True, help="the manifest and the trials")
+    add("--num_train_speakers", type=int, default=60, help="to train on")
+    add("--num_test_speakers", type=int, default=20, help="in the trials")
+    add("--videos_per_speaker", type=int, default=4, help="channels")
+    add("--utterances_per_video", type=int, default=5, help="files")
+    add(
+        "--seconds",
+        type=float,
+        nargs=2,
+        default=(2.5, 5.0),
+        metavar=("SHORTEST", "LONGEST"),
+        help="utterances' durations",
+    )
+    add("--num_noises", type=int, default=20, help="of each MUSAN kind")
+    add("--num_rooms", type=int, default=40, help="room responses")
+    add("--max_trials", type=int, default=6000, help="in either list")
+    add("--seed", type=int, default=1986, help="of the corpus")
+    add("--jobs", type=int, default=None, help="processes (None: all cores)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        prepare_minivox(**vars(_arguments()))
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None

@@ -1,0 +1,179 @@
+"""Prepares any folder of audio files for training without labels.
+
+    python unlabeled_prepare.py --data_folder=/path/to/audio --save_folder=save
+
+Every file that soundfile reads becomes an utterance of ``train.csv``, whatever
+its sample rate and number of channels; every other audio file becomes a row of
+``rejected.csv`` with the reason. Hidden files are left out.
+"""
+
+import argparse
+import logging
+import os
+import pathlib
+import sys
+
+from speechbrain_ssl.data.manifest import write_manifest
+from speechbrain_ssl.data.scan import (
+    CHECKS,
+    completed,
+    list_files,
+    mark_completed,
+    reasons,
+    scan,
+    write_rejected,
+)
+from speechbrain_ssl.errors import ManifestError, UserError
+
+logger = logging.getLogger(__name__)
+
+
+def prepare_unlabeled(
+    data_folder,
+    save_folder,
+    min_duration=1.0,
+    check="header",
+    sample_rate=None,
+    num_workers=None,
+    skip_prep=False,
+):
+    """Writes ``train.csv`` and ``rejected.csv``.
+
+    Arguments
+    ---------
+    data_folder : str
+        Folder with the audio files, at any depth.
+    save_folder : str
+        Where the outputs go.
+    min_duration : float
+        Files shorter than this (seconds) are rejected.
+    check : str
+        ``"header"`` reads headers; ``"decode"`` reads all audio and also finds
+        silent and damaged files.
+    sample_rate : int, optional
+        Rejects files of any other sample rate. All rates are taken otherwise.
+    num_workers : int, optional
+        Processes that read; one per core otherwise.
+    skip_prep : bool
+        Does nothing.
+
+    Returns
+    -------
+    dict
+        ``utterances``, ``hours``, ``rejected`` (number by reason),
+        ``unknown_extensions`` and ``sample_rates`` (numbers of files). Empty
+        with ``skip_prep``.
+
+    Raises
+    ------
+    ManifestError
+        If the folder is missing or holds no usable audio.
+
+    Example
+    -------
+    >>> import tempfile, numpy, soundfile
+    >>> data, save = tempfile.mkdtemp(), tempfile.mkdtemp()
+    >>> soundfile.write(f"{data}/a.flac", numpy.ones(32000) / 2, 16000)
+    >>> prepare_unlabeled(data, save, num_workers=0)["utterances"]
+    1
+    """
+    if skip_prep:
+        return {}
+    data_folder = os.path.abspath(data_folder)
+    save_folder = pathlib.Path(save_folder)
+    arguments = {
+        "data_folder": data_folder,
+        "min_duration": min_duration,
+        "check": check,
+        "sample_rate": sample_rate,
+    }
+    before = completed(save_folder, arguments)
+    if before is not None:
+        return before
+
+    listing = list_files(data_folder)
+    if listing.unknown:
+        logger.info(
+            "not audio by their extension: %s",
+            ", ".join(f"{n} {e}" for e, n in listing.unknown.items()),
+        )
+    found = scan(
+        data_folder,
+        listing,
+        cache=save_folder / "scan_cache" / "train.jsonl",
+        check=check,
+        min_duration=min_duration,
+        sample_rate=sample_rate,
+        num_workers=num_workers,
+    )
+    write_rejected(save_folder / "rejected.csv", found.rejected)
+    rejected = reasons(found.rejected)
+    if len(found.usable) == 0:
+        raise ManifestError(
+            f"none of the {len(found.rejected)} audio files below "
+            f"{data_folder} can be used; {save_folder / 'rejected.csv'} says "
+            "why"
+        )
+    write_manifest(save_folder / "train.csv", found.manifest())
+    rates = found.usable["sample_rate"].value_counts().sort_index()
+    summary = {
+        "utterances": len(found.usable),
+        "hours": round(float(found.usable["duration"].sum()) / 3600, 4),
+        "rejected": rejected,
+        "unknown_extensions": listing.unknown,
+        "sample_rates": {str(rate): int(n) for rate, n in rates.items()},
+    }
+    mark_completed(
+        save_folder, arguments, ["train.csv", "rejected.csv"], summary
+    )
+    logger.info(
+        "%d utterances, %.1f hours; rejected: %s",
+        summary["utterances"],
+        summary["hours"],
+        ", ".join(f"{n} {r}" for r, n in rejected.items()) or "none",
+    )
+    return summary
+
+
+def main(argv=None):
+    """Runs the preparation from the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "--data_folder", required=True, help="Folder with the audio files."
+    )
+    parser.add_argument(
+        "--save_folder", required=True, help="Folder for the manifests."
+    )
+    parser.add_argument(
+        "--min_duration",
+        type=float,
+        default=1.0,
+        help="Reject files shorter than this many seconds (default 1.0).",
+    )
+    parser.add_argument(
+        "--check",
+        choices=CHECKS,
+        default="header",
+        help="Read headers only, or decode all audio to find damaged files.",
+    )
+    parser.add_argument(
+        "--sample_rate",
+        type=int,
+        help="Reject files of another sample rate (default: take any).",
+    )
+    parser.add_argument(
+        "--num_workers",
+        type=int,
+        help="Number of processes (default: one per core).",
+    )
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        prepare_unlabeled(**vars(parser.parse_args(argv)))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,197 @@
+"""Checkpoints that are whole or not there at all.
+
+Stock SpeechBrain writes the meta file of a checkpoint first and the rest after
+it: a run killed in between leaves a folder that counts as the newest checkpoint
+and cannot be loaded. Here a checkpoint is written under another name and
+renamed when it is complete.
+"""
+
+import errno
+import json
+import logging
+import os
+import shutil
+
+import numpy as np
+import torch
+from speechbrain.utils.checkpoints import (
+    Checkpoint,
+    Checkpointer,
+    mark_as_loader,
+    mark_as_saver,
+    register_checkpoint_hooks,
+)
+from speechbrain.utils.distributed import (
+    ddp_barrier,
+    if_main_process,
+    main_process_only,
+)
+
+from speechbrain_ssl.errors import CheckpointError
+
+logger = logging.getLogger(__name__)
+
+_PARTIAL = "partial-"
+
+
+class AtomicCheckpointer(Checkpointer):
+    """SpeechBrain's ``Checkpointer``, safe against kills and full disks.
+
+    Arguments
+    ---------
+    *args, **kwargs
+        Those of ``speechbrain.utils.checkpoints.Checkpointer``.
+    """
+
+    def _new_checkpoint_dirpath(self):
+        # The prefix hides the folder from every look-up of checkpoints.
+        final = super()._new_checkpoint_dirpath()
+        return final.with_name(_PARTIAL + final.name)
+
+    def _custom_checkpoint_dirpath(self, name):
+        final = super()._custom_checkpoint_dirpath(name)
+        return final.with_name(_PARTIAL + final.name)
+
+    def save_checkpoint(
+        self, meta=None, end_of_epoch=True, name=None, verbosity=logging.INFO
+    ):
+        """Saves a checkpoint; see ``Checkpointer.save_checkpoint``.
+
+        Raises
+        ------
+        CheckpointError
+            If it cannot be written (a full disk, say). Earlier checkpoints are
+            untouched.
+        """
+        if if_main_process():
+            self._clear_partial()
+        ddp_barrier()
+        try:
+            saved = super().save_checkpoint(
+                meta=meta or {},
+                end_of_epoch=end_of_epoch,
+                name=name,
+                verbosity=logging.DEBUG,
+            )
+        except (OSError, RuntimeError) as error:
+            if not _no_space(error, self.checkpoints_dir):
+                raise
+            self._clear_partial()
+            raise CheckpointError(
+                f"no space is left for a checkpoint in {self.checkpoints_dir} "
+                f"({error}). The checkpoints before it are whole: make room "
+                "and start the same command again"
+            ) from error
+        # No process may still be writing when the folder is renamed.
+        ddp_barrier()
+        if saved is not None:
+            saved = self._publish(saved)
+            logger.log(verbosity, "Saved a checkpoint in %s", saved.path)
+        ddp_barrier()
+        return saved
+
+    def _publish(self, saved):
+        for path in saved.path.iterdir():
+            with open(path, "rb") as stream:
+                os.fsync(stream.fileno())
+        final = saved.path.with_name(saved.path.name[len(_PARTIAL) :])
+        suffix = 0
+        while final.exists():
+            # Two checkpoints within a second.
+            suffix += 1
+            final = final.with_name(f"{final.name[:-2]}{suffix:02d}")
+        os.rename(saved.path, final)
+        files = {k: final / v.name for k, v in saved.paramfiles.items()}
+        return Checkpoint(final, saved.meta, files)
+
+    def save_and_keep_only(self, *args, importance_keys=None, **kwargs):
+        """As in the base class, whose default list grows at every call."""
+        super().save_and_keep_only(
+            *args, importance_keys=list(importance_keys or []), **kwargs
+        )
+
+    def _clear_partial(self):
+        if if_main_process():
+            for path in self.checkpoints_dir.glob(_PARTIAL + "*"):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _no_space(error, folder):
+    """Whether an error is a full disk; torch hides it in a RuntimeError."""
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return (
+        not isinstance(error, OSError)
+        and shutil.disk_usage(folder).free < 2**20
+    )
+
+
+@register_checkpoint_hooks
+class Generators:
+    """The states of torch's, numpy's and Python's random generators.
+
+    No draw of ours consumes them (see ``speechbrain_ssl.data.draws``); an
+    objective or an encoder that uses torch's (dropout) still resumes exactly.
+    On other ranks than the first they are seeded anew.
+    """
+
+    def __init__(self, seed, rank):
+        self.seed = seed
+        self.rank = rank
+
+    @mark_as_saver
+    @main_process_only
+    def save(self, path):
+        """Writes the states of the main process."""
+        name, keys, *rest = np.random.get_state()
+        torch.save(
+            {
+                "torch": torch.get_rng_state(),
+                "cuda": torch.cuda.get_rng_state_all(),
+                # weights_only loading takes tensors and plain Python only.
+                "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *rest],
+            },
+            path,
+        )
+
+    @mark_as_loader
+    def load(self, path, end_of_epoch):
+        """Restores them."""
+        del end_of_epoch
+        if self.rank > 0:
+            torch.manual_seed(self.seed + self.rank)
+            return
+        states = torch.load(path, weights_only=True)
+        torch.set_rng_state(states["torch"])
+        if len(states["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(states["cuda"])
+        name, keys, *rest = states["numpy"]
+        np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+
+
+@register_checkpoint_hooks
+class RunState:
+    """Small things a run has to remember, as JSON.
+
+    Attributes
+    ----------
+    values : dict
+        Plain Python values only.
+    """
+
+    def __init__(self, **values):
+        self.values = values
+
+    @mark_as_saver
+    @main_process_only
+    def save(self, path):
+        """Writes the values."""
+        with open(path, "w", encoding="utf-8") as stream:
+            json.dump(self.values, stream)
+
+    @mark_as_loader
+    def load(self, path, end_of_epoch):
+        """Restores them."""
+        del end_of_epoch
+        with open(path, encoding="utf-8") as stream:
+            self.values.update(json.load(stream))

@@ -1,0 +1,114 @@
+"""The collapse alarm: stop, say what happened and which knob to turn.
+
+A self-supervised run that has collapsed looks busy: its loss is finite, often
+even small. What gives it away needs no label.
+"""
+
+from speechbrain_ssl.errors import CollapseError
+
+_REMEDIES = {
+    "uniform": (
+        "the teacher's targets are uniform: their mean entropy is {entropy:.4f} "
+        "nats and ln K is {log_k:.4f}. The student has nothing to learn from. "
+        "Lower `teacher_temperature` (0.04 or less at the start) or "
+        "`centre_momentum`, or lengthen the warm-up of the temperature"
+    ),
+    "single": (
+        "one prototype takes all: the entropy of the prototypes in use is "
+        "{usage:.4f} of at most {log_k:.4f} nats. Make the centring quicker "
+        "(lower `centre_momentum`), raise `teacher_temperature` a little, or "
+        "lower the learning rate"
+    ),
+    "constant": (
+        "the embeddings no longer tell utterances apart: two halves of one "
+        "utterance against two utterances gives an EER of {pseudo_eer:.1f} % "
+        "(50 % is chance). Lower the learning rate, lengthen its warm-up, or "
+        "use a larger batch"
+    ),
+}
+
+
+class CollapseAlarm:
+    """Stops a run after several epochs of collapse in a row.
+
+    Arguments
+    ---------
+    patience : int
+        Epochs in a row that must show the same sign.
+    grace_epochs : int
+        Epochs at the beginning that are not looked at.
+
+    Example
+    -------
+    >>> alarm = CollapseAlarm(patience=1, grace_epochs=0)
+    >>> counts = alarm.check(1, {"pseudo_eer": 12.0}, {})
+    >>> counts
+    {}
+    """
+
+    def __init__(self, patience=3, grace_epochs=1):
+        self.patience = patience
+        self.grace_epochs = grace_epochs
+
+    def signs(self, scalars):
+        """The names of the signs of collapse in some scalars.
+
+        Arguments
+        ---------
+        scalars : dict
+            Any of ``teacher_entropy``, ``usage_entropy``, ``log_prototypes``
+            and ``pseudo_eer``.
+
+        Returns
+        -------
+        list of str
+        """
+        signs = []
+        log_k = scalars.get("log_prototypes")
+        if log_k and "teacher_entropy" in scalars:
+            if scalars["teacher_entropy"] > 0.999 * log_k:
+                signs.append("uniform")
+            if scalars["usage_entropy"] < 0.02 * log_k:
+                signs.append("single")
+        if scalars.get("pseudo_eer", 0.0) > 45.0:
+            signs.append("constant")
+        return signs
+
+    def check(self, epoch, scalars, counts):
+        """Looks at an epoch.
+
+        Arguments
+        ---------
+        epoch : int
+            Its number, from 1.
+        scalars : dict
+            Its label-free figures.
+        counts : dict
+            What the last call returned (it belongs in the checkpoint).
+
+        Returns
+        -------
+        dict
+            Sign -> epochs in a row that showed it.
+
+        Raises
+        ------
+        CollapseError
+            If a sign has been there for ``patience`` epochs.
+        """
+        if epoch <= self.grace_epochs:
+            return {}
+        counts = {s: counts.get(s, 0) + 1 for s in self.signs(scalars)}
+        for sign, count in counts.items():
+            if count >= self.patience:
+                text = _REMEDIES[sign].format(
+                    entropy=scalars.get("teacher_entropy", 0.0),
+                    usage=scalars.get("usage_entropy", 0.0),
+                    log_k=scalars.get("log_prototypes", 0.0),
+                    pseudo_eer=scalars.get("pseudo_eer", 0.0),
+                )
+                raise CollapseError(
+                    f"training has collapsed (seen for {count} epochs, now "
+                    f"epoch {epoch}): {text}"
+                )
+        return counts

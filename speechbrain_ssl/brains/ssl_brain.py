@@ -1,0 +1,576 @@
+"""SSLBrain: one training loop for every self-supervised objective.
+
+The way of a batch: crops -> augmentation -> features -> encoder (and teacher)
+-> heads -> objective -> loss -> step -> teacher, centre. What is particular to
+an objective is in ``speechbrain_ssl.objectives``; this file conducts.
+
+It differs from stock ``speechbrain.Brain`` where stock behaviour is a trap for
+self-supervised training; each place says why.
+"""
+
+import csv
+import hashlib
+import logging
+import pathlib
+import time
+
+import numpy as np
+import speechbrain as sb
+import torch
+from speechbrain.core import INTRA_EPOCH_CKPT_FLAG
+from speechbrain.utils.distributed import if_main_process
+
+from speechbrain_ssl import distributed
+from speechbrain_ssl.brains.checkpointing import Generators, RunState
+from speechbrain_ssl.brains.collapse import CollapseAlarm
+from speechbrain_ssl.brains.finish import average_weights, conclude
+from speechbrain_ssl.errors import AudioError, CheckpointError, ConfigError
+from speechbrain_ssl.files import atomic_write
+from speechbrain_ssl.objectives.base import Branch
+from speechbrain_ssl.objectives.teacher import MomentumTeacher
+from speechbrain_ssl.report.logbook import Logbook
+from speechbrain_ssl.verification.label_free import label_free_scores
+
+logger = logging.getLogger(__name__)
+
+
+class SSLBrain(sb.Brain):
+    """Trains an encoder without labels.
+
+    ``modules`` holds ``encoder`` and ``objective``. The hyper-parameters it
+    reads are ``features``, ``augmentation``, ``schedules`` (name -> schedule:
+    ``lr``, ``weight_decay``, ``momentum`` for a teacher, and the objective's
+    own knobs), ``lr_reference_batch``, ``clip_per_tensor``,
+    ``freeze_last_layer_epochs``, ``average_last``, ``log_every``, ``seed``,
+    ``number_of_epochs``, ``batch_size``, ``epoch_counter``, ``output_folder``
+    and, for the reader's eyes only, the ``trials`` of
+    ``speechbrain_ssl.brains.finish``.
+    """
+
+    #: Steps in a row without a finite gradient before the run stops.
+    MAX_SKIPPED = 20
+
+    def on_fit_start(self):
+        """Prepares everything that depends on the device or on the ranks."""
+        self._check_schedules()
+        self.teacher = None
+        self.features = self.hparams.features.to(self.device)
+        self.augmentation = self.hparams.augmentation
+        self.augmentation.load()
+        self.augmentation.to(self.device)
+        self._compile()
+        self._wrap_distributed()
+        if self.objective.momentum:
+            self.teacher = MomentumTeacher(self.encoder, self.objective.head)
+            self.teacher.to(self.device)
+        self.init_optimizers()
+        self.state = RunState(seconds=0.0, skipped=0, signs={})
+        self.logbook = Logbook(self.hparams.output_folder)
+        self.alarm = CollapseAlarm()
+        self._reset_averages()
+        self._bad_paths, self._bad_in_epoch = set(), 0
+        # Ranks differ in what they draw from torch's generator, if anything.
+        torch.manual_seed(self.hparams.seed + distributed.rank())
+        self._recover()
+        self._clock = time.monotonic()
+
+    # -- set-up ------------------------------------------------------------
+
+    @property
+    def encoder(self):
+        """The student encoder."""
+        return self.modules.encoder
+
+    @property
+    def objective(self):
+        """The objective with its heads and state."""
+        return self.modules.objective
+
+    @property
+    def evaluated_encoder(self):
+        """The encoder that counts: the teacher's where there is one."""
+        return self.encoder if self.teacher is None else self.teacher.encoder
+
+    @property
+    def epoch_reached(self):
+        """The last epoch that was begun."""
+        return int(self.hparams.epoch_counter.current)
+
+    @property
+    def steps_per_epoch(self):
+        """Optimiser steps in an epoch."""
+        return len(self.train_sampler) // self.grad_accumulation_factor
+
+    @property
+    def effective_batch(self):
+        """Utterances per optimiser step, over all processes."""
+        return (
+            self.hparams.batch_size
+            * distributed.world_size()
+            * self.grad_accumulation_factor
+        )
+
+    def _check_schedules(self):
+        """Computes all schedules; the learning rate follows the batch.
+
+        The rule, written here and nowhere else: the learning rate (with its
+        end and its warm-up) is multiplied by effective batch / reference batch.
+        """
+        wanted = {"lr", "weight_decay", *self.objective.knobs}
+        if self.objective.momentum:
+            wanted.add("momentum")
+        given = self.hparams.schedules
+        if set(given) != wanted:
+            raise ConfigError(
+                f"`schedules` must name {sorted(wanted)} for "
+                f"{type(self.objective).__name__}; got {sorted(given)}"
+            )
+        self.schedules = {
+            name: schedule(self.hparams.number_of_epochs, self.steps_per_epoch)
+            for name, schedule in given.items()
+        }
+        ratio = self.effective_batch / self.hparams.lr_reference_batch
+        self.schedules["lr"] = self.schedules["lr"] * ratio
+        logger.info(
+            "Effective batch %d (%d per process x %d processes x %d "
+            "accumulated); peak learning rate %.4g = the configured one x "
+            "%d / %d; %d steps per epoch",
+            self.effective_batch,
+            self.hparams.batch_size,
+            distributed.world_size(),
+            self.grad_accumulation_factor,
+            self.schedules["lr"].max(),
+            self.effective_batch,
+            self.hparams.lr_reference_batch,
+            self.steps_per_epoch,
+        )
+
+    def _wrap_distributed(self):
+        """Batch norms over all ranks; equal parameters. No DDP wrappers.
+
+        See ``speechbrain_ssl.distributed``: SpeechBrain's way fails with batch
+        norm on gloo, and with two forward passes before a backward one.
+        """
+        for name in self.modules:
+            self.modules[name] = distributed.synchronise_batch_norms(
+                self.modules[name], self.device_type
+            ).to(self.device)
+        distributed.broadcast_state(self.modules.values())
+
+    def init_optimizers(self):
+        """Two groups: weight decay is for matrices, not for vectors."""
+        parameters = [p for p in self.modules.parameters() if p.requires_grad]
+        self.trained = parameters
+        groups = [
+            {"params": [p for p in parameters if p.dim() > 1], "decay": True},
+            {"params": [p for p in parameters if p.dim() <= 1], "decay": False},
+        ]
+        for group in groups:
+            group["weight_decay"] = 0.0
+        self.optimizer = self.opt_class(groups, lr=0.0)
+        self.optimizers_dict = {"optimizer": self.optimizer}
+
+    def _recover(self):
+        """Registers all state, and goes on from the newest checkpoint."""
+        if self.checkpointer is None:
+            return
+        state = {
+            "encoder": self.encoder,
+            "objective": self.objective,
+            "optimizer": self.optimizer,
+            "counter": self.hparams.epoch_counter,
+            "generators": Generators(self.hparams.seed, distributed.rank()),
+            "state": self.state,
+        }
+        if self.teacher is not None:
+            state["teacher"] = self.teacher
+        self.checkpointer.add_recoverables(state)
+        found = self.checkpointer.find_checkpoint()
+        if found is not None:
+            self._check_identity(found)
+            self.checkpointer.load_checkpoint(found)
+            logger.info(
+                "Going on from %s, after %d steps",
+                found.path.name,
+                self.optimizer_step,
+            )
+        if if_main_process():
+            self.logbook.rewind(self.optimizer_step)
+
+    def _identity(self):
+        """What must be the same for a checkpoint to make sense."""
+        shapes = [
+            (name, tuple(tensor.shape))
+            for name, tensor in self.modules.state_dict().items()
+        ]
+        return {
+            "utterances": int(self.train_sampler.num_samples),
+            "effective_batch": int(self.effective_batch),
+            "epochs": int(self.hparams.number_of_epochs),
+            "seed": int(self.hparams.seed),
+            "objective": type(self.objective).__name__,
+            "model": hashlib.sha256(repr(shapes).encode()).hexdigest()[:16],
+            "schedules": hashlib.sha256(
+                b"".join(
+                    name.encode() + self.schedules[name].tobytes()
+                    for name in sorted(self.schedules)
+                )
+            ).hexdigest()[:16],
+        }
+
+    def _check_identity(self, checkpoint):
+        """Refuses a checkpoint of another configuration."""
+        saved = checkpoint.meta.get("identity", {})
+        differing = [
+            f"{key} ({saved.get(key)} there, {value} here)"
+            for key, value in self._identity().items()
+            if saved.get(key) != value
+        ]
+        if differing:
+            raise CheckpointError(
+                f"the checkpoint {checkpoint.path} is of another "
+                f"configuration: {', '.join(differing)}. Choose another "
+                "`output_folder` for this run, or restore the configuration "
+                "to go on with that one"
+            )
+
+    # -- a step --------------------------------------------------------------
+
+    def on_stage_start(self, stage, epoch=None):
+        """Finds the place in the data; gets ready to collect embeddings."""
+        if stage == sb.Stage.TRAIN:
+            self.epoch = epoch
+            self._bad_in_epoch = 0
+            self.train_sampler.set_epoch(epoch)
+            self.train_sampler.seek(self.step)
+            if self.step == 0:
+                self._epoch_scalars = {}
+        else:
+            self._collected = []
+
+    def on_fit_batch_start(self, batch, should_step):
+        """Puts the teacher in its mode (nothing of SpeechBrain's touches it)."""
+        if self.teacher is not None:
+            self.teacher.train()
+        self._report_bad(batch.bad)
+
+    def knobs(self):
+        """The objective's scheduled values at this step."""
+        return {
+            name: float(self.schedules[name][self.optimizer_step])
+            for name in self.objective.knobs
+        }
+
+    def inputs(self, batch):
+        """Augments the crops of a batch and computes their features.
+
+        Arguments
+        ---------
+        batch : speechbrain_ssl.data.dataset.CropBatch
+            The crops.
+
+        Returns
+        -------
+        list of torch.Tensor
+            One for each group, ``[batch, crops, frames, features]``.
+        """
+        batch.to(self.device)
+        address = (self.hparams.seed, batch.epoch, batch.keys)
+        inputs, seen = [], 0
+        for crops in batch.crops:
+            noisy = self.augmentation(crops, address, first_crop=seen)
+            seen += crops.shape[1]
+            features = self.features(noisy.flatten(0, 1))
+            inputs.append(features.unflatten(0, crops.shape[:2]))
+        return inputs
+
+    def compute_forward(self, batch, stage):
+        """Both branches of a batch; in validation, its embeddings."""
+        inputs = self.inputs(batch)
+        if stage != sb.Stage.TRAIN:
+            return _encode(self.evaluated_encoder, inputs)
+        head = self.objective.head
+        embeddings = _encode(self.encoder, inputs)
+        first = Branch(embeddings, _project(head, embeddings), head)
+        if self.teacher is not None:
+            with torch.no_grad():
+                embeddings = _encode(self.teacher.encoder, inputs[:1])
+                vectors = _project(self.teacher.head, embeddings)
+            return first, Branch(embeddings, vectors, self.teacher.head)
+        globals_ = inputs[0].shape[1]
+        return first, Branch(
+            first.embeddings[:, :globals_], first.vectors[:, :globals_], head
+        )
+
+    def compute_objectives(self, predictions, batch, stage):
+        """The loss; its scalars are kept on the device until logged."""
+        loss, scalars = self.objective(*predictions, **self.knobs())
+        self._add(loss=loss.detach(), **scalars)
+        return loss
+
+    def check_loss_isfinite(self, loss):
+        """Nothing: ``optimizers_step`` looks at the gradients instead.
+
+        The stock check waits for the device at every batch, counts, and then
+        steps all the same.
+        """
+
+    def optimizers_step(self):
+        """One step of the optimiser, or none if a gradient is not finite.
+
+        Stock SpeechBrain clips the first parameter group only, takes a negative
+        maximum as an order to flip the gradient, and steps on NaN unless told
+        otherwise. Here every tensor is clipped on its own, as DINO does.
+        """
+        step = self.optimizer_step
+        for group in self.optimizer.param_groups:
+            group["lr"] = float(self.schedules["lr"][step])
+            group["weight_decay"] = group["decay"] * float(
+                self.schedules["weight_decay"][step]
+            )
+        if self.epoch <= self.hparams.freeze_last_layer_epochs:
+            for parameter in self.objective.last_layer():
+                parameter.grad = None
+        self.scaler.unscale_(self.optimizer)
+        distributed.average_gradients(self.trained)
+        norm = clip_per_tensor_(self.trained, self.hparams.clip_per_tensor)
+        self.stepped = bool(torch.isfinite(norm))
+        if self.stepped:
+            self._add(grad_norm=norm)
+            self.scaler.step(self.optimizer)
+            self.state.values["skipped"] = 0
+        else:
+            self._skip()
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        # A skipped step counts: schedules and data go on together.
+        self.optimizer_step += 1
+
+    def _skip(self):
+        self.state.values["skipped"] += 1
+        logger.warning(
+            "step %d skipped: its gradient is not finite", self.optimizer_step
+        )
+        if self.state.values["skipped"] >= self.MAX_SKIPPED:
+            raise ConfigError(
+                f"{self.MAX_SKIPPED} steps in a row had a gradient that is not "
+                "finite; lower the learning rate, or train in fp32 "
+                "(`--precision=fp32`) to see whether the precision is to blame"
+            )
+
+    def on_fit_batch_end(self, batch, outputs, loss, should_step):
+        """Moves what follows the student; logs."""
+        if not should_step:
+            return
+        if self.stepped:
+            if self.teacher is not None:
+                self.teacher.update(
+                    self.encoder,
+                    self.objective.head,
+                    float(self.schedules["momentum"][self.optimizer_step - 1]),
+                )
+            self.objective.after_step()
+        else:
+            self.objective.skip_step()
+        if self.optimizer_step % self.hparams.log_every == 0:
+            self._log_train()
+
+    # -- epochs --------------------------------------------------------------
+
+    @torch.no_grad()
+    def evaluate_batch(self, batch, stage):
+        """Collects embeddings of held-out crops; there is no loss."""
+        self.evaluated_encoder.eval()
+        with self.evaluation_ctx:
+            embeddings = self.compute_forward(batch, stage)
+        self._collected.append(embeddings.float().cpu().numpy())
+        return torch.zeros(())
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        """Validates without labels, watches for collapse, saves."""
+        if stage == sb.Stage.TRAIN:
+            self._log_train()
+            return
+        scalars = label_free_scores(np.concatenate(self._collected))
+        scalars["minutes"] = self.seconds() / 60
+        logger.info(
+            "epoch %d: loss %.4f, pseudo-EER %.2f %%, LiDAR %.1f, RankMe %.1f, "
+            "%.1f minutes",
+            epoch,
+            self._epoch_scalars.get("loss", float("nan")),
+            scalars["pseudo_eer"],
+            scalars["lidar"],
+            scalars["rankme"],
+            scalars["minutes"],
+        )
+        if if_main_process():
+            self.logbook.log("valid", epoch, self.optimizer_step, **scalars)
+            self._save_weights(epoch)
+        # The last look at the figures of training; the alarm needs both.
+        self.state.values["signs"] = self.alarm.check(
+            epoch, {**self._epoch_scalars, **scalars}, self.state.values["signs"]
+        )
+        self._save(end_of_epoch=True)
+
+    def _save_weights(self, epoch):
+        """Keeps the encoder of the last epochs, which are averaged."""
+        folder = self.weights_folder
+        with atomic_write(folder / f"epoch_{epoch:05d}.pt", "wb") as stream:
+            torch.save(self.evaluated_encoder.state_dict(), stream)
+        for old in self.weights_files()[: -self.hparams.average_last]:
+            old.unlink()
+
+    @property
+    def weights_folder(self):
+        """Where the encoders of the last epochs lie."""
+        return pathlib.Path(self.hparams.output_folder) / "save" / "weights"
+
+    def weights_files(self):
+        """Their files, oldest first."""
+        return sorted(self.weights_folder.glob("epoch_*.pt"))
+
+    def _save(self, end_of_epoch):
+        if self.checkpointer is None:
+            return
+        self.state.values["seconds"] = self.seconds()
+        self._clock = time.monotonic()
+        meta = {"identity": self._identity(), "epoch": self.epoch_reached}
+        if end_of_epoch:
+            self.checkpointer.save_and_keep_only(meta=meta, num_to_keep=1)
+            return
+        meta[INTRA_EPOCH_CKPT_FLAG] = True
+        self.checkpointer.save_and_keep_only(
+            meta=meta,
+            end_of_epoch=False,
+            num_to_keep=1,
+            ckpt_predicate=lambda c: INTRA_EPOCH_CKPT_FLAG in c.meta,
+            verbosity=logging.DEBUG,
+        )
+
+    def _save_intra_epoch_ckpt(self):
+        self._save(end_of_epoch=False)
+
+    def _should_save_intra_epoch_ckpt(self, last_ckpt_time, steps_since_ckpt):
+        # Partial gradients are not saved: only between optimiser steps.
+        due = super()._should_save_intra_epoch_ckpt(
+            last_ckpt_time, steps_since_ckpt
+        )
+        return due and self.step % self.grad_accumulation_factor == 0
+
+    def seconds(self):
+        """Wall time of the run, over all resumes."""
+        return self.state.values["seconds"] + time.monotonic() - self._clock
+
+    def finish(self):
+        """Averages, exports, evaluates, and writes results and report.
+
+        Returns
+        -------
+        dict
+            The final figures (on the main process; elsewhere empty).
+        """
+        if not if_main_process():
+            return {}
+        average_weights(self.evaluated_encoder, self.weights_files())
+        return conclude(self)
+
+    # -- scalars ---------------------------------------------------------------
+
+    def _reset_averages(self):
+        self._sums, self._count = {}, {}
+
+    def _add(self, **scalars):
+        """Adds to the running means; tensors stay on the device."""
+        for name, value in scalars.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+            self._count[name] = self._count.get(name, 0) + 1
+
+    def _log_train(self):
+        """Writes the means since the last line."""
+        if not self._count:
+            return
+        means = {
+            name: float(value) / self._count[name]
+            for name, value in self._sums.items()
+        }
+        self._reset_averages()
+        self._epoch_scalars = means
+        if not if_main_process():
+            return
+        for name, values in self.schedules.items():
+            means[name] = float(values[self.optimizer_step - 1])
+        self.logbook.log("train", self.epoch, self.optimizer_step, **means)
+
+    def _report_bad(self, bad):
+        """Writes the table of unusable files; many of them stop the run."""
+        self._bad_in_epoch += len(bad)
+        limit = max(10, len(self.train_sampler) * self.hparams.batch_size // 50)
+        path = pathlib.Path(self.hparams.output_folder) / "bad_audio.csv"
+        new = [entry for entry in bad if entry[0] not in self._bad_paths]
+        if new:
+            self._bad_paths.update(name for name, _ in new)
+            with open(path, "a", encoding="utf-8", newline="") as stream:
+                writer = csv.writer(stream)
+                if stream.tell() == 0:
+                    writer.writerow(["wav", "reason"])
+                writer.writerows(new)
+            logger.warning("%d unusable audio files: see %s", len(new), path)
+        if self._bad_in_epoch > limit:
+            raise AudioError(
+                f"more than 2 % of the utterances of epoch {self.epoch} cannot "
+                f"be used; they are listed in {path}. Prepare the corpus again "
+                "with `--check=decode`"
+            )
+
+
+def _encode(encoder, inputs):
+    """Embeddings ``[batch, crops, size]``; equal lengths in one pass."""
+    return torch.cat(
+        [
+            encoder(x.flatten(0, 1)).squeeze(1).unflatten(0, x.shape[:2])
+            for x in inputs
+        ],
+        dim=1,
+    )
+
+
+def _project(head, embeddings):
+    """Applies a head to ``[batch, crops, size]``."""
+    vectors = head(embeddings.flatten(0, 1))
+    return vectors.unflatten(0, embeddings.shape[:2])
+
+
+@torch.no_grad()
+def clip_per_tensor_(parameters, max_norm):
+    """Scales every gradient tensor to a norm of at most ``max_norm``.
+
+    Arguments
+    ---------
+    parameters : list of torch.nn.Parameter
+        Those without gradient are passed over.
+    max_norm : float
+        Greatest norm of a single tensor, above 0 (``.inf``: no clipping).
+
+    Returns
+    -------
+    torch.Tensor
+        The norm of all gradients together, before clipping; not finite if any
+        gradient is not.
+
+    Raises
+    ------
+    ConfigError
+        If ``max_norm`` is not above 0.
+    """
+    if not max_norm > 0:
+        raise ConfigError(
+            f"`clip_per_tensor` must be above 0, got {max_norm}; write .inf to "
+            "switch clipping off"
+        )
+    grads = [p.grad for p in parameters if p.grad is not None]
+    norms = torch.stack(torch._foreach_norm(grads))
+    if max_norm != float("inf"):
+        # One multiplication per tensor, and none waits for the host.
+        scales = (max_norm / norms.clamp(min=1e-12)).clamp(max=1.0)
+        torch._foreach_mul_(grads, list(scales.unbind()))
+    return torch.linalg.vector_norm(norms)

@@ -1,0 +1,218 @@
+"""Reading a configuration, and refusing what nobody asked for.
+
+HyperPyYAML takes any key; a misspelt one is carried along and the default stays.
+Here every top-level key must be one that the script reads, one of SpeechBrain's
+run options, or one that another key refers to.
+"""
+
+import difflib
+import logging
+import os
+import pathlib
+import re
+import sys
+
+import yaml
+from hyperpyyaml import load_hyperpyyaml
+from speechbrain.utils.run_opts import RunOptions
+
+from speechbrain_ssl.errors import ConfigError, UserError
+
+logger = logging.getLogger(__name__)
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Reads a HyperPyYAML file as text and structure; no tag is acted on."""
+
+
+def _ignore_tag(loader, suffix, node):
+    if isinstance(node, yaml.MappingNode):
+        return loader.construct_mapping(node, deep=True)
+    if isinstance(node, yaml.SequenceNode):
+        return loader.construct_sequence(node, deep=True)
+    return "!" + suffix + " " + loader.construct_scalar(node)
+
+
+_PlainLoader.add_multi_constructor("!", _ignore_tag)
+
+
+def read_plain(path):
+    """The keys of a HyperPyYAML file, without making any object.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file.
+
+    Returns
+    -------
+    dict
+        A tagged scalar is a string that begins with its tag.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing, no YAML, or no mapping.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise ConfigError(f"there is no configuration {path}")
+    try:
+        with open(path, encoding="utf-8") as stream:
+            plain = yaml.load(stream, Loader=_PlainLoader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is no valid YAML: {error}") from error
+    if not isinstance(plain, dict):
+        raise ConfigError(f"{path} holds no keys")
+    return plain
+
+
+def _suggest(key, candidates):
+    near = difflib.get_close_matches(key, sorted(candidates), n=1)
+    return f"; did you mean `{near[0]}`?" if near else ""
+
+
+def check_keys(plain, text, overrides, known, where):
+    """Refuses keys that nothing reads.
+
+    Arguments
+    ---------
+    plain : dict
+        What ``read_plain`` returned.
+    text : str
+        The file itself, in which references are looked for.
+    overrides : dict
+        Keys and values of the command line.
+    known : set of str
+        Keys that the script reads.
+    where : str
+        Name of the file, for the message.
+
+    Raises
+    ------
+    ConfigError
+        If a key is neither known, nor a run option, nor referred to; if a
+        known key is missing; or if a placeholder was left in.
+    """
+    options = set(RunOptions().as_dict())
+    for key in overrides:
+        if key not in plain:
+            raise ConfigError(
+                f"--{key} on the command line: {where} has no such key"
+                + _suggest(key, plain)
+            )
+    referred = set(re.findall(r"<(\w+)[\[\]\w]*>", text))
+    for key in plain:
+        if key.startswith("__") or key in known | options | referred:
+            continue
+        raise ConfigError(
+            f"the key `{key}` in {where} is read by nothing"
+            + _suggest(key, known | options)
+        )
+    missing = sorted(known - set(plain))
+    if missing:
+        raise ConfigError(
+            f"{where} lacks the key(s) {', '.join(f'`{k}`' for k in missing)}"
+        )
+    for key, value in plain.items():
+        if str(value).startswith("!PLACEHOLDER") and key not in overrides:
+            raise ConfigError(
+                f"`{key}` in {where} is to be filled in by you: add "
+                f"--{key}=... to the command line"
+            )
+
+
+def check_device(run_opts):
+    """Refuses a device that is not there.
+
+    Arguments
+    ---------
+    run_opts : speechbrain.utils.run_opts.RunOptions
+        The run options.
+
+    Raises
+    ------
+    ConfigError
+        If a GPU is asked for that does not exist, also by ``torchrun``.
+    """
+    import torch
+
+    count = torch.cuda.device_count()
+    device = run_opts["device"]
+    local_rank = os.environ.get("LOCAL_RANK")
+    if device and device.startswith("cuda"):
+        index = int(device.split(":")[1]) if ":" in device else 0
+        if index >= count:
+            raise ConfigError(
+                f"--device={device}: this machine has {count} GPU(s)"
+                + ("; use --device=cpu" if count == 0 else "")
+            )
+    if local_rank is not None and run_opts["distributed_backend"] == "nccl":
+        if int(local_rank) >= count:
+            raise ConfigError(
+                f"torchrun started process {local_rank} but this machine has "
+                f"{count} GPU(s): lower --nproc_per_node, or train on CPUs "
+                "with --device=cpu --distributed_backend=gloo"
+            )
+
+
+def load_config(argv, known):
+    """Parses a command line and builds the configuration.
+
+    Arguments
+    ---------
+    argv : list of str
+        The configuration file, run options and overrides.
+    known : set of str
+        Keys that the script reads.
+
+    Returns
+    -------
+    tuple
+        File name, run options, overrides (YAML text) and hyper-parameters.
+
+    Raises
+    ------
+    ConfigError
+        With the key at fault and the remedy.
+    """
+    path, run_opts, overrides = RunOptions.from_command_line_args(argv)
+    plain = read_plain(path)
+    text = pathlib.Path(path).read_text(encoding="utf-8")
+    given = yaml.safe_load(overrides) or {} if overrides else {}
+    check_keys(plain, text, given, known, path)
+    check_device(run_opts)
+    # The recipe's own modules (its prepare script) are importable by name.
+    recipe = pathlib.Path(path).resolve().parent.parent
+    for folder in (recipe.parent, recipe):
+        if str(folder) not in sys.path:
+            sys.path.insert(0, str(folder))
+    try:
+        with open(path, encoding="utf-8") as stream:
+            hparams = load_hyperpyyaml(stream, overrides)
+    except UserError:
+        raise
+    except (KeyError, TypeError, ValueError, FileNotFoundError) as error:
+        cause = error
+        while cause is not None:
+            if isinstance(cause, UserError):
+                raise cause from error
+            cause = cause.__cause__ or cause.__context__
+        raise ConfigError(f"{path}: {error}") from error
+    return path, run_opts, overrides, hparams
+
+
+def run(main):
+    """Runs the ``main(argv)`` of a script; a user's error is one line.
+
+    Arguments
+    ---------
+    main : callable
+        Takes the command-line arguments.
+    """
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        logger.debug("where it happened", exc_info=True)
+        sys.stderr.write(f"\nError: {error}\n")
+        sys.exit(1)

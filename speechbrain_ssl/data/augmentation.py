@@ -1,0 +1,162 @@
+"""Noise and reverberation of crops, batched on the training device.
+
+Every crop has its own room, noise file, start and SNR: crops of an utterance
+that shared any of them would be recognised by it. (Stock SpeechBrain draws one
+response for the whole batch.) All draws are addressed by seed, epoch, utterance
+and crop.
+"""
+
+import numpy as np
+import torch
+
+from speechbrain_ssl.data.draws import uniform
+from speechbrain_ssl.errors import ConfigError
+
+#: What can happen to a crop.
+CASES = ("clean", "reverb", "noise", "both")
+
+
+class Augmentation(torch.nn.Module):
+    """Adds reverberation and noise to crops.
+
+    Arguments
+    ---------
+    probabilities : dict
+        Probability of each of ``clean``, ``reverb``, ``noise`` and ``both``
+        (reverberation, then noise). They must add up to 1. WeSpeaker's DINO:
+        reverb 0.5, noise 0.5. The SSPS code: 0.25 each.
+    noises : dict
+        Name -> ``NoiseBank``; one whose manifest is None is left out.
+    responses : ResponseBank, optional
+        Room responses; likewise.
+
+    Raises
+    ------
+    ConfigError
+        If the probabilities are none, or ask for what no bank provides.
+    """
+
+    def __init__(self, probabilities, noises=None, responses=None):
+        super().__init__()
+        unknown = set(probabilities) - set(CASES)
+        values = [float(probabilities.get(case, 0.0)) for case in CASES]
+        if unknown or min(values) < 0 or abs(sum(values) - 1) > 1e-6:
+            raise ConfigError(
+                f"augmentation probabilities must be given for {CASES} and add "
+                f"up to 1; got {dict(probabilities)}"
+            )
+        _, reverb, noise, both = values
+        # A bank without a manifest is one that is not at hand.
+        banks = {k: v for k, v in (noises or {}).items() if v.manifest}
+        if responses is not None and not responses.manifest:
+            responses = None
+        if noise + both > 0 and not banks:
+            raise ConfigError(
+                "the augmentation adds noise but no noise manifest is given; "
+                "name one (`noise_csv`, `music_csv` or `speech_csv`), or set the probabilities of `noise` "
+                "and `both` to 0"
+            )
+        if reverb + both > 0 and responses is None:
+            raise ConfigError(
+                "the augmentation adds reverberation but no manifest of room "
+                "responses is given; name one (`rirs_csv`), or set the "
+                "probabilities of `reverb` and `both` to 0"
+            )
+        self.limits = np.cumsum(values)
+        self.banks = torch.nn.ModuleDict(banks)
+        self.responses = responses
+        if banks:
+            weights = [bank.weight for bank in banks.values()]
+            self.kind_limits = np.cumsum(weights) / np.sum(weights)
+
+    def load(self):
+        """Reads all banks; call it once, before moving to the device."""
+        if self.limits[0] >= 1:
+            return
+        for bank in self.banks.values():
+            bank.load()
+        if self.responses is not None:
+            self.responses.load()
+
+    @torch.no_grad()
+    def forward(self, crops, address, first_crop=0):
+        """Augments the crops of a batch.
+
+        Arguments
+        ---------
+        crops : torch.Tensor
+            Waveforms ``[batch, crops, samples]``.
+        address : tuple
+            (seed, epoch, keys) with keys uint64 ``[batch]``.
+        first_crop : int
+            Number of the first of these crops among all crops of a sample, so
+            that each group of crops has draws of its own.
+
+        Returns
+        -------
+        torch.Tensor
+            ``[batch, crops, samples]``.
+        """
+        batch, count, length = crops.shape
+        seed, epoch, keys = address
+        number = np.arange(first_crop, first_crop + count, dtype=np.uint64)
+        where = (seed, epoch, np.asarray(keys)[:, None], number[None, :])
+
+        def draw(purpose, size=None):
+            values = uniform(*where, purpose, size=size)
+            return values.reshape((batch * count,) + values.shape[2:])
+
+        case = np.searchsorted(self.limits, draw("case"), side="right")
+        waves = crops.reshape(batch * count, length).clone()
+
+        rows = np.flatnonzero((case == 1) | (case == 3))
+        if len(rows):
+            index = _to(rows, waves)
+            which = _to(draw("response")[rows], waves)
+            waves[index] = self.responses.apply(waves[index], which)
+
+        noisy = case >= 2
+        if noisy.any():
+            kind = np.searchsorted(
+                self.kind_limits, draw("kind"), side="right"
+            )
+            level, voices = draw("snr"), draw("voices")
+            for number_of_kind, bank in enumerate(self.banks.values()):
+                rows = np.flatnonzero(noisy & (kind == number_of_kind))
+                if len(rows):
+                    self._add_noise(
+                        waves, rows, bank, level[rows], voices[rows], draw
+                    )
+        return waves.view(batch, count, length)
+
+    @staticmethod
+    def _add_noise(waves, rows, bank, level, voices, draw):
+        """Adds noise of one kind to some rows, in place."""
+        least, most = bank.voices
+        counts = least + np.floor(voices * (most - least + 1)).astype(np.int64)
+        files = draw("file", most)[rows]
+        starts = draw("start", most)[rows]
+        # One entry for each voice of each row.
+        used = np.arange(most)[None, :] < counts[:, None]
+        owner = _to(np.nonzero(used)[0], waves)
+        sources = bank.gather(
+            _to(files[used], waves), _to(starts[used], waves), waves.shape[1]
+        )
+        noise = torch.zeros(
+            len(rows), waves.shape[1], device=waves.device
+        ).index_add_(0, owner, sources)
+        index = _to(rows, waves)
+        speech = waves[index]
+        low, high = bank.snr
+        ratio = _to(10 ** ((low + level * (high - low)) / 10), waves)
+        wanted = speech.square().mean(1, keepdim=True) / ratio[:, None]
+        power = noise.square().mean(1, keepdim=True).clamp(min=1e-9)
+        waves[index] = speech + noise * (wanted / power).sqrt()
+
+
+def _to(array, like):
+    """A numpy array on the device of ``like``; floats become fp32."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    if tensor.is_floating_point():
+        tensor = tensor.float()
+    return tensor.to(like.device, non_blocking=True)

@@ -1,0 +1,219 @@
+"""Noises and room responses, held on the training device.
+
+Files are read once. A bank is one int16 tensor, so that a crop's noise is a
+gather and not a file access. To bound its size only a stretch of each file is
+kept: with the default of 30 s a bank of all MUSAN takes about 1.6 GB.
+"""
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from speechbrain_ssl.data.audio import AudioFile
+from speechbrain_ssl.data.draws import uniform
+from speechbrain_ssl.data.manifest import Manifest
+from speechbrain_ssl.errors import AudioError, ManifestError
+
+
+def _to_int16(wave):
+    """Scales a waveform to its peak; level is decided by the SNR later."""
+    peak = max(float(np.abs(wave).max()), 1e-5)
+    return np.round(wave * (32767 / peak)).astype(np.int16)
+
+
+def _read_all(manifest_paths, sample_rate, seconds, most=None):
+    """Yields the (key-chosen) stretches of the files of a manifest."""
+    manifest = Manifest.read(manifest_paths)
+    order = np.argsort(manifest.keys)[:most]
+    for i in tqdm(np.sort(order), desc=f"reading {manifest_paths}", leave=False):
+        with AudioFile(manifest.path(i), sample_rate) as audio:
+            room = max(0, audio.num_samples - round(seconds * sample_rate))
+            start = int(uniform(manifest.keys[i], "bank") * (room + 1))
+            yield audio.path, audio.read(
+                start, min(audio.num_samples, round(seconds * sample_rate))
+            )
+
+
+class NoiseBank(torch.nn.Module):
+    """Noise recordings of one kind.
+
+    Arguments
+    ---------
+    manifest : str or list of str
+        CSV file(s) of the recordings.
+    snr : list of float
+        Lowest and highest signal-to-noise ratio in dB.
+    weight : float
+        How often this kind is drawn, relative to the other kinds.
+    voices : list of int
+        Least and greatest number of recordings that are added up, with equal
+        power, before the SNR is set ([1, 1] for noise and music, [3, 8] for
+        babble).
+    seconds_per_file : float
+        Longest stretch kept of each file.
+    sample_rate : int
+        Hz.
+    """
+
+    def __init__(
+        self,
+        manifest,
+        snr,
+        weight=1.0,
+        voices=(1, 1),
+        seconds_per_file=30.0,
+        sample_rate=16000,
+    ):
+        super().__init__()
+        self.manifest = manifest
+        self.snr = tuple(snr)
+        self.weight = weight
+        self.voices = tuple(voices)
+        self.seconds_per_file = seconds_per_file
+        self.sample_rate = sample_rate
+        # What is read from disk is no state: it stays out of checkpoints.
+        self.register_buffer("samples", None, persistent=False)
+        self.register_buffer("offsets", None, persistent=False)
+
+    def load(self):
+        """Reads the files, once.
+
+        Raises
+        ------
+        ManifestError
+            If the manifest is missing or none of its files holds sound.
+        """
+        if self.samples is not None:
+            return
+        waves = [
+            _to_int16(wave)
+            for _, wave in _read_all(
+                self.manifest, self.sample_rate, self.seconds_per_file
+            )
+            if np.any(wave)
+        ]
+        if not waves:
+            raise ManifestError(f"all files of {self.manifest} are silent")
+        offsets = np.cumsum([0] + [len(w) for w in waves])
+        self.samples = torch.from_numpy(np.concatenate(waves))
+        self.offsets = torch.from_numpy(offsets)
+
+    def gather(self, file_draws, start_draws, length):
+        """Stretches of noise of unit power.
+
+        Arguments
+        ---------
+        file_draws, start_draws : torch.Tensor
+            In [0, 1), ``[n]``: which file, and where in it.
+        length : int
+            Samples; a shorter file is repeated.
+
+        Returns
+        -------
+        torch.Tensor
+            float32 ``[n, length]``.
+        """
+        files = (file_draws * (len(self.offsets) - 1)).long()
+        begin = self.offsets[files]
+        size = self.offsets[files + 1] - begin
+        start = (start_draws * (size - length + 1).clamp(min=1)).long()
+        step = torch.arange(length, device=begin.device)
+        index = begin[:, None] + (start[:, None] + step) % size[:, None]
+        wave = self.samples[index].float()
+        power = wave.square().mean(1, keepdim=True)
+        return wave * power.clamp(min=1e-3).rsqrt()
+
+
+class ResponseBank(torch.nn.Module):
+    """Room impulse responses.
+
+    A response is cut to begin at its direct path (its greatest sample), so that
+    reverberation does not delay a crop, and to end after ``max_seconds``.
+
+    Arguments
+    ---------
+    manifest : str or list of str
+        CSV file(s) of the responses.
+    max_seconds : float
+        Longest response kept.
+    max_responses : int
+        At most so many are kept, chosen by their keys (10 000 of 1 s take
+        320 MB).
+    sample_rate : int
+        Hz.
+    """
+
+    def __init__(
+        self,
+        manifest,
+        max_seconds=1.0,
+        max_responses=10000,
+        sample_rate=16000,
+    ):
+        super().__init__()
+        self.manifest = manifest
+        self.max_seconds = max_seconds
+        self.max_responses = max_responses
+        self.sample_rate = sample_rate
+        self.register_buffer("responses", None, persistent=False)
+
+    def load(self):
+        """Reads the files, once.
+
+        Raises
+        ------
+        ManifestError
+            If the manifest is missing.
+        AudioError
+            If a response is silent.
+        """
+        if self.responses is not None:
+            return
+        most = round(self.max_seconds * self.sample_rate)
+        waves = []
+        for path, wave in _read_all(
+            self.manifest, self.sample_rate, 60.0, self.max_responses
+        ):
+            if not np.any(wave):
+                raise AudioError(f"the room response {path} is silent")
+            wave = wave[int(np.abs(wave).argmax()) :][:most]
+            waves.append(_to_int16(wave))
+        longest = max(len(w) for w in waves)
+        bank = np.zeros((len(waves), longest), dtype=np.int16)
+        for row, wave in zip(bank, waves, strict=True):
+            row[: len(wave)] = wave
+        self.responses = torch.from_numpy(bank)
+
+    def apply(self, waves, draws):
+        """Convolves every waveform with a response of its own.
+
+        The convolution is linear (zero-padded to the sum of the lengths): the
+        tail of a crop does not wrap around to its beginning.
+
+        Arguments
+        ---------
+        waves : torch.Tensor
+            ``[n, samples]``.
+        draws : torch.Tensor
+            In [0, 1), ``[n]``: which response.
+
+        Returns
+        -------
+        torch.Tensor
+            ``[n, samples]``, of the power each waveform had before.
+        """
+        chosen = self.responses[(draws * len(self.responses)).long()].float()
+        length = waves.shape[1]
+        size = _fast_size(length + chosen.shape[1] - 1)
+        spectrum = torch.fft.rfft(waves, size)
+        spectrum = spectrum * torch.fft.rfft(chosen, size)
+        wet = torch.fft.irfft(spectrum, size)[:, :length]
+        before = waves.square().sum(1, keepdim=True)
+        after = wet.square().sum(1, keepdim=True).clamp(min=1e-12)
+        return wet * (before / after).sqrt()
+
+
+def _fast_size(size):
+    """The next length of the form 2^a, 3*2^a or 5*2^a: quick to transform."""
+    powers = [factor << shift for factor in (1, 3, 5) for shift in range(31)]
+    return min(p for p in powers if p >= size)

@@ -1,0 +1,156 @@
+"""Where the crops of an utterance lie.
+
+A ``CropPlan`` says how many crops of which length a sample has. Equal lengths
+form a *group*; a group goes through the encoder in one pass. The first group
+is the "global" one, which the second branch (a teacher, say) sees; all others
+are "local".
+"""
+
+import dataclasses
+
+import numpy as np
+
+from speechbrain_ssl.data.draws import uniform
+from speechbrain_ssl.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class CropPlan:
+    """How a sample's crops are cut.
+
+    Arguments
+    ---------
+    global_crops : int
+        Number of crops for both branches (DINO: 2).
+    global_seconds : float
+        Their length in seconds.
+    local_crops : int
+        Number of shorter crops for the first branch alone (DINO: 4; 0 for
+        two-view objectives).
+    local_seconds : float
+        Their length in seconds.
+    disjoint : bool
+        Whether the first branch's crops avoid the second branch's: the
+        utterance is cut in two at a random point near its middle, global crops
+        come from one side and local crops from the other. (The option of
+        hyperion's later recipes; an utterance too short for it is cut as if
+        the option were off.) It needs local crops, and the objective has to
+        leave out the pairs of global crops.
+    chunk_seconds : float
+        An utterance longer than this is read only over a random stretch of
+        this length, so that an hour-long file costs no more than a short one.
+    sample_rate : int
+        Hz.
+
+    Raises
+    ------
+    ConfigError
+        If a count or a length makes no sense.
+
+    Example
+    -------
+    >>> plan = CropPlan(global_crops=2, global_seconds=3.0)
+    >>> plan.groups
+    ((2, 48000),)
+    """
+
+    global_crops: int = 2
+    global_seconds: float = 3.0
+    local_crops: int = 0
+    local_seconds: float = 2.0
+    disjoint: bool = False
+    chunk_seconds: float = 20.0
+    sample_rate: int = 16000
+
+    def __post_init__(self):
+        if self.global_crops < 1 or self.local_crops < 0:
+            raise ConfigError(
+                "a crop plan needs at least one global crop and no negative "
+                f"number of local ones; got {self.global_crops} and "
+                f"{self.local_crops}"
+            )
+        longest = max(self.global_seconds, self.local_seconds)
+        if min(self.global_seconds, self.local_seconds) < 0.1:
+            raise ConfigError("crops must be at least 0.1 s long")
+        if self.chunk_seconds < longest:
+            raise ConfigError(
+                f"chunk_seconds ({self.chunk_seconds}) must be at least the "
+                f"longest crop ({longest} s)"
+            )
+        if self.disjoint and self.local_crops == 0:
+            raise ConfigError("disjoint crops need local_crops above 0")
+
+    @property
+    def groups(self):
+        """Tuples (number of crops, samples per crop), global ones first."""
+        groups = ((self.global_crops, self._samples(self.global_seconds)),)
+        if self.local_crops:
+            groups += ((self.local_crops, self._samples(self.local_seconds)),)
+        return groups
+
+    @property
+    def num_crops(self):
+        """All crops of a sample."""
+        return self.global_crops + self.local_crops
+
+    def _samples(self, seconds):
+        return round(seconds * self.sample_rate)
+
+    def chunk(self, num_samples, draw):
+        """The stretch of an utterance that is read.
+
+        Arguments
+        ---------
+        num_samples : int
+            Length of the utterance.
+        draw : float
+            In [0, 1).
+
+        Returns
+        -------
+        tuple of int
+            First sample and number of samples.
+        """
+        most = self._samples(self.chunk_seconds)
+        if num_samples <= most:
+            return 0, num_samples
+        return int(draw * (num_samples - most + 1)), most
+
+    def starts(self, num_samples, address):
+        """First sample of every crop.
+
+        Arguments
+        ---------
+        num_samples : int
+            Length of what the crops are cut from, at least the longest crop.
+        address : tuple
+            Address of the draws (seed, epoch, utterance key).
+
+        Returns
+        -------
+        list of numpy.ndarray
+            One int64 array of starts for each group.
+        """
+        draws = uniform(*address, "crop", size=self.num_crops + 2)
+        regions = [(0, num_samples)] * len(self.groups)
+        if self.disjoint:
+            (_, long), (_, short) = self.groups
+            slack = num_samples - long - short
+            if slack >= 0:
+                # The cut leaves each side its crop; sides swap by a coin.
+                cut = int(draws[-1] * (slack + 1))
+                if draws[-2] < 0.5:
+                    cut += long
+                    regions = [(0, cut), (cut, num_samples)]
+                else:
+                    cut += short
+                    regions = [(cut, num_samples), (0, cut)]
+        starts, used = [], 0
+        for (count, length), (begin, end) in zip(
+            self.groups, regions, strict=True
+        ):
+            room = end - begin - length + 1
+            part = draws[used : used + count]
+            starts.append(begin + np.floor(part * room).astype(np.int64))
+            used += count
+        return starts

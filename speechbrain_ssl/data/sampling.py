@@ -1,0 +1,82 @@
+"""The order of the data, and the position in it."""
+
+import torch
+
+from speechbrain_ssl.data.draws import permutation
+from speechbrain_ssl.errors import ConfigError
+
+
+class EpochBatchSampler(torch.utils.data.Sampler):
+    """Batches of (epoch, index), in an order that seed and epoch decide.
+
+    All ranks walk the same permutation. Global batch ``b`` holds its elements
+    ``b * batch_size * world_size`` onwards, of which rank ``r`` takes the
+    ``r``-th part: one process with batch 64 and two with 32 each see the same
+    global batches.
+
+    Arguments
+    ---------
+    num_samples : int
+        Utterances in the manifest.
+    batch_size : int
+        Samples per batch and rank.
+    seed : int
+        Seed of the order.
+    rank, world_size : int
+        This process and how many there are.
+    multiple : int
+        The number of batches in an epoch is rounded down to a multiple of
+        this (the gradient accumulation factor), so that no batch at the end
+        of an epoch is thrown away half accumulated.
+
+    Raises
+    ------
+    ConfigError
+        If the manifest does not fill one optimiser step.
+
+    Example
+    -------
+    >>> sampler = EpochBatchSampler(5, batch_size=2, seed=1)
+    >>> sampler.set_epoch(1)
+    >>> [len(batch) for batch in sampler]
+    [2, 2]
+    """
+
+    def __init__(
+        self, num_samples, batch_size, seed, rank=0, world_size=1, multiple=1
+    ):
+        self.num_samples = num_samples
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 1
+        self.first_batch = 0
+        batches = num_samples // (batch_size * world_size)
+        self.batches = batches // multiple * multiple
+        if self.batches == 0:
+            raise ConfigError(
+                f"{num_samples} utterances do not fill one step of "
+                f"{batch_size} x {world_size} processes x {multiple} "
+                "accumulated batches; lower `batch_size`"
+            )
+
+    def __len__(self):
+        return self.batches
+
+    def set_epoch(self, epoch):
+        """Names the epoch; ``speechbrain.Brain`` calls it before each."""
+        self.epoch = epoch
+
+    def seek(self, batch):
+        """Lets the next iteration begin at this batch of the epoch."""
+        self.first_batch = batch
+
+    def __iter__(self):
+        order = permutation(self.num_samples, self.seed, self.epoch, "batches")
+        size, ranks = self.batch_size, self.world_size
+        # A resumed epoch goes on where it stopped; the next starts anew.
+        first, self.first_batch = self.first_batch, 0
+        for batch in range(first, self.batches):
+            start = (batch * ranks + self.rank) * size
+            yield [(self.epoch, int(i)) for i in order[start : start + size]]

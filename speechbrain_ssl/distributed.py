@@ -1,0 +1,129 @@
+"""Collectives that are no-ops in a single process.
+
+Gradients are averaged by hand, in one flat all-reduce per optimiser step, and
+not by ``DistributedDataParallel``: SpeechBrain wraps each module of a Brain on
+its own, and wrapped modules whose batch norms run twice before a backward pass
+(multi-crop) fail. One all-reduce of some tens of megabytes per step is small
+beside a step of an ECAPA.
+"""
+
+import torch
+import torch.distributed as dist
+import torch.distributed.nn.functional
+
+
+def is_distributed():
+    """Whether there is more than one process."""
+    return dist.is_available() and dist.is_initialized() and (
+        dist.get_world_size() > 1
+    )
+
+
+def rank():
+    """Number of this process."""
+    return dist.get_rank() if is_distributed() else 0
+
+
+def world_size():
+    """Number of processes."""
+    return dist.get_world_size() if is_distributed() else 1
+
+
+def mean_over_ranks(tensor):
+    """Mean of a tensor over all processes, without gradient."""
+    if is_distributed():
+        tensor = tensor.clone()
+        dist.all_reduce(tensor)
+        tensor /= world_size()
+    return tensor
+
+
+@torch.no_grad()
+def average_gradients(parameters):
+    """Averages the gradients of all processes, in place.
+
+    A parameter without gradient here may have one elsewhere; all processes run
+    the same graph, so that does not happen between them by construction.
+    """
+    if not is_distributed():
+        return
+    grads = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([g.reshape(-1) for g in grads])
+    dist.all_reduce(flat)
+    flat /= world_size()
+    offset = 0
+    for grad in grads:
+        grad.copy_(flat[offset : offset + grad.numel()].view_as(grad))
+        offset += grad.numel()
+
+
+@torch.no_grad()
+def broadcast_state(modules):
+    """Gives all processes the parameters and buffers of rank 0."""
+    if is_distributed():
+        for module in modules:
+            for tensor in module.state_dict().values():
+                dist.broadcast(tensor, src=0)
+
+
+class GlooSyncBatchNorm(torch.nn.BatchNorm1d):
+    """Batch norm over all processes, on CPUs.
+
+    ``torch.nn.SyncBatchNorm`` refuses CPU tensors. This one serves tests and
+    CPU clusters; statistics are those of the global batch, and so is the
+    backward pass.
+    """
+
+    def forward(self, x):
+        """Normalises ``[batch, channels]`` or ``[batch, channels, time]``."""
+        if not (self.training and is_distributed()):
+            return super().forward(x)
+        axes = [0] if x.dim() == 2 else [0, 2]
+        wide = x.float()
+        count = wide.numel() // wide.shape[1]
+        sums = torch.cat([wide.sum(axes), wide.square().sum(axes)])
+        sums = torch.distributed.nn.functional.all_reduce(sums)
+        total = count * world_size()
+        mean, square = (sums / total).chunk(2)
+        variance = (square - mean.square()).clamp(min=0)
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            rate = self.momentum
+            unbiased = variance * total / (total - 1)
+            self.running_mean.lerp_(mean, rate)
+            self.running_var.lerp_(unbiased, rate)
+        shape = [1, -1] + [1] * (x.dim() - 2)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        shift = self.bias - mean * scale
+        return (wide * scale.view(shape) + shift.view(shape)).to(x.dtype)
+
+
+def synchronise_batch_norms(module, device_type):
+    """Replaces the batch norms of a module by ones over all processes.
+
+    Arguments
+    ---------
+    module : torch.nn.Module
+        Changed in place where it has batch norms as children.
+    device_type : str
+        ``"cuda"`` takes torch's SyncBatchNorm, anything else our own.
+
+    Returns
+    -------
+    torch.nn.Module
+        The module to use from now on.
+    """
+    if not is_distributed():
+        return module
+    if device_type == "cuda":
+        return torch.nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is torch.nn.BatchNorm1d:
+                new = GlooSyncBatchNorm(
+                    child.num_features, child.eps, child.momentum
+                )
+                new.load_state_dict(child.state_dict())
+                new.train(child.training)
+                setattr(parent, name, new)
+    return module

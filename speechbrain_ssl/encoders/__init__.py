@@ -1,0 +1,1 @@
+"""Speaker encoders and their input features."""

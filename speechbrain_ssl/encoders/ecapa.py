@@ -1,0 +1,208 @@
+"""ECAPA-TDNN with SpeechBrain's parameters and a forward pass of our own.
+
+``FastECAPA`` *is* SpeechBrain's ``ECAPA_TDNN``: same constructor, same state
+dictionary, same outputs, so that checkpoints go both ways. Only the order of
+the arithmetic differs:
+
+* a convolution with kernel 1 is not padded (the stock one copies its input);
+* the attention of the pooling layer never builds its 9C-channel input: of
+  ``W [x; mean; std]`` only ``W_x x`` depends on time, the rest is a vector;
+* without ``lengths`` no mask is built or multiplied;
+* with ``lengths`` every utterance is reflected at *its own* end. The stock
+  forward lets the convolutions look into the padding, so that an embedding
+  depends on its neighbours in the batch; here it equals that of the utterance
+  alone.
+
+Measured on one CPU core (ECAPA-512, 32 crops of 3 s, forward and backward):
+1.4 times faster than stock in fp32 and 2 times with bf16 autocast.
+"""
+
+import inspect
+
+import torch
+import torch.nn.functional as F
+from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN, TDNNBlock
+
+# The clamp under the square root of the standard deviations, as in the stock
+# pooling layer.
+_EPS = 1e-12
+
+
+class FastECAPA(ECAPA_TDNN):
+    """ECAPA-TDNN (Desplanques et al., 2020, arXiv 2005.07143), faster.
+
+    Arguments
+    ---------
+    *args, **kwargs
+        Those of ``speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN``.
+
+    Example
+    -------
+    >>> encoder = FastECAPA(80, channels=[16, 16, 16, 16, 48], lin_neurons=8)
+    >>> encoder(torch.rand(2, 120, 80)).shape
+    torch.Size([2, 1, 8])
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        bound = inspect.signature(ECAPA_TDNN.__init__).bind(
+            self, *args, **kwargs
+        )
+        # What it was made with, so that an export can name it.
+        self.arguments = {
+            k: v for k, v in bound.arguments.items() if k != "self"
+        }
+
+    @classmethod
+    def from_stock(cls, stock):
+        """Turns a loaded ``ECAPA_TDNN`` into a ``FastECAPA``, in place.
+
+        Arguments
+        ---------
+        stock : speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN
+            The model; modules and parameters stay the same objects.
+
+        Returns
+        -------
+        FastECAPA
+        """
+        stock.__class__ = cls
+        return stock
+
+    def forward(self, x, lengths=None):
+        """Embeds a batch of feature sequences.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Features ``[batch, frames, features]``.
+        lengths : torch.Tensor, optional
+            Relative length of each utterance ``[batch]``, 1.0 for the longest
+            one, as SpeechBrain passes it. Without it all frames count.
+
+        Returns
+        -------
+        torch.Tensor
+            Embeddings ``[batch, 1, lin_neurons]``.
+        """
+        x = x.transpose(1, 2)
+        valid = _Valid(x, lengths) if lengths is not None else None
+        x = _tdnn(self.blocks[0], x, valid)
+        outputs = []
+        for block in self.blocks[1:]:
+            x = _se_res2net(block, x, valid)
+            outputs.append(x)
+        x = _tdnn(self.mfa, torch.cat(outputs, dim=1), valid)
+        x = self.asp_bn.norm(_pool(self.asp, x, valid).unsqueeze(2))
+        return F.linear(
+            x.squeeze(2), self.fc.conv.weight.squeeze(2), self.fc.conv.bias
+        ).unsqueeze(1)
+
+
+class _Valid:
+    """Which frames of a padded batch belong to an utterance."""
+
+    def __init__(self, x, lengths):
+        batch, _, frames = x.shape
+        # Rounded, not rounded up: 300 / 500 * 500 is 300.00003 in fp32.
+        self.frames = (lengths.to(x.device) * frames).round().long()
+        self.frames = self.frames.clamp(1, frames).view(batch, 1, 1)
+        self.mask = (
+            torch.arange(frames, device=x.device).view(1, 1, -1) < self.frames
+        )
+
+    def mean(self, x):
+        """Mean over the valid frames, ``[batch, channels, 1]``."""
+        return (x * self.mask).sum(2, keepdim=True) / self.frames
+
+    def reflect(self, padded, x, padding):
+        """Writes each utterance's own reflection behind its last frame.
+
+        ``padded`` is ``x`` padded at both sides; it is changed in place.
+        """
+        step = torch.arange(padding, device=x.device).view(1, 1, -1)
+        source = (self.frames - 2 - step).clamp(min=0)
+        target = self.frames + padding + step
+        shape = (x.shape[0], x.shape[1], padding)
+        return padded.scatter_(
+            2, target.expand(shape), x.gather(2, source.expand(shape))
+        )
+
+
+def _conv(conv, x, valid):
+    """SpeechBrain's ``Conv1d`` with "same" reflect padding."""
+    kernel, dilation = conv.kernel_size, conv.dilation
+    if kernel > 1:
+        padding = dilation * (kernel - 1) // 2
+        padded = F.pad(x, (padding, padding), mode="reflect")
+        if valid is not None:
+            padded = valid.reflect(padded, x, padding)
+        x = padded
+    inner = conv.conv
+    return F.conv1d(
+        x, inner.weight, inner.bias, dilation=dilation, groups=inner.groups
+    )
+
+
+def _tdnn(block, x, valid):
+    """Convolution, activation, batch norm, dropout."""
+    x = _conv(block.conv, x, valid)
+    if isinstance(block.activation, torch.nn.ReLU):
+        # A convolution's backward needs its input, not its output.
+        x = F.relu_(x)
+    else:
+        x = block.activation(x)
+    x = block.norm.norm(x)
+    if block.dropout.p > 0:
+        x = block.dropout(x)
+    return x
+
+
+def _se_res2net(block, x, valid):
+    """TDNN, Res2Net, TDNN, squeeze and excitation, residual."""
+    residual = x if block.shortcut is None else block.shortcut.conv(x)
+    x = _tdnn(block.tdnn1, x, valid)
+    parts = list(torch.chunk(x, block.res2net_block.scale, dim=1))
+    for i, inner in enumerate(block.res2net_block.blocks, start=1):
+        source = parts[i] if i == 1 else parts[i] + parts[i - 1]
+        parts[i] = _tdnn(inner, source, valid)
+    x = _tdnn(block.tdnn2, torch.cat(parts, dim=1), valid)
+    squeezed = x.mean(2, keepdim=True) if valid is None else valid.mean(x)
+    gate = F.relu(block.se_block.conv1.conv(squeezed))
+    gate = torch.sigmoid(block.se_block.conv2.conv(gate))
+    return torch.addcmul(residual, gate.to(x.dtype), x)
+
+
+def _pool(pooling, x, valid):
+    """Attentive statistics, ``[batch, 2 * channels]``."""
+    channels = x.shape[1]
+    tdnn = pooling.tdnn
+    weight, bias = tdnn.conv.conv.weight, tdnn.conv.conv.bias
+    if pooling.global_context:
+        if valid is None:
+            variance, mean = torch.var_mean(
+                x, dim=2, correction=0, keepdim=True
+            )
+        else:
+            mean = valid.mean(x)
+            variance = valid.mean((x - mean).square())
+        std = variance.clamp(min=_EPS).sqrt()
+        context = F.conv1d(
+            torch.cat([mean, std], dim=1).to(x.dtype),
+            weight[:, channels:],
+            bias,
+        )
+        hidden = F.conv1d(x, weight[:, :channels]) + context
+    else:
+        hidden = F.conv1d(x, weight, bias)
+    hidden = torch.tanh(tdnn.norm.norm(tdnn.activation(hidden)))
+    scores = pooling.conv.conv(hidden).float()
+    if valid is not None:
+        scores = scores.masked_fill(~valid.mask, float("-inf"))
+    weights = torch.softmax(scores, dim=2)
+    x = x.float()
+    weighted = weights * x
+    mean = weighted.sum(2)
+    # E[x^2] - E[x]^2 in fp32: one pass less over [batch, channels, frames].
+    variance = (weighted * x).sum(2) - mean.square()
+    return torch.cat([mean, variance.clamp(min=_EPS).sqrt()], dim=1)

@@ -1,0 +1,87 @@
+"""What every objective has in common.
+
+An objective is a head and a loss. It sees embeddings, never audio, files or
+epochs. The Brain encodes the crops, lets the heads project them, and calls the
+objective with two branches:
+
+* ``first`` is the branch with gradient, over all crops;
+* ``second`` is the branch the first is compared with, over the global crops.
+  With a momentum teacher (``momentum = True``) it comes from the teacher and
+  has no gradient; otherwise it is the global part of ``first``.
+
+A positive-sampling rule such as SSPS acts between the two steps: it replaces
+rows of ``second.vectors``, and the objective is none the wiser.
+"""
+
+import dataclasses
+
+import torch
+
+
+@dataclasses.dataclass
+class Branch:
+    """One side of a comparison.
+
+    Attributes
+    ----------
+    embeddings : torch.Tensor
+        What the encoder says, ``[batch, crops, embedding size]``.
+    vectors : torch.Tensor
+        What the head makes of it, ``[batch, crops, vector size]``.
+    head : torch.nn.Module
+        The head of this branch.
+    """
+
+    embeddings: torch.Tensor
+    vectors: torch.Tensor
+    head: torch.nn.Module
+
+
+class Objective(torch.nn.Module):
+    """Base of all objectives.
+
+    Attributes
+    ----------
+    momentum : bool
+        Whether the second branch comes from a momentum teacher.
+    knobs : tuple of str
+        Names of the scheduled values the loss takes.
+    head : torch.nn.Module
+        Maps embeddings ``[n, embedding size]`` to vectors ``[n, size]``.
+    """
+
+    momentum = False
+    knobs = ()
+
+    def forward(self, first, second, **knobs):
+        """Computes the loss.
+
+        Arguments
+        ---------
+        first, second : Branch
+            The two branches.
+        **knobs : float
+            The scheduled values named in ``knobs``.
+
+        Returns
+        -------
+        tuple
+            The loss (a scalar with gradient) and a dictionary of detached
+            scalars worth plotting.
+        """
+        raise NotImplementedError
+
+    def after_step(self):
+        """Called after an optimiser step that was really taken.
+
+        State that follows the training (a centre, a queue) moves here and not
+        in ``forward``, so that a step that is skipped for a gradient that is
+        not finite leaves no trace.
+        """
+
+    def skip_step(self):
+        """Called instead of ``after_step`` where the step was skipped."""
+
+    def last_layer(self):
+        """Parameters that stay frozen during the first epochs, if any."""
+        return []

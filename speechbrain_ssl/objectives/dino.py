@@ -1,0 +1,253 @@
+"""DINO: self-distillation without negatives.
+
+Caron et al., 2021 (arXiv 2104.14294), as speaker systems use it: Han, Chen and
+Qian, 2023 (arXiv 2304.05754), Cho et al., 2022 (arXiv 2208.05445).
+
+With teacher logits t_q of the global crops q and student logits s_v of all
+crops v:
+
+    P_q  = softmax((t_q - c) / tau_t)                   (no gradient)
+    Q_v  = log softmax(s_v / tau_s)
+    L_CE = mean over the pairs v != q of  - P_q . Q_v
+    c   <- m_c c + (1 - m_c) mean over batch and q of t_q
+
+With 2 global and 4 local crops that is ten pairs. Since the loss is linear in
+Q, they are two products: one of sum_q P_q with sum_v Q_v, and one that takes
+the pairs v = q out again.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from speechbrain_ssl.distributed import mean_over_ranks
+from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.objectives.base import Objective
+
+
+class DINOHead(torch.nn.Module):
+    """Three-layer projector with an L2-normalised bottleneck.
+
+    ``forward`` ends at the bottleneck; ``logits`` applies the last layer, whose
+    rows (the prototypes) have unit norm, so that a logit is a cosine.
+
+    Arguments
+    ---------
+    embedding_size : int
+        Size of the encoder's output.
+    prototypes : int
+        Number K of outputs.
+    hidden : int
+        Size of the two hidden layers.
+    bottleneck : int
+        Size of the vectors before the last layer.
+    batch_norm : bool
+        Whether the hidden layers are followed by batch norm (WeSpeaker: yes,
+        Cho et al.: no).
+    """
+
+    def __init__(
+        self,
+        embedding_size,
+        prototypes=65536,
+        hidden=2048,
+        bottleneck=256,
+        batch_norm=True,
+    ):
+        super().__init__()
+        layers = []
+        for size in (embedding_size, hidden):
+            layers.append(torch.nn.Linear(size, hidden))
+            if batch_norm:
+                layers.append(torch.nn.BatchNorm1d(hidden))
+            layers.append(torch.nn.GELU())
+        layers.append(torch.nn.Linear(hidden, bottleneck))
+        self.layers = torch.nn.Sequential(*layers)
+        for layer in self.layers:
+            if isinstance(layer, torch.nn.Linear):
+                torch.nn.init.trunc_normal_(layer.weight, std=0.02)
+                torch.nn.init.zeros_(layer.bias)
+        # The gain of the weight normalisation is fixed at 1: no parameter.
+        self.prototypes = torch.nn.Parameter(
+            torch.nn.init.trunc_normal_(
+                torch.empty(prototypes, bottleneck), std=0.02
+            )
+        )
+
+    def forward(self, embeddings):
+        """Bottleneck vectors of unit norm, ``[n, bottleneck]``."""
+        return F.normalize(self.layers(embeddings).float(), dim=-1)
+
+    def logits(self, vectors):
+        """Cosines with the prototypes, fp32 ``[..., K]``.
+
+        Not in bf16: divided by a temperature of 0.04, its rounding (2^-9) would
+        be a tenth of a nat.
+        """
+        with torch.autocast(vectors.device.type, enabled=False):
+            return F.linear(vectors.float(), F.normalize(self.prototypes))
+
+
+class DINO(Objective):
+    """The DINO loss with its head and its centre.
+
+    Arguments
+    ---------
+    embedding_size, prototypes, hidden, bottleneck, batch_norm
+        See ``DINOHead``.
+    student_temperature : float
+        tau_s.
+    centre_momentum : float
+        m_c.
+    global_pairs : bool
+        Whether global crops are compared with each other. False where the crop
+        plan is disjoint: then only the pairs of a teacher's global and a
+        student's local crop remain.
+
+    The scheduled values are ``teacher_temperature`` (tau_t; above 0.07 it is
+    known to be unstable, and a loss that will not move wants a lower one) and
+    ``cosine_weight``: the weight of the cosine consistency term of hyperion's
+    "DINO + cosine", mean over the same pairs of 1 - cos(e_t, e_s) on the
+    embeddings, before the heads (0.1 there; 0 leaves it out).
+
+    Example
+    -------
+    >>> from speechbrain_ssl.objectives.base import Branch
+    >>> dino = DINO(8, prototypes=16, hidden=8, bottleneck=4)
+    >>> def branch(crops):
+    ...     e = torch.randn(3, crops, 8)
+    ...     v = dino.head(e.flatten(0, 1)).view(3, crops, 4)
+    ...     return Branch(e, v, dino.head)
+    >>> loss, scalars = dino(
+    ...     branch(4), branch(2), teacher_temperature=0.04, cosine_weight=0.0
+    ... )
+    >>> loss.shape
+    torch.Size([])
+    """
+
+    momentum = True
+    knobs = ("teacher_temperature", "cosine_weight")
+
+    def __init__(
+        self,
+        embedding_size,
+        prototypes=65536,
+        hidden=2048,
+        bottleneck=256,
+        batch_norm=True,
+        student_temperature=0.1,
+        centre_momentum=0.9,
+        global_pairs=True,
+    ):
+        super().__init__()
+        self.head = DINOHead(
+            embedding_size, prototypes, hidden, bottleneck, batch_norm
+        )
+        self.student_temperature = student_temperature
+        self.centre_momentum = centre_momentum
+        self.global_pairs = global_pairs
+        self.register_buffer("centre", torch.zeros(prototypes))
+        # Means of teacher logits since the last step; no state, since a
+        # checkpoint is only made right after a step.
+        self._seen = []
+
+    def last_layer(self):
+        """The prototypes; frozen for the first epoch in all recipes."""
+        return [self.head.prototypes]
+
+    def forward(self, first, second, teacher_temperature, cosine_weight):
+        """Computes the loss.
+
+        Arguments
+        ---------
+        first, second : speechbrain_ssl.objectives.base.Branch
+            The student over all crops (global ones first), and the teacher
+            over the global ones.
+        teacher_temperature, cosine_weight : float
+            Scheduled values.
+
+        Returns
+        -------
+        tuple
+            Loss, and the scalars ``teacher_entropy`` (mean entropy of P_q, in
+            nats), ``usage_entropy`` (entropy of the mean of P_q: how evenly
+            prototypes are used), ``kl`` (mean of KL(P_q || Q_v) over the
+            pairs) and ``log_prototypes`` (ln K, the value both entropies have
+            when the teacher says nothing).
+
+        Raises
+        ------
+        ConfigError
+            If no pair is left to compare.
+        """
+        with torch.no_grad():
+            logits = second.head.logits(second.vectors)
+            self._seen.append(logits.mean(dim=(0, 1)))
+            target = torch.softmax(
+                (logits - self.centre) / teacher_temperature, dim=-1
+            )
+        student = first.head.logits(first.vectors) / self.student_temperature
+        loss = self._cross_entropy(student, target)
+        with torch.no_grad():
+            entropy = _entropy(target).mean()
+            scalars = {
+                "teacher_entropy": entropy,
+                "usage_entropy": _entropy(
+                    mean_over_ranks(target.mean(dim=(0, 1)))
+                ),
+                "kl": loss.detach() - entropy,
+                "log_prototypes": math.log(target.shape[-1]),
+            }
+        if cosine_weight > 0:
+            student_unit = F.normalize(first.embeddings.float(), dim=-1)
+            teacher_unit = F.normalize(second.embeddings.float(), dim=-1)
+            cosine = 1.0 - self._mean_pair(teacher_unit, student_unit)
+            scalars["cosine_loss"] = cosine.detach()
+            loss = loss + cosine_weight * cosine
+        return loss, scalars
+
+    def _cross_entropy(self, student, target):
+        """Mean over the pairs of -P_q . log softmax(s_v)."""
+        # -P.log softmax(s) = logsumexp(s) - P.s, since P adds up to 1; the
+        # log-softmax of six crops and 65 536 prototypes is never stored.
+        normaliser = torch.logsumexp(student, dim=-1, keepdim=True)
+        ones = torch.ones_like(target[..., :1])
+        return self._mean_pair(ones, normaliser) - self._mean_pair(
+            target, student
+        )
+
+    def _mean_pair(self, second, first):
+        """Mean over batch and pairs v != q of second_q . first_v."""
+        batch, globals_ = second.shape[:2]
+        crops = first.shape[1]
+        if self.global_pairs:
+            pairs = globals_ * (crops - 1)
+            same = (second * first[:, :globals_]).sum()
+            total = (second.sum(1) * first.sum(1)).sum() - same
+        else:
+            pairs = globals_ * (crops - globals_)
+            total = (second.sum(1) * first[:, globals_:].sum(1)).sum()
+        if pairs == 0:
+            raise ConfigError(
+                "DINO compares different crops of an utterance, but the crop "
+                "plan leaves no pair: give it two global crops or some local "
+                "ones"
+            )
+        return total / (batch * pairs)
+
+    @torch.no_grad()
+    def after_step(self):
+        """Moves the centre towards the mean teacher logits of the step."""
+        mean = mean_over_ranks(torch.stack(self._seen).mean(0))
+        self._seen.clear()
+        self.centre.lerp_(mean, 1.0 - self.centre_momentum)
+
+    def skip_step(self):
+        """Forgets the step."""
+        self._seen.clear()
+
+
+def _entropy(probabilities):
+    """Entropy in nats over the last axis."""
+    return torch.special.entr(probabilities).sum(-1)

@@ -1,0 +1,221 @@
+"""Every scalar of a run, a JSON object a line in ``metrics.jsonl``.
+
+The file is only ever appended to while a run goes on. A kill can therefore
+tear the last line and no other, and a resume from a checkpoint finds lines of
+steps that it is about to take again. ``rewind`` mends both.
+"""
+
+import errno
+import json
+import math
+import numbers
+import os
+import pathlib
+
+from speechbrain_ssl.errors import UserError
+from speechbrain_ssl.files import atomic_write
+
+FILE_NAME = "metrics.jsonl"
+
+
+class Logbook:
+    """Writes ``metrics.jsonl``.
+
+    Nothing is touched before the first ``log`` or ``rewind``. Under several
+    processes only the main one may call these two.
+
+    Arguments
+    ---------
+    output_folder : str or pathlib.Path
+        The folder of the run.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> logbook = Logbook(tempfile.mkdtemp())
+    >>> logbook.log("train", epoch=1, step=10, loss=9.0, kl=float("nan"))
+    >>> logbook.log("train", epoch=1, step=20, loss=8.5)
+    >>> logbook.rewind(step=10)
+    >>> read_metrics(logbook.path)
+    [{'stage': 'train', 'epoch': 1, 'step': 10, 'loss': 9.0, 'kl': None}]
+    """
+
+    def __init__(self, output_folder):
+        self.path = pathlib.Path(output_folder) / FILE_NAME
+        self._mended = False
+
+    def log(self, stage, epoch, step, **scalars):
+        """Appends a line, and flushes it.
+
+        Arguments
+        ---------
+        stage : str
+            ``"train"``, ``"valid"``, ``"trials"``, ...
+        epoch : int
+            The epoch, counted from 1.
+        step : int
+            Optimiser steps taken so far.
+        **scalars : dict
+            Numbers, or numpy or torch tensors of one element. What is not
+            finite is written as ``null``: the key stays, so that the gap can
+            be seen.
+
+        Raises
+        ------
+        UserError
+            If the disk is full.
+        TypeError
+            If a value is no scalar.
+        """
+        line = {"stage": str(stage), "epoch": int(epoch), "step": int(step)}
+        line.update({key: plain(value) for key, value in scalars.items()})
+        data = (json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8")
+        if not self._mended:
+            # A killed run that begins anew appends to its torn last line.
+            self._keep(lambda line: True)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        end = self.path.stat().st_size if self.path.exists() else 0
+        try:
+            with open(self.path, "ab") as stream:
+                stream.write(data)
+                stream.flush()
+        except OSError as error:
+            if self.path.exists():
+                os.truncate(self.path, end)
+            raise _explained(error, self.path) from error
+
+    def rewind(self, step):
+        """Removes what a resumed run will write again.
+
+        Every line of a later step goes, and a last line that a kill has torn.
+        The file is replaced as a whole or not at all.
+
+        Arguments
+        ---------
+        step : int
+            Optimiser steps taken at the checkpoint that the run resumes from.
+
+        Raises
+        ------
+        UserError
+            If the disk is full, or if the file is broken before its end.
+        """
+        self._keep(lambda line: line["step"] <= step)
+
+    def _keep(self, wanted):
+        """Rewrites the file with the whole lines that are wanted."""
+        self._mended = True
+        if not self.path.is_file():
+            return
+        before = self.path.read_bytes()
+        after = b"".join(
+            raw + b"\n" for raw, line in _lines(self.path) if wanted(line)
+        )
+        if after == before:
+            return
+        try:
+            with atomic_write(self.path, "wb") as stream:
+                stream.write(after)
+        except OSError as error:
+            raise _explained(error, self.path) from error
+
+
+def read_metrics(path):
+    """Reads ``metrics.jsonl``; a torn last line is left out.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file.
+
+    Returns
+    -------
+    list of dict
+
+    Raises
+    ------
+    UserError
+        If a line other than the last is no JSON object.
+    """
+    return [line for _, line in _lines(pathlib.Path(path))]
+
+
+def plain(value):
+    """A number as JSON knows it.
+
+    Arguments
+    ---------
+    value : bool, number, str, None, numpy scalar or torch.Tensor
+        What to convert; a tensor must have one element.
+
+    Returns
+    -------
+    bool, int, float, str or None
+        ``None`` for what is not finite.
+
+    Raises
+    ------
+    TypeError
+        If the value is none of these.
+
+    Example
+    -------
+    >>> import numpy as np
+    >>> plain(np.float32(0.5)), plain(np.int64(3)), plain(float("inf"))
+    (0.5, 3, None)
+    """
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if hasattr(value, "item"):
+        try:
+            value = value.item()
+        except (ValueError, RuntimeError) as error:
+            raise TypeError(
+                "a scalar is needed; got a tensor of shape "
+                f"{tuple(value.shape)}"
+            ) from error
+        if isinstance(value, (bool, str)):
+            return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    try:
+        value = float(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"a scalar is needed; got {type(value).__name__}"
+        ) from error
+    return value if math.isfinite(value) else None
+
+
+def _lines(path):
+    """Pairs of raw bytes and parsed object, without a torn last line."""
+    pieces = path.read_bytes().split(b"\n")
+    while pieces and not pieces[-1].strip():
+        pieces.pop()
+    lines = []
+    for number, raw in enumerate(pieces, start=1):
+        try:
+            line = json.loads(raw.decode("utf-8"))
+            if not isinstance(line, dict) or "step" not in line:
+                raise ValueError("no object with a step")
+        except ValueError as error:
+            # No beginning of an object is itself an object, so that a line
+            # which parses is whole even where its newline is missing.
+            if number == len(pieces):
+                break
+            raise UserError(
+                f"{path}, line {number} is no line of metrics ({error}); "
+                "remove it, or begin the run in a new output_folder"
+            ) from error
+        lines.append((raw, line))
+    return lines
+
+
+def _explained(error, path):
+    """The error to raise in place of an ``OSError``."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UserError(
+            f"the disk is full: {path} cannot be written; make room, then "
+            "start the same command again to resume"
+        )
+    return error

@@ -1,0 +1,735 @@
+"""One run on one page: ``report.html``, which needs no other file.
+
+Figures are inline SVG whose colours are CSS variables, so that they follow the
+reader into dark mode. What a run did not leave behind has no section.
+"""
+
+import csv
+import html
+import io
+import json
+import pathlib
+import re
+import zlib
+
+import matplotlib
+
+from speechbrain_ssl.errors import TrialError
+from speechbrain_ssl.files import atomic_write
+from speechbrain_ssl.report import figures, logbook, results
+
+FILE_NAME = "report.html"
+BAD_AUDIO_ROWS = 50
+
+# Light colour, its name in the style sheet, its counterpart in dark mode.
+_COLOURS = (
+    (figures.INK, "--ink", "#e8ecf1"),
+    (figures.MUTED, "--muted", "#9aa6b4"),
+    (figures.GRID, "--grid", "#2b333e"),
+    (figures.SERIES[0], "--blue", "#4aa3e6"),
+    (figures.SERIES[1], "--red", "#f0824a"),
+    (figures.SERIES[2], "--green", "#2fc79b"),
+    (figures.SERIES[3], "--purple", "#e39bc8"),
+    (figures.SERIES[4], "--orange", "#f2b93b"),
+    (figures.SERIES[5], "--sky", "#9adcff"),
+)
+
+_STYLE = """
+:root{color-scheme:light dark;--paper:#fff;--card:#fff;--line:#dfe4ea;
+--soft:#f4f6f8;LIGHT}
+@media (prefers-color-scheme:dark){:root{--paper:#12161c;--card:#181d25;
+--line:#2b333e;--soft:#1e242d;DARK}}
+*{box-sizing:border-box}
+body{margin:0;background:var(--paper);color:var(--ink);
+font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",
+Arial,sans-serif}
+main{max-width:72rem;margin:0 auto;padding:2.2rem 1.2rem 4rem}
+h1{font-size:1.75rem;line-height:1.2;margin:0 0 1.4rem;letter-spacing:-.01em}
+h2{font-size:1.2rem;margin:2.8rem 0 .9rem;padding-top:1rem;
+border-top:1px solid var(--line)}
+h3{font-size:1rem;line-height:1.35;margin:.1rem 0 .6rem;font-weight:600}
+p{margin:.4rem 0;max-width:46rem}
+.tiles{display:grid;gap:.8rem;
+grid-template-columns:repeat(auto-fit,minmax(9.5rem,1fr))}
+.tile{background:var(--soft);border-radius:.6rem;padding:.8rem 1rem}
+.tile b{display:block;font-size:1.65rem;line-height:1.25;
+font-variant-numeric:tabular-nums}
+.tile span{display:block;color:var(--muted);font-size:.85rem}
+.warning{border-left:.3rem solid var(--red);background:var(--soft);
+padding:.6rem 1rem;margin:1rem 0;border-radius:.2rem}
+.figures{display:grid;gap:1.2rem;
+grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr))}
+figure{margin:0;background:var(--card);border:1px solid var(--line);
+border-radius:.6rem;padding:.9rem;min-width:0}
+figure svg{display:block;width:100%;height:auto;max-width:38rem;margin:auto}
+figure:only-child{max-width:42rem}
+figure.wide{grid-column:1/-1;max-width:none!important}
+figure.wide .scroll svg{max-width:none;min-width:40rem}
+figure text{font-family:inherit!important}
+figcaption{color:var(--muted);font-size:.88rem;line-height:1.5;
+margin-top:.6rem;max-width:46rem}
+.reader{display:inline-block;border:1px solid var(--line);
+border-radius:1rem;padding:0 .6rem;font-size:.8rem;color:var(--muted)}
+.scroll{overflow-x:auto}
+table{border-collapse:collapse;font-size:.92rem;width:100%}
+th,td{text-align:left;vertical-align:top;padding:.35rem .8rem .35rem 0;
+border-bottom:1px solid var(--line)}
+th{font-weight:600;white-space:nowrap}
+table.facts th{width:16rem;font-weight:400;color:var(--muted)}
+td{font-variant-numeric:tabular-nums;overflow-wrap:anywhere}
+td.code,pre{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;
+font-size:.83rem}
+pre{background:var(--soft);border-radius:.6rem;padding:1rem;overflow:auto;
+max-height:36rem;margin:.6rem 0}
+summary{cursor:pointer;font-weight:600}
+details{margin:.6rem 0}
+@media (max-width:36rem){main{padding:1.2rem .8rem 3rem}
+table.facts th{width:auto;white-space:normal}figure{padding:.6rem}}
+@media print{figure,.tile{break-inside:avoid}pre{max-height:none}}
+"""
+
+
+def build_report(
+    output_folder,
+    title="Speaker verification without labels",
+    schedules=None,
+    trials=None,
+    embeddings=None,
+):
+    """Writes ``report.html`` from what a run has left in its folder.
+
+    Read are ``results.json``, ``metrics.jsonl``, ``bad_audio.csv``,
+    ``hyperparams.yaml`` and ``env.log``, each if it is there.
+
+    Arguments
+    ---------
+    output_folder : str or pathlib.Path
+        The folder of the run.
+    title : str
+        Heading of the page.
+    schedules : dict, optional
+        Name to array ``[steps]``.
+    trials : dict, optional
+        Name to a dict of ``scores`` (``[N]``), ``labels`` (``[N]``, true for
+        same-speaker trials) and, if there is one, ``threshold``.
+    embeddings : dict, optional
+        ``embeddings`` (``[N, D]``) and, if there are any, ``groups``
+        (``[N]``) and ``group_name``.
+
+    Returns
+    -------
+    pathlib.Path
+        The page.
+
+    Raises
+    ------
+    UserError
+        If ``metrics.jsonl`` is broken before its end.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> from speechbrain_ssl.report.logbook import Logbook
+    >>> folder = tempfile.mkdtemp()
+    >>> Logbook(folder).log("train", epoch=1, step=1, loss=9.0)
+    >>> build_report(folder).name
+    'report.html'
+    """
+    folder = pathlib.Path(output_folder)
+    final = _read_json(folder / results.FILE_NAME)
+    metrics = []
+    if (folder / logbook.FILE_NAME).is_file():
+        metrics = logbook.read_metrics(folder / logbook.FILE_NAME)
+    sections = [
+        _headline(final),
+        _warnings(metrics),
+        _section("Training", _training(metrics)),
+        _section("Validation without labels", _validation(metrics)),
+        _section("Verification trials", _verification(metrics, trials or {})),
+        _section("Embeddings", _embeddings(embeddings)),
+        _section("Schedules", _schedules(schedules)),
+        _bad_audio(folder / "bad_audio.csv"),
+        _text_file("Configuration", folder / "hyperparams.yaml"),
+        _environment(final.get("machine"), folder / "env.log"),
+    ]
+    light = ";".join(f"{name}:{colour}" for colour, name, _ in _COLOURS)
+    dark = ";".join(f"{name}:{colour}" for _, name, colour in _COLOURS)
+    style = _STYLE.replace("LIGHT", light).replace("DARK", dark)
+    page = (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">\n'
+        f"<title>{_escape(title)}</title>\n<style>{style}</style>\n</head>\n"
+        f"<body>\n<main>\n<h1>{_escape(title)}</h1>\n"
+        + "\n".join(part for part in sections if part)
+        + "\n</main>\n</body>\n</html>\n"
+    )
+    path = folder / FILE_NAME
+    with atomic_write(path) as stream:
+        stream.write(page)
+    return path
+
+
+# --- Numbers -----------------------------------------------------------------
+
+
+def _headline(final):
+    """Tiles for the few figures that matter, a table of all the others."""
+    if not final:
+        return ""
+    scalars = {
+        key: value
+        for key, value in final.items()
+        if value is None or isinstance(value, (bool, int, float, str))
+    }
+    tiles, rows = [], []
+    for key, value in scalars.items():
+        if key in _LAST or key.endswith(("ci_low", "ci_high")):
+            continue
+        text = _number(value)
+        interval = _interval(final, key)
+        if interval is not None:
+            low, high = map(_number, interval)
+            rows.append((_name(key), f"{text} [{low}, {high}]"))
+        else:
+            rows.append((_name(key), text))
+        main = key in ("eer", "eer_percent") or _is_dcf(key)
+        if main and value is not None:
+            note = ""
+            if interval is not None:
+                note = f"95 % interval {low} to {high}"
+            tiles.append((_name(key), text, note))
+    if final.get("minutes") is not None:
+        tiles.append(("Wall time", _duration(final["minutes"]), ""))
+    if "labels_seen" in final:
+        tiles.append(("Speaker labels seen", _labels(final), ""))
+    for key in _LAST:
+        if key not in final:
+            continue
+        value = final[key]
+        if key == "labels_seen":
+            value = _labels(final)
+        elif key == "git_revision" and value is None:
+            value = "not from a git checkout"
+        else:
+            value = _number(value)
+        rows.append((_name(key), value))
+    shown = "".join(
+        f'<div class="tile"><span>{_escape(name)}</span>'
+        f"<b>{_escape(value)}</b>"
+        + (f"<span>{_escape(note)}</span>" if note else "")
+        + "</div>"
+        for name, value, note in tiles
+    )
+    return f'<div class="tiles">{shown}</div>\n' + _section(
+        "Results", _facts(rows)
+    )
+
+
+# Shown after the figures, in this order.
+_LAST = ("minutes", "labels_seen", "seed", "git_revision", "command")
+
+_NAMES = {
+    "eer": "EER (%)",
+    "eer_percent": "EER (%)",
+    "eer_untrained": "EER of the untrained encoder (%)",
+    "eer_statistics": "EER of feature statistics (%)",
+    "minutes": "Wall time (minutes)",
+    "labels_seen": "Speaker labels seen",
+    "seed": "Seed",
+    "git_revision": "Revision",
+    "command": "Command",
+}
+
+
+def _name(key):
+    """What a figure is called on the page."""
+    if key in _NAMES:
+        return _NAMES[key]
+    if _is_dcf(key):
+        rest = re.sub("^min_?dcf_?", "", key).replace("_", " ")
+        rest = re.sub(r"^p ?(?=\d)", "", rest)
+        rest = re.sub(r"^0(\d+)$", r"0.\1", rest)
+        return f"minDCF ({rest})" if rest else "minDCF"
+    if key.startswith("eer_"):
+        return f"EER, {key[4:].replace('_', ' ')} (%)"
+    text = key.replace("_", " ")
+    return text[:1].upper() + text[1:]
+
+
+def _is_dcf(key):
+    return re.match("min_?dcf", key) is not None and not key.endswith(
+        ("_low", "_high")
+    )
+
+
+def _interval(final, key):
+    """Bounds of a figure's interval, or None."""
+    prefixes = [f"{key}_"]
+    if key in ("eer", "eer_percent"):
+        prefixes.append("")
+    for prefix in prefixes:
+        low = final.get(f"{prefix}ci_low")
+        high = final.get(f"{prefix}ci_high")
+        if low is not None and high is not None:
+            return low, high
+    return None
+
+
+def _labels(final):
+    seen = final["labels_seen"]
+    return {True: "yes", False: "none", None: "none"}.get(seen, str(seen))
+
+
+def _number(value):
+    # Files that others write may hold NaN, which Python's JSON reads.
+    if value is None or value != value:
+        return "n/a"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if not isinstance(value, float):
+        return str(value)
+    if abs(value) < 1e9 and value == int(value):
+        return str(int(value)) if abs(value) >= 100 else f"{value:.1f}"
+    if abs(value) >= 1:
+        return f"{value:.2f}"
+    return f"{value:.3g}"
+
+
+def _duration(minutes):
+    if minutes < 1:
+        return f"{60 * minutes:.0f} s"
+    if minutes < 120:
+        return f"{minutes:.1f} min"
+    return f"{minutes / 60:.1f} h"
+
+
+def _warnings(metrics):
+    """What a reader should not have to find in the curves alone."""
+    texts = []
+    _, loss = figures.series(metrics, "loss", "train")
+    broken = int((loss != loss).sum())
+    if broken:
+        texts.append(
+            f"The loss was not finite in {broken} of {len(loss)} logs."
+        )
+    _, entropy = figures.series(metrics, "teacher_entropy")
+    _, largest = figures.series(metrics, "log_prototypes")
+    if len(entropy) and len(largest) and largest[-1] > 0:
+        share = entropy[-1] / largest[-1]
+        if share > 0.98:
+            texts.append(
+                "The teacher is as good as uniform over the prototypes at the "
+                "end (entropy at ln K): it tells utterances apart no more."
+            )
+        elif share < 0.02:
+            texts.append(
+                "The teacher gives all to one prototype at the end (entropy "
+                "near 0). If it is the same for all, this is collapse."
+            )
+    return "".join(_warning(text) for text in texts)
+
+
+# --- Figures -----------------------------------------------------------------
+
+
+def _training(metrics):
+    parts = []
+    if _has(metrics, "loss"):
+        parts.append(
+            _figure(
+                figures.curves(
+                    metrics, {"loss": "Loss"}, "train", ylabel="loss (nats)"
+                ),
+                "Where points are many, the line is a running mean and the "
+                "band holds eight in ten. It should leave its starting level "
+                "within the first epochs and fall slowly after. Bad signs: a "
+                "fall to zero in "
+                "a few steps, a line that never leaves its start, or crosses "
+                "at the foot (values that are not finite).",
+            )
+            if _has(metrics, "loss", "train")
+            else _figure(
+                figures.curves(metrics, {"loss": "Loss"}, ylabel="loss (nats)"),
+                "It should fall, fast at first and slowly after.",
+            )
+        )
+    keys = {
+        key: name
+        for key, name in (
+            ("teacher_entropy", "teacher entropy"),
+            ("kl", "KL, teacher to student"),
+        )
+        if _has(metrics, key)
+    }
+    if keys:
+        _, largest = figures.series(metrics, "log_prototypes")
+        largest = largest[largest == largest]
+        references = None
+        title = "How sharp the teacher is, how far the student"
+        if len(largest):
+            references = {f"ln K = {largest[-1]:.2f}": float(largest[-1])}
+            _, entropy = figures.series(metrics, "teacher_entropy")
+            entropy = entropy[entropy == entropy]
+            if len(entropy):
+                share = 100 * entropy[-1] / largest[-1]
+                title = f"Teacher entropy ends at {share:.0f} % of ln K"
+        parts.append(
+            _figure(
+                figures.curves(
+                    metrics,
+                    keys,
+                    title=title,
+                    ylabel="nats",
+                    references=references,
+                    from_zero=True,
+                ),
+                "The entropy should settle between the floor and the dashed "
+                "line, and the KL be above zero. Bad signs: entropy at ln K, "
+                "the teacher is uniform over its prototypes (collapse); "
+                "entropy at 0, one prototype takes all; KL at 0, the student "
+                "has nothing left to learn from the teacher.",
+            )
+        )
+    return _grid(parts)
+
+
+_VALIDATION = (
+    (
+        "pseudo_eer",
+        "Pseudo EER",
+        "pseudo EER (%)",
+        "Trials made without labels: the two halves of one held-out "
+        "utterance against halves of two. It should fall. A bad sign is a "
+        "rise while the loss falls; a very low value alone says little, since "
+        "the channel may give the answer away.",
+    ),
+    (
+        "lidar",
+        "LiDAR",
+        "LiDAR (effective dimensions)",
+        "Effective number of directions that tell utterances apart, beyond "
+        "what the crops of one utterance differ in. It should rise and stay. "
+        "A bad sign is a fall that lasts: directions are being lost.",
+    ),
+    (
+        "rankme",
+        "RankMe",
+        "RankMe (effective dimensions)",
+        "Effective rank of the held-out embeddings. It should rise and stay. "
+        "A bad sign is a fall towards 1: all embeddings lie on one line "
+        "(dimensional collapse).",
+    ),
+    (
+        "mean_cosine",
+        "Mean cosine",
+        "cosine of different utterances",
+        "How alike different held-out utterances are on average. It should "
+        "stay well below 1. A bad sign is a climb towards 1: all embeddings "
+        "become the same (complete collapse).",
+    ),
+)
+
+
+def _validation(metrics):
+    parts = [
+        _figure(
+            figures.curves(metrics, {key: name}, x="epoch", ylabel=ylabel),
+            caption,
+        )
+        for key, name, ylabel, caption in _VALIDATION
+        if _has(metrics, key)
+    ]
+    return _grid(parts)
+
+
+def _verification(metrics, trials):
+    parts = []
+    keys = [
+        key
+        for key in dict.fromkeys(key for line in metrics for key in line)
+        if key.startswith("eer") and not key.endswith(("_low", "_high"))
+        if _has(metrics, key, "trials")
+    ]
+    if keys:
+        names = {key: _name(key).replace(" (%)", "") for key in keys}
+        parts.append(
+            _figure(
+                figures.curves(
+                    metrics, names, "trials", "epoch", ylabel="EER (%)"
+                ),
+                "Equal error rate on labelled trials; it should fall. A bad "
+                "sign is a rise here while the label-free criteria improve: "
+                "they then measure something other than the speaker.",
+                badge="for the reader; decides nothing",
+            )
+        )
+    points, refused = _det_points(trials)
+    if points:
+        parts.append(
+            _figure(
+                figures.det_curves(points),
+                "Each point is a threshold; nearer to the lower left corner "
+                "is better, and the dot is where both errors are equal. The "
+                "axes are stretched so that normally distributed scores give "
+                "a straight line. A bad sign is a kink or a step: a few "
+                "trials, or one recording condition, decide that end.",
+            )
+        )
+    for name, trial in trials.items():
+        parts.append(
+            _figure(
+                figures.score_histogram(
+                    trial["scores"], trial["labels"], trial.get("threshold")
+                ),
+                "The two kinds should part. Bad signs: both heaped at the "
+                "right end (embeddings all alike, collapse), or a second hump "
+                "of different-speaker scores (something other than the "
+                "speaker, such as the channel, is being matched).",
+                heading=name,
+            )
+        )
+    return refused + _grid(parts)
+
+
+def _det_points(trials):
+    """Curves of the lists that have one, and why the others have none."""
+    points, refused = {}, ""
+    if trials:
+        # Only here is that floor needed, and pages are made without trials.
+        from speechbrain_ssl.verification.metrics import det_points
+    for name, trial in trials.items():
+        try:
+            _, miss, alarm = det_points(trial["scores"], trial["labels"])
+        except TrialError as error:
+            refused += _warning(f"{name} has no error rates: {error}.")
+        else:
+            points[name] = miss, alarm
+    return points, refused
+
+
+def _warning(text):
+    return f'<p class="warning">{_escape(text)}</p>\n'
+
+
+def _embeddings(embeddings):
+    if embeddings is None:
+        return ""
+    groups = embeddings.get("groups")
+    caption = (
+        "Neighbours in the plane were neighbours in the space of embeddings; "
+        "distances between islands and their sizes mean nothing. Bad signs: "
+        "one even cloud (nothing is told apart) or a single point (collapse)."
+    )
+    if groups is not None:
+        caption = (
+            "Points of one colour and shape should lie together. "
+            + caption
+            + " The groups are for the reader; they decide nothing."
+        )
+    return _grid(
+        [
+            _figure(
+                figures.embedding_map(
+                    embeddings["embeddings"],
+                    groups,
+                    embeddings.get("group_name", "group"),
+                ),
+                caption,
+            )
+        ]
+    )
+
+
+def _schedules(schedules):
+    if not schedules:
+        return ""
+    return _grid(
+        [
+            _figure(
+                figures.schedules(schedules),
+                "What was set for each step, from the first to the last. A "
+                "bad sign is a curve that stops before its end value: the "
+                "run was planned longer than it was.",
+                wide=len(schedules) > 2,
+            )
+        ]
+    )
+
+
+def _has(metrics, key, stage=None):
+    return any(
+        key in line and stage in (None, line.get("stage")) for line in metrics
+    )
+
+
+def _figure(figure, caption, badge=None, wide=False, heading=None):
+    """A figure with the sentence that says how to read it."""
+    title = ""
+    if len(figure.axes) == 1:
+        # As text of the page it wraps where the screen is narrow.
+        title = figure.axes[0].get_title(loc="left")
+        figure.axes[0].set_title("", loc="left")
+    name = " / ".join(ax.get_title(loc="left") for ax in figure.axes)
+    if heading:
+        title = f"{heading}: {title[:1].lower()}{title[1:]}"
+    drawing = _svg(figure, title or name)
+    # A number and its unit stay on one line.
+    title = title.replace(" %", "\u00a0%")
+    title = f"<h3>{_escape(title)}</h3>" if title else ""
+    badge = f'<span class="reader">{_escape(badge)}</span> ' if badge else ""
+    opening = "<figure>"
+    if wide:
+        opening = '<figure class="wide">'
+        drawing = f'<div class="scroll">{drawing}</div>'
+    return (
+        f"{opening}{title}{drawing}"
+        f"<figcaption>{badge}{_escape(caption)}</figcaption></figure>"
+    )
+
+
+def _svg(figure, name):
+    """A figure as inline SVG in the colours of the page."""
+    stream = io.StringIO()
+    # The salt makes the page the same, byte by byte, from the same numbers.
+    with matplotlib.rc_context(
+        {"svg.fonttype": "none", "svg.hashsalt": "speechbrain_ssl"}
+    ):
+        figure.savefig(
+            stream,
+            format="svg",
+            metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")),
+        )
+    text = stream.getvalue()
+    text = text[text.index("<svg") :]
+    box = re.search(r'viewBox="[^"]+"', text).group()
+    text = re.sub(
+        r"<svg[^>]*>",
+        lambda _: f'<svg {box} role="img" aria-label="{_escape(name)}">',
+        text,
+        count=1,
+    )
+    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
+    text = text.replace("xlink:href", "href")
+    # What only groups needs no name; what is referred to needs one that no
+    # other figure of the page has.
+    used = set(re.findall(r'(?:href="|url\()#([^")]+)', text))
+    prefix = f"f{zlib.crc32(text.encode('utf-8')):x}-"
+    text = re.sub(
+        r' id="([^"]+)"',
+        lambda m: f' id="{prefix}{m[1]}"' if m[1] in used else "",
+        text,
+    )
+    text = re.sub(r'(href="|url\()#', rf"\g<1>#{prefix}", text)
+    variables = {colour: name for colour, name, _ in _COLOURS}
+    return re.sub(
+        r"(fill|stroke): (#[0-9a-f]{6})",
+        lambda m: (
+            f"{m[1]}: var({variables[m[2]]})" if m[2] in variables else m[0]
+        ),
+        text,
+    )
+
+
+# --- Tables and text ---------------------------------------------------------
+
+
+def _bad_audio(path):
+    if not path.is_file():
+        return ""
+    with open(path, encoding="utf-8", errors="replace", newline="") as stream:
+        rows = [row for row in csv.reader(stream) if row]
+    if len(rows) < 2:
+        return ""
+    header, rows = rows[0], rows[1:]
+    shown = rows[:BAD_AUDIO_ROWS]
+    text = f"{len(rows)} files could not be used and were left out."
+    if len(shown) < len(rows):
+        text += f" The first {len(shown)} are listed; {path.name} has all."
+    head = "".join(f"<th>{_escape(cell)}</th>" for cell in header)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{_escape(c)}</td>" for c in row) + "</tr>"
+        for row in shown
+    )
+    return _section(
+        "Bad audio files",
+        f'<p>{_escape(text)}</p><div class="scroll"><table><thead><tr>{head}'
+        f"</tr></thead><tbody>{body}</tbody></table></div>",
+    )
+
+
+def _text_file(heading, path):
+    if not path.is_file():
+        return ""
+    return _section(heading, _collapsible(path))
+
+
+def _environment(machine, path):
+    body = ""
+    if isinstance(machine, dict):
+        body += _facts(
+            (_MACHINE.get(key, key), "none" if value is None else value)
+            for key, value in machine.items()
+        )
+    if path.is_file():
+        body += _collapsible(path)
+    return _section("Environment", body)
+
+
+_MACHINE = {
+    "cpu": "CPU",
+    "cores": "CPU cores",
+    "gpu": "GPU",
+    "system": "System",
+    "python": "Python",
+    "torch": "PyTorch",
+    "speechbrain": "SpeechBrain",
+    "speechbrain_ssl": "speechbrain_ssl",
+}
+
+
+def _collapsible(path):
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return (
+        f"<details><summary>{_escape(path.name)}</summary>"
+        f"<pre>{_escape(text)}</pre></details>"
+    )
+
+
+def _facts(rows):
+    body = "".join(
+        f"<tr><th>{_escape(name)}</th>"
+        f"<td{_CODE if name in ('Command', 'Revision') else ''}>"
+        f"{_escape(value)}</td></tr>"
+        for name, value in rows
+    )
+    return (
+        '<div class="scroll"><table class="facts"><tbody>'
+        f"{body}</tbody></table></div>"
+        if body
+        else ""
+    )
+
+
+_CODE = ' class="code"'
+
+
+def _grid(parts):
+    return f'<div class="figures">{"".join(parts)}</div>' if parts else ""
+
+
+def _section(heading, body):
+    """A heading with its body; nothing where the body is empty."""
+    if not body:
+        return ""
+    return f"<section><h2>{_escape(heading)}</h2>\n{body}</section>"
+
+
+def _escape(value):
+    return html.escape(str(value), quote=True)
+
+
+def _read_json(path):
+    if not path.is_file():
+        return {}
+    with open(path, encoding="utf-8") as stream:
+        return json.load(stream)

@@ -1,0 +1,109 @@
+"""Schedules: pure functions from the length of a run to one value per step.
+
+A schedule is called once, before training, with the number of epochs and of
+optimiser steps per epoch. The array it returns is indexed by the optimiser
+step, drawn in the report, and needs no state in a checkpoint.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from speechbrain_ssl.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Constant:
+    """One value throughout.
+
+    Example
+    -------
+    >>> Constant(3.0)(epochs=1, steps_per_epoch=2).tolist()
+    [3.0, 3.0]
+    """
+
+    value: float
+
+    def __call__(self, epochs, steps_per_epoch):
+        """Values ``[epochs * steps_per_epoch]``, float64."""
+        return np.full(epochs * steps_per_epoch, float(self.value))
+
+
+@dataclasses.dataclass(frozen=True)
+class Linear:
+    """From ``start`` to ``end`` in ``epochs`` epochs, then constant.
+
+    Arguments
+    ---------
+    start, end : float
+        First value, and the value that is held.
+    ramp_epochs : float
+        How long the ramp takes; 0 holds ``end`` from the beginning.
+
+    Example
+    -------
+    >>> Linear(0.0, 1.0, ramp_epochs=1)(epochs=2, steps_per_epoch=2).tolist()
+    [0.0, 0.5, 1.0, 1.0]
+    """
+
+    start: float
+    end: float
+    ramp_epochs: float
+
+    def __call__(self, epochs, steps_per_epoch):
+        """Values ``[epochs * steps_per_epoch]``, float64."""
+        steps = np.arange(epochs * steps_per_epoch)
+        ramp = self.ramp_epochs * steps_per_epoch
+        part = np.minimum(steps / ramp, 1.0) if ramp > 0 else 1.0
+        return self.start + (self.end - self.start) * part * np.ones(len(steps))
+
+
+@dataclasses.dataclass(frozen=True)
+class WarmupCosine:
+    """A linear warm-up from ``start`` to ``peak``, then a cosine to ``end``.
+
+    The last step of the run has exactly ``end``. With ``warmup_epochs=0`` this
+    is the cosine from ``peak`` to ``end`` that DINO's teacher momentum follows.
+
+    Arguments
+    ---------
+    peak : float
+        Value at the end of the warm-up.
+    end : float
+        Value of the last step.
+    warmup_epochs : float
+        Length of the warm-up.
+    start : float
+        Value of the first step, where there is a warm-up.
+
+    Raises
+    ------
+    ConfigError
+        At the call, if the warm-up takes the whole run.
+
+    Example
+    -------
+    >>> WarmupCosine(1.0, 0.0)(epochs=1, steps_per_epoch=3).round(3).tolist()
+    [1.0, 0.5, 0.0]
+    """
+
+    peak: float
+    end: float
+    warmup_epochs: float = 0.0
+    start: float = 0.0
+
+    def __call__(self, epochs, steps_per_epoch):
+        """Values ``[epochs * steps_per_epoch]``, float64."""
+        total = epochs * steps_per_epoch
+        warm = round(self.warmup_epochs * steps_per_epoch)
+        if warm >= total:
+            raise ConfigError(
+                f"a warm-up of {self.warmup_epochs} epochs leaves nothing of a "
+                f"run of {epochs}; shorten it or train longer"
+            )
+        ramp = self.start + (self.peak - self.start) * np.arange(warm) / max(
+            warm, 1
+        )
+        part = np.arange(total - warm) / max(total - warm - 1, 1)
+        fall = self.end + (self.peak - self.end) * (1 + np.cos(np.pi * part)) / 2
+        return np.concatenate([ramp, fall])

@@ -1,0 +1,221 @@
+"""How far an error rate would move with other speakers.
+
+Trials are not independent: those of one speaker succeed or fail together. An
+interval from resampling trials, or from a formula that counts them, is far too
+narrow (Vox1-O has 37 720 trials but 40 speakers). So speakers are resampled:
+
+1. Draw as many speakers as there are, with replacement. Speaker ``s`` comes
+   ``m[s]`` times.
+2. A non-target trial between ``a`` and ``b`` counts ``m[a] * m[b]`` times: each
+   copy of the one meets each copy of the other.
+3. A target trial of ``a`` counts ``m[a]`` times, not its square: the copies
+   stand for different people, so a trial between two copies would not be a
+   target, and the list has no score for it.
+4. The metric of the weighted list is one replicate. The interval is between
+   percentiles of the replicates.
+
+It speaks of speakers only. That another training run, with another seed, gives
+another figure is not in it.
+
+Scores are sorted once; a replicate is two gathers and two cumulative sums.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from speechbrain_ssl.errors import TrialError
+from speechbrain_ssl.verification.metrics import (
+    check_scores,
+    curve_from_sums,
+    eer_of_curve,
+    last_of_equals,
+)
+
+# With more replicates than this lost, what remains no longer describes the
+# list: it says what happens on condition that certain speakers are drawn.
+MAX_SKIPPED = 0.1
+
+
+class Interval(NamedTuple):
+    """A bootstrap interval.
+
+    Arguments
+    ---------
+    low, high : float
+        Its ends, in the unit of the metric.
+    replicates : int
+        How many replicates it rests on.
+    skipped : int
+        How many more were drawn but lacked targets or non-targets.
+    speakers : int
+        How many speakers take part in the trials.
+    """
+
+    low: float
+    high: float
+    replicates: int
+    skipped: int
+    speakers: int
+
+
+class WeightedCurves:
+    """Curves of one list of trials under varying weights of the speakers.
+
+    Arguments
+    ---------
+    scores : array_like
+        ``[T]``, one for each trial.
+    trials : Trials
+        The trials, with speakers.
+
+    Attributes
+    ----------
+    speakers : int
+        How many speakers take part in a trial.
+
+    Raises
+    ------
+    TrialError
+        As ``check_scores`` and ``Trials.speaker_indices``.
+
+    Example
+    -------
+    >>> from speechbrain_ssl.verification.trials import Trials
+    >>> names = ["a/1", "a/2", "b/1", "b/2"]
+    >>> trials = Trials([1, 1, 0], [0, 2, 0], [1, 3, 2], names)
+    >>> curves = WeightedCurves([0.9, 0.2, 0.5], trials)
+    >>> miss, false_alarm = curves.curve(np.array([3, 1]))
+    >>> miss.tolist(), false_alarm.tolist()
+    ([0.0, 0.25, 0.25, 1.0], [1.0, 1.0, 0.0, 0.0])
+    """
+
+    def __init__(self, scores, trials):
+        scores, labels = check_scores(scores, trials.labels)
+        speaker = trials.speaker_indices()
+        left, right = speaker[trials.left], speaker[trials.right]
+        # Names that no trial uses must not be drawn.
+        present, both = np.unique(
+            np.concatenate((left, right)), return_inverse=True
+        )
+        left, right = np.split(both, 2)
+        self.speakers = len(present)
+        order = np.argsort(scores)
+        ends = last_of_equals(scores[order])
+        labels = labels[order]
+        # Each class is summed by itself; before the end of each run of equal
+        # scores there are so many of it. Index 0 stands for none.
+        self._target_ends = np.cumsum(labels)[ends]
+        self._other_ends = ends + 1 - self._target_ends
+        self._target = left[order][labels]
+        self._other_left = left[order][~labels]
+        self._other_right = right[order][~labels]
+
+    def curve(self, multiplicity):
+        """The curve where speaker ``s`` counts ``multiplicity[s]`` times.
+
+        Arguments
+        ---------
+        multiplicity : numpy.ndarray
+            int ``[speakers]``.
+
+        Returns
+        -------
+        tuple of numpy.ndarray, or None
+            ``miss`` and ``false_alarm``, as ``det_points`` orders them; a
+            point without weight repeats its neighbour. None where a class has
+            no weight at all.
+        """
+        multiplicity = np.asarray(multiplicity, dtype=np.int64)
+        targets = _running_sum(multiplicity[self._target])
+        others = _running_sum(
+            multiplicity[self._other_left] * multiplicity[self._other_right]
+        )
+        if targets[-1] == 0 or others[-1] == 0:
+            return None
+        return curve_from_sums(
+            targets[self._target_ends], others[self._other_ends]
+        )
+
+
+def _running_sum(weights):
+    """Cumulative sums with a leading zero, ``[N + 1]``."""
+    sums = np.zeros(len(weights) + 1, dtype=np.int64)
+    np.cumsum(weights, out=sums[1:])
+    return sums
+
+
+def bootstrap_interval(
+    scores,
+    trials,
+    metric=eer_of_curve,
+    replicates=1000,
+    confidence=0.95,
+    seed=0,
+):
+    """Percentile interval of a metric by a bootstrap over speakers.
+
+    Arguments
+    ---------
+    scores : array_like
+        ``[T]``, one for each trial.
+    trials : Trials
+        The trials, with speakers.
+    metric : callable
+        Takes ``miss`` and ``false_alarm`` and gives a float: ``eer_of_curve``,
+        ``min_dcf_of_curve``, or your own.
+    replicates : int
+        How many times speakers are drawn.
+    confidence : float
+        The share of the replicates between the ends.
+    seed : int
+        Equal seeds give equal intervals, whatever the order of the trials.
+
+    Returns
+    -------
+    Interval
+
+    Raises
+    ------
+    TrialError
+        If more than a tenth of the replicates lack targets or non-targets
+        (too few speakers for any interval), or as ``WeightedCurves``.
+    ValueError
+        If ``replicates`` or ``confidence`` is out of range.
+
+    Example
+    -------
+    >>> from speechbrain_ssl.verification.trials import Trials
+    >>> names = [f"s{s}/{u}" for s in range(20) for u in range(2)]
+    >>> a, b = np.triu_indices(40, 1)
+    >>> trials = Trials(a // 2 == b // 2, a, b, names)
+    >>> noise = np.random.default_rng(0).normal(size=len(trials))
+    >>> interval = bootstrap_interval(trials.labels + noise, trials)
+    >>> 0 < interval.low < interval.high < 0.5
+    True
+    """
+    if replicates < 1 or not 0 < confidence < 1:
+        raise ValueError(
+            "an interval needs at least one replicate and a confidence "
+            f"between 0 and 1; got {replicates} and {confidence}"
+        )
+    curves = WeightedCurves(scores, trials)
+    count = curves.speakers
+    rng = np.random.default_rng(seed)
+    values = []
+    for _ in range(replicates):
+        drawn = rng.integers(count, size=count)
+        curve = curves.curve(np.bincount(drawn, minlength=count))
+        if curve is not None:
+            values.append(metric(*curve))
+    skipped = replicates - len(values)
+    if skipped > MAX_SKIPPED * replicates:
+        raise TrialError(
+            f"{skipped} of {replicates} resamplings of the {count} speakers "
+            "have no target or no non-target trial: too few speakers carry "
+            "this list for an interval; use a list of more speakers, or go "
+            "without an interval (replicates = 0 where scores are evaluated)"
+        )
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return Interval(float(low), float(high), len(values), skipped, count)

@@ -1,0 +1,145 @@
+"""How good is an encoder? Answers that need no label.
+
+All of them look at several crops of each of some held-out utterances. They are
+comparable between epochs of one run and between runs of one method; across
+methods they are a hint.
+"""
+
+import numpy as np
+
+from speechbrain_ssl.verification.metrics import eer
+
+
+def _unit(rows):
+    return rows / np.maximum(
+        np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12
+    )
+
+
+def _effective_rank(values):
+    """exp of the entropy of values that are scaled to add up to 1."""
+    values = np.clip(values, 0, None)
+    p = values / max(values.sum(), 1e-30)
+    p = p[p > 0]
+    return float(np.exp(-(p * np.log(p)).sum()))
+
+
+def pseudo_eer(left, right):
+    """EER of "two halves of one utterance" against "two utterances".
+
+    Targets are the pairs (left_i, right_i), nontargets all pairs of different
+    utterances. The halves should be augmented differently, or the channel
+    gives the answer.
+
+    Arguments
+    ---------
+    left, right : numpy.ndarray
+        Embeddings ``[utterances, size]`` of the first and second halves.
+
+    Returns
+    -------
+    float
+        Percent.
+
+    Example
+    -------
+    >>> import numpy as np
+    >>> pseudo_eer(np.eye(4), np.eye(4))
+    0.0
+    """
+    mean = np.concatenate([left, right]).mean(0)
+    scores = _unit(left - mean) @ _unit(right - mean).T
+    targets = np.eye(len(scores), dtype=bool)
+    return 100.0 * float(eer(scores.ravel(), targets.ravel())[0])
+
+
+def rank_me(embeddings):
+    """Effective rank of a set of embeddings.
+
+    RankMe (Garrido et al., 2022, arXiv 2210.02885, equation 1): exp of the
+    entropy of the normalised singular values. A falling value is an alarm; a
+    high one alone proves nothing, since channel and content fill dimensions
+    too.
+
+    Arguments
+    ---------
+    embeddings : numpy.ndarray
+        ``[n, size]``.
+
+    Returns
+    -------
+    float
+        Between 1 and min(n, size).
+
+    Example
+    -------
+    >>> import numpy as np
+    >>> round(rank_me(np.eye(4)), 3)
+    4.0
+    """
+    return _effective_rank(np.linalg.svd(embeddings, compute_uv=False))
+
+
+def lidar(embeddings, regulariser=1e-4):
+    """Effective rank of the linear discriminant matrix.
+
+    LiDAR (Thilak et al., 2023, arXiv 2312.04000): a class is an utterance, its
+    members are augmented crops of it; with between-class covariance S_b and
+    within-class covariance S_w, the effective rank of
+    S_w^(-1/2) S_b S_w^(-1/2). Dimensions that only move with the augmentation
+    do not count.
+
+    Arguments
+    ---------
+    embeddings : numpy.ndarray
+        ``[utterances, crops, size]`` with at least two of each.
+    regulariser : float
+        Added to the diagonal of S_w, relative to its mean.
+
+    Returns
+    -------
+    float
+        Between 1 and ``size``.
+    """
+    rows = embeddings.astype(np.float64)
+    utterances, crops, size = rows.shape
+    means = rows.mean(1)
+    within = (rows - means[:, None]).reshape(-1, size)
+    within = within.T @ within / (utterances * (crops - 1))
+    centred = means - means.mean(0)
+    between = centred.T @ centred / (utterances - 1)
+    scale = max(np.trace(within) / size, 1e-12)
+    values, vectors = np.linalg.eigh(
+        within + regulariser * scale * np.eye(size)
+    )
+    whiten = vectors / np.sqrt(values)
+    return _effective_rank(np.linalg.eigvalsh(whiten.T @ between @ whiten))
+
+
+def label_free_scores(embeddings):
+    """All label-free figures of a set of crops.
+
+    Arguments
+    ---------
+    embeddings : numpy.ndarray
+        ``[utterances, crops, size]``; the first half of the crops comes from
+        the first half of each utterance, the rest from the second.
+
+    Returns
+    -------
+    dict
+        ``pseudo_eer`` (percent), ``lidar``, ``rankme``, and ``mean_cosine``:
+        the mean cosine of different utterances (1 where all embeddings are the
+        same).
+    """
+    utterances, crops, size = embeddings.shape
+    flat = embeddings.reshape(-1, size)
+    first = _unit(embeddings[:, 0])
+    total = first.sum(0)
+    pairs = utterances * (utterances - 1)
+    return {
+        "pseudo_eer": pseudo_eer(embeddings[:, 0], embeddings[:, crops // 2]),
+        "lidar": lidar(embeddings),
+        "rankme": rank_me(flat),
+        "mean_cosine": float((total @ total - utterances) / pairs),
+    }

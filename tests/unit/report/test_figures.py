@@ -1,0 +1,157 @@
+"""Figures draw what they are given, however little that is."""
+
+import io
+
+import numpy as np
+import pytest
+
+from speechbrain_ssl.report import figures
+
+
+def draw(figure):
+    """Draws, which is where most of what can go wrong goes wrong."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="svg")
+    return figure.axes[0].get_title(loc="left")
+
+
+def lines(values, stage="train"):
+    return [
+        {"stage": stage, "epoch": 1 + i // 100, "step": i + 1, "loss": value}
+        for i, value in enumerate(values)
+    ]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [1.0],
+        [2.0, 2.0, 2.0],
+        [None],
+        [1.0, None, 0.5],
+        [0.0] * 500,
+        [None] * 500,
+        list(np.linspace(9, 1, 5000)),
+        [1e30, -1e30],
+        [],
+    ],
+)
+@pytest.mark.parametrize("x", ["step", "epoch"])
+def test_curves(values, x):
+    draw(
+        figures.curves(
+            lines(values),
+            ["loss"],
+            x=x,
+            from_zero=True,
+            references={"ln K": 8.3},
+        )
+    )
+
+
+def test_curves_of_one_stage_only():
+    metrics = lines([1.0], "train") + lines([5.0], "valid")
+    assert draw(figures.curves(metrics, ["loss"], "valid")) == "loss: 5"
+
+
+def test_gaps_are_told():
+    figure = figures.curves(lines([3.0, None, 1.0]), ["loss"])
+    _, labels = figure.axes[0].get_legend_handles_labels()
+    assert "not finite (1)" in labels
+
+
+def test_smoothing_keeps_the_level():
+    rng = np.random.default_rng(0)
+    values = 5 + rng.standard_normal(4000)
+    figure = figures.curves(lines(values.tolist()), ["loss"])
+    drawn = figure.axes[0].lines[0].get_ydata()
+    assert len(drawn) <= figures.MAX_DRAWN
+    assert np.abs(drawn - 5).max() < 0.6
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.zeros(1), np.full(1000, 5e-5), np.zeros(1000), np.linspace(0, 1, 9)],
+)
+def test_schedules(array):
+    draw(figures.schedules({"a": array, "b": array}))
+
+
+def test_det_eer():
+    # Symmetrical: four trials of each kind, one of each on the wrong side.
+    miss = np.array([0, 0, 0.25, 0.25, 1.0])
+    alarm = np.array([1, 0.25, 0.25, 0.0, 0.0])
+    figure = figures.det_curves({"a": (miss, alarm), "b": (alarm, miss)})
+    draw(figure)
+    _, labels = figure.axes[0].get_legend_handles_labels()
+    assert labels == ["a: EER 25.00 %", "b: EER 25.00 %"]
+
+
+@pytest.mark.parametrize(
+    ("miss", "alarm"),
+    [
+        ([0, 1], [1, 0]),
+        ([0, 0, 1], [1, 0, 0]),
+        ([0, 1, 1], [1, 1, 0]),
+        ([0.5], [0.5]),
+    ],
+)
+def test_det_degenerate(miss, alarm):
+    draw(figures.det_curves({"a": (np.array(miss), np.array(alarm))}))
+
+
+def test_det_eer_is_that_of_the_metrics():
+    metrics = pytest.importorskip("speechbrain_ssl.verification.metrics")
+    rng = np.random.default_rng(0)
+    labels = rng.random(400) < 0.4
+    scores = np.round(rng.standard_normal(400) + labels, 1)
+    rate, _ = metrics.eer(scores, labels)
+    _, miss, alarm = metrics.det_points(scores, labels)
+    figure = figures.det_curves({"a": (miss, alarm)})
+    _, texts = figure.axes[0].get_legend_handles_labels()
+    assert texts == [f"a: EER {100 * rate:.2f} %"]
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels"),
+    [
+        ([], []),
+        ([0.5], [True]),
+        ([0.5, 0.5], [True, False]),
+        ([np.nan, 0.1], [True, False]),
+        ([0.1, 0.2, 0.9], [False, False, False]),
+    ],
+)
+def test_score_histogram(scores, labels):
+    draw(figures.score_histogram(np.array(scores), np.array(labels), 0.4))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 4, 5, 30])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_embedding_map(count, grouped):
+    rng = np.random.default_rng(0)
+    groups = np.arange(count) % 3 if grouped else None
+    draw(figures.embedding_map(rng.standard_normal((count, 8)), groups))
+
+
+def test_embedding_map_of_broken_and_of_one_dimension():
+    draw(figures.embedding_map(np.full((9, 3), np.nan)))
+    draw(figures.embedding_map(np.linspace(-1, 1, 9)[:, None]))
+    assert "same" in draw(figures.embedding_map(np.ones((9, 3))))
+
+
+def test_embedding_map_says_what_is_left_grey():
+    rng = np.random.default_rng(0)
+    figure = figures.embedding_map(
+        rng.standard_normal((60, 8)), np.arange(60) % 30, "speaker"
+    )
+    assert draw(figure).endswith("20 of 30 speakers coloured")
+
+
+def test_embedding_map_is_seeded():
+    rows = np.random.default_rng(0).standard_normal((40, 8))
+    first, second = (
+        figures.embedding_map(rows).axes[0].collections[0].get_offsets()
+        for _ in range(2)
+    )
+    assert np.array_equal(first, second)

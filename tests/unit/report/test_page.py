@@ -1,0 +1,217 @@
+"""The page: whole, self-contained, and safe to open."""
+
+import html.parser
+import re
+
+import numpy as np
+import pytest
+
+from speechbrain_ssl.report.logbook import Logbook
+from speechbrain_ssl.report.page import build_report
+from speechbrain_ssl.report.results import write_results
+
+VOID = {"meta", "br", "hr", "img", "link", "input"}
+EVIL = '<script>alert("x")</script> $\\frac{$'
+
+
+class Checker(html.parser.HTMLParser):
+    """Balanced tags, no outside references, and unique names."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.ids, self.links, self.headings = [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        assert tag not in ("script", "link", "iframe", "object", "base")
+        if tag not in VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value)
+            if name in ("src", "href", "xlink:href"):
+                self.links.append(value)
+            assert not name.startswith("on")
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] == "h2":
+            self.headings.append(data)
+
+
+def check(path):
+    text = path.read_text(encoding="utf-8")
+    checker = Checker()
+    checker.feed(text)
+    checker.close()
+    assert checker.open == []
+    assert len(set(checker.ids)) == len(checker.ids)
+    used = checker.links + re.findall(r"url\((.*?)\)", text)
+    for link in used:
+        assert link.startswith("#") and link[1:] in checker.ids
+    assert "http://" not in text and "https://" not in text
+    assert "@import" not in text
+    # An empty section would be a heading with nothing after it.
+    assert not re.search(r"</h2>\s*</section>", text)
+    return text, checker.headings
+
+
+def fill_metrics(folder, epochs=3, value=None):
+    logbook = Logbook(folder)
+    for epoch in range(1, epochs + 1):
+        for step in range(20 * epoch - 19, 20 * epoch + 1):
+            logbook.log(
+                "train",
+                epoch,
+                step,
+                loss=8 / step if value is None else value,
+                teacher_entropy=4.0,
+                kl=0.5,
+                log_prototypes=np.log(4096),
+            )
+        logbook.log(
+            "valid", epoch, step, pseudo_eer=9.0, lidar=30.0, rankme=50.0
+        )
+        logbook.log("trials", epoch, step, eer_percent=12.0 - epoch)
+
+
+def trials(count=400):
+    rng = np.random.default_rng(0)
+    labels = rng.random(count) < 0.4
+    return {
+        "scores": rng.standard_normal(count) + 2 * labels,
+        "labels": labels,
+        "threshold": 1.0,
+    }
+
+
+def test_all_parts(tmp_path):
+    fill_metrics(tmp_path)
+    write_results(
+        tmp_path,
+        {
+            "eer_percent": 6.41,
+            "ci_low": 5.72,
+            "ci_high": 7.15,
+            "min_dcf_0.01": 0.512,
+            "eer_untrained": 31.25,
+        },
+        seed=1986,
+        seconds=120,
+        command="train.py a.yaml",
+    )
+    rows = "".join(f"u{i},/a/{i}.wav,empty\n" for i in range(73))
+    (tmp_path / "bad_audio.csv").write_text("ID,wav,reason\n" + rows)
+    (tmp_path / "hyperparams.yaml").write_text("seed: 1986\n")
+    (tmp_path / "env.log").write_text("numpy==1.0\n")
+    rng = np.random.default_rng(0)
+    path = build_report(
+        tmp_path,
+        schedules={"learning rate": np.linspace(1, 0, 60)},
+        trials={"MiniVox": trials()},
+        embeddings={
+            "embeddings": rng.standard_normal((60, 8)),
+            "groups": np.arange(60) % 4,
+            "group_name": "speaker",
+        },
+    )
+    text, headings = check(path)
+    assert headings == [
+        "Results",
+        "Training",
+        "Validation without labels",
+        "Verification trials",
+        "Embeddings",
+        "Schedules",
+        "Bad audio files",
+        "Configuration",
+        "Environment",
+    ]
+    assert "6.41 [5.72, 7.15]" in text
+    assert "minDCF (0.01)" in text
+    assert "for the reader; decides nothing" in text
+    assert "ln K" in text
+    assert "73 files" in text and "u49" in text and "u50" not in text
+    assert "prefers-color-scheme:dark" in text
+    assert path.stat().st_size < 2e6
+
+
+def test_metrics_alone(tmp_path):
+    fill_metrics(tmp_path, epochs=1)
+    _, headings = check(build_report(tmp_path))
+    assert headings == [
+        "Training",
+        "Validation without labels",
+        "Verification trials",
+    ]
+
+
+def test_loss_alone_and_nothing_at_all(tmp_path):
+    _, headings = check(build_report(tmp_path))
+    assert headings == []
+    Logbook(tmp_path).log("train", 1, 1, loss=9.0)
+    _, headings = check(build_report(tmp_path))
+    assert headings == ["Training"]
+
+
+def test_a_run_that_diverged(tmp_path):
+    fill_metrics(tmp_path, value=float("nan"))
+    text, _ = check(build_report(tmp_path))
+    assert "The loss was not finite in 60 of 60 logs" in text
+
+
+def test_collapse_is_told(tmp_path):
+    logbook = Logbook(tmp_path)
+    logbook.log("train", 1, 1, teacher_entropy=8.31, log_prototypes=8.318)
+    text, _ = check(build_report(tmp_path))
+    assert "as good as uniform" in text
+
+
+def test_what_a_user_wrote_is_escaped(tmp_path):
+    fill_metrics(tmp_path, epochs=1)
+    write_results(
+        tmp_path,
+        {"eer": 5.0, EVIL: 1.0},
+        seed=1,
+        seconds=1,
+        command=EVIL,
+        labels_seen=EVIL,
+        gpu=EVIL,
+    )
+    (tmp_path / "bad_audio.csv").write_text(f"{EVIL},b\n1,{EVIL}\n")
+    (tmp_path / "hyperparams.yaml").write_text(f"a: {EVIL}\n")
+    (tmp_path / "env.log").write_text(EVIL)
+    path = build_report(
+        tmp_path,
+        title=EVIL,
+        schedules={EVIL: np.arange(5)},
+        trials={EVIL: trials()},
+        embeddings={
+            "embeddings": np.eye(8),
+            "groups": [EVIL, "b"] * 4,
+            "group_name": EVIL,
+        },
+    )
+    # The checker refuses any script tag.
+    text, _ = check(path)
+    assert "&lt;script&gt;" in text
+
+
+@pytest.mark.parametrize("label", [True, False])
+def test_trials_of_one_kind_only(tmp_path, label):
+    one = {"scores": np.arange(5.0), "labels": np.full(5, label)}
+    text, headings = check(build_report(tmp_path, trials={"odd": one}))
+    assert headings == ["Verification trials"]
+    assert "odd has no error rates" in text
+
+
+def test_the_same_numbers_give_the_same_page(tmp_path):
+    fill_metrics(tmp_path)
+    first = build_report(tmp_path).read_bytes()
+    assert build_report(tmp_path).read_bytes() == first
