@@ -407,7 +407,7 @@ class _Work:
                     _spaced(number),
                 )
 
-    # VoxCeleb2 -----------------------------------------------------------------
+    # VoxCeleb2 --------------------------------------------------------------
 
     def prepare_training(self, places, min_duration):
         """Writes ``train.csv``; returns the speakers in it, for checking."""
@@ -518,7 +518,7 @@ class _Work:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    # VoxCeleb1 -----------------------------------------------------------------
+    # VoxCeleb1 --------------------------------------------------------------
 
     def prepare_trials(self, places, train_speakers):
         """Checks and copies the trial lists, and writes ``vox1.csv``."""
@@ -613,7 +613,7 @@ class _Work:
             tables.append(found.manifest())
         self.write("vox1.csv", pd.concat(tables).sort_values("ID"))
 
-    # MUSAN and RIRS_NOISES -----------------------------------------------------
+    # MUSAN and RIRS_NOISES --------------------------------------------------
 
     def prepare_musan(self, folder):
         """Writes ``noise.csv``, ``music.csv`` and ``speech.csv``."""

@@ -654,7 +654,7 @@ def _make(task, folder, seed, seconds):
 
 
 def _corpus_tasks(parameters):
-    """All files of a corpus, a video a task: ``(kind, speaker, video, names)``."""
+    """All files, a video a task: ``(kind, speaker, video, names)``."""
     tasks = []
     for number, _ in _speakers(parameters):
         for video in range(parameters["videos_per_speaker"]):
