@@ -12,6 +12,7 @@ import pathlib
 import re
 import sys
 
+import ruamel.yaml
 import yaml
 from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.run_opts import RunOptions
@@ -122,6 +123,23 @@ def check_keys(plain, text, overrides, known, where):
             )
 
 
+def _read_overrides(overrides):
+    """The command line's keys, from the text SpeechBrain makes of it."""
+    try:
+        given = yaml.safe_load(overrides) if overrides else {}
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"the command line is not understood: {error}. A key is set with "
+            "--key=value; a value with a colon or brackets wants quotes"
+        ) from error
+    if not isinstance(given, dict):
+        raise ConfigError(
+            f"the command line is not understood: '{overrides}' sets no key; "
+            "write --key=value"
+        )
+    return given
+
+
 def check_device(run_opts):
     """Refuses a device that is not there.
 
@@ -141,8 +159,8 @@ def check_device(run_opts):
     device = run_opts["device"]
     local_rank = os.environ.get("LOCAL_RANK")
     if device and device.startswith("cuda"):
-        index = int(device.split(":")[1]) if ":" in device else 0
-        if index >= count:
+        index = device.partition(":")[2] or "0"
+        if not index.isdigit() or int(index) >= count:
             raise ConfigError(
                 f"--device={device}: this machine has {count} GPU(s)"
                 + ("; use --device=cpu" if count == 0 else "")
@@ -179,7 +197,7 @@ def load_config(argv, known):
     path, run_opts, overrides = RunOptions.from_command_line_args(argv)
     plain = read_plain(path)
     text = pathlib.Path(path).read_text(encoding="utf-8")
-    given = yaml.safe_load(overrides) or {} if overrides else {}
+    given = _read_overrides(overrides)
     check_keys(plain, text, given, known, path)
     check_device(run_opts)
     # The recipe's own modules (its prepare script) are importable by name.
@@ -192,7 +210,16 @@ def load_config(argv, known):
             hparams = load_hyperpyyaml(stream, overrides)
     except UserError:
         raise
-    except (KeyError, TypeError, ValueError, FileNotFoundError) as error:
+    except (
+        AttributeError,
+        FileNotFoundError,
+        ImportError,
+        KeyError,
+        TypeError,
+        ValueError,
+        ruamel.yaml.YAMLError,
+        yaml.YAMLError,
+    ) as error:
         cause = error
         while cause is not None:
             if isinstance(cause, UserError):

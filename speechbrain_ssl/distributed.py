@@ -14,8 +14,10 @@ import torch.distributed.nn.functional
 
 def is_distributed():
     """Whether there is more than one process."""
-    return dist.is_available() and dist.is_initialized() and (
-        dist.get_world_size() > 1
+    return (
+        dist.is_available()
+        and dist.is_initialized()
+        and (dist.get_world_size() > 1)
     )
 
 

@@ -104,6 +104,9 @@ class WarmupCosine:
         ramp = self.start + (self.peak - self.start) * np.arange(warm) / max(
             warm, 1
         )
-        part = np.arange(total - warm) / max(total - warm - 1, 1)
-        fall = self.end + (self.peak - self.end) * (1 + np.cos(np.pi * part)) / 2
+        # Backwards, so that a single step has the value of the last one.
+        part = np.linspace(1.0, 0.0, total - warm)[::-1]
+        fall = (
+            self.end + (self.peak - self.end) * (1 + np.cos(np.pi * part)) / 2
+        )
         return np.concatenate([ramp, fall])

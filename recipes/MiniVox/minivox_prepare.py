@@ -18,6 +18,7 @@ import pandas as pd
 import soundfile
 
 from speechbrain_ssl.data.manifest import write_manifest
+from speechbrain_ssl.data.scan import write_folder_manifest
 from speechbrain_ssl.data.synthetic import SPEAKERS_FILE, write_corpus
 from speechbrain_ssl.errors import ConfigError, UserError
 from speechbrain_ssl.files import atomic_write
@@ -27,6 +28,12 @@ logger = logging.getLogger(__name__)
 TRAIN_CSV = "train.csv"
 CROSS_VIDEO = "trials_cross_video.txt"
 WITHIN_VIDEO = "trials_within_video.txt"
+BACKGROUND = {
+    "noise.csv": "musan/noise",
+    "music.csv": "musan/music",
+    "speech.csv": "musan/speech",
+    "rirs.csv": "RIRS_NOISES/simulated_rirs",
+}
 
 
 def prepare_minivox(data_folder, save_folder, max_trials=6000, **corpus):
@@ -37,8 +44,9 @@ def prepare_minivox(data_folder, save_folder, max_trials=6000, **corpus):
     data_folder : str or pathlib.Path
         Where the corpus is, or goes.
     save_folder : str or pathlib.Path
-        Where ``train.csv``, ``trials_cross_video.txt`` and
-        ``trials_within_video.txt`` go. The paths in the trials are relative to
+        Where ``train.csv``, ``trials_cross_video.txt``,
+        ``trials_within_video.txt`` and the manifests of noise and rooms
+        (``noise.csv``, ``music.csv``, ``speech.csv``, ``rirs.csv``) go. The paths in the trials are relative to
         ``<data_folder>/wav``, as VoxCeleb's are.
     max_trials : int
         Upper limit of either trial list.
@@ -87,6 +95,11 @@ def prepare_minivox(data_folder, save_folder, max_trials=6000, **corpus):
     }
     train = speakers.loc[speakers["set"] == "train", "speaker"]
     write_manifest(paths["train"], _manifest(data_folder / "wav", train))
+
+    # Noise and rooms, where the corpus was made with them.
+    for name, part in BACKGROUND.items():
+        if (data_folder / part).is_dir():
+            write_folder_manifest(data_folder / part, save_folder / name)
 
     test = speakers[speakers["set"] == "test"]
     genders = dict(zip(test["speaker"], test["gender"], strict=True))

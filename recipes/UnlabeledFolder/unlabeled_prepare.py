@@ -36,6 +36,8 @@ def prepare_unlabeled(
     sample_rate=None,
     num_workers=None,
     skip_prep=False,
+    noise_folder=None,
+    rirs_folder=None,
 ):
     """Writes ``train.csv`` and ``rejected.csv``.
 
@@ -56,6 +58,9 @@ def prepare_unlabeled(
         Processes that read; one per core otherwise.
     skip_prep : bool
         Does nothing.
+    noise_folder, rirs_folder : str, optional
+        Any folders of noises and of room responses; ``noise.csv`` and
+        ``rirs.csv`` are written of what is usable in them.
 
     Returns
     -------
@@ -81,6 +86,12 @@ def prepare_unlabeled(
         return {}
     data_folder = os.path.abspath(data_folder)
     save_folder = pathlib.Path(save_folder)
+    for folder, name in (
+        (noise_folder, "noise.csv"),
+        (rirs_folder, "rirs.csv"),
+    ):
+        if folder is not None:
+            write_folder_manifest(folder, save_folder / name)
     arguments = {
         "data_folder": data_folder,
         "min_duration": min_duration,

@@ -10,6 +10,7 @@ import errno
 import json
 import logging
 import os
+import random
 import shutil
 
 import numpy as np
@@ -144,12 +145,14 @@ class Generators:
     def save(self, path):
         """Writes the states of the main process."""
         name, keys, *rest = np.random.get_state()
+        version, words, gauss = random.getstate()
         torch.save(
             {
                 "torch": torch.get_rng_state(),
                 "cuda": torch.cuda.get_rng_state_all(),
                 # weights_only loading takes tensors and plain Python only.
                 "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *rest],
+                "python": [version, list(words), gauss],
             },
             path,
         )
@@ -167,6 +170,8 @@ class Generators:
             torch.cuda.set_rng_state_all(states["cuda"])
         name, keys, *rest = states["numpy"]
         np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+        version, words, gauss = states["python"]
+        random.setstate((version, tuple(words), gauss))
 
 
 @register_checkpoint_hooks

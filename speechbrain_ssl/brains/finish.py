@@ -7,18 +7,19 @@ import pathlib
 import numpy as np
 import torch
 
-from speechbrain_ssl.errors import CheckpointError
+from speechbrain_ssl.encoders.features import LogMel
+from speechbrain_ssl.errors import CheckpointError, ConfigError
 from speechbrain_ssl.publishing.export import export_encoder
 from speechbrain_ssl.report.page import build_report
 from speechbrain_ssl.report.results import write_results
+from speechbrain_ssl.verification.baselines import LogMelStatistics
 from speechbrain_ssl.verification.evaluation import evaluate_scores
-from speechbrain_ssl.verification.extract import embed_files
-from speechbrain_ssl.verification.scoring import cosine_scores
-from speechbrain_ssl.verification.trials import (
-    check_files,
-    path_component,
-    read_trials,
+from speechbrain_ssl.verification.protocol import (
+    load_trials,
+    score_trials,
+    write_scores,
 )
+from speechbrain_ssl.verification.trials import path_component
 
 logger = logging.getLogger(__name__)
 
@@ -64,53 +65,80 @@ def average_weights(encoder, files):
     encoder.load_state_dict(mean)
 
 
-def load_trials(path, audio_folder, speaker_component):
-    """Reads a trial list and checks that its files are there.
+class TrialMonitor:
+    """A trial list that is looked at while and after training.
+
+    It is for the reader. Nothing in training sees what it says.
 
     Arguments
     ---------
     path : str
-        The list.
+        The trial list.
     audio_folder : str
         Folder the paths in it are relative to.
     speaker_component : int
-        Which component of a path names the speaker (for the interval).
+        Which component of a path names the speaker (for the interval and the
+        map of embeddings).
 
-    Returns
-    -------
-    speechbrain_ssl.verification.trials.Trials
+    Raises
+    ------
+    ConfigError, TrialError
+        If the list is malformed or names what is not there.
     """
-    trials = read_trials(path, speaker_of=path_component(speaker_component))
-    check_files(trials, audio_folder)
-    return trials
 
+    def __init__(self, path, audio_folder, speaker_component):
+        if audio_folder is None:
+            raise ConfigError(
+                "`trials` is given without `trials_folder`, the folder that "
+                "the paths in it are relative to"
+            )
+        self.name = pathlib.Path(path).stem
+        self.audio_folder = audio_folder
+        self.speaker_of = path_component(speaker_component)
+        self.trials = load_trials(path, audio_folder, speaker_component)
 
-def score_trials(encoder, features, trials, audio_folder, **kwargs):
-    """Embeds the utterances of a trial list and scores it.
+    def score(self, encoder, features, device):
+        """Scores and embeddings of the list's trials and utterances."""
+        return score_trials(
+            encoder, features, self.trials, self.audio_folder, device=device
+        )
 
-    Arguments
-    ---------
-    encoder, features, **kwargs
-        See ``speechbrain_ssl.verification.extract.embed_files``.
-    trials : speechbrain_ssl.verification.trials.Trials
-        The trials.
-    audio_folder : str
-        Folder of the audio files.
+    def figures(self, scores, replicates=1000):
+        """The figures of some scores, EER as ``eer``, in percent."""
+        found = evaluate_scores(scores, self.trials, replicates)
+        return {"eer": found.pop("eer_percent"), **found}
 
-    Returns
-    -------
-    tuple of numpy.ndarray
-        Scores ``[trials]`` and embeddings ``[utterances, size]``.
-    """
-    paths = [str(pathlib.Path(audio_folder) / name) for name in trials.names]
-    embeddings = embed_files(encoder, features, paths, **kwargs)
-    return cosine_scores(embeddings, trials), embeddings
+    def baselines(self, untrained, features, device):
+        """EER of what needs no training, in percent.
+
+        Arguments
+        ---------
+        untrained : torch.nn.Module
+            The encoder as it was before the first step.
+        features : speechbrain_ssl.encoders.features.LogMel
+            Its features.
+        device : str
+            Where to compute.
+
+        Returns
+        -------
+        dict
+            ``eer_statistics`` (mean and deviation of the log-mel energies) and
+            ``eer_untrained``.
+        """
+        plain = LogMel(features.n_mels, features.sample_rate, mean_norm=False)
+        systems = {
+            "eer_statistics": (LogMelStatistics(), plain),
+            "eer_untrained": (untrained, features),
+        }
+        return {
+            name: self.figures(self.score(*system, device)[0], 0)["eer"]
+            for name, system in systems.items()
+        }
 
 
 def conclude(brain):
     """Exports the encoder, evaluates it on trials, and writes the report.
-
-    The trials are for the reader: nothing in training has looked at them.
 
     Arguments
     ---------
@@ -122,67 +150,60 @@ def conclude(brain):
     dict
         What ``results.json`` holds.
     """
-    hparams = brain.hparams
-    folder = pathlib.Path(hparams.output_folder)
-    encoder = brain.evaluated_encoder
+    folder = pathlib.Path(brain.hparams.output_folder)
+    encoder, monitor = brain.evaluated_encoder, brain.trials
     export_encoder(folder / "model", encoder, brain.features)
-    figures, drawn, mapped = {}, {}, None
-    if hparams.trials:
-        trials = load_trials(
-            hparams.trials,
-            hparams.trials_folder,
-            hparams.trials_speaker_component,
+    figures, drawn, mapped = {}, None, None
+    if monitor is not None:
+        scores, embeddings = monitor.score(
+            encoder, brain.features, brain.device
         )
-        scores, embeddings = score_trials(
-            encoder,
-            brain.features,
-            trials,
-            hparams.trials_folder,
-            device=brain.device,
+        figures = monitor.figures(scores)
+        figures.update(
+            monitor.baselines(brain.untrained, brain.features, brain.device)
         )
-        found = evaluate_scores(scores, trials)
-        figures = {"eer": found.pop("eer_percent"), **found}
-        brain.logbook.log(
-            "trials", brain.epoch_reached, brain.optimizer_step, **figures
-        )
-        drawn[pathlib.Path(hparams.trials).stem] = {
-            "scores": scores,
-            "labels": trials.labels,
-            "threshold": found["threshold"],
+        trials = monitor.trials
+        drawn = {
+            monitor.name: {
+                "scores": scores,
+                "labels": trials.labels,
+                "threshold": figures["threshold"],
+            }
         }
-        speaker_of = path_component(hparams.trials_speaker_component)
         mapped = {
             "embeddings": embeddings,
-            "groups": np.array([speaker_of(name) for name in trials.names]),
-            "group_name": "speaker (known for this map only)",
+            "groups": np.array([monitor.speaker_of(n) for n in trials.names]),
+            "group_name": "speaker",
         }
-        np.savez_compressed(
-            folder / "trial_scores.npz", scores=scores, labels=trials.labels
-        )
+        write_scores(folder / "trial_scores.txt", trials, scores)
         logger.info(
-            "%s: EER %.2f %% [%.2f, %.2f], minDCF(0.01) %.3f",
-            hparams.trials,
+            "%s: EER %.2f %% [%.2f, %.2f]; without training: statistics "
+            "%.2f %%, untrained encoder %.2f %%",
+            monitor.name,
             figures["eer"],
             figures["ci_low"],
             figures["ci_high"],
-            figures["min_dcf_0.01"],
+            figures["eer_statistics"],
+            figures["eer_untrained"],
         )
     path = write_results(
         folder,
         figures,
-        seed=hparams.seed,
+        seed=brain.hparams.seed,
         seconds=brain.seconds(),
         extra={
             "epochs": brain.epoch_reached,
-            "effective_batch": int(brain.effective_batch),
+            "effective_batch": brain.effective_batch,
         },
         labels_seen="none",
         gpu=(
-            torch.cuda.get_device_name() if brain.device_type == "cuda" else None
+            torch.cuda.get_device_name()
+            if brain.device_type == "cuda"
+            else None
         ),
     )
-    build_report(
+    page = build_report(
         folder, schedules=brain.schedules, trials=drawn, embeddings=mapped
     )
-    logger.info("report: %s", folder / "report.html")
+    logger.info("report: %s", page)
     return json.loads(path.read_text(encoding="utf-8"))

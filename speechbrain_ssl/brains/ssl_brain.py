@@ -8,6 +8,7 @@ It differs from stock ``speechbrain.Brain`` where stock behaviour is a trap for
 self-supervised training; each place says why.
 """
 
+import copy
 import csv
 import hashlib
 import logging
@@ -23,7 +24,11 @@ from speechbrain.utils.distributed import if_main_process
 from speechbrain_ssl import distributed
 from speechbrain_ssl.brains.checkpointing import Generators, RunState
 from speechbrain_ssl.brains.collapse import CollapseAlarm
-from speechbrain_ssl.brains.finish import average_weights, conclude
+from speechbrain_ssl.brains.finish import (
+    TrialMonitor,
+    average_weights,
+    conclude,
+)
 from speechbrain_ssl.errors import AudioError, CheckpointError, ConfigError
 from speechbrain_ssl.files import atomic_write
 from speechbrain_ssl.objectives.base import Branch
@@ -43,8 +48,8 @@ class SSLBrain(sb.Brain):
     own knobs), ``lr_reference_batch``, ``clip_per_tensor``,
     ``freeze_last_layer_epochs``, ``average_last``, ``log_every``, ``seed``,
     ``number_of_epochs``, ``batch_size``, ``epoch_counter``, ``output_folder``
-    and, for the reader's eyes only, the ``trials`` of
-    ``speechbrain_ssl.brains.finish``.
+    and, for the reader's eyes only, ``trials`` (see
+    ``speechbrain_ssl.brains.finish``).
     """
 
     #: Steps in a row without a finite gradient before the run stops.
@@ -53,6 +58,15 @@ class SSLBrain(sb.Brain):
     def on_fit_start(self):
         """Prepares everything that depends on the device or on the ranks."""
         self._check_schedules()
+        # Read now: a trial that names an absent file is no news for the end.
+        self.trials = None
+        if self.hparams.trials and if_main_process():
+            self.trials = TrialMonitor(
+                self.hparams.trials,
+                self.hparams.trials_folder,
+                self.hparams.trials_speaker_component,
+            )
+            self.untrained = copy.deepcopy(self.encoder)
         self.teacher = None
         self.features = self.hparams.features.to(self.device)
         self.augmentation = self.hparams.augmentation
@@ -64,14 +78,18 @@ class SSLBrain(sb.Brain):
             self.teacher = MomentumTeacher(self.encoder, self.objective.head)
             self.teacher.to(self.device)
         self.init_optimizers()
-        self.state = RunState(seconds=0.0, skipped=0, signs={})
+        self.state = RunState(
+            seconds=0.0, skipped=0, signs={}, sums={}, counts={}, epoch={}
+        )
         self.logbook = Logbook(self.hparams.output_folder)
         self.alarm = CollapseAlarm()
         self._reset_averages()
-        self._bad_paths, self._bad_in_epoch = set(), 0
+        self._epoch_scalars = {}
+        self._bad_paths, self._bad_in_epoch = None, 0
         # Ranks differ in what they draw from torch's generator, if anything.
         torch.manual_seed(self.hparams.seed + distributed.rank())
         self._recover()
+        self._keep_buffers()
         self._clock = time.monotonic()
 
     # -- set-up ------------------------------------------------------------
@@ -189,6 +207,9 @@ class SSLBrain(sb.Brain):
         if found is not None:
             self._check_identity(found)
             self.checkpointer.load_checkpoint(found)
+            self._sums = dict(self.state.values["sums"])
+            self._count = dict(self.state.values["counts"])
+            self._epoch_scalars = dict(self.state.values["epoch"])
             logger.info(
                 "Going on from %s, after %d steps",
                 found.path.name,
@@ -206,6 +227,8 @@ class SSLBrain(sb.Brain):
         return {
             "utterances": int(self.train_sampler.num_samples),
             "effective_batch": int(self.effective_batch),
+            # The place in an epoch is counted in batches, not in steps.
+            "accumulated": int(self.grad_accumulation_factor),
             "epochs": int(self.hparams.number_of_epochs),
             "seed": int(self.hparams.seed),
             "objective": type(self.objective).__name__,
@@ -290,7 +313,8 @@ class SSLBrain(sb.Brain):
         if stage != sb.Stage.TRAIN:
             return _encode(self.evaluated_encoder, inputs)
         head = self.objective.head
-        embeddings = _encode(self.encoder, inputs)
+        skipped = 0 if self.objective.first_sees_global else 1
+        embeddings = _encode(self.encoder, inputs[skipped:])
         first = Branch(embeddings, _project(head, embeddings), head)
         if self.teacher is not None:
             with torch.no_grad():
@@ -358,6 +382,14 @@ class SSLBrain(sb.Brain):
                 "(`--precision=fp32`) to see whether the precision is to blame"
             )
 
+    def _keep_buffers(self):
+        """Notes the running statistics that a good step has left."""
+        modules = [*self.modules.values(), self.teacher]
+        self._buffers = [
+            b for m in modules if m is not None for b in m.buffers()
+        ]
+        self._kept = [b.clone() for b in self._buffers]
+
     def on_fit_batch_end(self, batch, outputs, loss, should_step):
         """Moves what follows the student; logs."""
         if not should_step:
@@ -370,8 +402,12 @@ class SSLBrain(sb.Brain):
                     float(self.schedules["momentum"][self.optimizer_step - 1]),
                 )
             self.objective.after_step()
+            self._keep_buffers()
         else:
             self.objective.skip_step()
+            # One batch norm that has seen a NaN would keep it for good.
+            for buffer, kept in zip(self._buffers, self._kept, strict=True):
+                buffer.copy_(kept)
         if self.optimizer_step % self.hparams.log_every == 0:
             self._log_train()
 
@@ -405,12 +441,33 @@ class SSLBrain(sb.Brain):
         )
         if if_main_process():
             self.logbook.log("valid", epoch, self.optimizer_step, **scalars)
+            if self.trials is not None and self._trials_due(epoch):
+                self._log_trials(epoch)
             self._save_weights(epoch)
         # The last look at the figures of training; the alarm needs both.
         self.state.values["signs"] = self.alarm.check(
-            epoch, {**self._epoch_scalars, **scalars}, self.state.values["signs"]
+            epoch,
+            {**self._epoch_scalars, **scalars},
+            self.state.values["signs"],
         )
         self._save(end_of_epoch=True)
+
+    def _log_trials(self, epoch):
+        """EER on the trial list, for the reader; it decides nothing."""
+        scores, _ = self.trials.score(
+            self.evaluated_encoder, self.features, self.device
+        )
+        figures = self.trials.figures(scores, replicates=0)
+        logger.info(
+            "epoch %d: %s EER %.2f %%", epoch, self.trials.name, figures["eer"]
+        )
+        self.logbook.log(
+            "trials", epoch, self.optimizer_step, eer=figures["eer"]
+        )
+
+    def _trials_due(self, epoch):
+        every = self.hparams.trials_every
+        return every > 0 and epoch % every == 0
 
     def _save_weights(self, epoch):
         """Keeps the encoder of the last epochs, which are averaged."""
@@ -432,7 +489,13 @@ class SSLBrain(sb.Brain):
     def _save(self, end_of_epoch):
         if self.checkpointer is None:
             return
-        self.state.values["seconds"] = self.seconds()
+        self.state.values.update(
+            seconds=self.seconds(),
+            # The means of the next line of the log, half gathered.
+            sums={name: float(value) for name, value in self._sums.items()},
+            counts=self._count,
+            epoch=self._epoch_scalars,
+        )
         self._clock = time.monotonic()
         meta = {"identity": self._identity(), "epoch": self.epoch_reached}
         if end_of_epoch:
@@ -451,11 +514,16 @@ class SSLBrain(sb.Brain):
         self._save(end_of_epoch=False)
 
     def _should_save_intra_epoch_ckpt(self, last_ckpt_time, steps_since_ckpt):
-        # Partial gradients are not saved: only between optimiser steps.
+        # Partial gradients are not saved: only between optimiser steps. And not
+        # at the end of an epoch, which has a checkpoint of its own.
         due = super()._should_save_intra_epoch_ckpt(
             last_ckpt_time, steps_since_ckpt
         )
-        return due and self.step % self.grad_accumulation_factor == 0
+        return (
+            due
+            and self.step % self.grad_accumulation_factor == 0
+            and self.step < len(self.train_sampler)
+        )
 
     def seconds(self):
         """Wall time of the run, over all resumes."""
@@ -486,13 +554,19 @@ class SSLBrain(sb.Brain):
             self._count[name] = self._count.get(name, 0) + 1
 
     def _log_train(self):
-        """Writes the means since the last line."""
+        """Writes the means since the last line, over all processes."""
         if not self._count:
             return
         means = {
             name: float(value) / self._count[name]
             for name, value in self._sums.items()
         }
+        if distributed.is_distributed():
+            values = torch.tensor(
+                list(means.values()), dtype=torch.float64, device=self.device
+            )
+            values = distributed.mean_over_ranks(values).tolist()
+            means = dict(zip(means, values, strict=True))
         self._reset_averages()
         self._epoch_scalars = means
         if not if_main_process():
@@ -505,7 +579,16 @@ class SSLBrain(sb.Brain):
         """Writes the table of unusable files; many of them stop the run."""
         self._bad_in_epoch += len(bad)
         limit = max(10, len(self.train_sampler) * self.hparams.batch_size // 50)
-        path = pathlib.Path(self.hparams.output_folder) / "bad_audio.csv"
+        # A table for each process: they see different files.
+        suffix = f"_{distributed.rank()}" if distributed.rank() else ""
+        folder = pathlib.Path(self.hparams.output_folder)
+        path = folder / f"bad_audio{suffix}.csv"
+        if bad and self._bad_paths is None:
+            # What a run before this one has listed is not listed again.
+            self._bad_paths = set()
+            if path.is_file():
+                with open(path, encoding="utf-8", newline="") as stream:
+                    self._bad_paths = {r[0] for r in csv.reader(stream) if r}
         new = [entry for entry in bad if entry[0] not in self._bad_paths]
         if new:
             self._bad_paths.update(name for name, _ in new)

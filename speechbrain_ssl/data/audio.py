@@ -36,7 +36,8 @@ class AudioFile:
         self.sample_rate = sample_rate
         try:
             self._file = soundfile.SoundFile(path)
-        except (OSError, RuntimeError) as error:
+        # soundfile raises TypeError for a headerless file (.raw).
+        except (OSError, RuntimeError, TypeError) as error:
             raise AudioError(f"cannot read {path}: {error}") from error
         if self._file.frames <= 0:
             self._file.close()
@@ -78,15 +79,19 @@ class AudioFile:
         scale = native / self.sample_rate
         try:
             self._file.seek(min(math.floor(start * scale), self._file.frames))
+            begin = self._file.tell()
             wave = self._file.read(
                 math.ceil(count * scale), dtype="float32", always_2d=True
             )
         except (OSError, RuntimeError) as error:
             raise AudioError(f"cannot read {self.path}: {error}") from error
-        if len(wave) == 0:
+        promised = min(math.ceil(count * scale), self._file.frames - begin)
+        # Headers of lossy formats estimate; a tenth of a second is forgiven.
+        if len(wave) == 0 or promised - len(wave) > native // 10:
             raise AudioError(
                 f"{self.path} is truncated: its header promises "
-                f"{self._file.frames} samples, none was read at {start}"
+                f"{self._file.frames} samples, of which {len(wave)} were read "
+                f"from sample {begin} on"
             )
         wave = wave[:, 0] if wave.shape[1] == 1 else wave.mean(axis=1)
         # One sum finds a NaN or an infinity anywhere.

@@ -53,8 +53,8 @@ class Augmentation(torch.nn.Module):
         if noise + both > 0 and not banks:
             raise ConfigError(
                 "the augmentation adds noise but no noise manifest is given; "
-                "name one (`noise_csv`, `music_csv` or `speech_csv`), or set the probabilities of `noise` "
-                "and `both` to 0"
+                "name one (`noise_csv`, `music_csv` or `speech_csv`), or set "
+                "the probabilities of `noise` and `both` to 0"
             )
         if reverb + both > 0 and responses is None:
             raise ConfigError(
@@ -62,12 +62,14 @@ class Augmentation(torch.nn.Module):
                 "responses is given; name one (`rirs_csv`), or set the "
                 "probabilities of `reverb` and `both` to 0"
             )
-        self.limits = np.cumsum(values)
+        # The last limit is exactly 1, whatever the rounding of the sum: a draw
+        # above it would be a case that does not exist.
+        self.limits = np.cumsum(values) / np.cumsum(values)[-1]
         self.banks = torch.nn.ModuleDict(banks)
         self.responses = responses
         if banks:
-            weights = [bank.weight for bank in banks.values()]
-            self.kind_limits = np.cumsum(weights) / np.sum(weights)
+            weights = np.cumsum([bank.weight for bank in banks.values()])
+            self.kind_limits = weights / weights[-1]
 
     def load(self):
         """Reads all banks; call it once, before moving to the device."""
@@ -117,9 +119,7 @@ class Augmentation(torch.nn.Module):
 
         noisy = case >= 2
         if noisy.any():
-            kind = np.searchsorted(
-                self.kind_limits, draw("kind"), side="right"
-            )
+            kind = np.searchsorted(self.kind_limits, draw("kind"), side="right")
             level, voices = draw("snr"), draw("voices")
             for number_of_kind, bank in enumerate(self.banks.values()):
                 rows = np.flatnonzero(noisy & (kind == number_of_kind))

@@ -25,12 +25,17 @@ def _read_all(manifest_paths, sample_rate, seconds, most=None):
     """Yields the (key-chosen) stretches of the files of a manifest."""
     manifest = Manifest.read(manifest_paths)
     order = np.argsort(manifest.keys)[:most]
-    for i in tqdm(np.sort(order), desc=f"reading {manifest_paths}", leave=False):
+    for i in tqdm(
+        np.sort(order), desc=f"reading {manifest_paths}", leave=False
+    ):
         with AudioFile(manifest.path(i), sample_rate) as audio:
             room = max(0, audio.num_samples - round(seconds * sample_rate))
             start = int(uniform(manifest.keys[i], "bank") * (room + 1))
-            yield audio.path, audio.read(
-                start, min(audio.num_samples, round(seconds * sample_rate))
+            yield (
+                audio.path,
+                audio.read(
+                    start, min(audio.num_samples, round(seconds * sample_rate))
+                ),
             )
 
 
@@ -113,10 +118,10 @@ class NoiseBank(torch.nn.Module):
         torch.Tensor
             float32 ``[n, length]``.
         """
-        files = (file_draws * (len(self.offsets) - 1)).long()
+        files = _index(file_draws, len(self.offsets) - 1)
         begin = self.offsets[files]
         size = self.offsets[files + 1] - begin
-        start = (start_draws * (size - length + 1).clamp(min=1)).long()
+        start = _index(start_draws, (size - length + 1).clamp(min=1))
         step = torch.arange(length, device=begin.device)
         index = begin[:, None] + (start[:, None] + step) % size[:, None]
         wave = self.samples[index].float()
@@ -202,7 +207,7 @@ class ResponseBank(torch.nn.Module):
         torch.Tensor
             ``[n, samples]``, of the power each waveform had before.
         """
-        chosen = self.responses[(draws * len(self.responses)).long()].float()
+        chosen = self.responses[_index(draws, len(self.responses))].float()
         length = waves.shape[1]
         size = _fast_size(length + chosen.shape[1] - 1)
         spectrum = torch.fft.rfft(waves, size)
@@ -211,6 +216,14 @@ class ResponseBank(torch.nn.Module):
         before = waves.square().sum(1, keepdim=True)
         after = wet.square().sum(1, keepdim=True).clamp(min=1e-12)
         return wet * (before / after).sqrt()
+
+
+def _index(draws, count):
+    """Draws in [0, 1) as indices below ``count``, a number or one per draw."""
+    # In fp32 a draw just below 1 is 1: once in 2^25 draws.
+    return torch.minimum(
+        (draws * count).long(), torch.as_tensor(count, device=draws.device) - 1
+    )
 
 
 def _fast_size(size):

@@ -31,8 +31,9 @@ class CropPlan:
         Their length in seconds.
     disjoint : bool
         Whether the first branch's crops avoid the second branch's: the
-        utterance is cut in two at a random point near its middle, global crops
-        come from one side and local crops from the other. (The option of
+        utterance is cut in two at a random point that leaves either side room
+        for a crop, global crops come from one side and local crops from the
+        other. (The option of
         hyperion's later recipes; an utterance too short for it is cut as if
         the option were off.) It needs local crops, and the objective has to
         leave out the pairs of global crops.

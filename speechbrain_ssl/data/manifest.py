@@ -156,13 +156,24 @@ class Manifest:
         Raises
         ------
         ManifestError
-            If a file is missing, empty or lacks a column, if a duration is no
-            positive number, or if ``$data_root`` occurs and is not given.
+            If a file is missing, empty or lacks a column, if a cell is empty,
+            a duration no positive number or an ID not unique, or if
+            ``$data_root`` occurs and is not given.
         """
         if isinstance(paths, (str, os.PathLike)):
             paths = [paths]
         tables = [_read_table(pathlib.Path(p), data_root) for p in paths]
-        table = tables[0] if len(tables) == 1 else pd.concat(tables)
+        # Index: number of the file, row in it.
+        table = pd.concat(tables, keys=range(len(tables)))
+        again = np.flatnonzero(table["ID"].duplicated())
+        if len(again):
+            file, row = table.index[again[0]]
+            raise ManifestError(
+                f"{paths[file]}, line {row + 2}: the utterance ID "
+                f"'{table['ID'].iloc[again[0]]}' has occurred before; IDs must "
+                "be unique over all manifests that are read together, so "
+                "remove one or rename it"
+            )
         return cls(
             StringColumn.from_strings(table["ID"]),
             StringColumn.from_strings(table["wav"]),
@@ -248,21 +259,28 @@ def _read_table(path, data_root):
     if len(table) == 0:
         raise ManifestError(f"the manifest {path} lists no utterance")
     seconds = pd.to_numeric(table["duration"], errors="coerce")
-    bad = ~(seconds > 0)
+    bad = ~((seconds > 0) & (seconds < np.inf))
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         raise ManifestError(
             f"{path}, line {row + 2}: the duration "
-            f"'{table['duration'].iloc[row]}' is no positive number of seconds"
+            f"'{table['duration'].iloc[row]}' is no positive number of "
+            "seconds; correct it or remove the line"
         )
     table["duration"] = seconds
+    for column in ("ID", "wav"):
+        empty = np.flatnonzero(table[column] == "")
+        if len(empty):
+            raise ManifestError(
+                f"{path}, line {empty[0] + 2}: the column {column} is empty; "
+                "fill it in or remove the line"
+            )
     wav = table["wav"]
     with_root = wav.str.startswith("$data_root")
     if with_root.any():
         if not data_root:
             raise ManifestError(
-                f"{path} uses $data_root; give the corpus folder "
-                "(data_folder)"
+                f"{path} uses $data_root; give the corpus folder (data_folder)"
             )
         wav = wav.where(
             ~with_root, str(data_root) + wav.str.slice(len("$data_root"))

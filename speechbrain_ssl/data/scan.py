@@ -856,3 +856,30 @@ def mark_completed(save_folder, arguments, outputs, summary):
             indent=2,
         )
         stream.write("\n")
+
+
+def write_folder_manifest(folder, path):
+    """A manifest of all usable audio below a folder, with absolute paths.
+
+    For noises and room responses, which come from anywhere.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The folder.
+    path : str or pathlib.Path
+        The manifest to write.
+
+    Raises
+    ------
+    ManifestError
+        If the folder is missing, or holds no usable audio file.
+    """
+    found = scan(folder, wav_root=os.path.abspath(folder), progress=False)
+    if len(found.usable) == 0:
+        raise ManifestError(
+            f"none of the {len(found.rejected)} audio files below {folder} "
+            f"can be used, the first one because: "
+            f"{found.rejected.iloc[0]['reason']}"
+        )
+    write_manifest(path, found.manifest())

@@ -37,6 +37,7 @@ class LogMel(torch.nn.Module):
         stock = Fbank(n_mels=n_mels, sample_rate=sample_rate)
         self.n_fft = stock.compute_STFT.n_fft
         self.hop = stock.compute_STFT.hop_length
+        self.win_length = stock.compute_STFT.win_length
         filters = stock.compute_fbanks
         columns = filters.all_freqs_mat.shape[1]
         matrix = filters._create_fbank_matrix(
@@ -75,7 +76,7 @@ class LogMel(torch.nn.Module):
                 waveforms.float(),
                 self.n_fft,
                 self.hop,
-                self.n_fft,
+                self.win_length,
                 self.window,
                 center=True,
                 pad_mode="constant",

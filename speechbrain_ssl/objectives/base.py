@@ -4,7 +4,8 @@ An objective is a head and a loss. It sees embeddings, never audio, files or
 epochs. The Brain encodes the crops, lets the heads project them, and calls the
 objective with two branches:
 
-* ``first`` is the branch with gradient, over all crops;
+* ``first`` is the branch with gradient, over all crops (or the local ones only,
+  where ``first_sees_global`` is False);
 * ``second`` is the branch the first is compared with, over the global crops.
   With a momentum teacher (``momentum = True``) it comes from the teacher and
   has no gradient; otherwise it is the global part of ``first``.
@@ -44,6 +45,9 @@ class Objective(torch.nn.Module):
     ----------
     momentum : bool
         Whether the second branch comes from a momentum teacher.
+    first_sees_global : bool
+        Whether the first branch encodes the global crops. Only an objective
+        with a teacher can do without.
     knobs : tuple of str
         Names of the scheduled values the loss takes.
     head : torch.nn.Module
@@ -51,6 +55,7 @@ class Objective(torch.nn.Module):
     """
 
     momentum = False
+    first_sees_global = True
     knobs = ()
 
     def forward(self, first, second, **knobs):

@@ -101,9 +101,9 @@ class DINO(Objective):
     centre_momentum : float
         m_c.
     global_pairs : bool
-        Whether global crops are compared with each other. False where the crop
+        Whether the student sees the global crops too. False where the crop
         plan is disjoint: then only the pairs of a teacher's global and a
-        student's local crop remain.
+        student's local crop remain, and the student encodes local crops only.
 
     The scheduled values are ``teacher_temperature`` (tau_t; above 0.07 it is
     known to be unstable, and a loss that will not move wants a lower one) and
@@ -146,7 +146,7 @@ class DINO(Objective):
         )
         self.student_temperature = student_temperature
         self.centre_momentum = centre_momentum
-        self.global_pairs = global_pairs
+        self.first_sees_global = global_pairs
         self.register_buffer("centre", torch.zeros(prototypes))
         # Means of teacher logits since the last step; no state, since a
         # checkpoint is only made right after a step.
@@ -162,8 +162,9 @@ class DINO(Objective):
         Arguments
         ---------
         first, second : speechbrain_ssl.objectives.base.Branch
-            The student over all crops (global ones first), and the teacher
-            over the global ones.
+            The student over all crops (global ones first; without
+            ``global_pairs`` over the local ones alone), and the teacher over
+            the global ones.
         teacher_temperature, cosine_weight : float
             Scheduled values.
 
@@ -220,14 +221,11 @@ class DINO(Objective):
     def _mean_pair(self, second, first):
         """Mean over batch and pairs v != q of second_q . first_v."""
         batch, globals_ = second.shape[:2]
-        crops = first.shape[1]
-        if self.global_pairs:
-            pairs = globals_ * (crops - 1)
-            same = (second * first[:, :globals_]).sum()
-            total = (second.sum(1) * first.sum(1)).sum() - same
-        else:
-            pairs = globals_ * (crops - globals_)
-            total = (second.sum(1) * first[:, globals_:].sum(1)).sum()
+        pairs = globals_ * first.shape[1]
+        total = (second.sum(1) * first.sum(1)).sum()
+        if self.first_sees_global:
+            pairs -= globals_
+            total = total - (second * first[:, :globals_]).sum()
         if pairs == 0:
             raise ConfigError(
                 "DINO compares different crops of an utterance, but the crop "

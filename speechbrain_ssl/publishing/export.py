@@ -8,9 +8,16 @@ model is used.
 
 import json
 import pathlib
+import pickle
 
 import torch
+from speechbrain.inference.speaker import EncoderClassifier
+from speechbrain.lobes.features import Fbank
+from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 
+from speechbrain_ssl.encoders.ecapa import FastECAPA
+from speechbrain_ssl.encoders.features import LogMel
+from speechbrain_ssl.errors import CheckpointError, ConfigError
 from speechbrain_ssl.files import atomic_write
 
 _YAML = """\
@@ -60,11 +67,20 @@ def export_encoder(folder, encoder, features):
     -------
     pathlib.Path
         The folder.
+
+    Raises
+    ------
+    ConfigError
+        If the stock features cannot be those.
     """
+    if not features.mean_norm:
+        raise ConfigError(
+            "an encoder of features without mean_norm cannot be exported: "
+            "stock SpeechBrain has no such normalisation"
+        )
     folder = pathlib.Path(folder)
     arguments = "\n".join(
-        # JSON's numbers and lists are YAML's.
-        f"    {name}: {json.dumps(value)}"
+        f"    {name}: {_yaml_value(value)}"
         for name, value in encoder.arguments.items()
     )
     state = {k: v.detach().cpu() for k, v in encoder.state_dict().items()}
@@ -79,6 +95,14 @@ def export_encoder(folder, encoder, features):
             )
         )
     return folder
+
+
+def _yaml_value(value):
+    """A constructor's argument as HyperPyYAML."""
+    if isinstance(value, type):
+        return f"!name:{value.__module__}.{value.__qualname__}"
+    # JSON's numbers and lists are YAML's.
+    return json.dumps(value)
 
 
 def load_encoder(folder, device="cpu"):
@@ -101,13 +125,9 @@ def load_encoder(folder, device="cpu"):
     ------
     ConfigError
         If the folder is none, or holds another kind of model.
+    CheckpointError
+        If the weights are not those of the model.
     """
-    from speechbrain.inference.speaker import EncoderClassifier
-
-    from speechbrain_ssl.encoders.ecapa import FastECAPA
-    from speechbrain_ssl.encoders.features import LogMel
-    from speechbrain_ssl.errors import ConfigError
-
     path = pathlib.Path(folder)
     if path.is_dir() and (path / "model" / "hyperparams.yaml").is_file():
         # The output folder of a training run was given.
@@ -122,7 +142,28 @@ def load_encoder(folder, device="cpu"):
     stock = EncoderClassifier.from_hparams(
         source=str(path), run_opts={"device": str(device)}
     ).eval()
-    fbank = stock.mods.compute_features.compute_fbanks
-    features = LogMel(n_mels=fbank.n_mels, sample_rate=fbank.sample_rate)
-    encoder = FastECAPA.from_stock(stock.mods.embedding_model)
-    return encoder, features.to(device)
+    model = getattr(stock.mods, "embedding_model", None)
+    fbank = getattr(stock.mods, "compute_features", None)
+    if not isinstance(model, ECAPA_TDNN) or not isinstance(fbank, Fbank):
+        raise ConfigError(
+            f"{folder} holds another kind of model: this needs SpeechBrain's "
+            f"ECAPA_TDNN on Fbank features, not {type(model).__name__} on "
+            f"{type(fbank).__name__}"
+        )
+    if path.is_dir():
+        _check_weights(path / "embedding_model.ckpt", model)
+    filters = fbank.compute_fbanks
+    features = LogMel(n_mels=filters.n_mels, sample_rate=filters.sample_rate)
+    return FastECAPA.from_stock(model), features.to(device)
+
+
+def _check_weights(path, model):
+    """SpeechBrain only warns about weights that are missing or unknown."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        model.load_state_dict(state)
+    except (OSError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        raise CheckpointError(
+            f"{path} does not hold the weights of the encoder beside it; "
+            f"export or fetch the model again ({error})"
+        ) from error

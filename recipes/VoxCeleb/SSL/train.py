@@ -37,6 +37,7 @@ KEYS = set(
     encoder objective features augmentation optimizer schedules
     lr_reference_batch clip_per_tensor freeze_last_layer_epochs average_last
     log_every checkpointer trials trials_folder trials_speaker_component
+    trials_every
     """.split()
 )
 

@@ -1,0 +1,60 @@
+# Everything a stranger needs: `make demo` and `make test`.
+# Both build .venv from nothing the first time; later calls find it as it is.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := exp/demo
+
+# Threads that spin while they wait slow down their neighbours.
+export OMP_WAIT_POLICY := passive
+
+.PHONY: help demo test test-fast lint format clean
+
+help:
+	@echo "make demo       synthetic corpus, training without labels, report (~10 min)"
+	@echo "make test       the whole test suite (under 20 min on 2 cores)"
+	@echo "make test-fast  the quick tests only"
+	@echo "make lint       formatter and linter, changing nothing"
+	@echo "make format     formatter and linter, mending what they can"
+
+$(VENV)/.installed: setup.py
+	@command -v $(PYTHON) >/dev/null || { \
+	    echo "Missing: $(PYTHON). Install Python 3.10 or newer, or name one:"; \
+	    echo "    make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	    echo "$(PYTHON) is too old: Python 3.10 or newer is needed. Name one:"; \
+	    echo "    make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	    echo "Missing: Python's venv module (Debian: apt install python3-venv)."; \
+	    exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	@echo "Installing torch, speechbrain and friends into $(VENV) (several GB)"
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	@$(BIN)/python -c 'import torch, torchaudio, speechbrain' || { \
+	    echo "torch and torchaudio do not fit together; see setup.py"; exit 1; }
+	@touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/python recipes/VoxCeleb/SSL/train.py \
+	    recipes/MiniVox/SSL/hparams/dino_ecapa_mini.yaml \
+	    --data_folder=$(DEMO)/corpus --output_folder=$(DEMO)
+	@echo "The report: $(DEMO)/report.html"
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest -q --durations=15
+
+test-fast: $(VENV)/.installed
+	$(BIN)/python -m pytest -q -m "not slow"
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf exp build *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,53 @@
+"""What an evaluation gives without any training.
+
+A figure of a trained encoder means something beside these: whatever the mean
+spectrum of a recording tells about its speaker and its channel is there for
+free.
+"""
+
+import torch
+
+
+class LogMelStatistics(torch.nn.Module):
+    """Mean and standard deviation of the features over time.
+
+    It has an encoder's interface and no parameter. Give it features that are
+    *not* mean-normalised, ``LogMel(mean_norm=False)``: with them half of the
+    output would be zero.
+
+    Example
+    -------
+    >>> LogMelStatistics()(torch.rand(2, 120, 80)).shape
+    torch.Size([2, 1, 160])
+    """
+
+    def forward(self, x, lengths=None):
+        """Describes a batch of feature sequences.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Features ``[batch, frames, features]``.
+        lengths : torch.Tensor, optional
+            Relative length of each utterance ``[batch]``, 1.0 for the longest
+            one. Without it all frames count.
+
+        Returns
+        -------
+        torch.Tensor
+            ``[batch, 1, 2 * features]``, the means first. The deviation is
+            that of the frames themselves (divided by their number).
+        """
+        # Not in bf16: the deviation is a small difference of large numbers.
+        x = x.float()
+        frames = x.shape[1]
+        if lengths is None:
+            lengths = torch.ones(len(x), device=x.device)
+        # Rounded, not rounded up: 300 / 500 * 500 is 300.00003 in fp32.
+        count = (lengths.to(x.device) * frames).round().clamp(1, frames)
+        count = count.view(-1, 1, 1)
+        mask = torch.arange(frames, device=x.device).view(1, -1, 1) < count
+        mean = (x * mask).sum(1, keepdim=True) / count
+        square = (x - mean).square() * mask
+        deviation = (square.sum(1, keepdim=True) / count).sqrt()
+        return torch.cat([mean, deviation], dim=2)

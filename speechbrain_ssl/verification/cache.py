@@ -1,0 +1,133 @@
+"""Embeddings that are kept, and never taken for those of another model.
+
+The file holds the fingerprint of what made the embeddings, and for each row
+the audio file with its size and time of change. Another fingerprint: nothing is
+reused. Another file, or a file that has changed: only that is embedded.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import pathlib
+import zipfile
+
+import numpy as np
+import torch
+
+from speechbrain_ssl.files import atomic_write
+from speechbrain_ssl.verification.extract import embed_files
+
+logger = logging.getLogger(__name__)
+
+
+def fingerprint(encoder, features, precision=None):
+    """A name for all that an embedding depends on, besides the audio.
+
+    Arguments
+    ---------
+    encoder : torch.nn.Module
+        Its structure and its weights count, and not where they came from.
+    features : speechbrain_ssl.encoders.features.LogMel
+        Its settings count.
+    precision : torch.dtype, optional
+        Of ``embed_files``.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> import torch
+    >>> from speechbrain_ssl.encoders.features import LogMel
+    >>> a, b = torch.nn.Linear(80, 2), torch.nn.Linear(80, 2)
+    >>> fingerprint(a, LogMel()) == fingerprint(a, LogMel())
+    True
+    >>> fingerprint(a, LogMel()) == fingerprint(b, LogMel())
+    False
+    """
+    # The structure: dilations, for one, are in no weight.
+    text = [repr(encoder), repr(features), str(precision)]
+    for name in ("n_mels", "sample_rate", "mean_norm"):
+        text.append(f"{name}={getattr(features, name, None)}")
+    digest = hashlib.sha256("\n".join(text).encode("utf-8"))
+    for name, value in sorted(encoder.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        # As bytes, since numpy does not know every type of torch.
+        value = value.detach().cpu().contiguous().reshape(-1)
+        digest.update(value.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def embed_cached(
+    cache, encoder, features, paths, seconds=None, precision=None, **kwargs
+):
+    """Embeds files, unless this model has embedded them already.
+
+    Arguments
+    ---------
+    cache : str or pathlib.Path
+        The ``.npz`` file; made, completed or, where it is of another model,
+        replaced.
+    encoder, features, paths, seconds, precision, **kwargs
+        Those of ``speechbrain_ssl.verification.extract.embed_files``. A path
+        must not occur twice.
+
+    Returns
+    -------
+    tuple
+        Embeddings (float32 ``[files, size]``) and how many of them were made
+        now.
+    """
+    cache = pathlib.Path(cache)
+    key = fingerprint(encoder, features, precision)
+    stamps = [_stamp(path) for path in paths]
+    known, rows = _read(cache, key)
+    missing = [i for i, stamp in enumerate(stamps) if stamp not in known]
+    if missing:
+        made = embed_files(
+            encoder,
+            features,
+            [paths[i] for i in missing],
+            None if seconds is None else [seconds[i] for i in missing],
+            precision=precision,
+            **kwargs,
+        )
+        first = len(known)
+        known.update((stamps[i], first + n) for n, i in enumerate(missing))
+        rows = made if first == 0 else np.concatenate([rows, made])
+        names = json.dumps(list(known)).encode("utf-8")
+        with atomic_write(cache, "wb") as stream:
+            np.savez(
+                stream,
+                model=np.array(key),
+                files=np.frombuffer(names, dtype=np.uint8),
+                embeddings=rows,
+            )
+    return rows[[known[stamp] for stamp in stamps]], len(missing)
+
+
+def _stamp(path):
+    """A file as it is now."""
+    status = os.stat(path)
+    return f"{os.path.abspath(path)} {status.st_size} {status.st_mtime_ns}"
+
+
+def _read(cache, key):
+    """What is there of this model: stamp to row, and the rows."""
+    if not cache.is_file():
+        return {}, None
+    try:
+        with np.load(cache, allow_pickle=False) as kept:
+            if str(kept["model"]) != key:
+                logger.info("%s is of another model: not used", cache)
+                return {}, None
+            files = json.loads(kept["files"].tobytes().decode("utf-8"))
+            rows = kept["embeddings"]
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        logger.warning("%s cannot be read, and is made anew: %s", cache, error)
+        return {}, None
+    if len(files) != len(rows):
+        return {}, None
+    return {stamp: row for row, stamp in enumerate(files)}, rows

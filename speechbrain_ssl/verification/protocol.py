@@ -1,0 +1,253 @@
+"""From trial lists to files, and from embeddings back to lines of scores."""
+
+import pathlib
+
+import numpy as np
+
+from speechbrain_ssl.errors import ConfigError, TrialError
+from speechbrain_ssl.files import atomic_write
+from speechbrain_ssl.verification.extract import embed_files
+from speechbrain_ssl.verification.scoring import cosine_scores
+from speechbrain_ssl.verification.trials import (
+    check_files,
+    path_component,
+    read_trials,
+)
+
+
+def load_trials(path, audio_folder, speaker_component):
+    """Reads a trial list and checks that its files are there.
+
+    Arguments
+    ---------
+    path : str
+        The list.
+    audio_folder : str
+        Folder the paths in it are relative to.
+    speaker_component : int
+        Which component of a path names the speaker (for the interval).
+
+    Returns
+    -------
+    speechbrain_ssl.verification.trials.Trials
+
+    Raises
+    ------
+    TrialError
+        As ``read_trials`` and ``check_files``.
+    """
+    trials = read_trials(path, speaker_of=path_component(speaker_component))
+    check_files(trials, audio_folder)
+    return trials
+
+
+def score_trials(encoder, features, trials, audio_folder, **kwargs):
+    """Embeds the utterances of a trial list and scores it.
+
+    Arguments
+    ---------
+    encoder, features, **kwargs
+        See ``speechbrain_ssl.verification.extract.embed_files``.
+    trials : speechbrain_ssl.verification.trials.Trials
+        The trials.
+    audio_folder : str
+        Folder of the audio files.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        Scores ``[trials]`` and embeddings ``[utterances, size]``.
+    """
+    paths = [str(pathlib.Path(audio_folder) / name) for name in trials.names]
+    embeddings = embed_files(encoder, features, paths, **kwargs)
+    return cosine_scores(embeddings, trials), embeddings
+
+
+def named_lists(trials):
+    """Gives every trial list a name.
+
+    Arguments
+    ---------
+    trials : str, list of str or dict
+        One file, several (named by their stems), or names and files; a name
+        whose file is None is left out.
+
+    Returns
+    -------
+    dict
+        Name to path.
+
+    Raises
+    ------
+    ConfigError
+        If there is no list, or two have one name.
+
+    Example
+    -------
+    >>> named_lists(["save/trials_vox1_O.txt"])
+    {'trials_vox1_O': 'save/trials_vox1_O.txt'}
+    >>> named_lists({"O": "O.txt", "E": None})
+    {'O': 'O.txt'}
+    """
+    if isinstance(trials, dict):
+        pairs = [(k, v) for k, v in trials.items() if v is not None]
+    else:
+        if trials is None or isinstance(trials, (str, pathlib.Path)):
+            trials = [] if trials is None else [trials]
+        pairs = [(pathlib.Path(path).stem, path) for path in trials]
+    lists = {str(name): str(path) for name, path in pairs}
+    if not lists:
+        raise ConfigError(
+            "there is no trial list to evaluate; name at least one in `trials`"
+        )
+    if len(lists) < len(pairs):
+        raise ConfigError(
+            "two trial lists have the same file name; give `trials` as a "
+            "mapping of names to files"
+        )
+    return lists
+
+
+def load_lists(lists, speaker_component, folder=None, manifest=None):
+    """Reads several trial lists and finds the audio file of every utterance.
+
+    All lists are checked before this returns.
+
+    Arguments
+    ---------
+    lists : dict
+        Name to path, from ``named_lists``.
+    speaker_component : int
+        Which component of an utterance's name is the speaker.
+    folder : str, optional
+        Folder that the names in the lists are relative to.
+    manifest : Manifest, optional
+        Instead of ``folder``: a manifest whose IDs are the names, with or
+        without their extension. So the audio may lie in several trees.
+
+    Returns
+    -------
+    dict
+        Name to a pair of ``Trials`` and their audio files (list of str, beside
+        ``Trials.names``).
+
+    Raises
+    ------
+    TrialError
+        With the list, the line and the remedy.
+    """
+    rows = None
+    if manifest is not None:
+        rows = {manifest.ids[i]: i for i in range(len(manifest))}
+    loaded = {}
+    for name, path in lists.items():
+        if manifest is None:
+            try:
+                trials = load_trials(path, folder, speaker_component)
+            except TrialError as error:
+                raise _named(error, path) from error
+            paths = [f"{folder}/{name}" for name in trials.names]
+        else:
+            trials = read_trials(path, path_component(speaker_component))
+            paths = _look_up(trials, rows, manifest, path)
+        loaded[name] = trials, paths
+    return loaded
+
+
+def _look_up(trials, rows, manifest, path):
+    """Audio files by manifest; refuses a name that it does not have."""
+    found = [
+        rows.get(
+            name, rows.get(str(pathlib.PurePosixPath(name).with_suffix("")))
+        )
+        for name in trials.names
+    ]
+    lost = np.array([row is None for row in found])
+    if lost.any():
+        # Names are numbered by first occurrence: the first one lost is in the
+        # first line that has any.
+        first = int(np.argmax(lost))
+        line = trials.lines[
+            np.argmax((trials.left == first) | (trials.right == first))
+        ]
+        raise TrialError(
+            f"{path}, line {line}: '{trials.names[first]}' is not in "
+            f"trials_manifest; {int(lost.sum())} of {len(lost)} utterances "
+            "are not. Run the preparation again on the complete corpus"
+        )
+    paths = [manifest.path(row) for row in found]
+    for name, wav in zip(trials.names, paths, strict=True):
+        if not pathlib.Path(wav).is_file():
+            raise TrialError(
+                f"{path}: there is no file {wav} for '{name}'; correct "
+                "data_folder, or run the preparation again"
+            )
+    return paths
+
+
+def _named(error, path):
+    """The error with the list's name, where it lacks it."""
+    text = str(error)
+    if path in text:
+        return error
+    return TrialError(text.replace("trial list", path, 1))
+
+
+def check_speakers(lists):
+    """Checks that speakers and labels agree, before anything is embedded.
+
+    Arguments
+    ---------
+    lists : dict
+        From ``load_lists``.
+
+    Raises
+    ------
+    TrialError
+        As ``Trials.speaker_indices``, with the list at fault.
+    """
+    for name, (trials, _) in lists.items():
+        try:
+            trials.speaker_indices()
+        except TrialError as error:
+            text = str(error).replace(
+                "give the right `speaker_of`, such as path_component(1)",
+                "correct trials_speaker_component",
+            )
+            raise TrialError(f"{name}: {text}") from error
+
+
+def write_scores(path, trials, scores):
+    """Writes the trials with their scores, in their order.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The text file; its lines are those of a trial list and the score.
+    trials : Trials
+        The trials.
+    scores : numpy.ndarray
+        ``[T]``.
+
+    Example
+    -------
+    >>> import pathlib, tempfile
+    >>> from speechbrain_ssl.verification.trials import Trials
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "scores.txt"
+    >>> trials = Trials([1], [0], [1], ["s1/a.wav", "s1/b.wav"])
+    >>> write_scores(path, trials, np.array([0.5]))
+    >>> path.read_text()
+    '1 s1/a.wav s1/b.wav 0.500000\\n'
+    """
+    names = trials.names
+    columns = (
+        trials.labels.tolist(),
+        trials.left.tolist(),
+        trials.right.tolist(),
+        np.asarray(scores).tolist(),
+    )
+    with atomic_write(path) as stream:
+        stream.writelines(
+            f"{label:d} {names[a]} {names[b]} {score:.6f}\n"
+            for label, a, b, score in zip(*columns, strict=True)
+        )

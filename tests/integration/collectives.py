@@ -1,0 +1,89 @@
+"""What two processes do together; run by torchrun, judged by the tests.
+
+torchrun --nproc_per_node=2 collectives.py OUTPUT_FOLDER
+"""
+
+import sys
+
+import torch
+import torch.distributed as dist
+
+from speechbrain_ssl import distributed
+
+torch.set_num_threads(1)
+
+
+def inputs():
+    """A global batch ``[8, 5, 7]``, the same everywhere."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(8, 5, 7, generator=generator) * 3 + 1
+    # The halves of the two processes differ in mean and scale.
+    x[4:] = 2 * x[4:] - 5
+    return x
+
+
+def norm(rank):
+    """A batch norm; only rank 0's state counts."""
+    torch.manual_seed(10 + rank)
+    layer = torch.nn.BatchNorm1d(5, momentum=0.3)
+    torch.nn.init.normal_(layer.weight)
+    torch.nn.init.normal_(layer.bias)
+    return torch.nn.Sequential(layer)
+
+
+def loss_of(y):
+    """A loss in which rows and channels have weights of their own."""
+    weights = torch.arange(y[0].numel()).view_as(y[0]) / y[0].numel()
+    return (y.sin() * weights).flatten(1).sum(1).mean()
+
+
+def normalise(x, rank):
+    """Our batch norm on this rank's half: output, gradients, statistics."""
+    net = distributed.synchronise_batch_norms(norm(rank), "cpu")
+    distributed.broadcast_state([net])
+    x = x.chunk(2)[rank].clone().requires_grad_()
+    y = net(x)
+    loss_of(y).backward()
+    local = net[0].weight.grad.clone()
+    distributed.average_gradients(list(net.parameters()))
+    evaluated = net.eval()(x)
+    return {
+        "type": type(net[0]).__name__,
+        "y": y.detach(),
+        # The loss of the whole batch is the mean of both.
+        "x_grad": x.grad / 2,
+        "local_grad": local,
+        "weight_grad": net[0].weight.grad,
+        "bias_grad": net[0].bias.grad,
+        "state": net[0].state_dict(),
+        "evaluated": evaluated.detach(),
+    }
+
+
+def main(folder):
+    """Writes what this rank has found to ``rank<r>.pt``."""
+    dist.init_process_group("gloo")
+    rank = distributed.rank()
+    found = {"rank": rank, "world": distributed.world_size()}
+    found["three"] = normalise(inputs(), rank)
+    found["two"] = normalise(inputs()[:, :, 0], rank)
+    mine = torch.tensor([1.0, 2.0]) * (rank + 1)
+    found["mean"] = distributed.mean_over_ranks(mine)
+    found["kept"] = mine
+    parameters = [torch.nn.Parameter(torch.zeros(s)) for s in (3, (2, 2), 1)]
+    parameters[0].grad = torch.full((3,), float(rank))
+    parameters[1].grad = torch.eye(2) * (10.0 * rank)
+    distributed.average_gradients(parameters)
+    found["averaged"] = [p.grad for p in parameters]
+    try:
+        torch.nn.SyncBatchNorm.convert_sync_batchnorm(norm(rank))(inputs())
+        found["stock"] = "works"
+    except ValueError as error:
+        found["stock"] = str(error)
+    torch.save(found, f"{folder}/rank{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,193 @@
+"""Two processes on CPUs against one with the same global batch."""
+
+import os
+import pathlib
+import socket
+import sys
+
+import collectives
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from speechbrain_ssl import distributed
+from speechbrain_ssl.data.crops import CropPlan
+from speechbrain_ssl.data.dataset import CropDataset
+from speechbrain_ssl.data.manifest import Manifest
+from speechbrain_ssl.data.sampling import EpochBatchSampler
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_report")]
+
+
+def torchrun(*command):
+    """Two processes on a free port of this machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launcher = [sys.executable, "-m", "torch.distributed.run"]
+    launcher += ["--nproc_per_node=2", "--nnodes=1"]
+    launcher += ["--master_addr=127.0.0.1", f"--master_port={port}"]
+    return tiny.shell([*launcher, *map(str, command)], timeout=180)
+
+
+# -- collectives ---------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    """What the two processes of ``collectives.py`` have found."""
+    folder = tmp_path_factory.mktemp("ranks")
+    script = pathlib.Path(__file__).with_name("collectives.py")
+    status, stderr = torchrun(script, folder)
+    assert status == 0, stderr
+    return [
+        torch.load(folder / f"rank{r}.pt", weights_only=True) for r in (0, 1)
+    ]
+
+
+def whole(x):
+    """A plain batch norm on the whole batch."""
+    net = collectives.norm(0)
+    x = x.clone().requires_grad_()
+    y = net(x)
+    collectives.loss_of(y).backward()
+    return net, x, y
+
+
+@pytest.mark.parametrize("shape", ["two", "three"])
+def test_batch_norm_is_that_of_the_whole_batch(ranks, shape):
+    """Forward, backward, running statistics, and evaluation mode."""
+    batch = collectives.inputs()
+    net, x, y = whole(batch if shape == "three" else batch[:, :, 0])
+    found = [rank[shape] for rank in ranks]
+    assert {f["type"] for f in found} == {"GlooSyncBatchNorm"}
+    close = torch.testing.assert_close
+
+    def joined(name):
+        return torch.cat([f[name] for f in found])
+
+    close(joined("y"), y.detach(), rtol=1e-4, atol=1e-5)
+    close(joined("x_grad"), x.grad, rtol=1e-4, atol=1e-6)
+    for f in found:
+        close(f["weight_grad"], net[0].weight.grad, rtol=1e-4, atol=1e-6)
+        close(f["bias_grad"], net[0].bias.grad, rtol=1e-4, atol=1e-6)
+        for name, value in net[0].state_dict().items():
+            close(f["state"][name], value, rtol=1e-4, atol=1e-5)
+    # The gradients had to be averaged: each rank had its own.
+    assert not torch.allclose(found[0]["local_grad"], found[1]["local_grad"])
+    close(joined("evaluated"), net.eval()(x).detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_local_statistics_would_be_others(ranks):
+    """The test above can fail: half a batch has another mean."""
+    net = collectives.norm(0)
+    half = net(collectives.inputs()[:4])
+    assert (half - ranks[0]["three"]["y"]).abs().max() > 0.1
+
+
+def test_stock_sync_batch_norm_fails_on_cpus(ranks):
+    """The trap that makes an own one necessary."""
+    for rank in ranks:
+        assert "GPU" in rank["stock"]
+
+
+def test_means_and_gradients(ranks):
+    """Averaged in place, in order; a missing gradient stays missing."""
+    for number, rank in enumerate(ranks):
+        assert (rank["rank"], rank["world"]) == (number, 2)
+        assert rank["mean"].tolist() == [1.5, 3.0]
+        assert rank["kept"].tolist() == [1.0 + number, 2.0 + 2 * number]
+        first, second, third = rank["averaged"]
+        assert torch.equal(first, torch.full((3,), 0.5))
+        assert torch.equal(second, 5 * torch.eye(2))
+        assert third is None
+
+
+def test_a_single_process_is_left_alone():
+    """All of them are no-ops without a process group."""
+    net = torch.nn.Sequential(torch.nn.BatchNorm1d(2))
+    assert distributed.synchronise_batch_norms(net, "cpu") is net
+    assert type(net[0]) is torch.nn.BatchNorm1d
+    tensor = torch.ones(2)
+    assert distributed.mean_over_ranks(tensor) is tensor
+    distributed.average_gradients([])
+    distributed.broadcast_state([net])
+    assert (distributed.rank(), distributed.world_size()) == (0, 1)
+
+
+# -- training --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pair(corpus, tmp_path_factory):
+    """A run of two processes with half the batch each."""
+    output = tmp_path_factory.mktemp("pair") / "run"
+    argv = corpus.argv(
+        output,
+        batch_size=4,
+        distributed_backend="gloo",
+        **LIKE_SGD,
+    )
+    status, stderr = torchrun(tiny.TRAIN, *argv)
+    assert status == 0, stderr
+    return output
+
+
+#: Long epsilon: Adam's first steps are signs of gradients, and would blow up
+#: differences in the last bit of a gradient near zero.
+LIKE_SGD = {"number_of_epochs": 1, "lr": 0.002}
+
+
+def test_two_processes_are_one(corpus, train, pair, tmp_path):
+    """Equal losses and weights, but for the order of additions."""
+    train.main(corpus.argv(tmp_path, batch_size=8, **LIKE_SGD))
+    ours, theirs = tiny.lines(pair), tiny.lines(tmp_path)
+    assert len(ours) == len(theirs) == tiny.STEPS
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine.keys() == other.keys()
+        for key in set(mine) - {"stage"}:
+            assert mine[key] == pytest.approx(other[key], rel=1e-3), key
+    assert ours[0]["loss"] == pytest.approx(theirs[0]["loss"], rel=1e-5)
+    left, right = tiny.final_tensors(pair), tiny.final_tensors(tmp_path)
+    assert left.keys() == right.keys()
+    for name in left:
+        if name.startswith("optimizer"):
+            continue
+        a, b = left[name].double(), right[name].double()
+        error = (a - b).norm() / b.norm().clamp(min=1e-3)
+        assert error < 1e-3, (name, float(error))
+
+
+def test_only_the_first_process_writes(pair):
+    """One checkpoint, one line a step, one set of weights."""
+    steps = [line["step"] for line in tiny.lines(pair)]
+    assert steps == list(range(1, tiny.STEPS + 1))
+    assert len(tiny.lines(pair, "valid")) == 1
+    assert len(os.listdir(pair / "save" / "checkpoints")) == 1
+    assert len(os.listdir(pair / "save" / "weights")) == 1
+    assert tiny.results(pair)["effective_batch"] == 8
+
+
+def test_ranks_share_a_global_batch_and_differ_in_crops(corpus):
+    """Together they see what one process sees; each its own crops."""
+    manifest = Manifest.read(corpus.train_csv)
+    count = len(manifest)
+    one = EpochBatchSampler(count, 8, seed=7)
+    parts = [EpochBatchSampler(count, 4, 7, rank, 2) for rank in (0, 1)]
+    for sampler in (one, *parts):
+        sampler.set_epoch(2)
+    dataset = CropDataset(manifest, CropPlan(2, 0.5), seed=7)
+    for batch, *halves in zip(one, *parts, strict=True):
+        assert batch == halves[0] + halves[1]
+        assert len(set(batch)) == 8
+    first, second = (
+        dataset.collate([dataset[item] for item in half]).crops[0]
+        for half in halves
+    )
+    assert not np.intersect1d(first[..., 100], second[..., 100]).size
+    starts = [
+        tuple(dataset.plan.starts(20000, (7, 2, manifest.keys[i]))[0])
+        for _, i in batch
+    ]
+    assert len(set(starts)) == 8

@@ -1,0 +1,152 @@
+"""No label reaches training: by what it does, and by what it reads."""
+
+import ast
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+
+from speechbrain_ssl.errors import ManifestError
+from speechbrain_ssl.data.manifest import write_manifest
+
+pytestmark = pytest.mark.usefixtures("no_report")
+
+#: Files below that may speak of speakers, and why.
+EXEMPT = {
+    "brains/finish.py": "scores a trial list for the reader, after training; "
+    "that it changes no weight is tested below",
+    "data/synthetic.py": "makes MiniVox, and writes minivox_meta.csv, which "
+    "nothing in training opens",
+}
+
+#: What a column of labels is called.
+LABEL = re.compile(r"^(spk|spk_id|spkid|speaker|speakers|speaker_id|label)s?$")
+
+
+def labelled(corpus, tmp_path, kind):
+    """The training manifest with a speaker column of some kind."""
+    table = pd.read_csv(corpus.train_csv)
+    speakers = table["ID"].str.split("-").str[0]
+    assert speakers.nunique() == 4
+    if kind == "present":
+        table["spk_id"] = speakers
+    elif kind == "shuffled":
+        table["spk_id"] = np.random.default_rng(0).permutation(speakers)
+        # Where a column stands is no matter either.
+        table = table[["spk_id", "wav", "ID", "duration"]]
+    elif kind == "garbage":
+        texts = ['a, "b"', "\x01", "", "NaN", "žluťoučký", "-1e999"]
+        table["spk_id"] = np.resize(texts, len(table))
+        table["speaker"] = range(len(table))
+    path = tmp_path / "labelled.csv"
+    table.to_csv(path, index=False)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["present", "shuffled", "garbage"])
+def test_a_speaker_column_changes_nothing(
+    corpus, train, reference, tmp_path, kind
+):
+    """Present, shuffled or garbage: the same bits as where it is absent."""
+    manifest = labelled(corpus, tmp_path, kind)
+    train.main(corpus.argv(tmp_path / "run", train_manifest=manifest))
+    tiny.assert_identical(tmp_path / "run", reference)
+    assert tiny.lines(tmp_path / "run") == tiny.lines(reference)
+
+
+@pytest.mark.parametrize("part", [1, 2])
+def test_trials_change_nothing(corpus, train, reference, tmp_path, part):
+    """Looked at after each epoch, all or half: the same bits as without."""
+    lines = corpus.trials.read_text().splitlines(keepends=True)
+    assert {line[0] for line in lines} == {"0", "1"}
+    path = tmp_path / "trials.txt"
+    path.write_text("".join(lines[::part]))
+    output = tmp_path / "run"
+    train.main(
+        corpus.argv(output, trials=path, trials_folder=corpus.audio / "wav")
+    )
+    tiny.assert_identical(output, reference)
+    for stage in ("train", "valid"):
+        assert tiny.lines(output, stage) == tiny.lines(reference, stage)
+    # They were looked at.
+    assert 0 < tiny.results(output)["eer"] < 100
+    assert "eer" not in tiny.results(reference)
+    assert tiny.results(output)["labels_seen"] == "none"
+
+
+def strings(tree):
+    """All string constants of a module but its docstrings."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    documentation = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, documented) and isinstance(node.body[0], ast.Expr)
+    }
+    return [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and id(node) not in documentation
+    ]
+
+
+def names_of_labels(source):
+    """Strings, attributes and arguments that name a column of labels."""
+    tree = ast.parse(source)
+    found = strings(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            found.append(node.attr)
+        elif isinstance(node, (ast.arg, ast.keyword)):
+            found.append(node.arg or "")
+    return sorted({name for name in found if LABEL.match(name)})
+
+
+def test_the_audit_finds_what_it_looks_for():
+    """A reader of labels in some disguises."""
+    for code in (
+        'table["speaker"]',
+        "table.spk_id",
+        "read(path, speaker=1)",
+        'COLUMNS = ("ID", "spk")',
+        "def f(labels): pass",
+    ):
+        assert names_of_labels(code), code
+    assert not names_of_labels('"""The speaker."""\nx = "loudspeaker"')
+
+
+@pytest.mark.parametrize("part", ["data", "objectives", "brains", "encoders"])
+def test_no_module_of_training_names_a_label(repository, part):
+    """Neither as a column, nor as an attribute, nor as an argument."""
+    package = repository / "speechbrain_ssl"
+    files = sorted((package / part).glob("*.py"))
+    assert len(files) > 1
+    for path in files:
+        name = path.relative_to(package).as_posix()
+        if name not in EXEMPT:
+            assert names_of_labels(path.read_text()) == [], name
+
+
+def test_the_exempt_are_there_and_not_used_by_the_loaders(repository):
+    """What reads a manifest imports nothing that knows of speakers."""
+    package = repository / "speechbrain_ssl"
+    for name in EXEMPT:
+        assert (package / name).is_file(), name
+    for part in ("data", "objectives", "encoders"):
+        for path in (package / part).glob("*.py"):
+            for module in ("synthetic", "finish", "trials", "verification"):
+                assert not re.search(
+                    rf"^\s*(from|import) .*\b{module}\b", path.read_text(), re.M
+                ), f"{path} imports {module}"
+
+
+def test_a_training_manifest_has_no_column_for_one(tmp_path):
+    """``write_manifest`` refuses it, so that no prepare script adds it."""
+    table = pd.DataFrame(
+        {"ID": ["a"], "duration": [1.0], "wav": ["a.wav"], "spk_id": ["s"]}
+    )
+    with pytest.raises(ManifestError, match="spk_id"):
+        write_manifest(tmp_path / "a.csv", table)

@@ -1,0 +1,169 @@
+"""A killed run goes on, bit for bit as if nothing had happened."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import tiny
+import torch
+
+from speechbrain_ssl.brains.checkpointing import AtomicCheckpointer
+from speechbrain_ssl.errors import CheckpointError
+
+KILLED = pathlib.Path(__file__).with_name("killed.py")
+
+pytestmark = pytest.mark.usefixtures("no_report")
+
+
+def kill(corpus, place, output, **overrides):
+    """A run in its own process that is killed at a place."""
+    command = [sys.executable, str(KILLED), place, str(tiny.TRAIN)]
+    command += corpus.argv(output, **overrides)
+    status, stderr = tiny.shell(command)
+    assert status == -signal.SIGKILL, stderr
+    assert not (output / "results.json").exists()
+    # What a kill in the middle of a line leaves, on top.
+    with open(output / "metrics.jsonl", "a") as stream:
+        stream.write('{"stage": "train", "epoch": 2, "st')
+
+
+def newest_step(output):
+    """Optimiser step of the newest checkpoint."""
+    checkpointer = AtomicCheckpointer(output / "save" / "checkpoints")
+    found = checkpointer.find_checkpoint()
+    text = found.paramfiles["brain"].read_text()
+    return int(text.split("optimizer_step:")[1].split()[0])
+
+
+def assert_same_run(left, right):
+    """Equal weights, and equal lines in the log, each once."""
+    tiny.assert_identical(left, right)
+    for stage in ("train", "valid"):
+        ours, theirs = tiny.lines(left, stage), tiny.lines(right, stage)
+        assert len(ours) > 1
+        assert ours == theirs
+
+
+@pytest.mark.slow
+def test_command_line_goes_on(corpus, reference, tmp_path):
+    """SIGKILL from outside in mid-epoch, then the same command again."""
+    command = corpus.command(tmp_path, ckpt_interval_steps=2)
+    process = subprocess.Popen(
+        command, env=tiny.environment(), stderr=subprocess.DEVNULL
+    )
+    metrics = tmp_path / "metrics.jsonl"
+    try:
+        end = time.monotonic() + 90
+        while time.monotonic() < end and process.poll() is None:
+            if metrics.is_file() and '"step": 9,' in metrics.read_text():
+                break
+            time.sleep(0.002)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not (tmp_path / "results.json").exists()
+    assert newest_step(tmp_path) in (6, 8, 10)
+    status, stderr = tiny.shell(command)
+    assert status == 0, stderr
+    assert "report" in " ".join(os.listdir(tmp_path))
+    assert_same_run(tmp_path, reference)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place, workers", [("step:9", 2), ("save:4", 0)])
+def test_kill_and_go_on(corpus, train, reference, tmp_path, place, workers):
+    """Killed after a step, or while a checkpoint is written."""
+    options = {"ckpt_interval_steps": 2, "num_workers": workers}
+    kill(corpus, place, tmp_path, **options)
+    assert newest_step(tmp_path) == (8 if place == "step:9" else 6)
+    train.main(corpus.argv(tmp_path, **options))
+    assert_same_run(tmp_path, reference)
+
+
+@pytest.mark.slow
+def test_with_accumulation_and_sparse_log(corpus, train, tmp_path):
+    """The means of a half gathered line of the log go on, too."""
+    options = {
+        "batch_size": 4,
+        "grad_accumulation_factor": 2,
+        "ckpt_interval_steps": 3,
+        "log_every": 4,
+    }
+    train.main(corpus.argv(tmp_path / "whole", **options))
+    # Batch 19 is in step 10; checkpoints are at batches 16, 20, ...
+    kill(corpus, "step:19", tmp_path / "cut", **options)
+    assert newest_step(tmp_path / "cut") == 8
+    train.main(corpus.argv(tmp_path / "cut", **options))
+    assert_same_run(tmp_path / "cut", tmp_path / "whole")
+    steps = [line["step"] for line in tiny.lines(tmp_path / "cut")]
+    assert steps == [4, 6, 8, 12]
+
+
+@pytest.mark.slow
+def test_kill_before_the_first_checkpoint(corpus, train, reference, tmp_path):
+    """The run begins anew, and its log with it."""
+    kill(corpus, "step:3", tmp_path)
+    assert len(tiny.lines(tmp_path)) == 3
+    train.main(corpus.argv(tmp_path))
+    assert_same_run(tmp_path, reference)
+
+
+def test_two_whole_runs_are_identical(corpus, train, reference, tmp_path):
+    """Without this, all other comparisons would prove nothing."""
+    train.main(corpus.argv(tmp_path, ckpt_interval_steps=2, num_workers=1))
+    assert_same_run(tmp_path, reference)
+
+
+def test_seed_matters(corpus, train, reference, tmp_path):
+    """And without this, nothing either."""
+    train.main(corpus.argv(tmp_path, seed=8))
+    left, right = map(tiny.final_tensors, (tmp_path, reference))
+    moved = [k for k in left if not torch.equal(left[k], right[k])]
+    assert len(moved) > 100
+    assert tiny.lines(tmp_path) != tiny.lines(reference)
+
+
+def contents(folder):
+    """Bytes of every file that holds something learned or measured."""
+    return {
+        p.relative_to(folder): p.read_bytes()
+        for p in sorted(folder.rglob("*"))
+        if p.suffix in {".ckpt", ".pt", ".jsonl"}
+    }
+
+
+def test_finished_run_started_again(corpus, train, tmp_path):
+    """It trains no step, and changes no weight and no line."""
+    argv = corpus.argv(tmp_path, number_of_epochs=1)
+    train.main(argv)
+    before, results = contents(tmp_path), tiny.results(tmp_path)
+    assert len(before) > 5
+    train.main(argv)
+    after = contents(tmp_path)
+    assert before.keys() == after.keys()
+    assert [k for k in before if before[k] != after[k]] == []
+    again = tiny.results(tmp_path)
+    for each in (results, again):
+        each.pop("minutes")
+    assert results == again
+
+
+def test_other_configuration(corpus, train, tmp_path):
+    """Refused with the name of what differs; the checkpoint stays."""
+    options = {"number_of_epochs": 1}
+    train.main(corpus.argv(tmp_path, **options))
+    before = contents(tmp_path)
+    for change, named in (
+        ({"prototypes": 48}, "model"),
+        ({"lr": 0.02}, "schedules"),
+        ({"seed": 8}, r"seed \(7 there, 8 here\)"),
+        ({"batch_size": 16}, r"effective_batch \(8 there, 16 here\)"),
+        ({"valid_utterances": 9}, r"utterances \(48 there, 47 here\)"),
+    ):
+        with pytest.raises(CheckpointError, match=named):
+            train.main(corpus.argv(tmp_path, **{**options, **change}))
+    assert contents(tmp_path) == before

@@ -1,0 +1,268 @@
+"""A corpus and a configuration so small that a run takes seconds."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pandas as pd
+import torch
+
+from speechbrain_ssl.data.manifest import Manifest, write_manifest
+from speechbrain_ssl.data.synthetic import write_corpus
+from speechbrain_ssl.report.logbook import read_metrics
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+TRAIN = ROOT / "recipes" / "VoxCeleb" / "SSL" / "train.py"
+
+#: 4 speakers x 2 videos x 7 utterances; 8 are held out, 48 are trained on.
+SIZES = {
+    "num_train_speakers": 4,
+    "num_test_speakers": 8,
+    "videos_per_speaker": 2,
+    "utterances_per_video": 7,
+    "seconds": (1.0, 1.4),
+    "num_noises": 2,
+    "num_rooms": 2,
+    "jobs": 1,
+    "progress": False,
+}
+
+#: With a batch of 8 an epoch has 6 steps.
+STEPS = 6
+
+_YAML = """\
+seed: 7
+__set_seed: !apply:speechbrain.utils.seed_everything [!ref <seed>]
+output_folder: !PLACEHOLDER
+data_folder: null
+train_manifest: !PLACEHOLDER
+prepare: null
+trials: null
+trials_folder: null
+trials_speaker_component: 0
+trials_every: 1
+
+number_of_epochs: 2
+batch_size: 8
+num_workers: 0
+lr: 0.01
+lr_reference_batch: 8
+clip_per_tensor: 3.0
+freeze_last_layer_epochs: 1
+average_last: 2
+log_every: 1
+valid_utterances: 8
+valid_seconds: 0.4
+global_pairs: True
+noise_csv: null
+rirs_csv: null
+p_clean: 0.0
+p_reverb: 0.5
+p_noise: 0.5
+
+encoder_block: !include:{root}/hparams/encoders/ecapa_mini.yaml
+    channels: 16
+    pooled_channels: 48
+encoder: !ref <encoder_block[encoder]>
+features_block: !include:{root}/hparams/features/logmel80.yaml
+features: !ref <features_block[logmel]>
+augmentation_block: !include:{root}/hparams/augmentation/noise_and_rooms.yaml
+    noise_csv: !ref <noise_csv>
+    rirs_csv: !ref <rirs_csv>
+    clean: !ref <p_clean>
+    reverb: !ref <p_reverb>
+    noise: !ref <p_noise>
+augmentation: !ref <augmentation_block[augmentation]>
+prototypes: 32
+objective: !new:speechbrain_ssl.objectives.dino.DINO
+    embedding_size: 192
+    prototypes: !ref <prototypes>
+    hidden: 32
+    bottleneck: 16
+    global_pairs: !ref <global_pairs>
+crops: !new:speechbrain_ssl.data.crops.CropPlan
+    global_seconds: 0.5
+    local_crops: 2
+    local_seconds: 0.3
+optimizer: !name:torch.optim.AdamW
+    betas: [0.9, 0.99]
+schedules:
+    lr: !new:speechbrain_ssl.schedules.WarmupCosine
+        peak: !ref <lr>
+        end: 0.001
+        warmup_epochs: 0.5
+    weight_decay: !new:speechbrain_ssl.schedules.Constant
+        value: 0.01
+    momentum: !new:speechbrain_ssl.schedules.WarmupCosine
+        peak: 0.9
+        end: 1.0
+    teacher_temperature: !new:speechbrain_ssl.schedules.Constant
+        value: 0.04
+    cosine_weight: !new:speechbrain_ssl.schedules.Constant
+        value: 0.1
+epoch_counter: !new:speechbrain.utils.epoch_loop.EpochCounter
+    limit: !ref <number_of_epochs>
+checkpointer: !new:speechbrain_ssl.brains.checkpointing.AtomicCheckpointer
+    checkpoints_dir: !ref <output_folder>/save/checkpoints
+"""
+
+
+class Corpus:
+    """The tiny corpus with its manifests and its configuration.
+
+    Arguments
+    ---------
+    folder : pathlib.Path
+        An empty folder.
+    """
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.audio = folder / "corpus"
+        write_corpus(self.audio, **SIZES)
+        wavs = sorted((self.audio / "wav").glob("id1*/*/*.wav"))
+        self.train_csv = self.write_csv("train.csv", wavs)
+        self.noise_csv = self.write_csv(
+            "noise.csv", sorted((self.audio / "musan/noise").rglob("*.wav"))
+        )
+        self.rirs_csv = self.write_csv(
+            "rirs.csv", sorted((self.audio / "RIRS_NOISES").rglob("*.wav"))
+        )
+        names = [
+            p.relative_to(self.audio / "wav").as_posix()
+            for p in sorted((self.audio / "wav").glob("id2*/*/*.wav"))
+        ]
+        self.trials = folder / "trials.txt"
+        lines = [
+            f"{int(a.split('/')[0] == b.split('/')[0])} {a} {b}\n"
+            for a in names[::7]
+            for b in names[3::7]
+        ]
+        self.trials.write_text("".join(lines))
+        # Two levels down, as a recipe's is.
+        self.yaml = folder / "recipe" / "hparams" / "tiny.yaml"
+        self.yaml.parent.mkdir(parents=True)
+        self.yaml.write_text(_YAML.format(root=ROOT))
+
+    def write_csv(self, name, wavs):
+        """Writes a manifest of some files."""
+        rows = [
+            {
+                "ID": "-".join(path.parts[-3:]),
+                "duration": (path.stat().st_size - 44) / 32000,
+                "wav": str(path),
+            }
+            for path in wavs
+        ]
+        write_manifest(self.folder / name, pd.DataFrame(rows))
+        return self.folder / name
+
+    def held_out(self):
+        """Paths of the utterances that validation takes."""
+        _, valid = Manifest.read(self.train_csv).hold_out(8, 0.8)
+        return {valid.path(i) for i in range(len(valid))}
+
+    def argv(self, output, **overrides):
+        """A command line for ``train.py``."""
+        options = {
+            "output_folder": output,
+            "train_manifest": self.train_csv,
+            "noise_csv": self.noise_csv,
+            "rirs_csv": self.rirs_csv,
+            "device": "cpu",
+            **overrides,
+        }
+        flags = [f"--{key}={value}" for key, value in options.items()]
+        return [str(self.yaml), *flags, "--noprogressbar"]
+
+    def command(self, output, **overrides):
+        """The same, for a shell."""
+        return [sys.executable, str(TRAIN), *self.argv(output, **overrides)]
+
+
+def environment():
+    """The environment of a subprocess; one thread each."""
+    return {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "passive",
+        "PYTHONPATH": str(ROOT),
+    }
+
+
+def shell(command, timeout=120):
+    """Runs a command; returns its status and its stderr."""
+    done = subprocess.run(
+        command,
+        env=environment(),
+        timeout=timeout,
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode, done.stderr
+
+
+def load_train():
+    """The module ``train.py``."""
+    spec = importlib.util.spec_from_file_location("ssl_train", TRAIN)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def tensors(thing, prefix=""):
+    """All tensors of nested dictionaries and lists, by name."""
+    if torch.is_tensor(thing):
+        return {prefix: thing}
+    items = []
+    if isinstance(thing, dict):
+        items = thing.items()
+    elif isinstance(thing, (list, tuple)):
+        items = enumerate(thing)
+    found = {}
+    for key, value in items:
+        found.update(tensors(value, f"{prefix}/{key}"))
+    return found
+
+
+def final_tensors(output):
+    """Every tensor that a run leaves: last checkpoint, averages, export."""
+    output = pathlib.Path(output)
+    (checkpoint,) = sorted((output / "save" / "checkpoints").glob("CKPT*"))
+    files = [
+        checkpoint / f"{name}.ckpt"
+        for name in ("encoder", "objective", "teacher", "optimizer")
+    ]
+    files += sorted((output / "save" / "weights").glob("*.pt"))
+    files += [output / "model" / "embedding_model.ckpt"]
+    found = {}
+    for path in files:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+        found.update(tensors(state, path.name))
+    assert len(found) > 200
+    return found
+
+
+def assert_identical(left, right):
+    """Two runs left the same bits."""
+    left, right = final_tensors(left), final_tensors(right)
+    assert left.keys() == right.keys()
+    differing = [k for k in left if not torch.equal(left[k], right[k])]
+    assert not differing
+
+
+def lines(output, stage="train"):
+    """Lines of ``metrics.jsonl`` of a stage, without the wall time."""
+    found = read_metrics(pathlib.Path(output) / "metrics.jsonl")
+    for line in found:
+        line.pop("minutes", None)
+    return [line for line in found if line["stage"] == stage]
+
+
+def results(output):
+    """What ``results.json`` holds."""
+    path = pathlib.Path(output) / "results.json"
+    return json.loads(path.read_text(encoding="utf-8"))

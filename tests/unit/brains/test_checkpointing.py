@@ -1,0 +1,319 @@
+"""Checkpoints are whole or not there, whatever happens while one is written."""
+
+import errno
+import os
+import pathlib
+import random
+import shutil
+import time
+
+import numpy as np
+import pytest
+import torch
+from speechbrain.utils.checkpoints import Checkpointer
+
+from speechbrain_ssl.brains.checkpointing import (
+    AtomicCheckpointer,
+    Generators,
+    RunState,
+)
+from speechbrain_ssl.errors import CheckpointError
+
+
+def state(folder, cls=AtomicCheckpointer):
+    """A checkpointer of two layers, and the layers."""
+    layers = {"a": torch.nn.Linear(2, 2), "b": torch.nn.Linear(2, 2)}
+    return cls(folder, layers), layers
+
+
+def fill(layers, value):
+    """Sets every weight."""
+    for layer in layers.values():
+        torch.nn.init.constant_(layer.weight, value)
+
+
+def interrupted(checkpointer, error):
+    """A save that dies before its second file is written."""
+
+    def die(obj, path):
+        path.write_bytes(b"half a fi")
+        raise error
+
+    checkpointer.custom_save_hooks["b"] = die
+    try:
+        checkpointer.save_checkpoint()
+    finally:
+        del checkpointer.custom_save_hooks["b"]
+
+
+def test_stock_finds_the_torn_checkpoint(tmp_path):
+    """The trap: stock's newest checkpoint is half there, and cannot load."""
+    checkpointer, layers = state(tmp_path, Checkpointer)
+    whole = checkpointer.save_checkpoint()
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(checkpointer, KeyboardInterrupt())
+    found = state(tmp_path, Checkpointer)[0].find_checkpoint()
+    assert found.path != whole.path
+    with pytest.raises(Exception, match=r".+"):
+        checkpointer.load_checkpoint(found)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("bug")])
+def test_torn_checkpoint_is_never_found(tmp_path, error):
+    """An interrupt, and any other error, leaves the older one to go on."""
+    checkpointer, layers = state(tmp_path)
+    fill(layers, 1.0)
+    whole = checkpointer.save_checkpoint()
+    fill(layers, 2.0)
+    with pytest.raises(type(error)):
+        interrupted(checkpointer, error)
+    fresh, others = state(tmp_path)
+    assert [c.path for c in fresh.list_checkpoints()] == [whole.path]
+    fresh.recover_if_possible()
+    assert (others["b"].weight == 1.0).all()
+    # What was left behind is cleared by the next save.
+    assert len(os.listdir(tmp_path)) == 2
+    fresh.save_and_keep_only()
+    assert len(os.listdir(tmp_path)) == 1
+
+
+def test_kill_in_the_middle_of_a_save(tmp_path):
+    """A process that is gone at once (``_exit``) leaves the older one."""
+    checkpointer, layers = state(tmp_path)
+    fill(layers, 1.0)
+    whole = checkpointer.save_checkpoint()
+    child = os.fork()
+    if child == 0:
+        checkpointer.custom_save_hooks["b"] = lambda obj, path: os._exit(9)
+        checkpointer.save_checkpoint()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    fresh, others = state(tmp_path)
+    assert len(os.listdir(tmp_path)) == 2
+    assert fresh.find_checkpoint().path == whole.path
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_full_disk(tmp_path, monkeypatch, hidden):
+    """An error with the remedy; older checkpoints load, nothing is left."""
+    checkpointer, layers = state(tmp_path)
+    fill(layers, 1.0)
+    checkpointer.save_checkpoint()
+    fill(layers, 2.0)
+    error = OSError(errno.ENOSPC, "No space left on device")
+    if hidden:
+        # torch.save turns it into this.
+        error = RuntimeError("PytorchStreamWriter failed writing file data/0")
+        usage = shutil._ntuple_diskusage(10, 10, 0)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(CheckpointError, match="no space.*same command again"):
+        interrupted(checkpointer, error)
+    assert len(os.listdir(tmp_path)) == 1
+    fresh, others = state(tmp_path)
+    fresh.recover_if_possible()
+    assert (others["a"].weight == 1.0).all()
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(errno.EACCES, "no"), RuntimeError("a bug")]
+)
+def test_other_errors_are_not_called_a_full_disk(tmp_path, error):
+    """They come through as they are."""
+    checkpointer, _ = state(tmp_path)
+    with pytest.raises(type(error)):
+        interrupted(checkpointer, error)
+
+
+def test_several_saves_within_a_second(tmp_path, monkeypatch):
+    """Each has its own folder, and the last one is the newest."""
+    monkeypatch.setattr(time, "localtime", lambda _: time.gmtime(0))
+    checkpointer, layers = state(tmp_path)
+    saved = []
+    for value in range(12):
+        fill(layers, value)
+        saved.append(checkpointer.save_checkpoint())
+    assert len({s.path for s in saved}) == 12
+    assert all(s.path.is_dir() for s in saved)
+    assert all(f.is_file() for s in saved for f in s.paramfiles.values())
+    fresh, others = state(tmp_path)
+    fresh.recover_if_possible()
+    assert (others["a"].weight == 11.0).all()
+
+
+def test_the_same_name_twice(tmp_path):
+    """A named checkpoint never replaces another one."""
+    checkpointer, layers = state(tmp_path)
+    names = {checkpointer.save_checkpoint(name="x").path for _ in range(3)}
+    assert len(names) == 3
+    assert len(checkpointer.list_checkpoints()) == 3
+
+
+def test_saved_checkpoint_names_its_files(tmp_path):
+    """What is returned points into the final folder, not the hidden one."""
+    saved = state(tmp_path)[0].save_checkpoint(meta={"epoch": 3})
+    assert saved.path.name.startswith("CKPT+")
+    assert set(saved.paramfiles) == {"a", "b"}
+    assert saved.meta["epoch"] == 3
+    assert {p.parent for p in saved.paramfiles.values()} == {saved.path}
+
+
+def keys_used(cls, folder, monkeypatch):
+    """How many importance keys each of three calls passes on."""
+    counts = []
+    original = Checkpointer.delete_checkpoints
+
+    def spy(self, *args, **kwargs):
+        counts.append(len(kwargs["importance_keys"]))
+        return original(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpointer, "delete_checkpoints", spy)
+        checkpointer, _ = state(folder, cls)
+        for _ in range(3):
+            checkpointer.save_and_keep_only(num_to_keep=1)
+    return counts
+
+
+def test_importance_keys_do_not_grow(tmp_path, monkeypatch):
+    """Stock's default list grows with every save, and saves slow down."""
+    stock = keys_used(Checkpointer, tmp_path / "stock", monkeypatch)
+    ours = keys_used(AtomicCheckpointer, tmp_path / "ours", monkeypatch)
+    assert stock[0] < stock[1] < stock[2]
+    assert ours == [1, 1, 1]
+
+
+def test_keep_only_keeps_the_newest(tmp_path):
+    """One is left, and it is the last."""
+    checkpointer, layers = state(tmp_path)
+    for value in range(3):
+        fill(layers, value)
+        checkpointer.save_and_keep_only(num_to_keep=1)
+    (left,) = pathlib.Path(tmp_path).iterdir()
+    weight = torch.load(left / "a.ckpt", weights_only=True)["weight"]
+    assert (weight == 2).all()
+
+
+def draws():
+    """Some numbers of each generator (a normal fills numpy's cache)."""
+    return (
+        torch.rand(3).tolist(),
+        np.random.normal(size=3).tolist(),
+        np.random.randint(1000, size=3).tolist(),
+        random.random(),
+    )
+
+
+def test_generators_round_trip(tmp_path):
+    """torch, numpy (also half a normal pair) and Python go on exactly."""
+    torch.manual_seed(5)
+    np.random.seed(5)
+    random.seed(5)
+    draws()
+    saved = AtomicCheckpointer(
+        tmp_path, {"generators": Generators(1, rank=0)}
+    ).save_checkpoint()
+    wanted = draws()
+    draws()
+    assert draws() != wanted
+    AtomicCheckpointer(
+        tmp_path, {"generators": Generators(1, rank=0)}
+    ).load_checkpoint(saved)
+    assert draws() == wanted
+
+
+def test_generators_of_other_ranks_differ(tmp_path):
+    """They are seeded anew, each differently."""
+    path = tmp_path / "generators.ckpt"
+    Generators(1, rank=0).save(path)
+    seen = set()
+    for rank in range(3):
+        Generators(1, rank).load(path, end_of_epoch=True)
+        seen.add(float(torch.rand(1)))
+    assert len(seen) == 3
+
+
+def test_run_state_round_trip(tmp_path):
+    """Plain values come back as they were; new ones keep their default."""
+    path = tmp_path / "state.ckpt"
+    values = {"seconds": 1.25, "signs": {"single": 2}, "sums": {"x": 0.1 + 0.2}}
+    RunState(**values).save(path)
+    other = RunState(seconds=0.0, skipped=0, signs={})
+    other.load(path, end_of_epoch=False)
+    assert other.values == {**values, "skipped": 0}
+
+
+# -- the Brain ---------------------------------------------------------------
+
+
+def intra_epoch_steps(brain, loader):
+    """At which steps a fit saves within an epoch."""
+    steps = []
+    save = brain._save
+
+    def spy(end_of_epoch):
+        if not end_of_epoch:
+            steps.append(brain.step)
+        save(end_of_epoch)
+
+    brain._save = spy
+    brain.fit(brain.hparams.epoch_counter, loader)
+    return steps
+
+
+def test_no_checkpoint_between_accumulated_batches(make_brain):
+    """Partial gradients are in no checkpoint; the epoch's end has its own."""
+    brain = make_brain.brain(
+        steps=12,
+        checkpoints=True,
+        run_opts={"ckpt_interval_steps": 3, "grad_accumulation_factor": 2},
+    )
+    steps = intra_epoch_steps(brain, make_brain.loader(12))
+    assert steps == [4, 8]
+
+
+@pytest.mark.parametrize(
+    "change, named",
+    [
+        ({"seed": 2}, r"seed \(1 there, 2 here\)"),
+        ({"epochs": 2}, r"epochs \(1 there, 2 here\)"),
+        ({"steps": 8}, r"utterances \(16 there, 32 here\)"),
+        ({"batch_size": 8, "lr_reference_batch": 8}, "effective_batch"),
+        ({"lr_reference_batch": 8}, "schedules"),
+        (
+            {
+                "batch_size": 2,
+                "run_opts": {"grad_accumulation_factor": 2},
+            },
+            r"accumulated \(1 there, 2 here\)",
+        ),
+    ],
+)
+def test_other_configuration_is_refused(make_brain, change, named):
+    """The error names what differs, and nothing is loaded."""
+    brain = make_brain.brain(steps=4, checkpoints=True)
+    brain.fit(
+        brain.hparams.epoch_counter, make_brain.loader(4), make_brain.loader(3)
+    )
+    other = make_brain.brain(**{"steps": 4, "checkpoints": True, **change})
+    before = other.modules.encoder.fc.conv.weight.detach().clone()
+    with pytest.raises(CheckpointError, match=named) as caught:
+        other.on_fit_start()
+    assert "`output_folder`" in str(caught.value)
+    # The network is the same in all of these, and is not accused.
+    assert "model (" not in str(caught.value)
+    assert torch.equal(other.modules.encoder.fc.conv.weight, before)
+
+
+def test_same_configuration_goes_on(make_brain):
+    """The other side of the test above."""
+    brain = make_brain.brain(steps=4, checkpoints=True)
+    brain.fit(
+        brain.hparams.epoch_counter, make_brain.loader(4), make_brain.loader(3)
+    )
+    other = make_brain.brain(steps=4, checkpoints=True)
+    other.on_fit_start()
+    assert other.optimizer_step == 4
+    assert torch.equal(
+        other.modules.encoder.fc.conv.weight,
+        brain.modules.encoder.fc.conv.weight,
+    )

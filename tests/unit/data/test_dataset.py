@@ -1,0 +1,221 @@
+"""The same crops whatever the machine, and what happens to bad files."""
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from speechbrain_ssl.data.crops import CropPlan
+from speechbrain_ssl.data.dataset import CropDataset
+from speechbrain_ssl.data.halves import HalvesDataset
+from speechbrain_ssl.data.manifest import Manifest, StringColumn
+from speechbrain_ssl.data.sampling import EpochBatchSampler
+from speechbrain_ssl.errors import AudioError, ConfigError
+
+PLAN = CropPlan(2, 0.3, 2, 0.2)
+COUNT = 16
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    """Sixteen files of noise between 0.2 and 0.95 s."""
+    folder = tmp_path_factory.mktemp("corpus")
+    rng = np.random.default_rng(0)
+    paths, seconds = [], []
+    for i in range(COUNT):
+        seconds.append(0.2 + 0.05 * i)
+        paths.append(str(folder / f"{i}.wav"))
+        wave = rng.normal(0, 0.1, round(seconds[-1] * 16000))
+        soundfile.write(paths[-1], wave, 16000)
+    column = StringColumn.from_strings(paths)
+    names = StringColumn.from_strings([f"u{i}" for i in range(COUNT)])
+    return Manifest(names, column, seconds)
+
+
+def with_bad(manifest, bad, folder):
+    """The manifest with some of its files missing."""
+    paths = [
+        str(folder / "gone.wav") if i in bad else manifest.path(i)
+        for i in range(len(manifest))
+    ]
+    return Manifest(
+        manifest.ids, StringColumn.from_strings(paths), manifest.durations
+    )
+
+
+def epoch_of(manifest, batch, epoch=1, workers=0, **options):
+    """Index -> crops of each group, and the order they came in."""
+    data = CropDataset(manifest, PLAN, seed=3)
+    sampler = EpochBatchSampler(len(manifest), batch, seed=3, **options)
+    sampler.set_epoch(epoch)
+    loader = torch.utils.data.DataLoader(
+        data,
+        batch_sampler=sampler,
+        collate_fn=data.collate,
+        num_workers=workers,
+    )
+    crops, order = {}, []
+    for found in loader:
+        assert found.epoch == epoch
+        assert np.array_equal(found.keys, manifest.keys[found.index.numpy()])
+        for row, index in enumerate(found.index.tolist()):
+            crops[index] = [group[row] for group in found.crops]
+            order.append(index)
+    return crops, order
+
+
+def same(a, b):
+    return set(a) == set(b) and all(
+        torch.equal(x, y) for i in a for x, y in zip(a[i], b[i], strict=True)
+    )
+
+
+def test_crops_are_the_same_on_any_machine(manifest):
+    """Workers, batch size and ranks change nothing that is learnt from."""
+    crops, order = epoch_of(manifest, 4)
+    assert sorted(order) == list(range(COUNT))
+    assert crops[0][0].shape == (2, 4800) and crops[0][1].shape == (2, 3200)
+    assert crops[0][0].dtype == torch.float32
+    assert same(crops, epoch_of(manifest, 4, workers=2)[0])
+    others, other_order = epoch_of(manifest, 8)
+    assert same(crops, others) and order == other_order
+    ranks = [epoch_of(manifest, 4, rank=r, world_size=2)[0] for r in range(2)]
+    assert not set(ranks[0]) & set(ranks[1])
+    assert same(crops, {**ranks[0], **ranks[1]})
+
+
+def test_every_epoch_has_other_crops_in_another_order(manifest):
+    (first, order1), (second, order2) = (
+        epoch_of(manifest, 4, epoch) for epoch in (1, 2)
+    )
+    assert order1 != order2
+    # The shortest is no longer than its crops: nothing to choose there.
+    changed = [not torch.equal(first[i][1], second[i][1]) for i in first]
+    assert sum(changed) >= COUNT - 2
+    assert same(first, epoch_of(manifest, 4, 1)[0])
+
+
+def test_crops_are_cut_from_the_utterance(manifest):
+    data = CropDataset(manifest, PLAN, seed=3)
+    whole, _ = soundfile.read(manifest.path(15), dtype="float32")
+    _, _, groups, _ = data[(1, 15)]
+    starts = PLAN.starts(len(whole), (3, 1, manifest.keys[15]))
+    for group, begin in zip(groups, starts, strict=True):
+        for crop, s in zip(group, begin, strict=True):
+            assert np.array_equal(crop, whole[s : s + len(crop)])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_bad_file_is_replaced_and_reported(manifest, tmp_path, workers):
+    broken = with_bad(manifest, {5}, tmp_path)
+    data = CropDataset(broken, PLAN, seed=3)
+    loader = torch.utils.data.DataLoader(
+        data,
+        batch_sampler=[[(1, 4), (1, 5), (1, 6)]],
+        collate_fn=data.collate,
+        num_workers=workers,
+    )
+    (batch,) = loader
+    assert batch.index[0] == 4 and batch.index[2] == 6
+    assert batch.index[1] != 5
+    [(path, reason)] = batch.bad
+    assert path == broken.path(5) and "gone.wav" in reason
+    # The one in its place comes with its own key and its own crops.
+    other = int(batch.index[1])
+    assert batch.keys[1] == manifest.keys[other]
+    alone = data[(1, other)][2]
+    assert torch.equal(batch.crops[0][1], torch.from_numpy(alone[0]))
+    # The same one again, another one in another epoch.
+    assert data[(1, 5)][1] == other
+    assert len({data[(epoch, 5)][1] for epoch in range(1, 9)}) > 2
+
+
+@pytest.mark.parametrize(
+    "workers",
+    # A worker that has raised takes torch five seconds to put away.
+    [0, pytest.param(1, marks=pytest.mark.slow)],
+)
+def test_a_corpus_of_bad_files_ends_the_run(manifest, tmp_path, workers):
+    """A wrong data folder is an error, not a loop without end."""
+    broken = with_bad(manifest, set(range(COUNT)), tmp_path)
+    data = CropDataset(broken, PLAN, seed=3)
+    loader = torch.utils.data.DataLoader(
+        data,
+        batch_sampler=[[(1, 0)]],
+        collate_fn=data.collate,
+        num_workers=workers,
+    )
+    iterator = iter(loader)
+    with pytest.raises(AudioError, match=r"(?s)10 utterances.*gone\.wav.*Che"):
+        next(iterator)
+
+
+def batches(sampler):
+    return [[index for _, index in batch] for batch in sampler]
+
+
+@pytest.mark.parametrize("count", [64, 70])
+def test_ranks_share_global_batches(count):
+    """2 x 4 is 1 x 8: a run can move to another number of GPUs."""
+    one = batches(EpochBatchSampler(count, 8, seed=1))
+    two = [
+        batches(EpochBatchSampler(count, 4, seed=1, rank=r, world_size=2))
+        for r in range(2)
+    ]
+    assert [a + b for a, b in zip(*two, strict=True)] == one
+    flat = [i for batch in one for i in batch]
+    assert len(one) == 8 and len(set(flat)) == len(flat) == 64
+    assert set(flat) <= set(range(count))
+
+
+def test_what_is_dropped_changes_with_the_epoch():
+    sampler = EpochBatchSampler(10, 4, seed=1)
+    seen = set()
+    for epoch in range(1, 20):
+        sampler.set_epoch(epoch)
+        seen |= {i for batch in batches(sampler) for i in batch}
+        assert {e for batch in sampler for e, _ in batch} == {epoch}
+    assert seen == set(range(10))
+
+
+def test_seek_goes_on_where_it_stopped_once():
+    """A resumed epoch sees the rest of it, the next one all of it."""
+    sampler = EpochBatchSampler(40, 4, seed=1)
+    whole = batches(sampler)
+    sampler.seek(3)
+    assert batches(sampler) == whole[3:]
+    assert batches(sampler) == whole
+    sampler.seek(10)
+    assert batches(sampler) == []
+
+
+def test_whole_optimiser_steps_only():
+    """No batch is thrown away half accumulated."""
+    sampler = EpochBatchSampler(100, 4, seed=1, multiple=8)
+    assert len(sampler) == len(batches(sampler)) == 24
+    with pytest.raises(ConfigError, match="31 utterances.*lower `batch_size`"):
+        EpochBatchSampler(31, 4, seed=1, multiple=8)
+    with pytest.raises(ConfigError, match="4 x 2 processes"):
+        EpochBatchSampler(7, 4, seed=1, world_size=2)
+
+
+def test_halves_come_from_their_halves(tmp_path):
+    """Validation pairs must not overlap, or they would be trivially alike."""
+    path = str(tmp_path / "a.wav")
+    wave = np.concatenate([np.full(20000, 0.25), np.full(20000, -0.25)])
+    soundfile.write(path, wave, 16000)
+    column = StringColumn.from_strings([path])
+    data = HalvesDataset(Manifest(column, column, [2.5]), 1.0, 3, seed=1)
+    index, crops = data[0]
+    assert index == 0 and crops.shape == (6, 16000)
+    assert (crops[:3] == 0.25).all() and (crops[3:] == -0.25).all()
+    assert np.array_equal(crops, data[0][1])
+    batch = data.collate([data[0]])
+    assert batch.crops[0].shape == (1, 6, 16000) and batch.epoch == 0
+
+
+def test_halves_refuse_a_bad_file(manifest, tmp_path):
+    """Validation on other data than yesterday's is not comparable."""
+    data = HalvesDataset(with_bad(manifest, {5}, tmp_path), 0.1)
+    with pytest.raises(AudioError, match=r"gone\.wav"):
+        data[5]

@@ -1,0 +1,337 @@
+"""DINO against a plain statement of its equations."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.objectives.base import Branch
+from speechbrain_ssl.objectives.dino import DINO
+
+BATCH, GLOBALS, LOCALS, SIZE, K = 3, 2, 3, 12, 20
+KNOBS = {"teacher_temperature": 0.05, "cosine_weight": 0.0}
+
+
+def make(seed=0, **kwargs):
+    """A small DINO in double precision would hide fp32 paths: fp32 it is."""
+    torch.manual_seed(seed)
+    dino = DINO(SIZE, prototypes=K, hidden=16, bottleneck=6, **kwargs)
+    # As if trained: spread prototypes and a centre that is not zero.
+    torch.nn.init.normal_(dino.head.prototypes)
+    dino.centre.copy_(0.2 * torch.randn(K))
+    return dino
+
+
+def branches(dino, seed=1, crops=GLOBALS + LOCALS):
+    """A student and a teacher branch with gradient where there is any."""
+    torch.manual_seed(seed)
+    embeddings = torch.randn(BATCH, crops, SIZE, requires_grad=True)
+    vectors = torch.randn(BATCH, crops, 6)
+    vectors = F.normalize(vectors, dim=-1).requires_grad_()
+    first = Branch(embeddings, vectors, dino.head)
+    teacher = make(seed=5).head.requires_grad_(False)
+    second = Branch(
+        torch.randn(BATCH, GLOBALS, SIZE),
+        F.normalize(torch.randn(BATCH, GLOBALS, 6), dim=-1),
+        teacher,
+    )
+    return first, second
+
+
+def plain_loss(dino, first, second, tau_t, weight, global_pairs=True):
+    """The equations of the paper, a loop over utterances and pairs."""
+    weight_s = first.head.prototypes / first.head.prototypes.norm(
+        dim=1, keepdim=True
+    )
+    weight_t = second.head.prototypes / second.head.prototypes.norm(
+        dim=1, keepdim=True
+    )
+    entropies, cosines, pairs = [], [], 0
+    for b in range(len(first.vectors)):
+        for q in range(second.vectors.shape[1]):
+            t = weight_t @ second.vectors[b, q]
+            p = torch.softmax((t - dino.centre) / tau_t, dim=0)
+            for v in range(first.vectors.shape[1]):
+                if v == q or (not global_pairs and v < GLOBALS):
+                    continue
+                s = weight_s @ first.vectors[b, v]
+                log_q = torch.log_softmax(s / dino.student_temperature, dim=0)
+                entropies.append(-(p * log_q).sum())
+                e_t, e_s = second.embeddings[b, q], first.embeddings[b, v]
+                cosines.append(1 - e_t @ e_s / (e_t.norm() * e_s.norm()))
+                pairs += 1
+    total = torch.stack(entropies).mean()
+    return total + weight * torch.stack(cosines).mean(), pairs // len(
+        first.vectors
+    )
+
+
+@pytest.mark.parametrize("global_pairs", [True, False])
+@pytest.mark.parametrize("weight", [0.0, 0.3])
+def test_loss_and_gradient_are_the_equation(global_pairs, weight):
+    """Loss and all gradients equal those of a loop over q and v."""
+    dino = make(global_pairs=global_pairs)
+    first, second = branches(dino)
+    inputs = [first.embeddings, first.vectors, dino.head.prototypes]
+    loss, scalars = dino(
+        first, second, teacher_temperature=0.05, cosine_weight=weight
+    )
+    wanted, pairs = plain_loss(dino, first, second, 0.05, weight, global_pairs)
+    assert pairs == (8 if global_pairs else 6)
+    torch.testing.assert_close(loss, wanted, atol=1e-5, rtol=1e-5)
+    assert ("cosine_loss" in scalars) == (weight > 0)
+    ours = torch.autograd.grad(loss, inputs, allow_unused=True)
+    theirs = torch.autograd.grad(wanted, inputs, allow_unused=True)
+    for mine, other in zip(ours, theirs, strict=True):
+        if mine is None:
+            assert weight == 0 and not other.any()
+            continue
+        assert mine.abs().max() > 1e-4
+        torch.testing.assert_close(mine, other, atol=1e-6, rtol=1e-4)
+
+
+def test_paper_has_ten_pairs():
+    """Two global and four local crops make the ten pairs of the paper."""
+    dino = make()
+    first, second = branches(dino, crops=6)
+    loss, _ = dino(first, second, **KNOBS)
+    wanted, pairs = plain_loss(dino, first, second, 0.05, 0.0)
+    assert pairs == 10
+    torch.testing.assert_close(loss, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_memory_light_path_is_log_softmax():
+    """logsumexp - P.s is -P.log_softmax(s), also for large logits."""
+    torch.manual_seed(0)
+    dino = make()
+    student = 10 * torch.randn(4, 5, K)
+    target = torch.softmax(8 * torch.randn(4, 2, K), -1)
+    log_q = F.log_softmax(student, dim=-1)
+    every = -torch.einsum("bqk,bvk->bqv", target, log_q)
+    pairs = ~torch.eye(5, dtype=torch.bool)[:2]
+    wanted = every[:, pairs].mean()
+    assert abs(float(dino._cross_entropy(student, target) - wanted)) < 1e-5
+
+
+def test_teacher_has_no_gradient():
+    """Nothing of the teacher's branch is differentiated."""
+    dino = make()
+    first, second = branches(dino)
+    second.head.requires_grad_(True)
+    second.vectors.requires_grad_(True)
+    loss, _ = dino(first, second, **KNOBS)
+    loss.backward()
+    assert second.vectors.grad is None
+    assert all(p.grad is None for p in second.head.parameters())
+
+
+def test_temperatures():
+    """Each temperature acts where it belongs; a lower one sharpens."""
+    dino = make(student_temperature=0.4)
+    first, second = branches(dino)
+    loss, scalars = dino(first, second, **KNOBS)
+    wanted, _ = plain_loss(dino, first, second, 0.05, 0.0)
+    torch.testing.assert_close(loss, wanted, atol=1e-5, rtol=1e-5)
+    softer = dino(first, second, teacher_temperature=0.5, cosine_weight=0.0)
+    assert softer[1]["teacher_entropy"] > scalars["teacher_entropy"] + 0.5
+    torch.testing.assert_close(
+        scalars["kl"], loss.detach() - scalars["teacher_entropy"]
+    )
+    assert scalars["kl"] > 0
+
+
+def test_centre_follows_the_step():
+    """The centre moves at the step, by the mean of all micro-batches."""
+    dino = make(centre_momentum=0.8)
+    old = dino.centre.clone()
+    means = []
+    for seed in (1, 2, 3):
+        first, second = branches(dino, seed)
+        dino(first, second, **KNOBS)
+        rows = F.normalize(second.head.prototypes, dim=1)
+        logits = [rows @ vector for vector in second.vectors.flatten(0, 1)]
+        means.append(torch.stack(logits).mean(0))
+        assert torch.equal(dino.centre, old)
+    dino.after_step()
+    wanted = 0.8 * old + 0.2 * torch.stack(means).mean(0)
+    torch.testing.assert_close(dino.centre, wanted)
+    # The next step knows nothing of this one.
+    first, second = branches(dino, 4)
+    old = dino.centre.clone()
+    dino(first, second, **KNOBS)
+    dino.after_step()
+    logits = second.head.logits(second.vectors).mean((0, 1))
+    torch.testing.assert_close(dino.centre, 0.8 * old + 0.2 * logits)
+
+
+def test_skipped_step_leaves_the_centre():
+    """A skipped step leaves no trace, not even in the step after it."""
+    dino, twin = make(), make()
+    first, second = branches(dino, 1)
+    second.vectors.mul_(float("nan"))
+    dino(first, second, **KNOBS)
+    dino.skip_step()
+    assert torch.equal(dino.centre, twin.centre)
+    for each in (dino, twin):
+        each(*branches(each, 2), **KNOBS)
+        each.after_step()
+    assert torch.equal(dino.centre, twin.centre)
+
+
+def test_order_of_local_crops_and_of_the_batch():
+    """Neither matters; that of the global crops does not matter jointly."""
+    dino = make()
+    first, second = branches(dino)
+
+    def loss(rows, crops, globals_):
+        left = Branch(
+            first.embeddings[rows][:, crops],
+            first.vectors[rows][:, crops],
+            first.head,
+        )
+        right = Branch(
+            second.embeddings[rows][:, globals_],
+            second.vectors[rows][:, globals_],
+            second.head,
+        )
+        return dino(left, right, teacher_temperature=0.05, cosine_weight=0.2)[0]
+
+    plain = loss([0, 1, 2], [0, 1, 2, 3, 4], [0, 1])
+    for rows, crops, globals_ in (
+        ([2, 0, 1], [0, 1, 2, 3, 4], [0, 1]),
+        ([0, 1, 2], [0, 1, 4, 2, 3], [0, 1]),
+        ([0, 1, 2], [1, 0, 2, 3, 4], [1, 0]),
+    ):
+        torch.testing.assert_close(loss(rows, crops, globals_), plain)
+    # But a local crop in a global's place is another loss.
+    other = loss([0, 1, 2], [0, 2, 1, 3, 4], [0, 1])
+    assert abs(float((other - plain).detach())) > 1e-3
+
+
+def test_scalars():
+    """Entropies equal a plain computation; ln K is their upper limit."""
+    dino = make()
+    first, second = branches(dino)
+    _, scalars = dino(first, second, **KNOBS)
+    logits = second.head.logits(second.vectors)
+    target = torch.softmax((logits - dino.centre) / 0.05, -1).reshape(-1, K)
+    rows = [-sum(p * math.log(p) for p in r.tolist() if p > 0) for r in target]
+    mean = target.mean(0)
+    usage = -sum(p * math.log(p) for p in mean.tolist() if p > 0)
+    assert abs(scalars["teacher_entropy"] - sum(rows) / len(rows)) < 1e-5
+    assert abs(scalars["usage_entropy"] - usage) < 1e-5
+    assert scalars["log_prototypes"] == math.log(K)
+    assert scalars["teacher_entropy"] < scalars["usage_entropy"] < math.log(K)
+
+
+def test_uniform_teacher():
+    """Where the teacher says nothing both entropies are ln K."""
+    dino = make()
+    first, second = branches(dino)
+    second.vectors.zero_()
+    dino.centre.zero_()
+    loss, scalars = dino(first, second, **KNOBS)
+    for name in ("teacher_entropy", "usage_entropy"):
+        assert abs(float(scalars[name]) - math.log(K)) < 1e-5
+    assert loss >= math.log(K) - 1e-4
+
+
+def test_constant_embeddings():
+    """A collapsed encoder gives finite figures, and equal entropies."""
+    dino = make()
+    embeddings = torch.ones(BATCH, 5, SIZE)
+    vectors = dino.head.eval()(embeddings.flatten(0, 1)).view(BATCH, 5, 6)
+    second = Branch(embeddings[:, :2], vectors[:, :2].detach(), dino.head)
+    loss, scalars = dino(
+        Branch(embeddings, vectors, dino.head),
+        second,
+        teacher_temperature=0.04,
+        cosine_weight=0.1,
+    )
+    loss.backward()
+    assert torch.isfinite(loss)
+    torch.testing.assert_close(
+        scalars["teacher_entropy"], scalars["usage_entropy"]
+    )
+    assert abs(float(scalars["cosine_loss"])) < 1e-6
+
+
+def test_zero_vectors_are_finite():
+    """Zero embeddings have no direction, but a loss and a gradient."""
+    dino = make()
+    first = Branch(
+        torch.zeros(BATCH, 5, SIZE, requires_grad=True),
+        torch.zeros(BATCH, 5, 6, requires_grad=True),
+        dino.head,
+    )
+    second = Branch(
+        torch.zeros(BATCH, 2, SIZE), torch.zeros(BATCH, 2, 6), dino.head
+    )
+    loss, _ = dino(first, second, teacher_temperature=0.04, cosine_weight=0.1)
+    loss.backward()
+    for tensor in (first.embeddings, first.vectors, dino.head.prototypes):
+        assert torch.isfinite(tensor.grad).all()
+    assert torch.isfinite(loss)
+
+
+def test_no_pair_is_an_error():
+    """One global crop, or globals alone where their pairs are left out."""
+    for dino, crops, globals_ in (
+        (make(), 1, 1),
+        (make(global_pairs=False), 2, 2),
+    ):
+        first, second = branches(dino, crops=crops)
+        second.vectors = second.vectors[:, :globals_]
+        with pytest.raises(ConfigError, match="no pair"):
+            dino(first, second, **KNOBS)
+
+
+def test_head_geometry():
+    """Vectors and prototypes have norm 1; the gain is no parameter."""
+    dino = make()
+    vectors = dino.head(torch.randn(50, SIZE))
+    torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(50))
+    # A vector on a prototype has cosine 1 with it, however long that is.
+    rows = F.normalize(dino.head.prototypes.detach(), dim=1)
+    torch.testing.assert_close(dino.head.logits(rows).diagonal(), torch.ones(K))
+    with torch.no_grad():
+        before = dino.head.logits(vectors)
+        dino.head.prototypes.mul_(7.0)
+        torch.testing.assert_close(dino.head.logits(vectors), before)
+    names = [name for name, _ in dino.named_parameters()]
+    assert names.count("head.prototypes") == 1
+    assert all(name.startswith(("head.layers", "head.proto")) for name in names)
+    assert dino.last_layer() == [dino.head.prototypes]
+    assert not any(
+        isinstance(m, torch.nn.BatchNorm1d)
+        for m in make(batch_norm=False).modules()
+    )
+
+
+def test_logits_stay_fp32_under_autocast():
+    """bf16 would round a cosine by 2^-9, divided by 0.04 a tenth of a nat."""
+    dino = make()
+    first, second = branches(dino)
+    wanted, _ = dino(first, second, **KNOBS)
+    logits = dino.head.logits(first.vectors)
+    with torch.autocast("cpu", torch.bfloat16):
+        vectors = dino.head(torch.randn(4, SIZE))
+        inside = dino.head.logits(first.vectors)
+        loss, _ = dino(first, second, **KNOBS)
+        # What the guard is for:
+        rounded = F.linear(first.vectors, F.normalize(dino.head.prototypes))
+    assert vectors.dtype == inside.dtype == loss.dtype == torch.float32
+    assert torch.equal(inside, logits)
+    torch.testing.assert_close(loss, wanted)
+    assert (rounded - logits).abs().max() > 1e-3
+
+
+def test_centre_is_state():
+    """A checkpoint carries the centre; what is half gathered is none."""
+    dino = make()
+    assert "centre" in dino.state_dict()
+    other = DINO(SIZE, prototypes=K, hidden=16, bottleneck=6)
+    other.load_state_dict(dino.state_dict())
+    assert torch.equal(other.centre, dino.centre)

@@ -1,0 +1,224 @@
+"""What is exported is what stock SpeechBrain loads: same embeddings."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
+
+from speechbrain_ssl.encoders.ecapa import FastECAPA
+from speechbrain_ssl.encoders.features import LogMel
+from speechbrain_ssl.errors import CheckpointError, ConfigError
+from speechbrain_ssl.publishing.export import export_encoder, load_encoder
+from speechbrain_ssl.verification.extract import embed_files
+
+# Runs where speechbrain_ssl cannot be imported, as at a user of the model.
+STOCK = """
+import json, sys
+sys.modules["speechbrain_ssl"] = None
+import torch
+torch.set_num_threads(1)
+from speechbrain.dataio import audio_io
+from speechbrain.inference.speaker import EncoderClassifier
+from speechbrain.inference.speaker import SpeakerRecognition
+
+model, savedir, *paths = sys.argv[1:]
+encoder = EncoderClassifier.from_hparams(model, savedir=savedir + "/e")
+verifier = SpeakerRecognition.from_hparams(model, savedir=savedir + "/v")
+embeddings = []
+for path in paths:
+    wave, rate = audio_io.load(path)
+    assert rate == 16000
+    embeddings.append(encoder.encode_batch(wave)[0, 0].tolist())
+score, _ = verifier.verify_files(paths[0], paths[1])
+print(json.dumps({"embeddings": embeddings, "score": float(score)}))
+"""
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("audio")
+    rng = np.random.default_rng(0)
+    paths = []
+    for i, seconds in enumerate((1.0, 2.5, 1.7)):
+        paths.append(str(folder / f"{i}.wav"))
+        wave = np.cumsum(rng.normal(0, 0.01, round(seconds * 16000)))
+        soundfile.write(paths[-1], np.tanh(wave), 16000)
+    return paths
+
+
+def trained(**config):
+    """An encoder whose batch norms have seen something."""
+    torch.manual_seed(0)
+    config = {"channels": [16, 16, 16, 16, 48], "lin_neurons": 24, **config}
+    encoder = FastECAPA(80, **config)
+    for _ in range(5):
+        encoder(torch.randn(8, 60, 80) * 5)
+    return encoder.eval()
+
+
+def offline(folder):
+    return {
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(folder / "hub"),
+        "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "passive",
+    }
+
+
+def test_stock_speechbrain_loads_it(paths, tmp_path):
+    """Without our package and without a network, to five digits."""
+    encoder, features = trained(), LogMel()
+    folder = export_encoder(tmp_path / "model", encoder, features)
+    done = subprocess.run(
+        [sys.executable, "-c", STOCK, str(folder), str(tmp_path), *paths],
+        capture_output=True,
+        text=True,
+        env=offline(tmp_path),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    theirs = np.array(found["embeddings"])
+    ours = embed_files(encoder, features, paths, progress=False)
+    assert np.abs(theirs - ours).max() < 1e-5 * np.abs(ours).max()
+    unit = ours / np.linalg.norm(ours, axis=1, keepdims=True)
+    cosine = (unit * theirs).sum(1) / np.linalg.norm(theirs, axis=1)
+    assert cosine == pytest.approx(1, abs=1e-5)
+    assert found["score"] == pytest.approx(unit[0] @ unit[1], abs=1e-5)
+
+
+def test_only_stock_classes_are_named(tmp_path):
+    """And nothing of where it was made."""
+    folder = export_encoder(tmp_path, trained(), LogMel())
+    assert sorted(os.listdir(folder)) == [
+        "embedding_model.ckpt",
+        "hyperparams.yaml",
+    ]
+    text = (folder / "hyperparams.yaml").read_text()
+    named = re.findall(r"!(?:new|name|apply):(\S+)", text)
+    assert len(named) >= 4
+    for name in named:
+        assert name.startswith(("speechbrain.", "torch.nn."))
+    keys = [line for line in text.splitlines() if not line.startswith("#")]
+    assert "speechbrain_ssl" not in "\n".join(keys)
+    assert str(tmp_path) not in text
+
+
+CONFIGS = [
+    {},
+    {
+        "activation": torch.nn.GELU,
+        "global_context": False,
+        "groups": [2, 1, 1, 1, 2],
+        "dilations": [1, 1, 2, 3, 1],
+        "se_channels": 8,
+        "attention_channels": 16,
+        "res2net_scale": 4,
+        "dropout": 0.1,
+    },
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=["default", "other"])
+def test_round_trip(paths, tmp_path, config):
+    """Exported, loaded, exported again: the same embeddings, the same file."""
+    encoder, features = trained(**config), LogMel()
+    first = export_encoder(tmp_path / "1", encoder, features)
+    loaded, loaded_features = load_encoder(first)
+    assert isinstance(loaded, FastECAPA) and not loaded.training
+    ours = embed_files(encoder, features, paths, progress=False)
+    theirs = embed_files(loaded, loaded_features, paths, progress=False)
+    assert np.array_equal(ours, theirs)
+    second = export_encoder(tmp_path / "2", loaded, loaded_features)
+    name = "hyperparams.yaml"
+    assert (first / name).read_text() == (second / name).read_text()
+    again, _ = load_encoder(str(second))
+    for a, b in zip(
+        encoder.state_dict().values(), again.state_dict().values(), strict=True
+    ):
+        assert torch.equal(a, b)
+
+
+def test_other_features_come_back(tmp_path):
+    encoder = FastECAPA(40, channels=[16, 16, 16, 16, 48], lin_neurons=24)
+    features = LogMel(n_mels=40, sample_rate=8000)
+    _, loaded = load_encoder(export_encoder(tmp_path, encoder, features))
+    assert (loaded.n_mels, loaded.sample_rate) == (40, 8000)
+    x = torch.randn(1, 8000)
+    assert torch.equal(loaded(x), features(x))
+
+
+def test_the_output_folder_of_a_run_will_do(tmp_path):
+    export_encoder(tmp_path / "run" / "model", trained(), LogMel())
+    encoder, _ = load_encoder(str(tmp_path / "run"))
+    assert encoder.arguments["lin_neurons"] == 24
+
+
+def test_what_is_no_model_is_refused(tmp_path):
+    for path in (tmp_path / "none", tmp_path):
+        with pytest.raises(ConfigError, match="is no model: hyperparams.yaml"):
+            load_encoder(str(path))
+    folder = export_encoder(tmp_path / "model", trained(), LogMel())
+    (folder / "embedding_model.ckpt").unlink()
+    with pytest.raises(ConfigError, match="embedding_model.ckpt is missing"):
+        load_encoder(str(folder))
+
+
+def test_another_kind_of_model_is_refused(tmp_path):
+    """Not half loaded: an x-vector has no ECAPA's forward."""
+    folder = export_encoder(tmp_path / "model", trained(), LogMel())
+    path = folder / "hyperparams.yaml"
+    text = path.read_text()
+    begin = text.index("embedding_model: !new")
+    end = text.index("modules:")
+    other = (
+        "embedding_model: !new:torch.nn.Linear\n"
+        "    in_features: 2\n    out_features: 2\n\n"
+    )
+    path.write_text(text[:begin] + other + text[end:])
+    torch.save(
+        torch.nn.Linear(2, 2).state_dict(), folder / "embedding_model.ckpt"
+    )
+    with pytest.raises(ConfigError, match="ECAPA_TDNN .* not Linear on Fbank"):
+        load_encoder(str(folder))
+
+
+@pytest.mark.parametrize("damage", ["prefix", "missing", "cut"])
+def test_wrong_weights_are_refused(tmp_path, damage):
+    """SpeechBrain only warns, and embeds with random weights."""
+    folder = export_encoder(tmp_path / "model", trained(), LogMel())
+    path = folder / "embedding_model.ckpt"
+    state = torch.load(path, weights_only=True)
+    if damage == "prefix":
+        state = {f"module.{k}": v for k, v in state.items()}
+    elif damage == "missing":
+        state.pop("fc.conv.weight")
+    torch.save(state, path)
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=r"embedding_model\.ckpt does no"):
+        load_encoder(str(folder))
+
+
+def test_features_that_stock_has_not_are_refused(tmp_path):
+    """Exported with the mean subtracted, it would be another encoder."""
+    with pytest.raises(ConfigError, match="without mean_norm"):
+        export_encoder(tmp_path, trained(), LogMel(mean_norm=False))
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_export_is_a_stock_model(tmp_path):
+    """Its weights load strictly into the stock class."""
+    folder = export_encoder(tmp_path, trained(), LogMel())
+    state = torch.load(folder / "embedding_model.ckpt", weights_only=True)
+    stock = ECAPA_TDNN(80, channels=[16, 16, 16, 16, 48], lin_neurons=24)
+    stock.load_state_dict(state)
+    assert all(v.device.type == "cpu" for v in state.values())

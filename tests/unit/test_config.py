@@ -1,0 +1,207 @@
+"""What nobody asked for is refused, in one line that says the remedy."""
+
+import sys
+
+import pytest
+import torch
+
+from speechbrain_ssl import config
+from speechbrain_ssl.config import load_config, read_plain, run
+from speechbrain_ssl.data.crops import CropPlan
+from speechbrain_ssl.errors import ConfigError
+
+KNOWN = {"seed", "batch_size", "data_folder", "crops"}
+GOOD = """\
+seed: 1
+batch_size: 32
+data_folder: null
+helper: 3.0
+precision: bf16
+crops: !new:speechbrain_ssl.data.crops.CropPlan
+    global_seconds: !ref <helper>
+"""
+
+
+@pytest.fixture
+def load(tmp_path, monkeypatch):
+    """Loads a text as ``recipe/hparams/x.yaml`` with some arguments."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+
+    def loader(text, *arguments):
+        path = tmp_path / "recipe" / "task" / "hparams" / "x.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return load_config([str(path), *arguments], KNOWN)
+
+    return loader
+
+
+def test_a_good_one(load):
+    path, options, overrides, hparams = load(
+        GOOD, "--batch_size=8", "--device=cpu", "--helper=2"
+    )
+    assert path.endswith("x.yaml")
+    assert options["device"] == "cpu"
+    assert overrides == "batch_size: 8\nhelper: 2"
+    assert hparams["batch_size"] == 8
+    assert hparams["crops"] == CropPlan(global_seconds=2)
+
+
+def test_the_recipes_own_modules_are_importable(load, tmp_path):
+    """A YAML names its prepare function; the script may be run anywhere."""
+    folder = tmp_path / "recipe"
+    folder.mkdir()
+    (folder / "test_config_prepare.py").write_text("def prepare(): return 7\n")
+    text = GOOD.replace("null", "!apply:test_config_prepare.prepare")
+    assert load(text)[3]["data_folder"] == 7
+
+
+def test_a_misspelt_key_in_the_file(load):
+    """HyperPyYAML would carry it along, and the default would stay."""
+    with pytest.raises(
+        ConfigError, match=r"`batchsize` in .*x\.yaml is read"
+    ) as e:
+        load(GOOD + "batchsize: 64\n")
+    assert str(e.value).endswith("did you mean `batch_size`?")
+    with pytest.raises(ConfigError, match="`zzzzz` .*read by nothing$"):
+        load(GOOD + "zzzzz: 64\n")
+
+
+def test_a_misspelt_key_on_the_command_line(load):
+    with pytest.raises(ConfigError, match="--batchsize .*mean `batch_size`"):
+        load(GOOD, "--batchsize=64")
+    with pytest.raises(ConfigError, match="--batchsize "):
+        load(GOOD, "--batchsize", "64")
+
+
+def test_a_missing_key(load):
+    with pytest.raises(
+        ConfigError, match="lacks the key.s. `batch_size`, `seed`"
+    ):
+        load(GOOD.replace("seed: 1\nbatch_size: 32\n", ""))
+
+
+def test_a_placeholder_is_to_be_filled_in(load):
+    text = GOOD.replace("null", "!PLACEHOLDER  # e.g. /corpus")
+    with pytest.raises(
+        ConfigError, match=r"`data_folder` .*--data_folder=\.\."
+    ):
+        load(text)
+    assert load(text, "--data_folder=/x")[3]["data_folder"] == "/x"
+    nested = (
+        GOOD.replace("!ref <helper>", "!PLACEHOLDER") + "y: !ref <helper>\n"
+    )
+    with pytest.raises(ConfigError, match="PLACEHOLDER"):
+        load(nested.replace("y: !ref", "seed: !ref").replace("seed: 1\n", ""))
+
+
+def test_no_such_file(tmp_path):
+    with pytest.raises(ConfigError, match="no configuration .*none.yaml"):
+        load_config([str(tmp_path / "none.yaml")], KNOWN)
+    with pytest.raises(ConfigError, match="no configuration"):
+        read_plain(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed: [1, 2\nx: 3", r"x\.yaml is no valid YAML.*line 2"),
+        ("- 1\n- 2\n", "holds no keys"),
+        ("", "holds no keys"),
+        (GOOD + "seed: 2\n", r"(?s)x\.yaml: .*seed"),
+        (GOOD.replace("CropPlan", "CropPlam"), r"x\.yaml: .*CropPlam"),
+        (GOOD.replace("data.crops", "data.no_crops"), r"x\.yaml: .*no_crops"),
+        (GOOD.replace("<helper>", "<helpe>"), "`helper` .*read by nothing"),
+        (GOOD.replace("global_seconds", "second"), r"x\.yaml: .*'second'"),
+        (GOOD.replace("null", "!include:no.yaml"), r"x\.yaml: .*no\.yaml"),
+        (
+            GOOD.replace("null", "!ref <seed> + <nothing>"),
+            r"x\.yaml: .*nothing",
+        ),
+    ],
+)
+def test_a_broken_file_is_named(load, text, message):
+    with pytest.raises(ConfigError, match="(?s)" + message.replace("(?s)", "")):
+        load(text)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--seed=[1"], ["64"], ["--seed=a: b: c"]]
+)
+def test_a_broken_command_line(load, arguments):
+    with pytest.raises(ConfigError, match="command line is not understood"):
+        load(GOOD, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("count", "device", "good"),
+    [
+        (0, "cpu", True),
+        (0, "cuda", False),
+        (0, "cuda:0", False),
+        (2, "cuda", True),
+        (2, "cuda:1", True),
+        (2, "cuda:2", False),
+        (2, "cuda:x", False),
+    ],
+)
+def test_a_device_that_is_not_there(load, monkeypatch, count, device, good):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    if good:
+        load(GOOD, f"--device={device}")
+        return
+    remedy = "--device=cpu" if count == 0 else ""
+    with pytest.raises(ConfigError, match=f"has {count} GPU.*{remedy}"):
+        load(GOOD, f"--device={device}")
+
+
+def test_more_processes_than_gpus(load, monkeypatch):
+    """Else NCCL says so, in a hundred lines, or hangs."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    load(GOOD)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(
+        ConfigError, match="process 2 .*2 GPU.*--nproc_per_node"
+    ):
+        load(GOOD)
+    load(GOOD, "--device=cpu", "--distributed_backend=gloo")
+
+
+def test_errors_of_constructors_come_out_as_themselves(load):
+    """With their own text, not as "could not construct"."""
+    with pytest.raises(ConfigError) as caught:
+        load(GOOD, "--helper=99")
+    assert str(caught.value) == (
+        "chunk_seconds (20.0) must be at least the longest crop (99 s)"
+    )
+
+
+def test_a_users_error_is_one_line(monkeypatch, capsys):
+    """No traceback; and the exit status says that it failed."""
+
+    def main(argv):
+        assert argv == ["x.yaml", "--seed=1"]
+        raise ConfigError("this is how to mend it")
+
+    monkeypatch.setattr(sys, "argv", ["train.py", "x.yaml", "--seed=1"])
+    with pytest.raises(SystemExit) as caught:
+        run(main)
+    assert caught.value.code == 1
+    assert capsys.readouterr().err == "\nError: this is how to mend it\n"
+    with pytest.raises(ZeroDivisionError):
+        run(lambda _: 1 / 0)
+
+
+def test_every_recipe_passes(repository, monkeypatch):
+    """All YAMLs of the self-supervised recipes have exactly the keys read."""
+    found = sorted(repository.glob("recipes/*/SSL/hparams/*.yaml"))
+    assert found
+    source = (repository / "recipes/VoxCeleb/SSL/train.py").read_text()
+    known = set(source.split('"""')[3].split())
+    assert {"crops", "train_manifest"} <= known
+    for path in found:
+        plain = read_plain(path)
+        given = {k: "x" for k, v in plain.items() if "PLACEHOLDER" in str(v)}
+        config.check_keys(plain, path.read_text(), given, known, str(path))

@@ -1,0 +1,70 @@
+"""Schedules as arrays: their ends, their lengths, what is refused."""
+
+import numpy as np
+import pytest
+
+from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.schedules import Constant, Linear, WarmupCosine
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [Constant(0.3), Linear(0.0, 1.0, 2.5), WarmupCosine(1.0, 0.1, 1.5)],
+)
+@pytest.mark.parametrize(("epochs", "steps"), [(2, 7), (150, 33), (3, 1)])
+def test_one_value_per_step(schedule, epochs, steps):
+    values = schedule(epochs, steps)
+    assert values.shape == (epochs * steps,)
+    assert values.dtype == np.float64
+    assert np.isfinite(values).all()
+
+
+def test_constant():
+    assert set(Constant(2)(3, 5)) == {2.0}
+
+
+def test_linear_ramps_and_holds():
+    values = Linear(0.04, 0.07, 3)(10, 10)
+    assert values[0] == pytest.approx(0.04)
+    assert values[15] == pytest.approx(0.055)
+    assert values[30:] == pytest.approx(0.07)
+    assert np.diff(values[:31]) == pytest.approx(0.001)
+    # Without a ramp, the end from the beginning; a ramp may outlast the run.
+    assert (Linear(0.0, 0.5, 0)(2, 3) == 0.5).all()
+    assert Linear(0.0, 1.0, 10)(5, 4)[-1] == pytest.approx(19 / 40)
+
+
+def test_warm_up_then_cosine():
+    """Against the formula, written out one step at a time."""
+    values = WarmupCosine(0.4, 1e-5, warmup_epochs=2, start=0.1)(10, 5)
+    for step in range(50):
+        if step < 10:
+            wanted = 0.1 + 0.3 * step / 10
+        else:
+            half = np.cos(np.pi * (step - 10) / 39)
+            wanted = 1e-5 + (0.4 - 1e-5) * 0.5 * (1 + half)
+        assert values[step] == pytest.approx(wanted, abs=1e-12)
+    assert values.argmax() == 10
+    assert values[-1] == 1e-5
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps"), [(1, 1), (1, 2), (7, 13), (150, 99)]
+)
+def test_the_teacher_momentum_ends_at_exactly_one(epochs, steps):
+    """1 - 1e-17 would be as good, 1 + 1e-16 would be no average any more."""
+    values = WarmupCosine(0.996, 1.0)(epochs, steps)
+    assert values[-1] == 1.0
+    assert (values <= 1.0).all()
+    if len(values) > 1:
+        assert values[0] == pytest.approx(0.996, abs=1e-12)
+        assert (np.diff(values) >= 0).all()
+
+
+@pytest.mark.parametrize("warmup", [5, 5.0, 7])
+def test_a_warm_up_as_long_as_the_run_is_refused(warmup):
+    """The learning rate would never come down, nor say so."""
+    schedule = WarmupCosine(1.0, 0.0, warmup_epochs=warmup)
+    with pytest.raises(ConfigError, match=f"{warmup} epochs leaves nothing.*5"):
+        schedule(5, 10)
+    assert len(schedule(8, 10)) == 80
