@@ -40,6 +40,17 @@ def mean_over_ranks(tensor):
     return tensor
 
 
+def gather(tensor):
+    """Concatenates a tensor of all processes along its first axis.
+
+    Gradients flow back to the process a row came from, summed over all; with
+    ``average_gradients`` that is the gradient of the mean loss.
+    """
+    if not is_distributed():
+        return tensor
+    return torch.cat(torch.distributed.nn.functional.all_gather(tensor))
+
+
 @torch.no_grad()
 def average_gradients(parameters):
     """Averages the gradients of all processes, in place.

@@ -21,6 +21,7 @@ from speechbrain_ssl.data.scan import (
     mark_completed,
     reasons,
     scan,
+    write_folder_manifest,
     write_rejected,
 )
 from speechbrain_ssl.errors import ManifestError, UserError

@@ -30,13 +30,14 @@ class CropPlan:
     local_seconds : float
         Their length in seconds.
     disjoint : bool
-        Whether the first branch's crops avoid the second branch's: the
-        utterance is cut in two at a random point that leaves either side room
-        for a crop, global crops come from one side and local crops from the
-        other. (The option of
-        hyperion's later recipes; an utterance too short for it is cut as if
-        the option were off.) It needs local crops, and the objective has to
-        leave out the pairs of global crops.
+        Whether the crops of the two branches avoid each other, so that they
+        share no word: the utterance is cut in two at a random point that
+        leaves either side room for a crop. With local crops, global ones come
+        from one side and local ones from the other (an option of hyperion's
+        later recipes; the objective then has to leave out the pairs of global
+        crops); without, each of two global crops comes from its own side (as
+        Loss-Gated Learning has it). An utterance too short for it is cut as
+        if the option were off.
     chunk_seconds : float
         An utterance longer than this is read only over a random stretch of
         this length, so that an hour-long file costs no more than a short one.
@@ -78,8 +79,11 @@ class CropPlan:
                 f"chunk_seconds ({self.chunk_seconds}) must be at least the "
                 f"longest crop ({longest} s)"
             )
-        if self.disjoint and self.local_crops == 0:
-            raise ConfigError("disjoint crops need local_crops above 0")
+        if self.disjoint and not self.local_crops and self.global_crops != 2:
+            raise ConfigError(
+                "disjoint crops are either global against local ones "
+                "(local_crops above 0) or exactly two global ones"
+            )
 
     @property
     def groups(self):
@@ -133,25 +137,38 @@ class CropPlan:
             One int64 array of starts for each group.
         """
         draws = uniform(*address, "crop", size=self.num_crops + 2)
-        regions = [(0, num_samples)] * len(self.groups)
+        sides = [(0, num_samples)] * len(self._sides)
         if self.disjoint:
-            (_, long), (_, short) = self.groups
-            slack = num_samples - long - short
-            if slack >= 0:
-                # The cut leaves each side its crop; sides swap by a coin.
-                cut = int(draws[-1] * (slack + 1))
-                if draws[-2] < 0.5:
-                    cut += long
-                    regions = [(0, cut), (cut, num_samples)]
-                else:
-                    cut += short
-                    regions = [(cut, num_samples), (0, cut)]
-        starts, used = [], 0
-        for (count, length), (begin, end) in zip(
-            self.groups, regions, strict=True
+            sides = self._cut(num_samples, draws[-2:])
+        starts = []
+        for (begin, end), (count, length) in zip(
+            sides, self._sides, strict=True
         ):
             room = end - begin - length + 1
-            part = draws[used : used + count]
+            part, draws = draws[:count], draws[count:]
             starts.append(begin + np.floor(part * room).astype(np.int64))
-            used += count
+        if len(self._sides) > len(self.groups):
+            return [np.concatenate(starts)]
         return starts
+
+    @property
+    def _sides(self):
+        """What must not overlap if ``disjoint``: (crops, samples) twice."""
+        if self.disjoint and not self.local_crops:
+            ((_, length),) = self.groups
+            return ((1, length), (1, length))
+        return self.groups
+
+    def _cut(self, num_samples, draws):
+        """Two sides of an utterance, each long enough for its crops."""
+        (_, long), (_, short) = self._sides
+        slack = num_samples - long - short
+        if slack < 0:
+            return [(0, num_samples)] * 2
+        cut = int(draws[1] * (slack + 1))
+        # Which side comes first is a coin's choice.
+        if draws[0] < 0.5:
+            cut += long
+            return [(0, cut), (cut, num_samples)]
+        cut += short
+        return [(cut, num_samples), (0, cut)]

@@ -34,6 +34,7 @@ import pandas as pd
 import soundfile as sf
 from tqdm import tqdm
 
+from speechbrain_ssl.data.manifest import write_manifest
 from speechbrain_ssl.errors import ManifestError, UserError
 from speechbrain_ssl.files import atomic_write
 

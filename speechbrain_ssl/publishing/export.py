@@ -6,6 +6,7 @@ The YAML names stock classes only: nothing of ours has to be installed where the
 model is used.
 """
 
+import contextlib
 import json
 import pathlib
 import pickle
@@ -139,6 +140,10 @@ def load_encoder(folder, device="cpu"):
                     f"{folder} is no model: {name} is missing; give the output "
                     "folder of a finished training run, or its `model` folder"
                 )
+    weights, state = path / "embedding_model.ckpt", None
+    if weights.is_file():
+        with _weights_error(weights):
+            state = torch.load(weights, map_location="cpu", weights_only=True)
     stock = EncoderClassifier.from_hparams(
         source=str(path), run_opts={"device": str(device)}
     ).eval()
@@ -150,18 +155,19 @@ def load_encoder(folder, device="cpu"):
             f"ECAPA_TDNN on Fbank features, not {type(model).__name__} on "
             f"{type(fbank).__name__}"
         )
-    if path.is_dir():
-        _check_weights(path / "embedding_model.ckpt", model)
+    if state is not None:
+        with _weights_error(weights):
+            model.load_state_dict(state)
     filters = fbank.compute_fbanks
     features = LogMel(n_mels=filters.n_mels, sample_rate=filters.sample_rate)
     return FastECAPA.from_stock(model), features.to(device)
 
 
-def _check_weights(path, model):
+@contextlib.contextmanager
+def _weights_error(path):
     """SpeechBrain only warns about weights that are missing or unknown."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        model.load_state_dict(state)
+        yield
     except (OSError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
         raise CheckpointError(
             f"{path} does not hold the weights of the encoder beside it; "

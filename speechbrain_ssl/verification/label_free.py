@@ -141,5 +141,5 @@ def label_free_scores(embeddings):
         "pseudo_eer": pseudo_eer(embeddings[:, 0], embeddings[:, crops // 2]),
         "lidar": lidar(embeddings),
         "rankme": rank_me(flat),
-        "mean_cosine": float((total @ total - utterances) / pairs),
+        "mean_cosine": float((total @ total - (first**2).sum()) / pairs),
     }

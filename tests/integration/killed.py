@@ -29,9 +29,10 @@ def kill_at(owner, name, count):
 
 if __name__ == "__main__":
     place, count = sys.argv[1].split(":")
+    from speechbrain.utils import checkpoints
+
     from speechbrain_ssl.brains.checkpointing import RunState
     from speechbrain_ssl.brains.ssl_brain import SSLBrain
-    from speechbrain.utils import checkpoints
 
     if place == "step":
         kill_at(SSLBrain, "on_fit_batch_end", int(count))

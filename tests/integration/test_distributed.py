@@ -119,35 +119,40 @@ def test_a_single_process_is_left_alone():
 # -- training --------------------------------------------------------------------
 
 
+def sgd(corpus, output, **overrides):
+    """A command line with SGD in place of Adam.
+
+    Adam's first steps are signs of gradients: a difference in the last bit of
+    one near zero would be a difference of a whole step.
+    """
+    path = corpus.yaml.with_name("sgd.yaml")
+    text = corpus.yaml.read_text().replace("AdamW", "SGD")
+    path.write_text(text.replace("betas: [0.9, 0.99]", "momentum: 0.9"))
+    options = {"number_of_epochs": 1, "lr": 0.002, **overrides}
+    return [str(path), *corpus.argv(output, **options)[1:]]
+
+
 @pytest.fixture(scope="module")
 def pair(corpus, tmp_path_factory):
     """A run of two processes with half the batch each."""
     output = tmp_path_factory.mktemp("pair") / "run"
-    argv = corpus.argv(
-        output,
-        batch_size=4,
-        distributed_backend="gloo",
-        **LIKE_SGD,
-    )
+    argv = sgd(corpus, output, batch_size=4, distributed_backend="gloo")
     status, stderr = torchrun(tiny.TRAIN, *argv)
     assert status == 0, stderr
     return output
 
 
-#: Long epsilon: Adam's first steps are signs of gradients, and would blow up
-#: differences in the last bit of a gradient near zero.
-LIKE_SGD = {"number_of_epochs": 1, "lr": 0.002}
-
-
 def test_two_processes_are_one(corpus, train, pair, tmp_path):
     """Equal losses and weights, but for the order of additions."""
-    train.main(corpus.argv(tmp_path, batch_size=8, **LIKE_SGD))
+    train.main(sgd(corpus, tmp_path, batch_size=8))
     ours, theirs = tiny.lines(pair), tiny.lines(tmp_path)
     assert len(ours) == len(theirs) == tiny.STEPS
     for mine, other in zip(ours, theirs, strict=True):
         assert mine.keys() == other.keys()
         for key in set(mine) - {"stage"}:
-            assert mine[key] == pytest.approx(other[key], rel=1e-3), key
+            # The norm of all gradients is the least stable figure.
+            most = 1e-3 if key == "grad_norm" else 1e-4
+            assert mine[key] == pytest.approx(other[key], rel=most), key
     assert ours[0]["loss"] == pytest.approx(theirs[0]["loss"], rel=1e-5)
     left, right = tiny.final_tensors(pair), tiny.final_tensors(tmp_path)
     assert left.keys() == right.keys()
@@ -155,8 +160,8 @@ def test_two_processes_are_one(corpus, train, pair, tmp_path):
         if name.startswith("optimizer"):
             continue
         a, b = left[name].double(), right[name].double()
-        error = (a - b).norm() / b.norm().clamp(min=1e-3)
-        assert error < 1e-3, (name, float(error))
+        error = (a - b).norm() / b.norm().clamp(min=1e-2)
+        assert error < 1e-4, (name, float(error))
 
 
 def test_only_the_first_process_writes(pair):

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import tiny
 
-from speechbrain_ssl.errors import ManifestError
 from speechbrain_ssl.data.manifest import write_manifest
+from speechbrain_ssl.errors import ManifestError
 
 pytestmark = pytest.mark.usefixtures("no_report")
 

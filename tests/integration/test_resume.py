@@ -94,9 +94,9 @@ def test_with_accumulation_and_sparse_log(corpus, train, tmp_path):
         "log_every": 4,
     }
     train.main(corpus.argv(tmp_path / "whole", **options))
-    # Batch 19 is in step 10; checkpoints are at batches 16, 20, ...
-    kill(corpus, "step:19", tmp_path / "cut", **options)
-    assert newest_step(tmp_path / "cut") == 8
+    # In the second epoch, after its batch 8, which is step 10.
+    kill(corpus, "step:21", tmp_path / "cut", **options)
+    assert newest_step(tmp_path / "cut") == 10
     train.main(corpus.argv(tmp_path / "cut", **options))
     assert_same_run(tmp_path / "cut", tmp_path / "whole")
     steps = [line["step"] for line in tiny.lines(tmp_path / "cut")]

@@ -67,6 +67,23 @@ def test_disjoint_crops_never_overlap():
     assert (far[:, None] < near + 32000).all()
 
 
+def test_two_disjoint_views_never_overlap():
+    """Without local crops each global crop has a side of its own."""
+    plan = CropPlan(2, 2.0, disjoint=True)
+    orders = []
+    for length in (64000, 64001, 200000):
+        for key in range(400):
+            ((first, second),) = plan.starts(length, (1, 1, key))
+            assert abs(first - second) >= 32000
+            assert 0 <= min(first, second)
+            assert max(first, second) + 32000 <= length
+            orders.append(first < second)
+    assert 0.4 < np.mean(orders) < 0.6
+    # Too short: both may lie anywhere.
+    ((first, second),) = plan.starts(63999, (1, 1, 0))
+    assert abs(first - second) < 32000
+
+
 def test_an_utterance_too_short_to_be_disjoint():
     """Is cut as if the option were off: 5 s are needed."""
     on = CropPlan(2, 3.0, 4, 2.0, disjoint=True)
@@ -133,7 +150,7 @@ def test_an_hour_costs_no_more_than_a_chunk(tmp_path, monkeypatch):
         ({"global_seconds": 0.05}, "at least 0.1 s"),
         ({"local_seconds": 0}, "at least 0.1 s"),
         ({"global_seconds": 30.0}, r"chunk_seconds \(20.0\).*30.0 s"),
-        ({"disjoint": True}, "need local_crops above 0"),
+        ({"disjoint": True, "global_crops": 3}, "or exactly two global ones"),
     ],
 )
 def test_senseless_plans_are_refused(arguments, message):

@@ -73,6 +73,7 @@ def offline(folder):
     }
 
 
+@pytest.mark.slow
 def test_stock_speechbrain_loads_it(paths, tmp_path):
     """Without our package and without a network, to five digits."""
     encoder, features = trained(), LogMel()
@@ -173,7 +174,7 @@ def test_what_is_no_model_is_refused(tmp_path):
 
 
 def test_another_kind_of_model_is_refused(tmp_path):
-    """Not half loaded: an x-vector has no ECAPA's forward."""
+    """Not half loaded: a linear layer has no ECAPA's forward."""
     folder = export_encoder(tmp_path / "model", trained(), LogMel())
     path = folder / "hyperparams.yaml"
     text = path.read_text()
