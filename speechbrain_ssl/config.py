@@ -102,7 +102,9 @@ def check_keys(plain, text, overrides, known, where):
                 f"--{key} on the command line: {where} has no such key"
                 + _suggest(key, plain)
             )
-    referred = set(re.findall(r"<(\w+)[\[\]\w]*>", text))
+    # A key that only a comment mentions is not referred to.
+    code = re.sub(r"(^|\s)#.*", "", text, flags=re.MULTILINE)
+    referred = set(re.findall(r"<(\w+)[\[\]\w]*>", code))
     for key in plain:
         if key.startswith("__") or key in known | options | referred:
             continue

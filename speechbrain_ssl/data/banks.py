@@ -25,9 +25,9 @@ def _read_all(manifest_paths, sample_rate, seconds, most=None):
     """Yields the (key-chosen) stretches of the files of a manifest."""
     manifest = Manifest.read(manifest_paths)
     order = np.argsort(manifest.keys)[:most]
-    for i in tqdm(
-        np.sort(order), desc=f"reading {manifest_paths}", leave=False
-    ):
+    # disable=None: a bar on a terminal, nothing in a log file.
+    bar = tqdm(np.sort(order), desc="noise and rooms", disable=None)
+    for i in bar:
         with AudioFile(manifest.path(i), sample_rate) as audio:
             room = max(0, audio.num_samples - round(seconds * sample_rate))
             start = int(uniform(manifest.keys[i], "bank") * (room + 1))

@@ -114,7 +114,12 @@ def embed_files(
     encoder = encoder.to(device).eval()
     features = features.to(device)
     result = None
-    bar = tqdm(total=len(paths), unit="utt", disable=not progress, leave=False)
+    bar = tqdm(
+        total=len(paths),
+        unit="utt",
+        disable=None if progress else True,
+        leave=False,
+    )
     with bar:
         for index, waves, sizes in loader:
             waves, sizes = waves.to(device), sizes.to(device)

@@ -32,6 +32,7 @@ def branches(dino, seed=1, crops=GLOBALS + LOCALS):
     vectors = F.normalize(vectors, dim=-1).requires_grad_()
     first = Branch(embeddings, vectors, dino.head)
     teacher = make(seed=5).head.requires_grad_(False)
+    torch.manual_seed(seed + 100)
     second = Branch(
         torch.randn(BATCH, GLOBALS, SIZE),
         F.normalize(torch.randn(BATCH, GLOBALS, 6), dim=-1),
