@@ -214,9 +214,9 @@ def load_config(argv, known):
         raise
     except (
         AttributeError,
-        FileNotFoundError,
         ImportError,
         KeyError,
+        OSError,
         TypeError,
         ValueError,
         ruamel.yaml.YAMLError,
@@ -243,5 +243,8 @@ def run(main):
         main(sys.argv[1:])
     except UserError as error:
         logger.debug("where it happened", exc_info=True)
-        sys.stderr.write(f"\nError: {error}\n")
+        # A loader worker's error arrives with the worker's traceback in its
+        # text; what the user needs is the last of it.
+        text = str(error).strip().split(f"{type(error).__name__}: ")[-1]
+        sys.stderr.write(f"\nError: {text}\n")
         sys.exit(1)

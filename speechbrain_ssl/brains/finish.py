@@ -15,6 +15,7 @@ from speechbrain_ssl.report.results import write_results
 from speechbrain_ssl.verification.baselines import LogMelStatistics
 from speechbrain_ssl.verification.evaluation import evaluate_scores
 from speechbrain_ssl.verification.protocol import (
+    check_speakers,
     load_trials,
     score_trials,
     write_scores,
@@ -96,6 +97,10 @@ class TrialMonitor:
         self.audio_folder = audio_folder
         self.speaker_of = path_component(speaker_component)
         self.trials = load_trials(path, audio_folder, speaker_component)
+        # A list from which no interval can be had is refused now, and not
+        # after hours of training. The scores do not matter for that.
+        check_speakers({path: (self.trials, None)})
+        self.figures(self.trials.labels.astype(float), replicates=100)
 
     def score(self, encoder, features, device):
         """Scores and embeddings of the list's trials and utterances."""

@@ -88,7 +88,7 @@ class SSLBrain(sb.Brain):
         self._bad_paths, self._bad_in_epoch = None, 0
         # Ranks differ in what they draw from torch's generator, if anything.
         torch.manual_seed(self.hparams.seed + distributed.rank())
-        self._recover()
+        self._resume()
         self._keep_buffers()
         self._clock = time.monotonic()
 
@@ -188,7 +188,7 @@ class SSLBrain(sb.Brain):
         self.optimizer = self.opt_class(groups, lr=0.0)
         self.optimizers_dict = {"optimizer": self.optimizer}
 
-    def _recover(self):
+    def _resume(self):
         """Registers all state, and goes on from the newest checkpoint."""
         if self.checkpointer is None:
             return
@@ -217,6 +217,12 @@ class SSLBrain(sb.Brain):
             )
         if if_main_process():
             self.logbook.rewind(self.optimizer_step)
+            # Encoders of epochs that are about to be trained (again), or of a
+            # run whose checkpoints are gone, must not be averaged in.
+            done = 0 if found is None else self.epoch_reached
+            for path in self.weights_files():
+                if int(path.stem.removeprefix("epoch_")) > done:
+                    path.unlink()
 
     def _identity(self):
         """What must be the same for a checkpoint to make sense."""
@@ -450,7 +456,7 @@ class SSLBrain(sb.Brain):
             {**self._epoch_scalars, **scalars},
             self.state.values["signs"],
         )
-        self._save(end_of_epoch=True)
+        self._save_checkpoint(end_of_epoch=True)
 
     def _log_trials(self, epoch):
         """EER on the trial list, for the reader; it decides nothing."""
@@ -486,7 +492,7 @@ class SSLBrain(sb.Brain):
         """Their files, oldest first."""
         return sorted(self.weights_folder.glob("epoch_*.pt"))
 
-    def _save(self, end_of_epoch):
+    def _save_checkpoint(self, end_of_epoch):
         if self.checkpointer is None:
             return
         self.state.values.update(
@@ -511,7 +517,7 @@ class SSLBrain(sb.Brain):
         )
 
     def _save_intra_epoch_ckpt(self):
-        self._save(end_of_epoch=False)
+        self._save_checkpoint(end_of_epoch=False)
 
     def _should_save_intra_epoch_ckpt(self, last_ckpt_time, steps_since_ckpt):
         # Partial gradients are not saved: only between optimiser steps. And not

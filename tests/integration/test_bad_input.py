@@ -95,7 +95,6 @@ def test_schedules_missing_a_name(corpus, train, tmp_path, name):
         train.main(argv)
 
 
-@pytest.mark.xfail(reason="config.load_config passes an OSError through")
 def test_output_folder_that_cannot_be(corpus, train, tmp_path):
     """A file stands where the folder should."""
     (tmp_path / "file").write_text("")
@@ -216,7 +215,6 @@ def test_bad_validation_file_is_named(corpus, train, tmp_path):
         )
 
 
-@pytest.mark.xfail(reason="found when the run is over; TrialMonitor could look")
 @pytest.mark.parametrize("fault", ["component", "speakers"])
 def test_trials_without_an_interval_are_refused_at_the_start(
     corpus, train, tmp_path, fault
