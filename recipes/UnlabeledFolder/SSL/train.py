@@ -1,0 +1,1 @@
+../../VoxCeleb/SSL/train.py
