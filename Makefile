@@ -38,7 +38,7 @@ $(VENV)/.installed: setup.py
 
 demo: $(VENV)/.installed
 	$(BIN)/python recipes/VoxCeleb/SSL/train.py \
-	    recipes/MiniVox/SSL/hparams/dino_ecapa_mini.yaml \
+	    recipes/MiniVox/SSL/hparams/simclr_ecapa_mini.yaml \
 	    --data_folder=$(DEMO)/corpus --output_folder=$(DEMO)
 	@echo "The report: $(DEMO)/report.html"
 

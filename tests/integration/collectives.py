@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 
 from speechbrain_ssl import distributed
+from speechbrain_ssl.objectives.base import Branch
+from speechbrain_ssl.objectives.simclr import SimCLR
 
 torch.set_num_threads(1)
 
@@ -60,6 +62,21 @@ def normalise(x, rank):
     }
 
 
+def contrast(rank):
+    """SimCLR on this rank's half, its gradient averaged as the Brain does."""
+    weight = torch.nn.Parameter(torch.eye(7)[:4].clone())
+    views = (inputs()[:, :2].chunk(2)[rank]) @ weight.T
+    objective = SimCLR(temperature=0.2)
+    branch = Branch(views, views, objective.head)
+    loss, _ = objective(branch, branch)
+    loss.backward()
+    distributed.average_gradients([weight])
+    return {
+        "loss": distributed.mean_over_ranks(loss.detach()),
+        "grad": weight.grad,
+    }
+
+
 def main(folder):
     """Writes what this rank has found to ``rank<r>.pt``."""
     dist.init_process_group("gloo")
@@ -67,6 +84,7 @@ def main(folder):
     found = {"rank": rank, "world": distributed.world_size()}
     found["three"] = normalise(inputs(), rank)
     found["two"] = normalise(inputs()[:, :, 0], rank)
+    found["simclr"] = contrast(rank)
     mine = torch.tensor([1.0, 2.0]) * (rank + 1)
     found["mean"] = distributed.mean_over_ranks(mine)
     found["kept"] = mine

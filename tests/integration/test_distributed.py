@@ -16,6 +16,8 @@ from speechbrain_ssl.data.crops import CropPlan
 from speechbrain_ssl.data.dataset import CropDataset
 from speechbrain_ssl.data.manifest import Manifest
 from speechbrain_ssl.data.sampling import EpochBatchSampler
+from speechbrain_ssl.objectives.base import Branch
+from speechbrain_ssl.objectives.simclr import SimCLR
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_report")]
 
@@ -102,6 +104,19 @@ def test_means_and_gradients(ranks):
         assert torch.equal(first, torch.full((3,), 0.5))
         assert torch.equal(second, 5 * torch.eye(2))
         assert third is None
+
+
+def test_simclr_sees_the_negatives_of_all_ranks(ranks):
+    """Loss and gradient are those of the global batch in one process."""
+    weight = torch.nn.Parameter(torch.eye(7)[:4].clone())
+    views = collectives.inputs()[:, :2] @ weight.T
+    objective = SimCLR(temperature=0.2)
+    branch = Branch(views, views, objective.head)
+    loss, _ = objective(branch, branch)
+    loss.backward()
+    for found in ranks:
+        torch.testing.assert_close(found["simclr"]["loss"], loss.detach())
+        torch.testing.assert_close(found["simclr"]["grad"], weight.grad)
 
 
 def test_a_single_process_is_left_alone():
