@@ -20,6 +20,7 @@ import speechbrain as sb
 import torch
 from speechbrain.core import INTRA_EPOCH_CKPT_FLAG
 from speechbrain.utils.distributed import if_main_process
+from speechbrain.utils.train_logger import FileTrainLogger
 
 from speechbrain_ssl import distributed
 from speechbrain_ssl.brains.checkpointing import Generators, RunState
@@ -82,6 +83,9 @@ class SSLBrain(sb.Brain):
             seconds=0.0, skipped=0, signs={}, sums={}, counts={}, epoch={}
         )
         self.logbook = Logbook(self.hparams.output_folder)
+        self.train_logger = FileTrainLogger(
+            str(pathlib.Path(self.hparams.output_folder) / "train_log.txt")
+        )
         self.alarm = CollapseAlarm()
         self._reset_averages()
         self._epoch_scalars = {}
@@ -445,6 +449,12 @@ class SSLBrain(sb.Brain):
             scalars["rankme"],
             scalars["minutes"],
         )
+        self.train_logger.log_stats(
+            {"epoch": epoch, "lr": self._lr()},
+            train_stats={"loss": self._epoch_scalars.get("loss")},
+            valid_stats=scalars,
+            verbose=False,
+        )
         if if_main_process():
             self.logbook.log("valid", epoch, self.optimizer_step, **scalars)
             if self.trials is not None and self._trials_due(epoch):
@@ -457,6 +467,10 @@ class SSLBrain(sb.Brain):
             self.state.values["signs"],
         )
         self._save_checkpoint(end_of_epoch=True)
+
+    def _lr(self):
+        """The learning rate of the last step."""
+        return float(self.schedules["lr"][self.optimizer_step - 1])
 
     def _log_trials(self, epoch):
         """EER on the trial list, for the reader; it decides nothing."""

@@ -1,0 +1,201 @@
+"""AAM-softmax against its equation, in angles, and at its edges."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from speechbrain.nnet.losses import AdditiveAngularMargin
+
+from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.objectives.margin import AAMSoftmax
+
+
+def batch(n=6, size=8, classes=5, **options):
+    torch.manual_seed(0)
+    aam = AAMSoftmax(size, classes, **options)
+    return aam, torch.randn(n, size), torch.randint(classes, (n,))
+
+
+def by_the_equation(aam, embeddings, labels, margin):
+    """Sample by sample, with angles, in double precision."""
+    centres = aam.weight.detach().double()
+    centres = centres.view(aam.classes, aam.sub_centres, -1)
+    losses = []
+    for e, y in zip(embeddings.double(), labels.tolist(), strict=True):
+        z = []
+        for j in range(aam.classes):
+            cosine = max(float(e @ w / e.norm() / w.norm()) for w in centres[j])
+            if j == y:
+                angle = math.acos(max(-1.0, min(1.0, cosine)))
+                if angle + margin >= math.pi:
+                    cosine = cosine - margin * math.sin(margin)
+                else:
+                    cosine = math.cos(angle + margin)
+            z.append(aam.scale * cosine)
+        losses.append(math.log(sum(math.exp(v - z[y]) for v in z)))
+    return torch.tensor(losses)
+
+
+@pytest.mark.parametrize("sub_centres", [1, 3])
+@pytest.mark.parametrize("margin", [0.0, 0.2, 0.5])
+@pytest.mark.parametrize("scale", [1.0, 32.0])
+def test_equals_the_equation(scale, margin, sub_centres):
+    aam, embeddings, labels = batch(
+        16, scale=scale, margin=margin, sub_centres=sub_centres
+    )
+    found = aam(embeddings, labels)
+    wanted = by_the_equation(aam, embeddings, labels, margin)
+    torch.testing.assert_close(found, wanted.float(), rtol=1e-4, atol=1e-5)
+    # A margin at the call has precedence.
+    other = AAMSoftmax(8, 5, scale, margin=0.1, sub_centres=sub_centres)
+    other.load_state_dict(aam.state_dict())
+    torch.testing.assert_close(other(embeddings, labels, margin=margin), found)
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.2, 0.5])
+def test_logits_equal_speechbrains(margin):
+    """Beyond theta + m = pi too; at cosine 1 theirs rounds sin(theta) up."""
+    aam, _, _ = batch(margin=margin, scale=30.0)
+    cosines = torch.linspace(-1, 1, 201)[:-1, None].repeat(1, 5)
+    labels = torch.arange(200) % 5
+    theirs = AdditiveAngularMargin(margin=margin, scale=30.0)(
+        cosines, F.one_hot(labels, 5)
+    )
+    torch.testing.assert_close(
+        aam.logits_with_margin(cosines, labels), theirs, rtol=1e-4, atol=2e-4
+    )
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.2, 0.5, 1.5])
+def test_target_logit_falls_with_the_angle_everywhere(margin):
+    aam, _, _ = batch(margin=margin)
+    cosines = torch.cos(torch.linspace(0, math.pi, 500))[:, None]
+    labels = torch.zeros(500, dtype=torch.long)
+    logits = aam.logits_with_margin(cosines, labels)[:, 0]
+    # Near 0 and pi neighbours differ by less than the rounding.
+    assert (logits.diff() <= 1e-5).all()
+    assert (logits.diff()[5:-5] < 0).all()
+    assert (logits <= aam.scale * cosines[:, 0] + 1e-5).all()
+
+
+@pytest.mark.parametrize("sub_centres", [1, 2])
+def test_gradients(sub_centres):
+    """Against finite differences, in double precision."""
+    aam, embeddings, labels = batch(scale=4.0, sub_centres=sub_centres)
+    cosines = aam.cosines(embeddings).detach().double().requires_grad_()
+    # One sample beyond theta + m = pi.
+    with torch.no_grad():
+        cosines[0, labels[0]] = -0.995
+    assert torch.autograd.gradcheck(
+        lambda c: aam.losses(c, labels, margin=0.3), (cosines,)
+    )
+    aam(embeddings, labels).sum().backward()
+    assert aam.weight.grad.abs().sum() > 0
+
+
+def test_only_the_nearest_sub_centre_learns():
+    aam, embeddings, labels = batch(1, classes=1, sub_centres=3)
+    nearest = F.cosine_similarity(aam.weight, embeddings).argmax()
+    aam.cosines(embeddings).sum().backward()
+    moved = aam.weight.grad.abs().sum(1) > 0
+    assert moved.nonzero().flatten().tolist() == [int(nearest)]
+
+
+def test_scale_of_embeddings_and_centres_does_not_count():
+    aam, embeddings, labels = batch()
+    losses = aam(embeddings, labels)
+    scaled = aam(embeddings * torch.rand(6, 1).add(0.5) * 10, labels)
+    torch.testing.assert_close(scaled, losses, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        aam.weight *= torch.rand(5, 1).add(0.5)
+    torch.testing.assert_close(
+        aam(embeddings, labels), losses, rtol=1e-4, atol=1e-5
+    )
+
+
+def test_order_of_samples_does_not_count():
+    aam, embeddings, labels = batch()
+    order = torch.randperm(6)
+    torch.testing.assert_close(
+        aam(embeddings[order], labels[order]), aam(embeddings, labels)[order]
+    )
+
+
+def test_small_losses_keep_their_digits():
+    """Where a cross entropy in fp32 is exactly 0."""
+    aam, _, _ = batch(classes=2, scale=32.0, margin=0.0)
+    label = torch.tensor([0])
+    cosines = torch.tensor([[1.0, -1.0]], requires_grad=True)
+    loss = aam.losses(cosines, label)
+    assert float(loss.detach()) == pytest.approx(math.exp(-64), rel=1e-4)
+    logits = aam.logits_with_margin(cosines, label)
+    assert float(F.cross_entropy(logits.detach(), label)) == 0.0
+    loss.sum().backward()
+    assert torch.isfinite(cosines.grad).all()
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_on_the_centre_and_opposite_to_it_gradients_are_finite(sign):
+    aam, _, _ = batch(margin=0.3)
+    embeddings = (sign * aam.weight[:2].detach()).requires_grad_()
+    loss = aam(embeddings, torch.tensor([0, 1]))
+    loss.sum().backward()
+    assert torch.isfinite(loss).all()
+    assert torch.isfinite(embeddings.grad).all()
+    assert torch.isfinite(aam.weight.grad).all()
+    exact = torch.full((1, 5), sign, requires_grad=True)
+    aam.losses(exact, torch.tensor([0])).sum().backward()
+    assert torch.isfinite(exact.grad).all()
+
+
+def test_zero_embeddings_one_class_and_one_sample():
+    aam, embeddings, labels = batch()
+    zero = torch.zeros(2, 8, requires_grad=True)
+    loss = aam(zero, labels[:2])
+    loss.sum().backward()
+    assert torch.isfinite(loss).all() and torch.isfinite(zero.grad).all()
+    assert aam(embeddings[:1], labels[:1]).shape == (1,)
+    one = AAMSoftmax(8, classes=1)
+    losses = one(embeddings, torch.zeros(6, dtype=torch.long))
+    assert losses.tolist() == [0.0] * 6
+    losses.sum().backward()
+    assert one.weight.grad.abs().sum() == 0
+
+
+def test_cosines_are_fp32_under_autocast():
+    aam, embeddings, labels = batch(size=64)
+    plain = aam(embeddings, labels)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cosines = aam.cosines(embeddings)
+        losses = aam(embeddings, labels)
+    assert cosines.dtype == losses.dtype == torch.float32
+    torch.testing.assert_close(losses, plain)
+    assert aam.cosines(embeddings.bfloat16()).dtype == torch.float32
+
+
+def test_logits_are_without_margin():
+    aam, embeddings, labels = batch()
+    torch.testing.assert_close(
+        aam.logits(embeddings),
+        aam.logits_with_margin(aam.cosines(embeddings), labels, margin=0.0),
+    )
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"classes": 0}, "classes must be at least 1"),
+        ({"sub_centres": 0}, "sub_centres must be at least 1"),
+        ({"scale": 0.0}, "scale must be above 0"),
+        ({"margin": -0.1}, "radians"),
+        ({"margin": 20.0}, "radians"),
+    ],
+)
+def test_refuses_what_has_no_meaning(options, words):
+    with pytest.raises(ConfigError, match=words):
+        AAMSoftmax(**{"embedding_size": 8, "classes": 5, **options})
+    if "margin" in options:
+        aam, embeddings, labels = batch()
+        with pytest.raises(ConfigError, match=words):
+            aam(embeddings, labels, **options)
