@@ -58,6 +58,9 @@ class SSLBrain(sb.Brain):
 
     def on_fit_start(self):
         """Prepares everything that depends on the device or on the ranks."""
+        if self.optimizer_step_limit is not None:
+            # From the command line SpeechBrain hands it on as a string.
+            self.optimizer_step_limit = int(self.optimizer_step_limit)
         self._check_schedules()
         # Read now: a trial that names an absent file is no news for the end.
         self.trials = None

@@ -161,9 +161,7 @@ class AAMSoftmax(torch.nn.Module):
         sine = square.clamp(min=1e-12).sqrt()
         target = cosine * math.cos(margin) - sine * math.sin(margin)
         beyond = cosine <= -math.cos(margin)
-        target = torch.where(
-            beyond, cosine - margin * math.sin(margin), target
-        )
+        target = torch.where(beyond, cosine - margin * math.sin(margin), target)
         return self.scale * cosines.scatter(1, labels[:, None], target)
 
     def losses(self, cosines, labels, margin=None):

@@ -1,0 +1,1 @@
+"""Clustering of embeddings, and what can be said of clusters without labels."""

@@ -1,0 +1,404 @@
+"""Spherical k-means, on any device, in one process or many.
+
+Lloyd's algorithm on the unit sphere (Dhillon and Modha, "Concept
+decompositions for large sparse text data using clustering", 2001). With unit
+rows ``x_i`` and unit centroids ``m_c``, in turn,
+
+    a_i = argmax over c of x_i . m_c
+    m_c = S_c / |S_c|,    S_c = sum of x_i over a_i = c
+
+Each of the two steps can only lower the inertia
+
+    sum over i of |x_i - m_{a_i}|^2 = 2 * (N - sum over i of x_i . m_{a_i})
+
+**The members are summed in fixed point**: a coordinate becomes a whole number
+of 2^-36, finer than float32 holds anything above 2^-12. Whole numbers add up
+to the same in any order, so the update of the centroids does not depend on the
+order of the rows, the size of the blocks, the number of processes, or on which
+thread of a GPU came first. What is left to rounding is the products; they
+decide between centroids that are equally near up to the seventh digit.
+
+**Time** is ``O(N * k * d)`` for an iteration. **Memory**, in bytes, for ``N``
+rows in this process: ``4 * N * d`` for the unit rows, ``24 * k * d`` for
+centroids and sums, and one block of similarities, 2 MiB on a CPU (where it
+shall stay in the cache) and 256 MiB elsewhere, or a single row of ``4 * k``.
+"""
+
+import dataclasses
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from speechbrain_ssl import distributed
+from speechbrain_ssl.clustering.rows import (
+    ClusteringError,
+    Shards,
+    sum_over_ranks,
+    unit_rows,
+)
+from speechbrain_ssl.data.draws import permutation, uniform
+
+# A sum of whole numbers of 2^-36, none above 1, fits into 63 bits for 2^27
+# (134 million) rows.
+_FIXED = 2.0**36
+_MOST_ROWS = 2**27
+
+# Rows per cluster that k-means++ looks at.
+_SAMPLE = 8
+
+
+@dataclasses.dataclass
+class KMeans:
+    """Clusters of unit rows.
+
+    Arguments
+    ---------
+    centroids : torch.Tensor
+        float32 ``[k, d]``, of length one.
+    assignments : torch.Tensor
+        int64 ``[N]``, the nearest centroid of each row of this process.
+    inertia : list of float
+        Summed squared distance of all rows (of all processes) to their
+        centroids, before the first update and after each. It never rises.
+        The figure is a difference of sums in float32: below ``1e-6 * N`` it
+        is rounding.
+    sizes : torch.Tensor
+        int64 ``[k]``, members of each cluster in all processes; 0 for an
+        empty one.
+    """
+
+    centroids: torch.Tensor
+    assignments: torch.Tensor
+    inertia: list
+    sizes: torch.Tensor
+
+
+def spherical_kmeans(
+    embeddings,
+    clusters,
+    iterations=10,
+    seed=0,
+    init="random",
+    empty="keep",
+    names=None,
+    device=None,
+    block=None,
+):
+    """Clusters embeddings by direction.
+
+    With the defaults this is the clustering of SSPS (papers 2505.14561 and
+    2501.17772): members drawn at random as first centroids, 10 updates, one
+    last assignment, and an empty cluster keeps its centroid. ``k-means++`` and
+    ``reseed`` cost little and find a lower inertia; take them for pseudo
+    labels.
+
+    In a distributed run every process calls this with its share of the rows,
+    of any size. The result is that of one process with all rows, in the order
+    of the ranks.
+
+    Arguments
+    ---------
+    embeddings : numpy.ndarray or torch.Tensor
+        ``[N, d]``; the lengths of the rows do not matter.
+    clusters : int
+        How many (``k``).
+    iterations : int
+        Updates of the centroids. Fewer are made only where a further one
+        would change nothing.
+    seed : int
+        Of the first centroids. Nothing else is drawn.
+    init : str or torch.Tensor
+        ``"random"``: ``k`` rows, drawn without replacement. ``"k-means++"``:
+        rows of a sample of ``8 * k``, each drawn in proportion to its squared
+        distance to those already drawn (Arthur and Vassilvitskii, 2007); this
+        costs as much as 8 iterations on ``k`` rows. Or the first centroids
+        themselves, ``[k, d]``.
+    empty : str
+        What becomes of a cluster without members. ``"keep"``: it keeps its
+        centroid, and may gain members later. ``"reseed"``: its centroid moves
+        to one of the rows that are farthest from their own.
+    names : sequence of str, optional
+        ``[N]``, keys of the utterances, to name the one at fault.
+    device : str or torch.device, optional
+        Where to compute; as a default where the embeddings are.
+    block : int, optional
+        Bytes of the block of similarities.
+
+    Returns
+    -------
+    KMeans
+        Centroids, assignments, inertia and sizes, on the device.
+
+    Raises
+    ------
+    ClusteringError
+        If there are fewer rows than clusters, a row has no direction, or the
+        first centroids do not fit.
+    ValueError
+        If an option is unknown.
+
+    Example
+    -------
+    >>> rows = np.array([[1, 0], [2, 0.1], [0, 1], [0.2, 3]])
+    >>> found = spherical_kmeans(rows, 2, init="k-means++")
+    >>> found.assignments.tolist() in ([0, 0, 1, 1], [1, 1, 0, 0])
+    True
+    >>> found.sizes.tolist()
+    [2, 2]
+    """
+    if empty not in ("keep", "reseed"):
+        raise ValueError(f"empty is 'keep' or 'reseed', not {empty!r}")
+    if isinstance(init, str) and init not in ("random", "k-means++"):
+        raise ValueError(
+            f"init is 'random', 'k-means++' or centroids, not {init!r}"
+        )
+    if iterations < 0:
+        raise ValueError(f"iterations is 0 or more, not {iterations}")
+    rows = unit_rows(embeddings, names, device)
+    shards = Shards(rows)
+    check_count(shards.total, clusters)
+    centroids = _first_centroids(shards, clusters, seed, init)
+    before, inertia = None, []
+    while True:
+        labels, best = nearest(rows, centroids, block)
+        # Rounding may put a cosine a little above 1.
+        gap = (1 - best.double()).sum().clamp(min=0)
+        inertia.append(2 * float(sum_over_ranks(gap)))
+        if len(inertia) > iterations or _same(before, labels):
+            break
+        sums, sizes = _sums(rows, labels, clusters)
+        centroids = _update(sums, centroids)
+        before = labels
+        hollow = (sizes == 0).nonzero().flatten()
+        if empty == "reseed" and len(hollow):
+            far = _worst(shards, labels, best, sizes, len(hollow))
+            centroids[hollow[: len(far)]] = shards.pick(far)
+            # The same labels again would not mean the same centroids.
+            before = None
+    sizes = sum_over_ranks(torch.bincount(labels, minlength=clusters))
+    return KMeans(centroids, labels, inertia, sizes)
+
+
+def check_count(total, clusters):
+    """Refuses a number of clusters that a number of rows cannot have.
+
+    Arguments
+    ---------
+    total : int
+        Rows, of all processes.
+    clusters : int
+        The number asked for.
+
+    Raises
+    ------
+    ClusteringError
+        If it is not between 1 and ``total``, or there are too many rows.
+
+    Example
+    -------
+    >>> check_count(10, 10)
+    """
+    if clusters < 1:
+        raise ClusteringError(
+            f"the number of clusters must be at least 1; it is {clusters}"
+        )
+    if clusters > total:
+        raise ClusteringError(
+            f"{clusters} clusters cannot be made of {total} utterances; "
+            "ask for fewer clusters, about a tenth of the utterances or less"
+        )
+    if total > _MOST_ROWS:
+        raise ClusteringError(
+            f"{total} utterances; the sums are exact up to {_MOST_ROWS}"
+        )
+
+
+def nearest(rows, centroids, block=None):
+    """The nearest centroid of each row, by cosine.
+
+    Arguments
+    ---------
+    rows : torch.Tensor
+        float32 ``[N, d]``, of length one.
+    centroids : torch.Tensor
+        float32 ``[k, d]``, of length one, on the same device.
+    block : int, optional
+        Bytes of the block of similarities: 2 MiB on a CPU, 256 MiB elsewhere.
+
+    Returns
+    -------
+    labels : torch.Tensor
+        int64 ``[N]``.
+    cosines : torch.Tensor
+        float32 ``[N]``, to the nearest centroid.
+
+    Example
+    -------
+    >>> labels, cosines = nearest(torch.eye(3), torch.eye(3)[[2, 0, 1]])
+    >>> labels.tolist(), cosines.tolist()
+    ([1, 2, 0], [1.0, 1.0, 1.0])
+    """
+    labels = torch.empty(len(rows), dtype=torch.int64, device=rows.device)
+    cosines = torch.empty(len(rows), device=rows.device)
+    for part, similarities in similarity_blocks(rows, centroids, block):
+        torch.max(similarities, dim=1, out=(cosines[part], labels[part]))
+    return labels, cosines
+
+
+def similarity_blocks(rows, centroids, block=None):
+    """Products of rows and centroids, a bounded number at a time.
+
+    Arguments
+    ---------
+    rows, centroids, block
+        As in ``nearest``.
+
+    Yields
+    ------
+    part : slice
+        Which rows.
+    similarities : torch.Tensor
+        float32 ``[rows of the part, k]``; overwritten by the next one.
+
+    Example
+    -------
+    >>> blocks = similarity_blocks(torch.eye(3), torch.eye(3), block=24)
+    >>> [(part.start, part.stop) for part, _ in blocks]
+    [(0, 2), (2, 4)]
+    """
+    if block is None:
+        block = 2**21 if rows.device.type == "cpu" else 2**28
+    step = max(1, min(len(rows), block // (4 * len(centroids))))
+    buffer = torch.empty(step, len(centroids), device=rows.device)
+    for begin in range(0, len(rows), step):
+        part = slice(begin, begin + step)
+        out = buffer[: len(rows[part])]
+        torch.mm(rows[part], centroids.T, out=out)
+        yield part, out
+
+
+def centroids_of(rows, labels, clusters):
+    """Centroids of given clusters; one without members is zero.
+
+    Arguments
+    ---------
+    rows : torch.Tensor
+        float32 ``[N, d]``, of length one; the share of this process.
+    labels : torch.Tensor
+        int64 ``[N]``, from 0 to ``clusters - 1``.
+    clusters : int
+        How many.
+
+    Returns
+    -------
+    torch.Tensor
+        float32 ``[clusters, d]``, the same in every process.
+
+    Example
+    -------
+    >>> centroids_of(torch.eye(2), torch.tensor([0, 0]), 2)
+    tensor([[0.7071, 0.7071],
+            [0.0000, 0.0000]])
+    """
+    sums, _ = _sums(rows, labels, clusters)
+    return _update(sums, rows.new_zeros(clusters, rows.shape[1]))
+
+
+def _sums(rows, labels, clusters):
+    """Sum (int64, in 2^-36) and number of the members of each cluster."""
+    sums = torch.zeros(
+        clusters, rows.shape[1], dtype=torch.int64, device=rows.device
+    )
+    # As many rows at a time as fit the block of similarities of a CPU.
+    step = max(1, (2**21 if rows.device.type == "cpu" else 2**27) // 1024)
+    for begin in range(0, len(rows), step):
+        part = slice(begin, begin + step)
+        fixed = (rows[part] * _FIXED).round_().long()
+        sums.index_add_(0, labels[part], fixed)
+    sizes = torch.bincount(labels, minlength=clusters)
+    return sum_over_ranks(sums), sum_over_ranks(sizes)
+
+
+def _update(sums, old):
+    """Normalised sums; where there is no direction, the old centroid."""
+    sums = sums.double()
+    lengths = sums.norm(dim=1, keepdim=True)
+    # Below rounding the direction is noise: members that cancel each other.
+    directed = lengths > 1e-6 * _FIXED
+    return torch.where(
+        directed, (sums / lengths.clamp(min=1)).to(old.dtype), old
+    )
+
+
+def _same(before, labels):
+    """Whether no label has changed, in any process."""
+    if before is None:
+        changed = torch.ones(1, dtype=torch.int64, device=labels.device)
+    else:
+        changed = (before != labels).sum().view(1)
+    return int(sum_over_ranks(changed)) == 0
+
+
+def _worst(shards, labels, best, sizes, count):
+    """Numbers of the rows farthest from their centroids, the same everywhere.
+
+    A row that is a cluster by itself is left: the update has just moved the
+    centroid onto it.
+    """
+    candidates = (sizes[labels] > 1).nonzero().flatten()
+    # A stable sort, so that equals go by their number.
+    order = torch.sort(best[candidates], stable=True).indices[:count]
+    chosen = candidates[order]
+    numbers, cosines = chosen + shards.first, best[chosen]
+    if distributed.is_distributed():
+        found = [None] * distributed.world_size()
+        dist.all_gather_object(found, (numbers.cpu(), cosines.cpu()))
+        numbers = torch.cat([n for n, _ in found])
+        cosines = torch.cat([c for _, c in found])
+        order = torch.sort(cosines, stable=True).indices[:count]
+        numbers = numbers[order].to(labels.device)
+    return numbers
+
+
+def _first_centroids(shards, clusters, seed, init):
+    """The centroids to begin with, ``[k, d]``."""
+    if not isinstance(init, str):
+        shape = (clusters, shards.rows.shape[1])
+        if tuple(init.shape) != shape:
+            raise ClusteringError(
+                f"first centroids of shape {tuple(init.shape)}; {clusters} "
+                f"clusters of these embeddings need {shape}"
+            )
+        return unit_rows(init, device=shards.rows.device)
+    order = permutation(shards.total, seed, "k-means")
+    device = shards.rows.device
+    if init == "random":
+        return shards.pick(torch.from_numpy(order[:clusters]).to(device))
+    sample = torch.from_numpy(order[: _SAMPLE * clusters]).to(device)
+    return _plus_plus(shards.pick(sample), clusters, seed)
+
+
+def _plus_plus(rows, clusters, seed):
+    """k-means++ on a sample; ``[clusters, d]``, the same in every process."""
+    # The order of the sample is random already.
+    chosen = [0]
+    distances = 1 - rows @ rows[0]
+    for turn in range(1, clusters):
+        weights = distances.clamp(min=0).double()
+        # Below rounding two rows are one.
+        weights[weights < 1e-6] = 0
+        weights[chosen[-1]] = 0
+        # On a CPU: a running sum on a GPU may differ between two runs.
+        ends = np.cumsum(weights.cpu().numpy())
+        if ends[-1] > 0:
+            at = uniform(seed, "k-means++", turn) * ends[-1]
+            index = int(np.searchsorted(ends, at, side="right"))
+            index = min(index, len(ends) - 1)
+        else:
+            # Fewer distinct rows than clusters: any that is left.
+            left = np.setdiff1d(np.arange(len(rows)), chosen)
+            index = int(left[0])
+        chosen.append(index)
+        torch.minimum(distances, 1 - rows @ rows[index], out=distances)
+    return rows[chosen]

@@ -1,0 +1,212 @@
+"""Embeddings as rows of length one, with what has no direction refused.
+
+Everything in this package compares directions. A row of zeros has none, and a
+NaN would spread from one utterance to the centroid of its cluster and from
+there to all of its members, so both are refused here, by name.
+"""
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from speechbrain_ssl import distributed
+from speechbrain_ssl.errors import UserError
+
+# Rows that are widened to float64 at a time.
+_STEP = 16384
+
+
+class ClusteringError(UserError):
+    """Embeddings or a request that cannot be clustered, with the reason."""
+
+
+def unit_rows(embeddings, names=None, device=None):
+    """Rows of length one, in float32, on the device they are clustered on.
+
+    The source is read a piece at a time, so it may be a memory map. The result
+    takes ``4 * N * d`` bytes.
+
+    Arguments
+    ---------
+    embeddings : numpy.ndarray or torch.Tensor
+        ``[N, d]``, of any floating type.
+    names : sequence of str, optional
+        ``[N]``, keys of the utterances, to name the one at fault.
+    device : str or torch.device, optional
+        Where the rows shall be. As a default where the embeddings are; the
+        CPU for an array.
+
+    Returns
+    -------
+    torch.Tensor
+        float32 ``[N, d]``.
+
+    Raises
+    ------
+    ClusteringError
+        If this is not a table, or a row is not finite or zero. In a
+        distributed run all processes raise where one has such a row.
+
+    Example
+    -------
+    >>> unit_rows(np.array([[3.0, 4.0], [0.0, 2.0]])).tolist()
+    [[0.6000000238418579, 0.800000011920929], [0.0, 1.0]]
+    """
+    rows, problem = None, None
+    try:
+        rows = _unit_rows(embeddings, names, device)
+    except ClusteringError as error:
+        problem = error
+    _together(problem, embeddings, device)
+    return rows
+
+
+def _unit_rows(embeddings, names, device):
+    """What ``unit_rows`` does, in this process alone."""
+    if not isinstance(embeddings, torch.Tensor):
+        embeddings = np.asanyarray(embeddings)
+    if embeddings.ndim != 2 or embeddings.shape[1] == 0:
+        raise ClusteringError(
+            "embeddings must be a table of one row an utterance; got shape "
+            f"{tuple(embeddings.shape)}"
+        )
+    if names is not None and len(names) != len(embeddings):
+        raise ClusteringError(
+            f"{len(embeddings)} embeddings but {len(names)} names: they are "
+            "of different manifests"
+        )
+    if device is None:
+        device = getattr(embeddings, "device", "cpu")
+        device = device if isinstance(device, torch.device) else "cpu"
+    rows = torch.empty(
+        tuple(embeddings.shape), dtype=torch.float32, device=device
+    )
+    for begin in range(0, len(rows), _STEP):
+        part = embeddings[begin : begin + _STEP]
+        if not isinstance(part, torch.Tensor):
+            # A copy: a memory map is often read-only, which torch dislikes.
+            part = torch.from_numpy(np.array(part, dtype=np.float64))
+        # In double, so that neither huge nor tiny rows lose their length.
+        part = part.detach().to(device).double()
+        lengths = part.norm(dim=1, keepdim=True)
+        usable = lengths.isfinite() & (lengths > 0)
+        if not usable.all():
+            first = int((~usable).flatten().nonzero()[0])
+            _refuse(begin + first, float(lengths[first]), names)
+        rows[begin : begin + _STEP] = part / lengths
+    return rows
+
+
+def _refuse(index, length, names):
+    """Names a row that has no direction."""
+    where = f"row {index}"
+    if names is not None:
+        where = f"{names[index]} ({where})"
+    if length == 0:
+        what = "zero, and so has no direction; is the file digital silence?"
+    else:
+        what = "not finite (NaN or infinity); did the training diverge?"
+    raise ClusteringError(f"the embedding of {where} is {what}")
+
+
+def _together(problem, embeddings, device):
+    """Lets all processes raise if one must: the others would wait for it."""
+    if distributed.is_distributed():
+        shape = np.shape(embeddings)
+        size = shape[1] if len(shape) == 2 else 0
+        on = _collective_device(embeddings, device)
+        state = torch.tensor([problem is not None, size, -size], device=on)
+        dist.all_reduce(state, dist.ReduceOp.MAX)
+        failed, widest, narrowest = state.tolist()
+        if problem is None and failed:
+            problem = ClusteringError(
+                "another process has refused its embeddings; its message says "
+                "which"
+            )
+        if problem is None and widest != -narrowest:
+            problem = ClusteringError(
+                f"embeddings of {-narrowest} and of {widest} dimensions in "
+                "different processes: they are of different models"
+            )
+    if problem is not None:
+        raise problem
+
+
+def _collective_device(embeddings, device):
+    """Where the tensors of a collective must lie."""
+    if device is None and isinstance(embeddings, torch.Tensor):
+        return embeddings.device
+    return device or "cpu"
+
+
+def sum_over_ranks(tensor):
+    """Sum of a tensor over all processes, in place.
+
+    Arguments
+    ---------
+    tensor : torch.Tensor
+        The same shape in every process.
+
+    Returns
+    -------
+    torch.Tensor
+        The tensor that was given.
+
+    Example
+    -------
+    >>> sum_over_ranks(torch.ones(2)).tolist()
+    [1.0, 1.0]
+    """
+    if distributed.is_distributed():
+        dist.all_reduce(tensor)
+    return tensor
+
+
+class Shards:
+    """Where the rows of this process lie among those of all processes.
+
+    Rows are numbered through in the order of the ranks, so that the processes
+    of a run name the same row by the same number, whatever their number is.
+
+    Arguments
+    ---------
+    rows : torch.Tensor
+        ``[N_rank, d]``, the rows of this process.
+
+    Example
+    -------
+    >>> shards = Shards(torch.eye(3))
+    >>> shards.total, shards.pick(torch.tensor([2, 0])).tolist()
+    (3, [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
+    """
+
+    def __init__(self, rows):
+        self.rows = rows
+        counts = torch.zeros(
+            distributed.world_size(), dtype=torch.int64, device=rows.device
+        )
+        counts[distributed.rank()] = len(rows)
+        counts = sum_over_ranks(counts).tolist()
+        #: Rows of all processes.
+        self.total = sum(counts)
+        #: Number of this process's first row.
+        self.first = sum(counts[: distributed.rank()])
+
+    def pick(self, numbers):
+        """Rows by their numbers, in every process.
+
+        Arguments
+        ---------
+        numbers : torch.Tensor
+            int64 ``[M]``, the same in every process.
+
+        Returns
+        -------
+        torch.Tensor
+            ``[M, d]``.
+        """
+        local = numbers - self.first
+        here = (local >= 0) & (local < len(self.rows))
+        picked = self.rows.new_zeros(len(numbers), self.rows.shape[1])
+        picked[here] = self.rows[local[here]]
+        return sum_over_ranks(picked)

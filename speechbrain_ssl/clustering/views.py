@@ -1,0 +1,130 @@
+"""Clustering of utterances that are seen in several ways, as voice and face.
+
+Each view is normalised by itself and the views are concatenated. The cosine of
+two utterances is then the mean of their cosines in the views, and none wins by
+the size of its numbers or of its dimension. How paper 1 joins audio and face is
+not public; this is our own reading.
+"""
+
+import math
+
+import torch
+
+from speechbrain_ssl.clustering.agglomerative import kmeans_then_merge
+from speechbrain_ssl.clustering.kmeans import spherical_kmeans
+from speechbrain_ssl.clustering.rows import ClusteringError, unit_rows
+
+
+def join_views(views, weights=None, names=None, device=None):
+    """Concatenates views so that cosines become means of cosines.
+
+    With weights ``w_v``, the cosine of two joined rows is
+
+        sum over v of w_v * cos_v / sum over v of w_v
+
+    Arguments
+    ---------
+    views : dict
+        Name of the view to embeddings ``[N, d_v]``; row ``i`` of all of them
+        is one utterance.
+    weights : dict, optional
+        Name of the view to a positive number; 1 as a default.
+    names : sequence of str, optional
+        ``[N]``, keys of the utterances, to name the one at fault.
+    device : str or torch.device, optional
+        Where the joined rows shall be.
+
+    Returns
+    -------
+    torch.Tensor
+        float32 ``[N, sum of d_v]``, of length one.
+
+    Raises
+    ------
+    ClusteringError
+        If there is no view, the numbers of rows differ, or a row of a view
+        (which is named) has no direction.
+    ValueError
+        If a weight is not positive or is for a view that is not there.
+
+    Example
+    -------
+    >>> voice = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    >>> face = torch.tensor([[5.0, 0.0], [0.0, 5.0]])
+    >>> joined = join_views({"voice": voice, "face": face})
+    >>> round(float(joined[0] @ joined[1]), 4)
+    0.5
+    """
+    if not views:
+        raise ClusteringError("there is no view to cluster")
+    weights = {name: 1.0 for name in views} | (weights or {})
+    if set(weights) != set(views) or min(weights.values()) <= 0:
+        raise ValueError(
+            f"one positive weight a view ({', '.join(views)}); got {weights}"
+        )
+    counts = {name: len(rows) for name, rows in views.items()}
+    if len(set(counts.values())) > 1:
+        raise ClusteringError(
+            f"the views are of different utterances; rows: {counts}"
+        )
+    total, parts = sum(weights.values()), []
+    for name, rows in views.items():
+        try:
+            unit = unit_rows(rows, names, device)
+        except ClusteringError as error:
+            raise ClusteringError(f"view {name!r}: {error}") from error
+        parts.append(unit.mul_(math.sqrt(weights[name] / total)))
+    return torch.cat(parts, dim=1)
+
+
+def cluster_views(
+    views,
+    clusters,
+    centroids=None,
+    linkage="ward",
+    weights=None,
+    names=None,
+    device=None,
+    **options,
+):
+    """Clusters utterances by all of their views together.
+
+    Arguments
+    ---------
+    views : dict
+        Name of the view to embeddings ``[N, d_v]``.
+    clusters : int
+        How many clusters.
+    centroids : int, optional
+        Clusters of a k-means that are merged into ``clusters``; as a default
+        there is no merging.
+    linkage : str
+        Of the merging: ``"ward"`` or ``"average"``.
+    weights, names, device
+        As in ``join_views``.
+    **options
+        For ``spherical_kmeans`` or ``kmeans_then_merge``.
+
+    Returns
+    -------
+    KMeans or Merged
+        As ``spherical_kmeans`` or ``kmeans_then_merge``.
+
+    Raises
+    ------
+    ClusteringError
+        As those and ``join_views``.
+
+    Example
+    -------
+    >>> voice = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    >>> face = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    >>> cluster_views({"voice": voice, "face": face}, 3).sizes.tolist()
+    [1, 1, 1]
+    """
+    rows = join_views(views, weights, names, device)
+    if centroids is None:
+        return spherical_kmeans(rows, clusters, names=names, **options)
+    return kmeans_then_merge(
+        rows, centroids, clusters, linkage, names=names, **options
+    )

@@ -1,0 +1,273 @@
+"""Label correction: a label the gate has dropped is replaced, not lost.
+
+Han, Chen and Qian, 2022 (DLG-LC, arXiv 2208.01928) and 2023 (arXiv
+2304.05754). With the loss l_i on the pseudo label and the gate's threshold
+tau, the network's own prediction p^_i on a clean view of the utterance (no
+gradient), sharpened by a temperature c, and its prediction p_i on the
+augmented view:
+
+    p^_i = softmax(logits_i / c)
+    L_LC = sum over i of  1[l_i > tau, max(p^_i) > tau_2] H(p^_i | p_i)
+    H(p^ | p) = - sum over k of  p^_k log p_k
+
+    L = L_DLG + L_LC
+
+What the sources leave open, and what is done here:
+
+* The logits are s cos(theta), without margin. The one public
+  re-implementation (``wavlm_ssl_sv``, Miara et al., 2024, arXiv 2406.02285)
+  takes products of vectors that are not normalised.
+* A soft target is p^ itself, as above; a hard one its largest class, as in
+  the re-implementation. The sharper p^, the less they differ.
+* p_i carries the margin on the largest class of p^, for both kinds of target,
+  and not on the old pseudo label. (The re-implementation keeps it on the old
+  one: then the class believed wrong is pushed for, the new one is not.)
+  ``margin=0`` at the call leaves p_i without margin.
+* Both sums go through one normalisation, ``masked_loss``: as they stand
+  (``"sum"``), or over the size of the batch (``"mean"``, which is what the
+  re-implementation does).
+
+At s = 32 and c = 0.1, a class that leads the next one by 0.01 in cosine has
+24 times its probability: tau_2 = 0.5 then stops near ties only. A larger c
+makes it stricter.
+"""
+
+import dataclasses
+
+import torch
+
+from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.pseudo_labels.loss_gate import masked_loss
+
+TARGETS = ("soft", "hard")
+
+
+@dataclasses.dataclass
+class Correction:
+    """What label correction makes of a batch.
+
+    Attributes
+    ----------
+    losses : torch.Tensor
+        H(p^ | p) of each sample, with gradient, ``[n]``.
+    accepted : torch.Tensor
+        bool ``[n]``: dropped by the gate, and the prediction confident. Only
+        these count in the loss.
+    labels : torch.Tensor
+        int64 ``[n]``: the largest class of each prediction.
+    confidence : torch.Tensor
+        Its probability after sharpening, ``[n]``.
+    """
+
+    losses: torch.Tensor
+    accepted: torch.Tensor
+    labels: torch.Tensor
+    confidence: torch.Tensor
+
+
+class LabelCorrection(torch.nn.Module):
+    """The loss on the network's own confident predictions.
+
+    It has no state. The first epoch with it is the caller's matter; it makes
+    little sense before the gate's.
+
+    Arguments
+    ---------
+    temperature : float
+        c; below 1 it sharpens. 0.1 is the re-implementation's.
+    threshold : float
+        tau_2: how probable the largest class has to be, from 0 up to 1. 0.5
+        is the re-implementation's.
+    target : str
+        ``"soft"`` or ``"hard"``.
+
+    Raises
+    ------
+    ConfigError
+        If an argument is out of its range.
+
+    Example
+    -------
+    >>> from speechbrain_ssl.objectives.margin import AAMSoftmax
+    >>> from speechbrain_ssl.pseudo_labels.loss_gate import FixedLossGate
+    >>> aam, gate = AAMSoftmax(8, classes=5), FixedLossGate(3.0)
+    >>> gate.prepare_epoch(1)
+    >>> correct = LabelCorrection()
+    >>> augmented, clean = torch.randn(4, 8), torch.randn(4, 8)
+    >>> labels = torch.tensor([0, 1, 2, 2])
+    >>> cosines = aam.cosines(augmented)
+    >>> losses = aam.losses(cosines, labels)
+    >>> keep = gate(losses)
+    >>> correction = correct(aam, cosines, aam.logits(clean), keep)
+    >>> combined_loss(losses, keep, correction).shape
+    torch.Size([])
+    """
+
+    def __init__(self, temperature=0.1, threshold=0.5, target="soft"):
+        super().__init__()
+        if not temperature > 0:
+            raise ConfigError(
+                "label correction's temperature must be above 0, got "
+                f"{temperature}"
+            )
+        if not 0 <= threshold < 1:
+            raise ConfigError(
+                "label correction's threshold is a probability, from 0 up to "
+                f"1; at 1 nothing exceeds it. Got {threshold}"
+            )
+        if target not in TARGETS:
+            raise ConfigError(
+                f"label correction's target is soft or hard, got {target!r}"
+            )
+        self.temperature = temperature
+        self.threshold = threshold
+        self.target = target
+
+    @torch.no_grad()
+    def predict(self, logits):
+        """The sharpened prediction p^.
+
+        Arguments
+        ---------
+        logits : torch.Tensor
+            Of the clean view, without margin, ``[n, classes]``.
+
+        Returns
+        -------
+        torch.Tensor
+            fp32 ``[n, classes]``, without gradient.
+
+        Example
+        -------
+        >>> correct = LabelCorrection(temperature=0.5)
+        >>> correct.predict(torch.tensor([[1.0, 0.0]])).round(decimals=3)
+        tensor([[0.8810, 0.1190]])
+        """
+        return torch.softmax(logits.detach().float() / self.temperature, -1)
+
+    def forward(self, aam, cosines, clean_logits, keep, margin=None):
+        """Losses on corrected labels, and which of them count.
+
+        Where the clean view of the dropped samples alone is encoded, all
+        arguments are theirs, with ``keep`` false throughout.
+
+        Arguments
+        ---------
+        aam : speechbrain_ssl.objectives.margin.AAMSoftmax
+            The classifier.
+        cosines : torch.Tensor
+            Of the augmented view, with gradient, ``[n, classes]``.
+        clean_logits : torch.Tensor
+            ``aam.logits`` of the clean view, ``[n, classes]``. No gradient
+            goes there; encode that view under ``torch.no_grad()``.
+        keep : torch.Tensor
+            bool ``[n]``: the gate's mask.
+        margin : float, optional
+            m in radians, on the corrected label; the classifier's own if None.
+
+        Returns
+        -------
+        Correction
+            Losses, mask and predictions.
+        """
+        prediction = self.predict(clean_logits)
+        confidence, labels = prediction.max(dim=-1)
+        if self.target == "hard":
+            losses = aam.losses(cosines, labels, margin)
+        else:
+            logits = aam.logits_with_margin(cosines, labels, margin)
+            # -p^ . log softmax(z) = logsumexp(z) - p^ . z
+            losses = torch.logsumexp(logits, -1) - (prediction * logits).sum(-1)
+        accepted = ~keep & (confidence > self.threshold)
+        return Correction(losses, accepted, labels, confidence)
+
+
+def combined_loss(losses, keep, correction=None, reduction="mean"):
+    """L = L_DLG + L_LC, both under the same normalisation.
+
+    Arguments
+    ---------
+    losses : torch.Tensor
+        On the pseudo labels, ``[n]``.
+    keep : torch.Tensor
+        bool ``[n]``: the gate's mask.
+    correction : Correction, optional
+        None before label correction begins.
+    reduction : str
+        See ``masked_loss``. ``"kept"`` is the mean of the kept plus the mean
+        of the corrected: a few corrected samples then weigh as much as all
+        the kept ones together.
+
+    Returns
+    -------
+    torch.Tensor
+        A scalar; 0 with a gradient of 0 where no sample counts.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such reduction.
+
+    Example
+    -------
+    >>> losses, keep = torch.tensor([1.0, 5.0]), torch.tensor([True, False])
+    >>> anew = Correction(torch.tensor([1.0, 2.0]), ~keep, None, None)
+    >>> float(combined_loss(losses, keep, anew, "sum"))
+    3.0
+    >>> float(combined_loss(losses, keep, anew))
+    1.5
+    """
+    loss = masked_loss(losses, keep, reduction)
+    if correction is not None:
+        loss = loss + masked_loss(
+            correction.losses, correction.accepted, reduction
+        )
+    return loss
+
+
+def correction_report(accepted, predicted, labels, truth=None):
+    """Shares worth plotting, of a batch or of an epoch.
+
+    Over an epoch, call it with the batches put together: the mean of the
+    precisions of batches is not the precision.
+
+    Arguments
+    ---------
+    accepted : array_like
+        bool ``[n]``; ``Correction.accepted``.
+    predicted, labels : array_like
+        Integers ``[n]``: corrected and old pseudo labels.
+    truth : array_like, optional
+        ``[n]``: the class that is right, for monitoring only. Where classes
+        are clusters, that is for the caller to say: a corrected label counts
+        as right if it equals this one.
+
+    Returns
+    -------
+    dict
+        ``corrected`` (share of all samples that count with a prediction),
+        ``corrected_changed`` (share of these whose label is another now), and
+        with labels ``corrected_precision`` (share of these whose new label is
+        right) and ``corrected_precision_before`` (share whose old one was). A
+        share of nothing is absent.
+
+    Example
+    -------
+    >>> correction_report([False, True], [0, 1], [0, 0], truth=[0, 1])
+    ... # doctest: +NORMALIZE_WHITESPACE
+    {'corrected': 0.5, 'corrected_changed': 1.0,
+     'corrected_precision': 1.0, 'corrected_precision_before': 0.0}
+    """
+    accepted = torch.as_tensor(accepted).cpu().bool()
+    predicted = torch.as_tensor(predicted).cpu()[accepted]
+    labels = torch.as_tensor(labels).cpu()[accepted]
+    flags = {"corrected": accepted, "corrected_changed": predicted != labels}
+    if truth is not None:
+        truth = torch.as_tensor(truth).cpu()[accepted]
+        flags["corrected_precision"] = predicted == truth
+        flags["corrected_precision_before"] = labels == truth
+    return {
+        name: float(values.float().mean())
+        for name, values in flags.items()
+        if len(values)
+    }

@@ -1,0 +1,97 @@
+"""Every configuration of every recipe is listed, consistent, and runs."""
+
+import json
+import pathlib
+import re
+import shutil
+import sys
+
+import pandas as pd
+import pytest
+import tiny
+
+from speechbrain_ssl.config import check_keys, read_plain
+
+ROOT = tiny.ROOT
+
+
+def table():
+    """All rows of ``tests/recipes``."""
+    files = sorted((ROOT / "tests" / "recipes").glob("*.csv"))
+    parts = [pd.read_csv(f, keep_default_na=False) for f in files]
+    return pd.concat(parts).to_dict("records")
+
+
+ROWS = table()
+RUNNABLE = [row for row in ROWS if row["test_debug_flags"]]
+
+
+def name_of(row):
+    path = pathlib.PurePosixPath(row["Hparam_file"])
+    return f"{path.parts[1]}-{path.stem}"
+
+
+def test_every_configuration_is_listed():
+    listed = {row["Hparam_file"] for row in ROWS}
+    there = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "recipes").glob("*/*/hparams/*.yaml")
+    }
+    assert there == listed
+
+
+@pytest.mark.parametrize("row", ROWS, ids=name_of)
+def test_files_of_a_row_exist(row):
+    for key in ("Script_file", "Hparam_file", "Data_prep_file", "Readme_file"):
+        assert not row[key] or (ROOT / row[key]).is_file(), row[key]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=name_of)
+def test_every_key_is_read(row):
+    """No key of a configuration is misspelt, missing or idle."""
+    path = ROOT / row["Hparam_file"]
+    script = (ROOT / row["Script_file"]).read_text(encoding="utf-8")
+    known = set(re.search(r'"""([^"]*)"""\.split', script).group(1).split())
+    plain = read_plain(path)
+    filled = {
+        key: 1 for key, value in plain.items() if "PLACEHOLDER" in str(value)
+    }
+    check_keys(plain, path.read_text(), filled, known, path.name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", RUNNABLE, ids=name_of)
+def test_a_row_runs_as_its_flags_say(row, corpus, tmp_path):
+    """The debug flags of a row, in a shell, as a user types them."""
+    output = tmp_path / "output"
+    manifests = tmp_path / "manifests"
+    manifests.mkdir()
+    shutil.copy(corpus.train_csv, manifests / "train.csv")
+    for name in ("noise", "music", "speech"):
+        shutil.copy(corpus.noise_csv, manifests / f"{name}.csv")
+    shutil.copy(corpus.rirs_csv, manifests / "rirs.csv")
+    flags = row["test_debug_flags"].format(
+        corpus=corpus.audio,
+        manifests=manifests,
+        output=output,
+        trials=corpus.trials,
+    )
+    status, stderr = tiny.shell(
+        [
+            sys.executable,
+            str(ROOT / row["Script_file"]),
+            str(ROOT / row["Hparam_file"]),
+            f"--output_folder={output}",
+            *flags.split(),
+        ],
+        timeout=300,
+    )
+    assert status == 0, stderr[-3000:]
+    checks = row["test_debug_checks"]
+    names = re.search(r"file_exists=\[([^\]]*)\]", checks).group(1)
+    for name in names.split(","):
+        assert (output / name).stat().st_size > 0, name
+    limit = re.search(r"performance_check=\[(\w+),<([\d.]+)\]", checks)
+    if limit:
+        results = json.loads((output / "results.json").read_text())
+        assert results[limit.group(1)] < float(limit.group(2))
