@@ -34,6 +34,7 @@ from speechbrain_ssl.errors import AudioError, CheckpointError, ConfigError
 from speechbrain_ssl.files import atomic_write
 from speechbrain_ssl.objectives.base import Branch
 from speechbrain_ssl.objectives.teacher import MomentumTeacher
+from speechbrain_ssl.publishing.export import initialise
 from speechbrain_ssl.report.logbook import Logbook
 from speechbrain_ssl.verification.label_free import label_free_scores
 
@@ -48,8 +49,8 @@ class SSLBrain(sb.Brain):
     ``lr``, ``weight_decay``, ``momentum`` for a teacher, and the objective's
     own knobs), ``lr_reference_batch``, ``clip_per_tensor``,
     ``freeze_last_layer_epochs``, ``average_last``, ``log_every``, ``seed``,
-    ``number_of_epochs``, ``batch_size``, ``epoch_counter``, ``output_folder``
-    and, for the reader's eyes only, ``trials`` (see
+    ``number_of_epochs``, ``batch_size``, ``epoch_counter``, ``output_folder``,
+    ``initial_model`` (an exported encoder to begin with, or None) and, for the reader's eyes only, ``trials`` (see
     ``speechbrain_ssl.brains.finish``).
     """
 
@@ -71,6 +72,8 @@ class SSLBrain(sb.Brain):
                 self.hparams.trials_speaker_component,
             )
             self.untrained = copy.deepcopy(self.encoder)
+        if self.hparams.initial_model:
+            initialise(self.encoder, self.hparams.initial_model)
         self.teacher = None
         self.features = self.hparams.features.to(self.device)
         self.augmentation = self.hparams.augmentation

@@ -22,6 +22,7 @@ decide between centroids that are equally near up to the seventh digit.
 rows in this process: ``4 * N * d`` for the unit rows, ``24 * k * d`` for
 centroids and sums, and one block of similarities, 2 MiB on a CPU (where it
 shall stay in the cache) and 256 MiB elsewhere, or a single row of ``4 * k``.
+k-means++ takes ``32 * k * d`` for its sample, while it lasts.
 """
 
 import dataclasses
@@ -111,8 +112,8 @@ def spherical_kmeans(
     init : str or torch.Tensor
         ``"random"``: ``k`` rows, drawn without replacement. ``"k-means++"``:
         rows of a sample of ``8 * k``, each drawn in proportion to its squared
-        distance to those already drawn (Arthur and Vassilvitskii, 2007); this
-        costs as much as 8 iterations on ``k`` rows. Or the first centroids
+        distance to those already drawn, the best of ``2 + ln k`` tries
+        (Arthur and Vassilvitskii, 2007). Or the first centroids
         themselves, ``[k, d]``.
     empty : str
         What becomes of a cluster without members. ``"keep"``: it keeps its
@@ -365,9 +366,9 @@ def _first_centroids(shards, clusters, seed, init):
     """The centroids to begin with, ``[k, d]``."""
     if not isinstance(init, str):
         shape = (clusters, shards.rows.shape[1])
-        if tuple(init.shape) != shape:
+        if np.shape(init) != shape:
             raise ClusteringError(
-                f"first centroids of shape {tuple(init.shape)}; {clusters} "
+                f"first centroids of shape {tuple(np.shape(init))}; {clusters} "
                 f"clusters of these embeddings need {shape}"
             )
         return unit_rows(init, device=shards.rows.device)
@@ -380,25 +381,34 @@ def _first_centroids(shards, clusters, seed, init):
 
 
 def _plus_plus(rows, clusters, seed):
-    """k-means++ on a sample; ``[clusters, d]``, the same in every process."""
+    """Greedy k-means++ on a sample; ``[clusters, d]``, equal in all processes.
+
+    Of some rows drawn at each turn the one is taken that leaves the least
+    distance, as scikit-learn does. They share one pass over the sample, which
+    is what takes the time.
+    """
+    trials = 2 + int(np.log(clusters))
     # The order of the sample is random already.
     chosen = [0]
-    distances = 1 - rows @ rows[0]
+    distances = (1 - rows @ rows[0]).clamp(min=0)
     for turn in range(1, clusters):
-        weights = distances.clamp(min=0).double()
         # Below rounding two rows are one.
-        weights[weights < 1e-6] = 0
+        weights = torch.where(distances < 1e-6, 0.0, distances.double())
         weights[chosen[-1]] = 0
         # On a CPU: a running sum on a GPU may differ between two runs.
         ends = np.cumsum(weights.cpu().numpy())
-        if ends[-1] > 0:
-            at = uniform(seed, "k-means++", turn) * ends[-1]
-            index = int(np.searchsorted(ends, at, side="right"))
-            index = min(index, len(ends) - 1)
-        else:
-            # Fewer distinct rows than clusters: any that is left.
+        if ends[-1] == 0:
+            # Fewer distinct rows than clusters: any others for the rest.
             left = np.setdiff1d(np.arange(len(rows)), chosen)
-            index = int(left[0])
-        chosen.append(index)
-        torch.minimum(distances, 1 - rows @ rows[index], out=distances)
+            chosen.extend(left[: clusters - turn].tolist())
+            break
+        at = uniform(seed, "k-means++", turn, size=trials) * ends[-1]
+        drawn = np.searchsorted(ends, at, side="right")
+        drawn = torch.from_numpy(drawn).to(rows.device)
+        # Rows of [trials, sample] lie together, which the sums like.
+        left = torch.mm(rows[drawn], rows.T).neg_().add_(1).clamp_(min=0)
+        torch.minimum(left, distances, out=left)
+        best = int(left.sum(1, dtype=torch.float64).argmin())
+        distances = left[best].clone()
+        chosen.append(int(drawn[best]))
     return rows[chosen]

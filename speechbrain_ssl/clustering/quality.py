@@ -15,6 +15,9 @@ from speechbrain_ssl.clustering.kmeans import similarity_blocks
 from speechbrain_ssl.clustering.rows import ClusteringError, unit_rows
 from speechbrain_ssl.data.draws import permutation
 
+# Rows that are widened to float64 at a time.
+_STEP = 16384
+
 
 def as_labels(labels, count=None):
     """Labels as an array.
@@ -73,7 +76,8 @@ def silhouette(embeddings, labels, sample=10_000, seed=0, block=None):
     Arguments
     ---------
     embeddings : numpy.ndarray or torch.Tensor
-        ``[N, d]``.
+        ``[N, d]``; all of them, in a distributed run too, where rank 0 may
+        call this by itself.
     labels : array_like
         ``[N]``, whole numbers.
     sample : int, optional
@@ -100,7 +104,7 @@ def silhouette(embeddings, labels, sample=10_000, seed=0, block=None):
     >>> silhouette(rows, [0, 0, 1, 1])
     1.0
     """
-    rows = unit_rows(embeddings)
+    rows = unit_rows(embeddings, alone=True)
     labels = as_labels(labels, len(rows))
     names, compact, sizes = np.unique(
         labels, return_inverse=True, return_counts=True
@@ -110,9 +114,13 @@ def silhouette(embeddings, labels, sample=10_000, seed=0, block=None):
     device = rows.device
     compact = torch.from_numpy(compact.reshape(-1)).to(device)
     sizes = torch.from_numpy(sizes).to(device)
-    # A clear cluster has distances near zero, where float32 sums are rough.
-    sums = torch.zeros(len(names), rows.shape[1], dtype=torch.float64)
-    sums = sums.to(device).index_add_(0, compact, rows.double())
+    # A tight cluster has distances near zero, where float32 is rough.
+    sums = torch.zeros(
+        len(names), rows.shape[1], dtype=torch.float64, device=device
+    )
+    for begin in range(0, len(rows), _STEP):
+        part = slice(begin, begin + _STEP)
+        sums.index_add_(0, compact[part], _wide(rows[part]))
     means = sums / sizes[:, None]
     if sample is not None and sample < len(rows):
         order = permutation(len(rows), seed, "silhouette")
@@ -120,7 +128,7 @@ def silhouette(embeddings, labels, sample=10_000, seed=0, block=None):
         rows, compact = rows[chosen], compact[chosen]
     own = sizes[compact].double()
     # The distance of a row to itself is 0 and adds nothing to the sum.
-    wide = rows.double()
+    wide = _wide(rows)
     inner = own - (wide * sums[compact]).sum(1)
     inner = inner.clamp(min=0) / (own - 1).clamp(min=1)
     outer = torch.empty_like(inner)
@@ -133,6 +141,11 @@ def silhouette(embeddings, labels, sample=10_000, seed=0, block=None):
     score = (outer - inner) / torch.maximum(inner, outer).clamp(min=1e-12)
     score[own == 1] = 0
     return float(score.mean())
+
+
+def _wide(rows):
+    """Rows whose length is one in float64, too."""
+    return torch.nn.functional.normalize(rows.double(), dim=1)
 
 
 def cluster_sizes(labels, clusters=None):

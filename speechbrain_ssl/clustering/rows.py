@@ -20,7 +20,7 @@ class ClusteringError(UserError):
     """Embeddings or a request that cannot be clustered, with the reason."""
 
 
-def unit_rows(embeddings, names=None, device=None):
+def unit_rows(embeddings, names=None, device=None, alone=False):
     """Rows of length one, in float32, on the device they are clustered on.
 
     The source is read a piece at a time, so it may be a memory map. The result
@@ -35,6 +35,8 @@ def unit_rows(embeddings, names=None, device=None):
     device : str or torch.device, optional
         Where the rows shall be. As a default where the embeddings are; the
         CPU for an array.
+    alone : bool
+        Whether this process calls it without the others of a distributed run.
 
     Returns
     -------
@@ -45,13 +47,16 @@ def unit_rows(embeddings, names=None, device=None):
     ------
     ClusteringError
         If this is not a table, or a row is not finite or zero. In a
-        distributed run all processes raise where one has such a row.
+        distributed run all processes raise where one has such a row, unless
+        ``alone``.
 
     Example
     -------
     >>> unit_rows(np.array([[3.0, 4.0], [0.0, 2.0]])).tolist()
     [[0.6000000238418579, 0.800000011920929], [0.0, 1.0]]
     """
+    if alone:
+        return _unit_rows(embeddings, names, device)
     rows, problem = None, None
     try:
         rows = _unit_rows(embeddings, names, device)

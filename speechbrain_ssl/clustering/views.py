@@ -57,7 +57,7 @@ def join_views(views, weights=None, names=None, device=None):
     """
     if not views:
         raise ClusteringError("there is no view to cluster")
-    weights = {name: 1.0 for name in views} | (weights or {})
+    weights = dict.fromkeys(views, 1.0) | (weights or {})
     if set(weights) != set(views) or min(weights.values()) <= 0:
         raise ValueError(
             f"one positive weight a view ({', '.join(views)}); got {weights}"

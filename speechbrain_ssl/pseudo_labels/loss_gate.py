@@ -465,7 +465,7 @@ class LossGate(torch.nn.Module):
         -------
         >>> gate = FixedLossGate(3.0)
         >>> gate.prepare_epoch(1)
-        >>> found = gate.report([1.0, 2.0, 9.0, 9.0], [True, False, False, True])
+        >>> found = gate.report([1.0, 2.0, 9.0, 9.0], [True, False, False, 1])
         >>> found["gate_kept"], found["gate_precision"], found["gate_recall"]
         (0.5, 0.5, 0.5)
         """

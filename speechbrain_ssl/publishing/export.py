@@ -173,3 +173,31 @@ def _weights_error(path):
             f"{path} does not hold the weights of the encoder beside it; "
             f"export or fetch the model again ({error})"
         ) from error
+
+
+def initialise(encoder, folder):
+    """Gives an encoder the weights of an exported model of the same shape.
+
+    Arguments
+    ---------
+    encoder : speechbrain_ssl.encoders.ecapa.FastECAPA
+        Changed in place.
+    folder : str
+        See ``load_encoder``.
+
+    Raises
+    ------
+    ConfigError
+        If the model is of another shape, or none.
+    """
+    other, _ = load_encoder(folder)
+    mine, theirs = encoder.state_dict(), other.state_dict()
+    for name, tensor in mine.items():
+        if name not in theirs or theirs[name].shape != tensor.shape:
+            raise ConfigError(
+                f"initial_model {folder} does not fit the encoder of this "
+                f"configuration: {name} is {tuple(tensor.shape)} here and "
+                f"{tuple(theirs[name].shape) if name in theirs else 'absent'} "
+                "there; choose the same encoder block"
+            )
+    encoder.load_state_dict(theirs)

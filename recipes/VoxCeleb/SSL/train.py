@@ -34,7 +34,7 @@ KEYS = set(
     """
     seed output_folder prepare train_manifest data_folder valid_utterances
     valid_seconds crops batch_size num_workers number_of_epochs epoch_counter
-    encoder objective features augmentation optimizer schedules
+    encoder initial_model objective features augmentation optimizer schedules
     lr_reference_batch clip_per_tensor freeze_last_layer_epochs average_last
     log_every checkpointer trials trials_folder trials_speaker_component
     trials_every

@@ -15,7 +15,11 @@ from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 from speechbrain_ssl.encoders.ecapa import FastECAPA
 from speechbrain_ssl.encoders.features import LogMel
 from speechbrain_ssl.errors import CheckpointError, ConfigError
-from speechbrain_ssl.publishing.export import export_encoder, load_encoder
+from speechbrain_ssl.publishing.export import (
+    export_encoder,
+    initialise,
+    load_encoder,
+)
 from speechbrain_ssl.verification.extract import embed_files
 
 # Runs where speechbrain_ssl cannot be imported, as at a user of the model.
@@ -223,3 +227,24 @@ def test_the_export_is_a_stock_model(tmp_path):
     stock = ECAPA_TDNN(80, channels=[16, 16, 16, 16, 48], lin_neurons=24)
     stock.load_state_dict(state)
     assert all(v.device.type == "cpu" for v in state.values())
+
+
+def test_initialise_takes_the_weights(tmp_path):
+    """Training can begin with an exported model of the same shape only."""
+    shape = {"input_size": 80, "channels": [16] * 4 + [48], "lin_neurons": 8}
+    torch.manual_seed(1)
+    trained = FastECAPA(**shape)
+    export_encoder(tmp_path / "model", trained, LogMel())
+    torch.manual_seed(2)
+    fresh = FastECAPA(**shape)
+    before = fresh.state_dict()["fc.conv.weight"].clone()
+    initialise(fresh, tmp_path)
+    for name, tensor in trained.state_dict().items():
+        assert torch.equal(fresh.state_dict()[name], tensor), name
+    assert not torch.equal(before, fresh.state_dict()["fc.conv.weight"])
+    # It is trainable still.
+    assert all(p.requires_grad for p in fresh.parameters())
+
+    other = FastECAPA(**{**shape, "lin_neurons": 12})
+    with pytest.raises(ConfigError, match=r"fc.*choose the same encoder"):
+        initialise(other, tmp_path)

@@ -1,0 +1,144 @@
+"""Our k-means and scikit-learn's, side by side in one run.
+
+    python tests/benchmarks/kmeans_against_sklearn.py --points 200000 \\
+        --size 192 --clusters 2000
+
+The rows imitate embeddings: speakers of uneven size scattered on a sphere, each
+a cloud around a direction. Both cluster the same unit rows with k-means++, on
+the same number of threads (``OMP_NUM_THREADS``), and take turns. Three of them:
+
+* ours: ``spherical_kmeans`` with its ``--iterations`` updates at most
+* sklearn: ``KMeans`` with its defaults, until it has converged
+* sklearn, as many: ``KMeans`` with at most as many iterations as ours
+
+Inertia is scikit-learn's for all: squared distances of the rows to the plain
+means of their clusters. (Ours minimises the one to normalised means.) The
+output is one JSON object.
+"""
+
+import argparse
+import json
+import resource
+import time
+
+import numpy as np
+import torch
+from sklearn.cluster import KMeans
+
+from speechbrain_ssl.clustering.kmeans import spherical_kmeans
+
+
+def speakers(points, size, count, spread, seed):
+    """Unit rows ``[points, size]`` around ``count`` directions."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(count, size)).astype(np.float32)
+    centres /= np.linalg.norm(centres, axis=1, keepdims=True)
+    shares = rng.gamma(2.0, size=count)
+    who = rng.choice(count, size=points, p=shares / shares.sum())
+    rows = rng.standard_normal((points, size), dtype=np.float32)
+    rows *= spread / np.sqrt(size)
+    rows += centres[who]
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def plain_inertia(rows, labels, clusters):
+    """Squared distances to plain means: |x|^2 summed, less |S_c|^2 / n_c."""
+    sums = np.zeros((clusters, rows.shape[1]))
+    np.add.at(sums, labels, rows)
+    sizes = np.bincount(labels, minlength=clusters)
+    kept = (sums**2).sum(1) / np.maximum(sizes, 1)
+    return float((rows.astype(np.float64) ** 2).sum() - kept.sum())
+
+
+def timed(call):
+    """Seconds of wall time, and what the call returns."""
+    start = time.perf_counter()
+    found = call()
+    return time.perf_counter() - start, found
+
+
+def theirs(rows, clusters, seed, most):
+    """scikit-learn's seconds, labels and iterations."""
+    model = KMeans(
+        clusters, init="k-means++", n_init=1, max_iter=most, random_state=seed
+    )
+    seconds, _ = timed(lambda: model.fit(rows))
+    return seconds, model.labels_.astype(np.int64), model.n_iter_
+
+
+def ours(rows, clusters, seed, iterations, device):
+    """Our seconds, labels and iterations."""
+
+    def call():
+        found = spherical_kmeans(
+            rows,
+            clusters,
+            iterations=iterations,
+            seed=seed,
+            init="k-means++",
+            empty="reseed",
+            device=device,
+        )
+        # Fetching the labels waits for the device.
+        return found.assignments.cpu().numpy(), len(found.inertia) - 1
+
+    seconds, (labels, made) = timed(call)
+    return seconds, labels, made
+
+
+def compare(options):
+    """All runs; a dictionary for JSON."""
+    rows = speakers(
+        options.points,
+        options.size,
+        options.speakers or options.clusters,
+        options.spread,
+        seed=1,
+    )
+    found = {"options": vars(options), "runs": []}
+    for seed in range(options.repeats):
+        systems = {
+            "ours": lambda s=seed: ours(
+                rows, options.clusters, s, options.iterations, options.device
+            ),
+            "sklearn": lambda s=seed: theirs(rows, options.clusters, s, 300),
+            "sklearn_as_many": lambda s=seed: theirs(
+                rows, options.clusters, s, options.iterations
+            ),
+        }
+        run = {}
+        for name, call in systems.items():
+            seconds, labels, made = call()
+            run[name] = {
+                "seconds": round(seconds, 2),
+                "iterations": made,
+                "inertia": plain_inertia(rows, labels, options.clusters),
+            }
+        for name in ("sklearn", "sklearn_as_many"):
+            for what in ("seconds", "inertia"):
+                ratio = run["ours"][what] / run[name][what]
+                run[f"{what}_over_{name}"] = round(ratio, 4)
+        found["runs"].append(run)
+    found["threads"] = torch.get_num_threads()
+    # Kilobytes on Linux; of the whole process, all systems.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found["peak_gib"] = round(peak / 2**20, 2)
+    return found
+
+
+def main(argv=None):
+    """Reads the command line; returns what has been measured."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--points", type=int, default=20_000)
+    parser.add_argument("--size", type=int, default=192)
+    parser.add_argument("--clusters", type=int, default=200)
+    parser.add_argument("--speakers", type=int, help="default: --clusters")
+    parser.add_argument("--spread", type=float, default=1.0)
+    parser.add_argument("--iterations", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    return compare(parser.parse_args(argv))
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(), indent=2))
