@@ -10,7 +10,7 @@ Every centroid counts as one, however many members it has, as in that code.
 
 **Memory**: scikit-learn hands ``K`` centroids to SciPy, which holds two copies
 of the ``K * (K - 1) / 2`` distances in float64. That is ``8 * K * (K - 1)``
-bytes: 20 GB (18.6 GiB) for 50 000, 0.8 GB for 10 000. **Time** is
+bytes at the peak: 20 GB (18.6 GiB) for 50 000, 0.8 GB for 10 000. **Time** is
 ``O(K^2 * d)`` for the distances and ``O(K^2)`` for the merging, on one core.
 """
 

@@ -11,8 +11,9 @@ the same number of threads (``OMP_NUM_THREADS``), and take turns. Three of them:
 * sklearn: ``KMeans`` with its defaults, until it has converged
 * sklearn, as many: ``KMeans`` with at most as many iterations as ours
 
-Inertia is scikit-learn's for all: squared distances of the rows to the plain
-means of their clusters. (Ours minimises the one to normalised means.) The
+The two minimise different things, so both are computed for all: ``inertia``,
+the squared distances of the unit rows to the plain means of their clusters
+(scikit-learn's), and ``spherical``, those to the normalised means (ours). The
 output is one JSON object.
 """
 
@@ -41,13 +42,20 @@ def speakers(points, size, count, spread, seed):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def plain_inertia(rows, labels, clusters):
-    """Squared distances to plain means: |x|^2 summed, less |S_c|^2 / n_c."""
+def inertias(rows, labels, clusters):
+    """Squared distances to plain and to normalised means.
+
+    From the sums S_c of n_c unit rows each: N less the sum of |S_c|^2 / n_c,
+    and twice N less the sum of |S_c|.
+    """
     sums = np.zeros((clusters, rows.shape[1]))
     np.add.at(sums, labels, rows)
-    sizes = np.bincount(labels, minlength=clusters)
-    kept = (sums**2).sum(1) / np.maximum(sizes, 1)
-    return float((rows.astype(np.float64) ** 2).sum() - kept.sum())
+    sizes = np.maximum(np.bincount(labels, minlength=clusters), 1)
+    lengths = np.linalg.norm(sums, axis=1)
+    return {
+        "inertia": float(len(rows) - (lengths**2 / sizes).sum()),
+        "spherical": float(2 * (len(rows) - lengths.sum())),
+    }
 
 
 def timed(call):
@@ -112,10 +120,10 @@ def compare(options):
             run[name] = {
                 "seconds": round(seconds, 2),
                 "iterations": made,
-                "inertia": plain_inertia(rows, labels, options.clusters),
+                **inertias(rows, labels, options.clusters),
             }
         for name in ("sklearn", "sklearn_as_many"):
-            for what in ("seconds", "inertia"):
+            for what in ("seconds", "inertia", "spherical"):
                 ratio = run["ours"][what] / run[name][what]
                 run[f"{what}_over_{name}"] = round(ratio, 4)
         found["runs"].append(run)
