@@ -30,5 +30,5 @@ setup(
         "matplotlib>=3.7",
         "tqdm",
     ],
-    extras_require={"dev": ["pytest>=8", "ruff==0.12.4"]},
+    extras_require={"dev": ["pytest>=8", "ruff==0.17.5"]},
 )
