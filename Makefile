@@ -43,6 +43,7 @@ demo: $(VENV)/.installed
 	@echo "The report: $(DEMO)/report.html"
 
 test: $(VENV)/.installed
+	$(BIN)/python -m pytest -q --doctest-modules speechbrain_ssl
 	$(BIN)/python -m pytest -q --durations=15
 
 test-fast: $(VENV)/.installed

@@ -6,6 +6,7 @@ run options, or one that another key refers to.
 """
 
 import difflib
+import errno
 import logging
 import os
 import pathlib
@@ -28,13 +29,30 @@ class _PlainLoader(yaml.SafeLoader):
 
 def _ignore_tag(loader, suffix, node):
     if isinstance(node, yaml.MappingNode):
-        return loader.construct_mapping(node, deep=True)
+        return {"!": suffix, **loader.construct_mapping(node, deep=True)}
     if isinstance(node, yaml.SequenceNode):
         return loader.construct_sequence(node, deep=True)
     return "!" + suffix + " " + loader.construct_scalar(node)
 
 
 _PlainLoader.add_multi_constructor("!", _ignore_tag)
+
+
+def parse_plain(stream):
+    """Parses HyperPyYAML without making any object.
+
+    Arguments
+    ---------
+    stream : str or file
+        The YAML.
+
+    Returns
+    -------
+    dict
+        A tagged scalar is a string that begins with its tag; a tagged mapping
+        has its tag under the key ``!``.
+    """
+    return yaml.load(stream, Loader=_PlainLoader)
 
 
 def read_plain(path):
@@ -48,7 +66,7 @@ def read_plain(path):
     Returns
     -------
     dict
-        A tagged scalar is a string that begins with its tag.
+        See ``parse_plain``.
 
     Raises
     ------
@@ -60,7 +78,7 @@ def read_plain(path):
         raise ConfigError(f"there is no configuration {path}")
     try:
         with open(path, encoding="utf-8") as stream:
-            plain = yaml.load(stream, Loader=_PlainLoader)
+            plain = parse_plain(stream)
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is no valid YAML: {error}") from error
     if not isinstance(plain, dict):
@@ -167,6 +185,11 @@ def check_device(run_opts):
                 f"--device={device}: this machine has {count} GPU(s)"
                 + ("; use --device=cpu" if count == 0 else "")
             )
+    if local_rank is not None and device == "cpu":
+        if run_opts["distributed_backend"] == "nccl":
+            raise ConfigError(
+                "--device=cpu under torchrun wants --distributed_backend=gloo"
+            )
     if local_rank is not None and run_opts["distributed_backend"] == "nccl":
         if int(local_rank) >= count:
             raise ConfigError(
@@ -247,4 +270,12 @@ def run(main):
         # text; what the user needs is the last of it.
         text = str(error).strip().split(f"{type(error).__name__}: ")[-1]
         sys.stderr.write(f"\nError: {text}\n")
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        sys.stderr.write(
+            f"\nError: no space is left ({error}). What was written before is "
+            "whole: make room and start the same command again\n"
+        )
         sys.exit(1)

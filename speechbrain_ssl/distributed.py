@@ -31,6 +31,13 @@ def world_size():
     return dist.get_world_size() if is_distributed() else 1
 
 
+def collective_device():
+    """Where a tensor has to be for the collectives of this run."""
+    if is_distributed() and dist.get_backend() == "nccl":
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
 def mean_over_ranks(tensor):
     """Mean of a tensor over all processes, without gradient."""
     if is_distributed():

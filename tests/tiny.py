@@ -53,6 +53,7 @@ lr_reference_batch: 8
 clip_per_tensor: 3.0
 freeze_last_layer_epochs: 1
 average_last: 2
+collapse_alarm: !new:speechbrain_ssl.brains.collapse.CollapseAlarm
 log_every: 1
 valid_utterances: 8
 valid_seconds: 0.4

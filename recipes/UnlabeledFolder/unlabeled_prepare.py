@@ -40,7 +40,7 @@ def prepare_unlabeled(
     noise_folder=None,
     rirs_folder=None,
 ):
-    """Writes ``train.csv`` and ``rejected.csv``.
+    """Writes ``train.csv``, ``rejected.csv`` and manifests of noise and rooms.
 
     Arguments
     ---------
@@ -73,7 +73,7 @@ def prepare_unlabeled(
     Raises
     ------
     ManifestError
-        If the folder is missing or holds no usable audio.
+        If a folder is missing or holds no usable audio.
 
     Example
     -------
@@ -87,21 +87,33 @@ def prepare_unlabeled(
         return {}
     data_folder = os.path.abspath(data_folder)
     save_folder = pathlib.Path(save_folder)
-    for folder, name in (
-        (noise_folder, "noise.csv"),
-        (rirs_folder, "rirs.csv"),
-    ):
-        if folder is not None:
-            write_folder_manifest(folder, save_folder / name)
+    background = {
+        name: folder and os.path.abspath(folder)
+        for name, folder in (("noise", noise_folder), ("rirs", rirs_folder))
+    }
     arguments = {
         "data_folder": data_folder,
         "min_duration": min_duration,
         "check": check,
         "sample_rate": sample_rate,
+        **{f"{name}_folder": folder for name, folder in background.items()},
     }
     before = completed(save_folder, arguments)
     if before is not None:
         return before
+
+    outputs = ["train.csv", "rejected.csv"]
+    # Before the long scan, so that a mistyped folder shows at once.
+    for name, folder in background.items():
+        if folder:
+            outputs.append(f"{name}.csv")
+            write_folder_manifest(
+                folder,
+                save_folder / outputs[-1],
+                cache=save_folder / "scan_cache" / f"{name}.jsonl",
+                num_workers=num_workers,
+                progress=True,
+            )
 
     listing = list_files(data_folder)
     if listing.unknown:
@@ -135,9 +147,7 @@ def prepare_unlabeled(
         "unknown_extensions": listing.unknown,
         "sample_rates": {str(rate): int(n) for rate, n in rates.items()},
     }
-    mark_completed(
-        save_folder, arguments, ["train.csv", "rejected.csv"], summary
-    )
+    mark_completed(save_folder, arguments, outputs, summary)
     logger.info(
         "%d utterances, %.1f hours; rejected: %s",
         summary["utterances"],
@@ -178,6 +188,11 @@ def main(argv=None):
         type=int,
         help="Number of processes (default: one per core).",
     )
+    for name, text in (("noise", "noises"), ("rirs", "room responses")):
+        parser.add_argument(
+            f"--{name}_folder",
+            help=f"Folder of {text} for the augmentation (default: none).",
+        )
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         prepare_unlabeled(**vars(parser.parse_args(argv)))

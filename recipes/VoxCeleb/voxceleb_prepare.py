@@ -37,6 +37,7 @@ from speechbrain_ssl.data.scan import (
 )
 from speechbrain_ssl.errors import ManifestError, TrialError, UserError
 from speechbrain_ssl.files import atomic_write
+from speechbrain_ssl.verification import trials as trial_lists
 
 logger = logging.getLogger(__name__)
 
@@ -619,7 +620,9 @@ class _Work:
         """Writes ``noise.csv``, ``music.csv`` and ``speech.csv``."""
         if folder is None:
             self.summary["missing"].append(
-                "MUSAN: not found; give musan_folder, or train without noise"
+                "MUSAN: not found; give musan_folder, or train without noise: "
+                "--noise_csv=null --music_csv=null --speech_csv=null --noise=0 "
+                "--both=0, and --clean such that the probabilities add up to 1"
             )
             return
         for part, published in MUSAN.items():
@@ -629,13 +632,19 @@ class _Work:
             self.count(f"MUSAN {part}", number, {"files": published})
             if len(found.usable):
                 self.write(f"{part}.csv", found.manifest())
+            else:
+                self.summary["missing"].append(
+                    f"MUSAN {part}: nothing usable; complete MUSAN, or train "
+                    f"without this kind of noise: --{part}_csv=null"
+                )
 
     def prepare_rirs(self, folder):
         """Writes ``rirs.csv``: simulated and real room responses."""
         if folder is None:
             self.summary["missing"].append(
                 "RIRS_NOISES: not found; give rirs_folder, or train without "
-                "reverberation"
+                "rooms: --rirs_csv=null --reverb=0 --both=0, and --clean such "
+                "that the probabilities add up to 1"
             )
             return
         simulated = self.list_parts(folder, ["simulated_rirs"])
@@ -748,30 +757,27 @@ def read_trials(path):
     Raises
     ------
     TrialError
-        If a line is malformed, or if there is none.
+        If the list is empty or no text, or if a line is malformed.
     """
-    trials, lines = 0, {}
-    with open(path, encoding="utf-8") as stream:
-        for number, line in enumerate(stream, 1):
-            fields = line.split()
-            if not fields:
-                continue
-            if (
-                len(fields) != 3
-                or fields[0] not in ("0", "1")
-                or not all(UTTERANCE.match(f) for f in fields[1:])
-            ):
-                raise TrialError(
-                    f"{path}, line {number}: '{line.strip()[:120]}' is no "
-                    "trial; a line is '1' or '0' and two files such as "
-                    "id10270/x6uYqmx31kE/00001.wav; get the list again"
-                )
-            trials += 1
-            lines.setdefault(fields[1], number)
-            lines.setdefault(fields[2], number)
-    if trials == 0:
-        raise TrialError(f"{path} has no trial in it; get the list again")
-    return trials, lines
+    # A part of a list is checked as well as a whole one: either class may lack.
+    trials = trial_lists.read_trials(path, require_both=False)
+    lines = {}
+    for line, left, right in zip(
+        trials.lines.tolist(),
+        trials.left.tolist(),
+        trials.right.tolist(),
+        strict=True,
+    ):
+        lines.setdefault(trials.names[left], line)
+        lines.setdefault(trials.names[right], line)
+    for name, line in lines.items():
+        if not UTTERANCE.match(name):
+            raise TrialError(
+                f"{path}, line {line}: '{name[:120]}' is no utterance of "
+                "VoxCeleb1, such as id10270/x6uYqmx31kE/00001.wav; get the "
+                "list again"
+            )
+    return len(trials), lines
 
 
 def _check_files(path, lines, where, trees):

@@ -24,12 +24,12 @@ from speechbrain.utils.train_logger import FileTrainLogger
 
 from speechbrain_ssl import distributed
 from speechbrain_ssl.brains.checkpointing import Generators, RunState
-from speechbrain_ssl.brains.collapse import CollapseAlarm
 from speechbrain_ssl.brains.finish import (
     TrialMonitor,
     average_weights,
     conclude,
 )
+from speechbrain_ssl.brains.means import RunningMeans
 from speechbrain_ssl.errors import AudioError, CheckpointError, ConfigError
 from speechbrain_ssl.files import atomic_write
 from speechbrain_ssl.objectives.base import Branch
@@ -84,17 +84,18 @@ class SSLBrain(sb.Brain):
         if self.objective.momentum:
             self.teacher = MomentumTeacher(self.encoder, self.objective.head)
             self.teacher.to(self.device)
+            if self.compile:
+                self.teacher.encoder.compile(mode=self.compile_mode)
         self.init_optimizers()
         self.state = RunState(
-            seconds=0.0, skipped=0, signs={}, sums={}, counts={}, epoch={}
+            seconds=0.0, skipped=0, signs={}, window={}, epoch={}
         )
         self.logbook = Logbook(self.hparams.output_folder)
         self.train_logger = FileTrainLogger(
             str(pathlib.Path(self.hparams.output_folder) / "train_log.txt")
         )
-        self.alarm = CollapseAlarm()
-        self._reset_averages()
-        self._epoch_scalars = {}
+        self.alarm = self.hparams.collapse_alarm
+        self.window, self.epoch_means = RunningMeans(), RunningMeans()
         self._bad_paths, self._bad_in_epoch = None, 0
         # Ranks differ in what they draw from torch's generator, if anything.
         torch.manual_seed(self.hparams.seed + distributed.rank())
@@ -173,6 +174,20 @@ class SSLBrain(sb.Brain):
             self.steps_per_epoch,
         )
 
+    def _compile(self):
+        """Compiles the encoder in place (``--compile``).
+
+        Stock SpeechBrain puts a wrapper in its place, whose prefix would get
+        into the names of exported weights.
+        """
+        if self.jit:
+            raise ConfigError(
+                "--jit: SpeechBrain's ECAPA_TDNN cannot be scripted; take "
+                "--compile"
+            )
+        if self.compile:
+            self.encoder.compile(mode=self.compile_mode)
+
     def _wrap_distributed(self):
         """Batch norms over all ranks; equal parameters. No DDP wrappers.
 
@@ -217,9 +232,8 @@ class SSLBrain(sb.Brain):
         if found is not None:
             self._check_identity(found)
             self.checkpointer.load_checkpoint(found)
-            self._sums = dict(self.state.values["sums"])
-            self._count = dict(self.state.values["counts"])
-            self._epoch_scalars = dict(self.state.values["epoch"])
+            self.window.load(self.state.values["window"])
+            self.epoch_means.load(self.state.values["epoch"])
             logger.info(
                 "Going on from %s, after %d steps",
                 found.path.name,
@@ -283,9 +297,9 @@ class SSLBrain(sb.Brain):
             self.train_sampler.set_epoch(epoch)
             self.train_sampler.seek(self.step)
             if self.step == 0:
-                self._epoch_scalars = {}
+                self.epoch_means.reset()
         else:
-            self._collected = []
+            self._collected, self._held_out = [], RunningMeans()
 
     def on_fit_batch_start(self, batch, should_step):
         """Puts the teacher in its mode (nothing of SpeechBrain's touches it)."""
@@ -293,10 +307,10 @@ class SSLBrain(sb.Brain):
             self.teacher.train()
         self._report_bad(batch.bad)
 
-    def knobs(self):
-        """The objective's scheduled values at this step."""
+    def knobs(self, step):
+        """The objective's scheduled values at an optimiser step."""
         return {
-            name: float(self.schedules[name][self.optimizer_step])
+            name: float(self.schedules[name][step])
             for name in self.objective.knobs
         }
 
@@ -344,7 +358,9 @@ class SSLBrain(sb.Brain):
 
     def compute_objectives(self, predictions, batch, stage):
         """The loss; its scalars are kept on the device until logged."""
-        loss, scalars = self.objective(*predictions, **self.knobs())
+        loss, scalars = self.objective(
+            *predictions, **self.knobs(self.optimizer_step)
+        )
         self._add(loss=loss.detach(), **scalars)
         return loss
 
@@ -435,6 +451,16 @@ class SSLBrain(sb.Brain):
         self.evaluated_encoder.eval()
         with self.evaluation_ctx:
             embeddings = self.compute_forward(batch, stage)
+            if self.teacher is not None:
+                head = self.teacher.head.eval()
+                vectors = _project(head, embeddings)
+                # The knobs of the step that has just been taken.
+                step = self.optimizer_step - 1
+                self._held_out.add(
+                    **self.objective.held_out(
+                        Branch(embeddings, vectors, head), **self.knobs(step)
+                    )
+                )
         self._collected.append(embeddings.float().cpu().numpy())
         return torch.zeros(())
 
@@ -444,12 +470,14 @@ class SSLBrain(sb.Brain):
             self._log_train()
             return
         scalars = label_free_scores(np.concatenate(self._collected))
+        scalars.update(self._held_out.read())
+        trained = self.epoch_means.read()
         scalars["minutes"] = self.seconds() / 60
         logger.info(
             "epoch %d: loss %.4f, pseudo-EER %.2f %%, LiDAR %.1f, RankMe %.1f, "
             "%.1f minutes",
             epoch,
-            self._epoch_scalars.get("loss", float("nan")),
+            trained.get("loss", float("nan")),
             scalars["pseudo_eer"],
             scalars["lidar"],
             scalars["rankme"],
@@ -457,7 +485,7 @@ class SSLBrain(sb.Brain):
         )
         self.train_logger.log_stats(
             {"epoch": epoch, "lr": self._lr()},
-            train_stats={"loss": self._epoch_scalars.get("loss")},
+            train_stats={"loss": trained.get("loss", float("nan"))},
             valid_stats=scalars,
             verbose=False,
         )
@@ -469,7 +497,7 @@ class SSLBrain(sb.Brain):
         # The last look at the figures of training; the alarm needs both.
         self.state.values["signs"] = self.alarm.check(
             epoch,
-            {**self._epoch_scalars, **scalars},
+            {**trained, **scalars},
             self.state.values["signs"],
         )
         self._save_checkpoint(end_of_epoch=True)
@@ -517,10 +545,9 @@ class SSLBrain(sb.Brain):
             return
         self.state.values.update(
             seconds=self.seconds(),
-            # The means of the next line of the log, half gathered.
-            sums={name: float(value) for name, value in self._sums.items()},
-            counts=self._count,
-            epoch=self._epoch_scalars,
+            # Means that are half gathered.
+            window=self.window.state(),
+            epoch=self.epoch_means.state(),
         )
         self._clock = time.monotonic()
         meta = {"identity": self._identity(), "epoch": self.epoch_reached}
@@ -570,32 +597,15 @@ class SSLBrain(sb.Brain):
 
     # -- scalars ---------------------------------------------------------------
 
-    def _reset_averages(self):
-        self._sums, self._count = {}, {}
-
     def _add(self, **scalars):
-        """Adds to the running means; tensors stay on the device."""
-        for name, value in scalars.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
-            self._count[name] = self._count.get(name, 0) + 1
+        self.window.add(**scalars)
+        self.epoch_means.add(**scalars)
 
     def _log_train(self):
         """Writes the means since the last line, over all processes."""
-        if not self._count:
-            return
-        means = {
-            name: float(value) / self._count[name]
-            for name, value in self._sums.items()
-        }
-        if distributed.is_distributed():
-            values = torch.tensor(
-                list(means.values()), dtype=torch.float64, device=self.device
-            )
-            values = distributed.mean_over_ranks(values).tolist()
-            means = dict(zip(means, values, strict=True))
-        self._reset_averages()
-        self._epoch_scalars = means
-        if not if_main_process():
+        means = self.window.read()
+        self.window.reset()
+        if not means or not if_main_process():
             return
         for name, values in self.schedules.items():
             means[name] = float(values[self.optimizer_step - 1])

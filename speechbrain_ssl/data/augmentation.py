@@ -46,8 +46,13 @@ class Augmentation(torch.nn.Module):
                 f"up to 1; got {dict(probabilities)}"
             )
         _, reverb, noise, both = values
-        # A bank without a manifest is one that is not at hand.
+        # A bank without a manifest is one that is not at hand; one that no
+        # case needs is not read.
         banks = {k: v for k, v in (noises or {}).items() if v.manifest}
+        if noise + both == 0:
+            banks = {}
+        if reverb + both == 0:
+            responses = None
         if responses is not None and not responses.manifest:
             responses = None
         if noise + both > 0 and not banks:
@@ -73,8 +78,6 @@ class Augmentation(torch.nn.Module):
 
     def load(self):
         """Reads all banks; call it once, before moving to the device."""
-        if self.limits[0] >= 1:
-            return
         for bank in self.banks.values():
             bank.load()
         if self.responses is not None:

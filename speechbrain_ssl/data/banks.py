@@ -5,6 +5,8 @@ gather and not a file access. To bound its size only a stretch of each file is
 kept: with the default of 30 s a bank of all MUSAN takes about 1.6 GB.
 """
 
+import os
+
 import numpy as np
 import torch
 from tqdm import tqdm
@@ -12,13 +14,38 @@ from tqdm import tqdm
 from speechbrain_ssl.data.audio import AudioFile
 from speechbrain_ssl.data.draws import uniform
 from speechbrain_ssl.data.manifest import Manifest
-from speechbrain_ssl.errors import AudioError, ManifestError
+from speechbrain_ssl.errors import AudioError, ConfigError, ManifestError
+
+_NOISE_REMEDY = (
+    "name a folder of noises (`--noise_folder`, or `--musan_folder` for "
+    "VoxCeleb), another manifest (`--noise_csv`, `--music_csv` or "
+    "`--speech_csv`; null where that kind is not at hand), or train without "
+    "noise (`--noise_csv=null --music_csv=null --speech_csv=null --noise=0 "
+    "--both=0`, and `--clean` such that the probabilities add up to 1)"
+)
+_RESPONSE_REMEDY = (
+    "name a folder of room responses (`--rirs_folder`), another manifest "
+    "(`--rirs_csv`), or train without rooms (`--rirs_csv=null --reverb=0 "
+    "--both=0`, and `--clean` such that the probabilities add up to 1)"
+)
 
 
 def _to_int16(wave):
     """Scales a waveform to its peak; level is decided by the SNR later."""
     peak = max(float(np.abs(wave).max()), 1e-5)
     return np.round(wave * (32767 / peak)).astype(np.int16)
+
+
+def _check_manifest(manifest_paths, what, remedy):
+    """Raises if there is no manifest; its key alone tells nobody what to do."""
+    if isinstance(manifest_paths, (str, os.PathLike)):
+        manifest_paths = [manifest_paths]
+    for path in manifest_paths:
+        if not os.path.isfile(path):
+            raise ConfigError(
+                f"the augmentation adds {what} but there is no manifest "
+                f"{path}: {remedy}"
+            )
 
 
 def _read_all(manifest_paths, sample_rate, seconds, most=None):
@@ -85,11 +112,14 @@ class NoiseBank(torch.nn.Module):
 
         Raises
         ------
+        ConfigError
+            If there is no such manifest.
         ManifestError
-            If the manifest is missing or none of its files holds sound.
+            If the manifest is malformed or none of its files holds sound.
         """
         if self.samples is not None:
             return
+        _check_manifest(self.manifest, "noise", _NOISE_REMEDY)
         waves = [
             _to_int16(wave)
             for _, wave in _read_all(
@@ -167,13 +197,16 @@ class ResponseBank(torch.nn.Module):
 
         Raises
         ------
+        ConfigError
+            If there is no such manifest.
         ManifestError
-            If the manifest is missing.
+            If the manifest is malformed.
         AudioError
             If a response is silent.
         """
         if self.responses is not None:
             return
+        _check_manifest(self.manifest, "reverberation", _RESPONSE_REMEDY)
         most = round(self.max_seconds * self.sample_rate)
         waves = []
         for path, wave in _read_all(

@@ -1,11 +1,16 @@
 """Crops of held-out utterances for label-free validation."""
 
+import logging
+
 import numpy as np
 import torch
 
 from speechbrain_ssl.data.audio import AudioFile, fit_length
 from speechbrain_ssl.data.dataset import CropBatch
 from speechbrain_ssl.data.draws import uniform
+from speechbrain_ssl.errors import AudioError
+
+logger = logging.getLogger(__name__)
 
 
 class HalvesDataset(torch.utils.data.Dataset):
@@ -30,6 +35,9 @@ class HalvesDataset(torch.utils.data.Dataset):
     #: Validation draws belong to no epoch of training.
     EPOCH = 0
 
+    #: How many unusable files in a row are taken for a corpus that has moved.
+    MAX_UNUSABLE = 10
+
     def __init__(
         self, manifest, seconds=2.0, crops_per_half=2, seed=0, sample_rate=16000
     ):
@@ -38,6 +46,7 @@ class HalvesDataset(torch.utils.data.Dataset):
         self.crops_per_half = crops_per_half
         self.seed = seed
         self.sample_rate = sample_rate
+        self._unusable = 0
 
     def __len__(self):
         return len(self.manifest)
@@ -51,23 +60,84 @@ class HalvesDataset(torch.utils.data.Dataset):
             If the utterance cannot be read: validation on other data than
             yesterday's would not be comparable.
         """
-        with AudioFile(self.manifest.path(index), self.sample_rate) as audio:
-            wave = audio.read()
-        middle = max(1, len(wave) // 2)
         draws = uniform(
             self.seed,
             self.manifest.keys[index],
             "halves",
             size=2 * self.crops_per_half,
         )
-        crops = []
-        for number, draw in enumerate(draws):
-            first = number < self.crops_per_half
-            half = wave[:middle] if first else wave[middle:]
-            half = fit_length(half, max(len(half), self.samples))
-            start = int(draw * (len(half) - self.samples + 1))
-            crops.append(half[start : start + self.samples])
+        with AudioFile(self.manifest.path(index), self.sample_rate) as audio:
+            if audio.num_samples < 2:
+                raise AudioError(f"{audio.path} is too short to have halves")
+            middle = audio.num_samples // 2
+            halves = [(0, middle), (middle, audio.num_samples - middle)]
+            crops = [
+                self._crop(audio, *halves[number // self.crops_per_half], draw)
+                for number, draw in enumerate(draws)
+            ]
         return index, np.stack(crops)
+
+    def _crop(self, audio, begin, length, draw):
+        """Reads one crop of a half: a file may last an hour, a crop does not.
+
+        Arguments
+        ---------
+        audio : AudioFile
+            The open file.
+        begin : int
+            First sample of the half.
+        length : int
+            Samples of the half.
+        draw : float
+            In [0, 1), which crop of the half.
+
+        Returns
+        -------
+        numpy.ndarray
+            float32 ``[samples]``.
+        """
+        room = max(0, length - self.samples)
+        start = begin + int(draw * (room + 1))
+        wave = audio.read(start, min(length, self.samples))
+        # Repeats a half shorter than a crop, and where a lossy file ends some
+        # samples before its header says.
+        return fit_length(wave, self.samples)
+
+    def usable(self, index):
+        """Whether the crops of an utterance can be read.
+
+        What cannot be read is named in the log.
+
+        Arguments
+        ---------
+        index : int
+            Position in the manifest.
+
+        Returns
+        -------
+        bool
+
+        Raises
+        ------
+        AudioError
+            If ``MAX_UNUSABLE`` utterances that were asked for one after the
+            other cannot be read: nobody wants to wait for a million of them.
+        """
+        try:
+            self[index]
+        except AudioError as error:
+            self._unusable += 1
+            if self._unusable == self.MAX_UNUSABLE:
+                raise AudioError(
+                    f"{self._unusable} utterances in a row cannot be used for "
+                    f"validation, the last one: {error}. Check that the corpus "
+                    "is where the manifest says, or prepare it again with "
+                    "`--check=decode`, which sorts out bad files beforehand"
+                ) from error
+            logger.warning("Not used for validation: %s", error)
+            return False
+        self._unusable = 0
+        return True
 
     def collate(self, samples):
         """Makes a ``CropBatch`` with one group of crops."""

@@ -14,6 +14,7 @@ since reading an array touches no reference count.
 """
 
 import hashlib
+import itertools
 import os
 import pathlib
 
@@ -43,6 +44,9 @@ class StringColumn:
     ('bcd', 2)
     """
 
+    #: Strings gathered at once; bounds the index arrays of ``take``.
+    BLOCK = 65536
+
     def __init__(self, blob, offsets):
         self.blob = blob
         self.offsets = offsets
@@ -63,8 +67,26 @@ class StringColumn:
         return self.blob[begin:end].tobytes().decode("utf-8")
 
     def take(self, indices):
-        """A new column with the strings at ``indices`` (int array)."""
-        return StringColumn.from_strings(self[i] for i in indices)
+        """A new column with the strings at ``indices`` (int array).
+
+        The bytes are copied as they are: decoding and encoding a million
+        strings would take seconds.
+        """
+        indices = np.asarray(indices, dtype=np.int64)
+        begins = self.offsets[indices]
+        lengths = self.offsets[indices + 1] - begins
+        offsets = np.zeros(len(indices) + 1, dtype=np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        blob = np.empty(offsets[-1], dtype=np.uint8)
+        for first in range(0, len(indices), self.BLOCK):
+            last = min(first + self.BLOCK, len(indices))
+            # From where a byte goes to where it comes from.
+            shift = np.repeat(
+                begins[first:last] - offsets[first:last], lengths[first:last]
+            )
+            to = np.arange(offsets[first], offsets[last])
+            blob[offsets[first] : offsets[last]] = self.blob[to + shift]
+        return StringColumn(blob, offsets)
 
 
 def utterance_key(utterance_id):
@@ -85,6 +107,18 @@ def utterance_key(utterance_id):
     """
     digest = hashlib.blake2b(utterance_id.encode("utf-8"), digest_size=8)
     return int.from_bytes(digest.digest(), "little")
+
+
+def _utterance_keys(ids):
+    """``utterance_key`` of every ID, from the bytes the column holds."""
+    data = ids.blob.tobytes()
+    offsets = ids.offsets.tolist()
+    digests = b"".join(
+        hashlib.blake2b(data[begin:end], digest_size=8).digest()
+        for begin, end in itertools.pairwise(offsets)
+    )
+    # A copy in native order, which can be written to.
+    return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
 
 
 class Manifest:
@@ -124,11 +158,7 @@ class Manifest:
         self.ids = ids
         self.wavs = wavs
         self.durations = np.asarray(durations, dtype=np.float32)
-        self.keys = np.fromiter(
-            (utterance_key(ids[i]) for i in range(len(ids))),
-            dtype=np.uint64,
-            count=len(ids),
-        )
+        self.keys = _utterance_keys(ids)
         unique, counts = np.unique(self.keys, return_counts=True)
         if len(unique) < len(self.keys):
             twice = unique[counts > 1][0]
@@ -137,6 +167,16 @@ class Manifest:
                 f"the utterance ID '{name}' occurs more than once; IDs must be "
                 "unique over all manifests that are used together"
             )
+
+    @classmethod
+    def _with_keys(cls, ids, wavs, durations, keys):
+        """A part of a manifest: its keys are known, and known to be unique."""
+        manifest = cls.__new__(cls)
+        manifest.ids = ids
+        manifest.wavs = wavs
+        manifest.durations = durations
+        manifest.keys = keys
+        return manifest
 
     @classmethod
     def read(cls, paths, data_root=None):
@@ -174,11 +214,12 @@ class Manifest:
                 "be unique over all manifests that are read together, so "
                 "remove one or rename it"
             )
-        return cls(
-            StringColumn.from_strings(table["ID"]),
-            StringColumn.from_strings(table["wav"]),
-            table["duration"].to_numpy(np.float32),
-        )
+        ids = StringColumn.from_strings(table.pop("ID"))
+        wavs = StringColumn.from_strings(table.pop("wav"))
+        seconds = table["duration"].to_numpy(np.float32)
+        # Or the strings would be there twice while keys are computed.
+        del table, tables
+        return cls(ids, wavs, seconds)
 
     def __len__(self):
         return len(self.ids)
@@ -188,23 +229,35 @@ class Manifest:
         return self.wavs[i]
 
     def select(self, indices):
-        """A manifest of the utterances at ``indices`` (int array)."""
+        """A manifest of the utterances at ``indices``.
+
+        Arguments
+        ---------
+        indices : numpy.ndarray
+            Positions, in any order, each at most once (not checked).
+
+        Returns
+        -------
+        Manifest
+        """
         indices = np.asarray(indices, dtype=np.int64)
-        return Manifest(
+        return Manifest._with_keys(
             self.ids.take(indices),
             self.wavs.take(indices),
             self.durations[indices],
+            self.keys[indices],
         )
 
     def hours(self):
         """Sum of the durations in hours."""
         return float(self.durations.sum(dtype=np.float64)) / 3600
 
-    def hold_out(self, count, min_seconds=0.0):
+    def hold_out(self, count, min_seconds=0.0, usable=None):
         """Splits off utterances for label-free validation.
 
-        The choice depends on the IDs alone (the smallest keys go), so that it
-        is the same in every run, on every rank and after every resume.
+        The choice depends on the IDs alone (the smallest keys go) and on which
+        of them are usable, so that it is the same in every run, on every rank
+        and after every resume.
 
         Arguments
         ---------
@@ -212,6 +265,11 @@ class Manifest:
             How many to hold out.
         min_seconds : float
             Only utterances at least this long are held out.
+        usable : callable, optional
+            Tells of a position whether that utterance can be held out. It is
+            asked in the order of the keys until ``count`` are found. What is
+            not usable remains for training, whose loader replaces and reports
+            what it cannot read.
 
         Returns
         -------
@@ -222,7 +280,15 @@ class Manifest:
         ------
         ManifestError
             If no more than ``count`` utterances are there at all, or fewer
-            than ``count`` are long enough.
+            than ``count`` are long enough and usable.
+
+        Example
+        -------
+        >>> names = StringColumn.from_strings(["u1", "u2", "u3"])
+        >>> manifest = Manifest(names, names, [3.0, 3.0, 3.0])
+        >>> train, valid = manifest.hold_out(1, 2.0, lambda i: i == 1)
+        >>> train.path(0), train.path(1), valid.path(0)
+        ('u1', 'u3', 'u2')
         """
         eligible = np.flatnonzero(self.durations >= min_seconds)
         if count >= len(self) or count > len(eligible):
@@ -231,7 +297,20 @@ class Manifest:
                 f"{min_seconds} s: the manifest has {len(self)}, of which "
                 f"{len(eligible)} are that long; lower `valid_utterances`"
             )
-        chosen = eligible[np.argsort(self.keys[eligible])[:count]]
+        candidates = eligible[np.argsort(self.keys[eligible])]
+        if usable is not None:
+            found = (i for i in candidates.tolist() if usable(i))
+            candidates = np.fromiter(
+                itertools.islice(found, count), dtype=np.int64
+            )
+        chosen = candidates[:count]
+        if len(chosen) < count:
+            raise ManifestError(
+                f"cannot hold out {count} utterances: of the {len(eligible)} "
+                f"of at least {min_seconds} s only {len(chosen)} are usable "
+                "(the log names the others); mend or remove those, or lower "
+                "`valid_utterances`"
+            )
         keep = np.ones(len(self), dtype=bool)
         keep[chosen] = False
         return self.select(np.flatnonzero(keep)), self.select(np.sort(chosen))

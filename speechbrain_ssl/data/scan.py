@@ -859,7 +859,9 @@ def mark_completed(save_folder, arguments, outputs, summary):
         stream.write("\n")
 
 
-def write_folder_manifest(folder, path):
+def write_folder_manifest(
+    folder, path, cache=None, num_workers=None, progress=False
+):
     """A manifest of all usable audio below a folder, with absolute paths.
 
     For noises and room responses, which come from anywhere.
@@ -870,13 +872,21 @@ def write_folder_manifest(folder, path):
         The folder.
     path : str or pathlib.Path
         The manifest to write.
+    cache, num_workers, progress
+        See ``scan``.
 
     Raises
     ------
     ManifestError
         If the folder is missing, or holds no usable audio file.
     """
-    found = scan(folder, wav_root=os.path.abspath(folder), progress=False)
+    found = scan(
+        folder,
+        wav_root=os.path.abspath(folder),
+        cache=cache,
+        num_workers=num_workers,
+        progress=progress,
+    )
     if len(found.usable) == 0:
         raise ManifestError(
             f"none of the {len(found.rejected)} audio files below {folder} "

@@ -76,6 +76,23 @@ class Objective(torch.nn.Module):
         """
         raise NotImplementedError
 
+    def held_out(self, second, **knobs):
+        """What the second branch says of held-out crops.
+
+        Arguments
+        ---------
+        second : Branch
+            The teacher over held-out crops.
+        **knobs : float
+            The scheduled values named in ``knobs``.
+
+        Returns
+        -------
+        dict
+            Scalars for the log and for the collapse alarm.
+        """
+        return {}
+
     def after_step(self):
         """Called after an optimiser step that was really taken.
 

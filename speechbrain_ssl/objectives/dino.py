@@ -45,6 +45,11 @@ class DINOHead(torch.nn.Module):
     batch_norm : bool
         Whether the hidden layers are followed by batch norm (WeSpeaker: yes,
         Cho et al.: no).
+
+    Raises
+    ------
+    ConfigError
+        If a size is no whole number, or too small.
     """
 
     def __init__(
@@ -56,6 +61,17 @@ class DINOHead(torch.nn.Module):
         batch_norm=True,
     ):
         super().__init__()
+        # One prototype is taken whatever the input: its loss is always 0.
+        for key, value, least in (
+            ("prototypes", prototypes, 2),
+            ("hidden", hidden, 1),
+            ("bottleneck", bottleneck, 1),
+        ):
+            if not isinstance(value, int) or value < least:
+                raise ConfigError(
+                    f"DINO's {key} must be a whole number from {least}, got "
+                    f"{value!r}"
+                )
         layers = []
         for size in (embedding_size, hidden):
             layers.append(torch.nn.Linear(size, hidden))
@@ -111,6 +127,12 @@ class DINO(Objective):
     "DINO + cosine", mean over the same pairs of 1 - cos(e_t, e_s) on the
     embeddings, before the heads (0.1 there; 0 leaves it out).
 
+    Raises
+    ------
+    ConfigError
+        If a size is too small, the temperature is not above 0 or the momentum
+        is not in [0, 1).
+
     Example
     -------
     >>> from speechbrain_ssl.objectives.base import Branch
@@ -144,6 +166,16 @@ class DINO(Objective):
         self.head = DINOHead(
             embedding_size, prototypes, hidden, bottleneck, batch_norm
         )
+        if not student_temperature > 0:
+            raise ConfigError(
+                "DINO's student_temperature must be above 0, got "
+                f"{student_temperature}"
+            )
+        if not 0 <= centre_momentum < 1:
+            raise ConfigError(
+                "DINO's centre_momentum must be at least 0 and below 1 (at 1 "
+                f"the centre never moves), got {centre_momentum}"
+            )
         self.student_temperature = student_temperature
         self.centre_momentum = centre_momentum
         self.first_sees_global = global_pairs
@@ -185,21 +217,12 @@ class DINO(Objective):
         with torch.no_grad():
             logits = second.head.logits(second.vectors)
             self._seen.append(logits.mean(dim=(0, 1)))
-            target = torch.softmax(
-                (logits - self.centre) / teacher_temperature, dim=-1
-            )
+            target = self._target(logits, teacher_temperature)
         student = first.head.logits(first.vectors) / self.student_temperature
         loss = self._cross_entropy(student, target)
         with torch.no_grad():
-            entropy = _entropy(target).mean()
-            scalars = {
-                "teacher_entropy": entropy,
-                "usage_entropy": _entropy(
-                    mean_over_ranks(target.mean(dim=(0, 1)))
-                ),
-                "kl": loss.detach() - entropy,
-                "log_prototypes": math.log(target.shape[-1]),
-            }
+            scalars = self._entropies(target)
+            scalars["kl"] = loss.detach() - scalars["teacher_entropy"]
         if cosine_weight > 0:
             student_unit = F.normalize(first.embeddings.float(), dim=-1)
             teacher_unit = F.normalize(second.embeddings.float(), dim=-1)
@@ -207,6 +230,24 @@ class DINO(Objective):
             scalars["cosine_loss"] = cosine.detach()
             loss = loss + cosine_weight * cosine
         return loss, scalars
+
+    @torch.no_grad()
+    def held_out(self, second, teacher_temperature, cosine_weight):
+        """Entropies of the teacher on held-out crops, as in ``forward``."""
+        logits = second.head.logits(second.vectors)
+        return self._entropies(self._target(logits, teacher_temperature))
+
+    def _target(self, logits, temperature):
+        """P_q: centred and sharpened."""
+        return torch.softmax((logits - self.centre) / temperature, dim=-1)
+
+    @staticmethod
+    def _entropies(target):
+        return {
+            "teacher_entropy": _entropy(target).mean(),
+            "usage_entropy": _entropy(mean_over_ranks(target.mean(dim=(0, 1)))),
+            "log_prototypes": math.log(target.shape[-1]),
+        }
 
     def _cross_entropy(self, student, target):
         """Mean over the pairs of -P_q . log softmax(s_v)."""

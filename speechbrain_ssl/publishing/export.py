@@ -10,6 +10,7 @@ import contextlib
 import json
 import pathlib
 import pickle
+import re
 
 import torch
 from speechbrain.inference.speaker import EncoderClassifier
@@ -18,8 +19,13 @@ from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 
 from speechbrain_ssl.encoders.ecapa import FastECAPA
 from speechbrain_ssl.encoders.features import LogMel
-from speechbrain_ssl.errors import CheckpointError, ConfigError
+from speechbrain_ssl.errors import CheckpointError, ConfigError, UserError
 from speechbrain_ssl.files import atomic_write
+
+_REMEDY = (
+    "give the output folder of a finished training run, its `model` folder, or "
+    "the name of a published model"
+)
 
 _YAML = """\
 # Speaker embeddings, trained without labels by speechbrain-ssl.
@@ -125,7 +131,8 @@ def load_encoder(folder, device="cpu"):
     Raises
     ------
     ConfigError
-        If the folder is none, or holds another kind of model.
+        If the folder is none, or holds another kind of model, or if a published
+        model cannot be had.
     CheckpointError
         If the weights are not those of the model.
     """
@@ -133,20 +140,19 @@ def load_encoder(folder, device="cpu"):
     if path.is_dir() and (path / "model" / "hyperparams.yaml").is_file():
         # The output folder of a training run was given.
         path = path / "model"
-    if path.exists() or str(folder).startswith((".", "/")):
+    if path.exists():
         for name in ("hyperparams.yaml", "embedding_model.ckpt"):
             if not (path / name).is_file():
                 raise ConfigError(
-                    f"{folder} is no model: {name} is missing; give the output "
-                    "folder of a finished training run, or its `model` folder"
+                    f"{folder} is no model: {name} is missing; {_REMEDY}"
                 )
-    weights, state = path / "embedding_model.ckpt", None
-    if weights.is_file():
-        with _weights_error(weights):
-            state = torch.load(weights, map_location="cpu", weights_only=True)
-    stock = EncoderClassifier.from_hparams(
-        source=str(path), run_opts={"device": str(device)}
-    ).eval()
+    elif path.is_absolute() or not re.fullmatch(r"\w[^/]*/[^/]+", str(folder)):
+        # Not even the form of a name on the hub.
+        raise ConfigError(
+            f"{folder} is no model: there is no such folder; {_REMEDY}"
+        )
+    weights = path / "embedding_model.ckpt"
+    stock, state = _load_stock(folder, path, weights, device)
     model = getattr(stock.mods, "embedding_model", None)
     fbank = getattr(stock.mods, "compute_features", None)
     if not isinstance(model, ECAPA_TDNN) or not isinstance(fbank, Fbank):
@@ -161,6 +167,31 @@ def load_encoder(folder, device="cpu"):
     filters = fbank.compute_fbanks
     features = LogMel(n_mels=filters.n_mels, sample_rate=filters.sample_rate)
     return FastECAPA.from_stock(model), features.to(device)
+
+
+def _load_stock(folder, path, weights, device):
+    """SpeechBrain's model and, where it is a local one, its weights."""
+    state = None
+    try:
+        if weights.is_file():
+            with _weights_error(weights):
+                state = torch.load(
+                    weights, map_location="cpu", weights_only=True
+                )
+        stock = EncoderClassifier.from_hparams(
+            source=str(path), run_opts={"device": str(device)}
+        )
+    except UserError:
+        raise
+    except Exception as error:
+        # Of YAML, of the hub, of the network: there is no common class.
+        why = f"{type(error).__name__}: {error}".splitlines()[0]
+        if path.exists():
+            what = f"holds no ECAPA-TDNN in SpeechBrain's layout ({why})"
+        else:
+            what = f"is no folder, and could not be had from the hub ({why})"
+        raise ConfigError(f"{folder} {what}; {_REMEDY}") from error
+    return stock.eval(), state
 
 
 @contextlib.contextmanager
@@ -190,7 +221,10 @@ def initialise(encoder, folder):
     ConfigError
         If the model is of another shape, or none.
     """
-    other, _ = load_encoder(folder)
+    try:
+        other, _ = load_encoder(folder)
+    except ConfigError as error:
+        raise ConfigError(f"initial_model: {error}") from error
     mine, theirs = encoder.state_dict(), other.state_dict()
     for name, tensor in mine.items():
         if name not in theirs or theirs[name].shape != tensor.shape:

@@ -2,11 +2,13 @@
 
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
+import pandas as pd
 import pytest
 import tiny
 import torch
@@ -92,6 +94,8 @@ def test_with_accumulation_and_sparse_log(corpus, train, tmp_path):
         "grad_accumulation_factor": 2,
         "ckpt_interval_steps": 3,
         "log_every": 4,
+        # As every configuration has it.
+        "precision": "bf16",
     }
     train.main(corpus.argv(tmp_path / "whole", **options))
     # In the second epoch, after its batch 8, which is step 10.
@@ -157,13 +161,39 @@ def test_other_configuration(corpus, train, tmp_path):
     options = {"number_of_epochs": 1}
     train.main(corpus.argv(tmp_path, **options))
     before = contents(tmp_path)
+    settings = (tmp_path / "save" / "settings.json").read_text()
+    configuration = (tmp_path / "hyperparams.yaml").read_text()
+    # The same settings, but one utterance less.
+    table = pd.read_csv(corpus.train_csv)
+    chosen = ~table["wav"].isin(corpus.held_out())
+    fewer = tmp_path / "fewer.csv"
+    table.drop(index=table.index[chosen][0]).to_csv(fewer, index=False)
     for change, named in (
-        ({"prototypes": 48}, "model"),
-        ({"lr": 0.02}, "schedules"),
+        ({"prototypes": 48}, r"prototypes \(32 there, 48 here\)"),
+        ({"lr": 0.02}, r"lr \(0.01 there, 0.02 here\)"),
         ({"seed": 8}, r"seed \(7 there, 8 here\)"),
-        ({"batch_size": 16}, r"effective_batch \(8 there, 16 here\)"),
-        ({"valid_utterances": 9}, r"utterances \(48 there, 47 here\)"),
+        ({"batch_size": 16}, r"batch_size \(8 there, 16 here\)"),
+        ({"p_noise": 0.2, "p_reverb": 0.8}, "p_noise.*p_reverb"),
+        ({"clip_per_tensor": 1.0}, "clip_per_tensor"),
+        ({"train_manifest": fewer}, r"utterances \(48 there, 47 here\)"),
     ):
         with pytest.raises(CheckpointError, match=named):
             train.main(corpus.argv(tmp_path, **{**options, **change}))
+        if "train_manifest" not in change:
+            # Refused before anything in the folder was written.
+            text = (tmp_path / "hyperparams.yaml").read_text()
+            assert text == configuration
     assert contents(tmp_path) == before
+    assert (tmp_path / "save" / "settings.json").read_text() == settings
+
+
+def test_what_may_change(corpus, train, tmp_path):
+    """Where things lie and what is shown is no other configuration."""
+    train.main(corpus.argv(tmp_path, number_of_epochs=1))
+    moved = tmp_path / "moved.csv"
+    shutil.copy(corpus.train_csv, moved)
+    train.main(
+        corpus.argv(
+            tmp_path, number_of_epochs=1, train_manifest=moved, log_every=2
+        )
+    )

@@ -167,6 +167,10 @@ def test_more_processes_than_gpus(load, monkeypatch):
     ):
         load(GOOD)
     load(GOOD, "--device=cpu", "--distributed_backend=gloo")
+    # NCCL has no collectives for CPU tensors.
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    with pytest.raises(ConfigError, match="--distributed_backend=gloo"):
+        load(GOOD, "--device=cpu")
 
 
 def test_errors_of_constructors_come_out_as_themselves(load):

@@ -27,6 +27,8 @@ from speechbrain_ssl.data.dataset import CropDataset
 from speechbrain_ssl.data.halves import HalvesDataset
 from speechbrain_ssl.data.manifest import Manifest
 from speechbrain_ssl.data.sampling import EpochBatchSampler
+from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.settings import claim_folder, settings_of
 
 # What this script and the Brain read; anything else in a YAML must be referred
 # to by another key, or it is an error.
@@ -36,10 +38,43 @@ KEYS = set(
     valid_seconds crops batch_size num_workers number_of_epochs epoch_counter
     encoder initial_model objective features augmentation optimizer schedules
     lr_reference_batch clip_per_tensor freeze_last_layer_epochs average_last
-    log_every checkpointer trials trials_folder trials_speaker_component
+    log_every collapse_alarm checkpointer trials trials_folder trials_speaker_component
     trials_every
     """.split()
 )
+
+
+# Counts of which zero makes no sense.
+AT_LEAST_ONE = """
+    number_of_epochs batch_size log_every average_last valid_utterances
+    lr_reference_batch
+""".split()
+
+
+def check_values(hparams):
+    """Refuses values that would fail, or mean nothing, hours later.
+
+    Arguments
+    ---------
+    hparams : dict
+        The hyper-parameters.
+
+    Raises
+    ------
+    ConfigError
+        With the key and the remedy.
+    """
+    for key in AT_LEAST_ONE:
+        if not hparams[key] >= 1:
+            raise ConfigError(f"`{key}` must be at least 1, got {hparams[key]}")
+    plan = hparams["crops"]
+    separate = plan.disjoint and plan.local_crops > 0
+    if separate == hparams["objective"].first_sees_global:
+        raise ConfigError(
+            "disjoint local crops want an objective that does not compare "
+            "global crops with each other, and the other way round: set "
+            "`disjoint: True` and `global_pairs: False` together, or neither"
+        )
 
 
 def dataio_prep(hparams, grad_accumulation_factor):
@@ -58,10 +93,25 @@ def dataio_prep(hparams, grad_accumulation_factor):
         Training loader, its sampler, validation loader.
     """
     manifest = Manifest.read(hparams["train_manifest"], hparams["data_folder"])
-    train, valid = manifest.hold_out(
-        hparams["valid_utterances"], 2 * hparams["valid_seconds"]
-    )
     seed, plan = hparams["seed"], hparams["crops"]
+    halves = {
+        "seconds": hparams["valid_seconds"],
+        "sample_rate": plan.sample_rate,
+    }
+    candidates = HalvesDataset(manifest, **halves)
+
+    def usable(index):
+        # Rank 0 reads and decides for all: a file that fails on one machine
+        # only must not make the ranks train on different lists.
+        yes = distributed.rank() == 0 and candidates.usable(index)
+        verdict = torch.tensor(
+            float(yes), device=distributed.collective_device()
+        )
+        return distributed.mean_over_ranks(verdict).item() > 0
+
+    train, valid = manifest.hold_out(
+        hparams["valid_utterances"], 2 * hparams["valid_seconds"], usable
+    )
     train_set = CropDataset(train, plan, seed)
     sampler = EpochBatchSampler(
         len(train),
@@ -71,9 +121,7 @@ def dataio_prep(hparams, grad_accumulation_factor):
         distributed.world_size(),
         grad_accumulation_factor,
     )
-    valid_set = HalvesDataset(
-        valid, hparams["valid_seconds"], sample_rate=plan.sample_rate
-    )
+    valid_set = HalvesDataset(valid, **halves)
     options = {
         "num_workers": hparams["num_workers"],
         "pin_memory": torch.cuda.is_available(),
@@ -95,6 +143,9 @@ def dataio_prep(hparams, grad_accumulation_factor):
 def main(argv):
     """Prepares, trains, evaluates."""
     path, run_opts, overrides, hparams = load_config(argv, KEYS)
+    check_values(hparams)
+    # Before anything is written: the folder may belong to another run.
+    claim_folder(hparams["output_folder"], settings_of(path, overrides))
     sb.utils.distributed.ddp_init_group(run_opts)
     sb.create_experiment_directory(
         experiment_directory=hparams["output_folder"],

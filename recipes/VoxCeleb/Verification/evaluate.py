@@ -34,7 +34,7 @@ from speechbrain.utils.distributed import infer_device
 from speechbrain_ssl.config import load_config, run
 from speechbrain_ssl.data.manifest import Manifest
 from speechbrain_ssl.encoders.features import LogMel
-from speechbrain_ssl.errors import ConfigError, UserError
+from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.files import atomic_write
 from speechbrain_ssl.publishing.export import load_encoder
 from speechbrain_ssl.report.page import build_report
@@ -114,27 +114,11 @@ def load_model(hparams):
         about = {"system": name, "seed": seed, "labels_seen": "none"}
         return hparams["encoder"], features, about
     path = pathlib.Path(str(name))
-    if not path.exists() and str(name).count("/") != 1:
-        # Not even the form of a name on the hub.
-        raise ConfigError(
-            f"--model={name} is no model: there is no such folder; give the "
-            "output folder of a finished training run, the name of a published "
-            "model, `statistics` or `untrained`"
-        )
     try:
         encoder, features = load_encoder(str(name))
-    except UserError:
-        raise
-    except Exception as error:
-        why = f"{type(error).__name__}: {error}".splitlines()[0]
-        if path.exists():
-            what = f"holds no ECAPA-TDNN in SpeechBrain's layout ({why})"
-        else:
-            what = f"is no folder, and could not be had from the hub ({why})"
+    except ConfigError as error:
         raise ConfigError(
-            f"--model={name} {what}; give the output folder of a finished "
-            "training run, the name of a published model, `statistics` or "
-            "`untrained`"
+            f"--model={error}; a baseline is `statistics` or `untrained`"
         ) from error
     parts = path.resolve().parts if path.is_dir() else path.parts
     if parts[-1] == "model":

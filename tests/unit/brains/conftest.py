@@ -8,6 +8,7 @@ import torch
 from speechbrain.utils.epoch_loop import EpochCounter
 
 from speechbrain_ssl.brains.checkpointing import AtomicCheckpointer
+from speechbrain_ssl.brains.collapse import CollapseAlarm
 from speechbrain_ssl.brains.ssl_brain import SSLBrain
 from speechbrain_ssl.data.augmentation import Augmentation
 from speechbrain_ssl.data.dataset import CropBatch
@@ -72,6 +73,8 @@ def make_brain(tmp_path):
             "clip_per_tensor": 3.0,
             "freeze_last_layer_epochs": 0,
             "average_last": 2,
+            "initial_model": None,
+            "collapse_alarm": CollapseAlarm(),
             "log_every": 1,
             "seed": 1,
             "number_of_epochs": epochs,

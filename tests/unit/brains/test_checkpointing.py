@@ -248,14 +248,14 @@ def test_run_state_round_trip(tmp_path):
 def intra_epoch_steps(brain, loader):
     """At which steps a fit saves within an epoch."""
     steps = []
-    save = brain._save
+    save = brain._save_checkpoint
 
     def spy(end_of_epoch):
         if not end_of_epoch:
             steps.append(brain.step)
         save(end_of_epoch)
 
-    brain._save = spy
+    brain._save_checkpoint = spy
     brain.fit(brain.hparams.epoch_counter, loader)
     return steps
 

@@ -391,5 +391,25 @@ def test_what_cannot_be_is_refused(corpora, tmp_path):
         NoiseBank(silent, (0, 15)).load()
     with pytest.raises(AudioError, match=r"silent0\.wav is silent"):
         ResponseBank(silent).load()
-    with pytest.raises(ManifestError, match="none.csv"):
-        NoiseBank(str(tmp_path / "none.csv"), (0, 15)).load()
+
+
+@pytest.mark.parametrize(
+    "bank, keys",
+    [
+        (
+            lambda path: NoiseBank(path, (0, 15)),
+            ["--noise_folder", "--noise_csv=null", "--noise=0", "--both=0"],
+        ),
+        (ResponseBank, ["--rirs_folder", "--rirs_csv=null", "--reverb=0"]),
+    ],
+    ids=["noise", "rooms"],
+)
+def test_a_missing_manifest_says_what_to_do(corpora, tmp_path, bank, keys):
+    """It is the first thing that whoever has no MUSAN meets."""
+    absent = str(tmp_path / "none.csv")
+    for paths in (absent, [corpora["noise"], absent]):
+        with pytest.raises(ConfigError) as caught:
+            bank(paths).load()
+        message = str(caught.value)
+        assert f"no manifest {absent}: name a folder" in message
+        assert all(key in message for key in [*keys, "--clean"])

@@ -5,8 +5,10 @@ import pytest
 import soundfile
 import torch
 
+from speechbrain_ssl.data.audio import fit_length
 from speechbrain_ssl.data.crops import CropPlan
 from speechbrain_ssl.data.dataset import CropDataset
+from speechbrain_ssl.data.draws import uniform
 from speechbrain_ssl.data.halves import HalvesDataset
 from speechbrain_ssl.data.manifest import Manifest, StringColumn
 from speechbrain_ssl.data.sampling import EpochBatchSampler
@@ -212,6 +214,44 @@ def test_halves_come_from_their_halves(tmp_path):
     assert np.array_equal(crops, data[0][1])
     batch = data.collate([data[0]])
     assert batch.crops[0].shape == (1, 6, 16000) and batch.epoch == 0
+
+
+@pytest.mark.parametrize("form", ["wav", "flac"])
+@pytest.mark.parametrize("samples", [2, 999, 3201, 6400, 50001])
+def test_halves_are_read_in_part_and_the_same(tmp_path, form, samples):
+    """As cut from the whole utterance, which may be an hour long."""
+    path = str(tmp_path / f"a.{form}")
+    noise = np.random.default_rng(0).normal(0, 0.1, samples)
+    soundfile.write(path, noise, 16000)
+    column = StringColumn.from_strings([path])
+    manifest = Manifest(column, column, [1.0])
+    whole, _ = soundfile.read(path, dtype="float32")
+    middle = samples // 2
+    draws = uniform(4, manifest.keys[0], "halves", size=6)
+    wanted = []
+    for number, draw in enumerate(draws):
+        half = whole[:middle] if number < 3 else whole[middle:]
+        half = fit_length(half, max(len(half), 3200))
+        start = int(draw * (len(half) - 3200 + 1))
+        wanted.append(half[start : start + 3200])
+    _, crops = HalvesDataset(manifest, 0.2, 3, seed=4)[0]
+    assert crops.dtype == np.float32
+    assert np.array_equal(crops, np.stack(wanted))
+
+
+def test_usable_for_validation(manifest, tmp_path, caplog):
+    """The bad file is named; many in a row are a corpus that has moved."""
+    data = HalvesDataset(with_bad(manifest, {5}, tmp_path), 0.1)
+    assert [data.usable(i) for i in (4, 5, 6)] == [True, False, True]
+    assert "gone.wav" in caplog.text
+    one = str(tmp_path / "one.wav")
+    soundfile.write(one, np.zeros(1), 16000)
+    column = StringColumn.from_strings([one])
+    assert not HalvesDataset(Manifest(column, column, [1.0])).usable(0)
+    data = HalvesDataset(with_bad(manifest, set(range(16)), tmp_path), 0.1)
+    with pytest.raises(AudioError, match="10 utterances in a row.*manifest"):
+        for i in range(16):
+            assert not data.usable(i)
 
 
 def test_halves_refuse_a_bad_file(manifest, tmp_path):

@@ -187,6 +187,38 @@ def test_hold_out_depends_on_ids_alone():
     assert (len(train), len(valid)) == (5, 0)
 
 
+def test_hold_out_passes_over_what_is_not_usable():
+    """Asked in key order, no more often than needed; the rest is trained on."""
+    manifest = some_manifest(300)
+    order = np.argsort(manifest.keys).tolist()
+    asked = []
+
+    def usable(i):
+        asked.append(i)
+        return i not in order[1:3]
+
+    train, valid = manifest.hold_out(5, 0.0, usable)
+    assert asked == order[:7]
+    chosen = sorted([order[0], *order[3:7]])
+    assert contents(valid) == contents(manifest.select(chosen))
+    assert manifest.path(order[1]) in {train.path(i) for i in range(295)}
+    with pytest.raises(ManifestError, match="only 2 are usable.*lower"):
+        manifest.hold_out(3, 0.0, lambda i: i < 2)
+
+
+@pytest.mark.parametrize("block", [1, 4, 65536])
+def test_select_in_any_order(monkeypatch, block):
+    """Strings of any length, none included, and the keys that belong to them."""
+    monkeypatch.setattr(StringColumn, "BLOCK", block)
+    names = ["a", "ümlaut", "b" * 50, "", "c/d", "ß", "e f", "007", "x"]
+    column = StringColumn.from_strings(names)
+    manifest = Manifest(column, column, np.arange(9.0))
+    for wanted in ([], [3], [8, 0, 3, 1, 2], list(range(9))):
+        found = manifest.select(np.array(wanted, dtype=np.int32))
+        assert contents(found) == [(names[i], names[i], i) for i in wanted]
+        assert found.keys.tolist() == [utterance_key(names[i]) for i in wanted]
+
+
 def test_hold_out_refuses_the_impossible():
     manifest = some_manifest(20)
     for count, seconds in ((20, 0.0), (25, 0.0), (3, 10.0)):

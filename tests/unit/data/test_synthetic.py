@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.io.wavfile
+import torch
+from speechbrain.lobes.features import Fbank
 
 from speechbrain_ssl.data import synthetic
 from speechbrain_ssl.data.manifest import Manifest
@@ -231,8 +233,6 @@ def test_trials_are_limited_and_impossible_ones_refused(prepare):
 
 def test_channel_is_a_shortcut(tmp_path, prepare):
     """Statistics of the spectrum know the video, and hardly the speaker."""
-    features = pytest.importorskip("speechbrain.lobes.features")
-    torch = pytest.importorskip("torch")
     sizes = {
         **TINY,
         "num_train_speakers": 10,
@@ -243,7 +243,7 @@ def test_channel_is_a_shortcut(tmp_path, prepare):
         "num_rooms": 0,
     }
     paths = prepare.prepare_minivox(tmp_path, tmp_path / "save", **sizes)
-    fbank = features.Fbank(n_mels=80)
+    fbank = Fbank(n_mels=80)
 
     def statistics(path):
         samples = scipy.io.wavfile.read(path)[1].astype("f4") / 32768

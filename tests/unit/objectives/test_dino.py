@@ -290,6 +290,27 @@ def test_no_pair_is_an_error():
             dino(first, second, **KNOBS)
 
 
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("prototypes", 1),
+        ("prototypes", 8192.5),
+        ("hidden", 0),
+        ("bottleneck", 0),
+        ("student_temperature", 0.0),
+        ("student_temperature", -0.1),
+        ("student_temperature", math.nan),
+        ("centre_momentum", 1.0),
+        ("centre_momentum", -0.1),
+    ],
+)
+def test_values_that_cannot_be_are_refused(key, value):
+    """By the key that has them, not hours later by a loss of nan."""
+    sizes = {"prototypes": K, "hidden": 16, "bottleneck": 6}
+    with pytest.raises(ConfigError, match=f"{key} must be .* got {value}"):
+        DINO(SIZE, **{**sizes, key: value})
+
+
 def test_head_geometry():
     """Vectors and prototypes have norm 1; the gain is no parameter."""
     dino = make()

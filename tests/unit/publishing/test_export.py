@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from speechbrain.inference.speaker import EncoderClassifier
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 
 from speechbrain_ssl.encoders.ecapa import FastECAPA
@@ -168,12 +169,52 @@ def test_the_output_folder_of_a_run_will_do(tmp_path):
 
 
 def test_what_is_no_model_is_refused(tmp_path):
-    for path in (tmp_path / "none", tmp_path):
-        with pytest.raises(ConfigError, match="is no model: hyperparams.yaml"):
-            load_encoder(str(path))
+    with pytest.raises(ConfigError, match="is no model: hyperparams.yaml"):
+        load_encoder(str(tmp_path))
     folder = export_encoder(tmp_path / "model", trained(), LogMel())
     (folder / "embedding_model.ckpt").unlink()
     with pytest.raises(ConfigError, match="embedding_model.ckpt is missing"):
+        load_encoder(str(folder))
+
+
+@pytest.mark.parametrize(
+    "name", ["/no/where", "./nope", "nope", "results/nope/1", "../nope"]
+)
+def test_a_folder_that_is_not_there(monkeypatch, tmp_path, name):
+    """It is not looked for on the hub, which would wait for a network."""
+    monkeypatch.chdir(tmp_path)
+
+    def forbidden(*args, **kwargs):
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.setattr(EncoderClassifier, "from_hparams", forbidden)
+    match = f"{re.escape(name)} is no model: there is no such folder; give the"
+    with pytest.raises(ConfigError, match="^" + match):
+        load_encoder(name)
+    with pytest.raises(ConfigError, match="^initial_model: " + match):
+        initialise(None, name)
+
+
+def test_what_the_hub_does_not_give(monkeypatch, tmp_path):
+    """A name that may be one, without a network; and one that is none."""
+    monkeypatch.chdir(tmp_path)
+    # Refused by its form, before anything is sent.
+    with pytest.raises(ConfigError, match=r"a/b--c .*hub \(HFValidationError"):
+        load_encoder("a/b--c")
+
+    def unreachable(*args, **kwargs):
+        raise OSError("no route\nto the host")
+
+    monkeypatch.setattr(EncoderClassifier, "from_hparams", unreachable)
+    match = r"results/nope is no folder.*OSError: no route\); give the output"
+    with pytest.raises(ConfigError, match=match):
+        load_encoder("results/nope")
+
+
+def test_a_folder_that_speechbrain_does_not_understand(tmp_path):
+    folder = export_encoder(tmp_path / "model", trained(), LogMel())
+    (folder / "hyperparams.yaml").write_text("sample_rate: [\n")
+    with pytest.raises(ConfigError, match="holds no ECAPA-TDNN"):
         load_encoder(str(folder))
 
 

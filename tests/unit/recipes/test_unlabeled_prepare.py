@@ -107,6 +107,59 @@ def test_second_call_does_no_work(data, tmp_path, monkeypatch):
     assert second["utterances"] == 6
 
 
+@pytest.fixture
+def background(tmp_path):
+    """Two folders of noises and one of room responses."""
+    folders = {n: tmp_path / n for n in ("noise", "other", "rirs")}
+    noise = np.random.default_rng(1).normal(0, 0.1, 8000)
+    for name, folder in folders.items():
+        folder.mkdir()
+        sf.write(folder / f"{name}.wav", noise, 16000)
+    return folders
+
+
+def test_noise_and_rooms_are_scanned_once(
+    data, tmp_path, background, monkeypatch
+):
+    save = tmp_path / "save"
+    folders = {
+        "noise_folder": str(background["noise"]),
+        "rirs_folder": str(background["rirs"]),
+    }
+    first = run(data, save, **folders)
+    assert list(pd.read_csv(save / "noise.csv")["ID"]) == ["noise"]
+    assert list(pd.read_csv(save / "rirs.csv")["ID"]) == ["rirs"]
+    for name in ("noise", "rirs"):
+        assert (save / f"scan_cache/{name}.jsonl").is_file()
+
+    def forbidden(*args, **kwargs):
+        raise AssertionError("work was done")
+
+    with monkeypatch.context() as patch:
+        for name in ("list_files", "scan", "write_folder_manifest"):
+            patch.setattr(prepare, name, forbidden)
+        assert run(data, save, **folders) == first
+    # A manifest that was lost is written again.
+    (save / "rirs.csv").unlink()
+    run(data, save, **folders)
+    assert (save / "rirs.csv").is_file()
+
+
+def test_another_noise_folder_is_another_preparation(
+    data, tmp_path, background
+):
+    save = tmp_path / "save"
+    run(data, save, noise_folder=str(background["noise"]))
+    run(data, save, noise_folder=str(background["other"]))
+    table = pd.read_csv(save / "noise.csv")
+    assert list(table["wav"]) == [str(background["other"] / "other.wav")]
+    # And one that is not asked for any more leaves no list behind.
+    run(data, save)
+    assert not (save / "noise.csv").exists()
+    with pytest.raises(ManifestError, match="no folder"):
+        run(data, save, noise_folder=str(tmp_path / "absent"))
+
+
 def test_bytes_are_the_same_everywhere(data, tmp_path):
     run(data, tmp_path / "a")
     run(data, tmp_path / "b", num_workers=2)
@@ -133,6 +186,9 @@ def test_command_line(data, tmp_path, capsys):
     folders = [f"--data_folder={data}", f"--save_folder={tmp_path / 's'}"]
     assert prepare.main([*folders, "--num_workers=0"]) == 0
     assert (tmp_path / "s/train.csv").is_file()
+    noise = f"--noise_folder={data / 'radio'}"
+    assert prepare.main([*folders, noise, "--num_workers=0"]) == 0
+    assert len(pd.read_csv(tmp_path / "s/noise.csv")) == 3
     folders[0] += "_absent"
     assert prepare.main(folders) == 1
     assert "there is no folder" in capsys.readouterr().err

@@ -140,6 +140,12 @@ def test_layouts_of_voxceleb2(tmp_path, tree):
     summary = run(tmp_path / "vox2x", tmp_path / "save")
     assert ids(tmp_path / "save/train.csv") == list(VOX2)
     assert any(m.startswith("VoxCeleb1: not") for m in summary["missing"])
+    for corpus, keys in (
+        ("MUSAN", "--noise_csv=null --music_csv=null --speech_csv=null"),
+        ("RIRS_NOISES", "--rirs_csv=null --reverb=0 --both=0"),
+    ):
+        (line,) = (m for m in summary["missing"] if m.startswith(corpus))
+        assert keys in line
 
 
 def test_separate_folders_get_absolute_paths(data, tmp_path):
@@ -327,8 +333,20 @@ def test_malformed_trials(data, tmp_path, line):
 
 def test_empty_list(tmp_path):
     (tmp_path / "veri_test.txt").write_text("\n")
-    with pytest.raises(TrialError, match="no trial"):
+    with pytest.raises(TrialError, match=r"veri_test\.txt is empty"):
         prepare.read_trials(tmp_path / "veri_test.txt")
+
+
+def test_what_editors_and_downloads_do_to_a_list(tmp_path):
+    """A byte order mark is no part of a label; an archive is no list."""
+    path = tmp_path / "veri_test.txt"
+    path.write_text("\n" + TRIALS, encoding="utf-8-sig")
+    trials, lines = prepare.read_trials(path)
+    assert trials == 2
+    assert sorted(set(lines.values())) == [2, 3]
+    path.write_bytes(b"\x1f\x8b\x08\xff\xfe")
+    with pytest.raises(TrialError, match="is it an archive"):
+        prepare.read_trials(path)
 
 
 def test_overlap_of_training_and_trials(tmp_path):

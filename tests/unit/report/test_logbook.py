@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from speechbrain_ssl.errors import UserError
 from speechbrain_ssl.report import logbook as logbook_module
@@ -48,7 +49,6 @@ def test_scalars_become_plain_numbers(tmp_path):
 
 
 def test_torch_scalars():
-    torch = pytest.importorskip("torch")
     assert plain(torch.tensor(0.5, requires_grad=True)) == 0.5
     assert plain(torch.tensor(float("nan"))) is None
     with pytest.raises(TypeError, match="shape"):

@@ -1,0 +1,117 @@
+"""The settings of a run, so that its folder is not taken for another run.
+
+A checkpoint of another configuration may load and mean nothing: other crops,
+another noise, another optimiser. What a run was started with is kept beside its
+checkpoints; a later start with anything else is refused before a single file of
+the folder is touched.
+"""
+
+import json
+import os
+import pathlib
+
+from hyperpyyaml import resolve_references
+
+from speechbrain_ssl.config import parse_plain
+from speechbrain_ssl.errors import CheckpointError
+from speechbrain_ssl.files import atomic_write
+
+FILE_NAME = "settings.json"
+
+#: Keys that may change between two starts of one run: where things lie, how
+#: often something is shown or saved, and what is evaluated for the reader.
+MAY_CHANGE = set(
+    """
+    output_folder manifest_folder data_folder vox1_folder vox2_folder
+    musan_folder rirs_folder noise_folder train_manifest prepare skip_prep
+    num_workers log_every average_last collapse_alarm checkpointer
+    epoch_counter trials trials_folder trials_speaker_component trials_every
+    ckpt_interval_minutes ckpt_interval_steps eval_precision __set_seed
+    """.split()
+)
+
+
+def settings_of(path, overrides):
+    """What decides the course of a run.
+
+    Arguments
+    ---------
+    path : str
+        The configuration file.
+    overrides : str
+        Overrides of the command line, as YAML.
+
+    Returns
+    -------
+    dict
+        Key -> value with all references resolved, in plain Python. Paths are
+        left out: data may move.
+    """
+    with open(path, encoding="utf-8") as stream:
+        resolved = resolve_references(stream, overrides)
+    plain = parse_plain(resolved)
+    return {
+        key: _without_paths(value)
+        for key, value in plain.items()
+        if key not in MAY_CHANGE
+    }
+
+
+def _without_paths(value):
+    if isinstance(value, dict):
+        return {str(k): _without_paths(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_without_paths(v) for v in value]
+    if isinstance(value, str) and os.sep in value:
+        return "a path"
+    return value
+
+
+def claim_folder(output_folder, settings):
+    """Takes an output folder for a run, or refuses.
+
+    Arguments
+    ---------
+    output_folder : str
+        The folder of the run.
+    settings : dict
+        What ``settings_of`` returned.
+
+    Raises
+    ------
+    CheckpointError
+        If the folder holds checkpoints of a run with other settings.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> claim_folder(folder, {"lr": 0.1})
+    >>> claim_folder(folder, {"lr": 0.1})
+    """
+    save = pathlib.Path(output_folder) / "save"
+    path = save / FILE_NAME
+    if path.is_file() and any((save / "checkpoints").glob("CKPT*")):
+        before = json.loads(path.read_text(encoding="utf-8"))
+        differing = [
+            f"{key} ({_show(before.get(key))} there, "
+            f"{_show(settings.get(key))} here)"
+            for key in sorted({*before, *settings})
+            if before.get(key) != settings.get(key)
+        ]
+        if differing:
+            raise CheckpointError(
+                f"{output_folder} holds the checkpoints of another "
+                f"configuration: {', '.join(differing)}. Choose another "
+                "`output_folder` for this run, or restore the configuration "
+                "to go on with that one"
+            )
+    elif int(os.environ.get("RANK", 0)) == 0:
+        with atomic_write(path) as stream:
+            json.dump(settings, stream, indent=1, sort_keys=True)
+
+
+def _show(value):
+    """A value, shortened for a message."""
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,74 @@
+"""An output folder belongs to one configuration."""
+
+import pytest
+
+from speechbrain_ssl.errors import CheckpointError
+from speechbrain_ssl.settings import claim_folder, settings_of
+
+YAML = """\
+lr: 0.1
+num_workers: 2
+data_folder: /somewhere
+noise_csv: !ref <data_folder>/noise.csv
+optimizer: !name:torch.optim.SGD
+    momentum: 0.9
+nested:
+    rate: !ref <lr>
+    file: !ref <noise_csv>
+"""
+
+
+@pytest.fixture
+def settings(tmp_path):
+    """``settings(overrides, text)`` of a small configuration."""
+
+    def make(overrides="", text=YAML):
+        path = tmp_path / "some.yaml"
+        path.write_text(text)
+        return settings_of(path, overrides)
+
+    return make
+
+
+def test_references_are_followed_and_paths_left_out(settings):
+    found = settings("lr: 0.2")
+    assert found["lr"] == 0.2 and found["nested"]["rate"] == 0.2
+    assert "num_workers" not in found and "data_folder" not in found
+    assert found == settings("lr: 0.2\ndata_folder: /elsewhere")
+
+
+def test_a_class_is_a_setting(settings):
+    """AdamW in place of SGD has the same arguments here."""
+    other = settings(text=YAML.replace("SGD", "AdamW"))
+    assert other["optimizer"] != settings()["optimizer"]
+
+
+def claimed(folder, settings):
+    """A folder that a run has claimed and trained in."""
+    claim_folder(folder, settings)
+    (folder / "save" / "checkpoints" / "CKPT+x").mkdir(parents=True)
+
+
+def test_the_same_settings_go_on(settings, tmp_path):
+    claimed(tmp_path, settings())
+    claim_folder(tmp_path, settings("num_workers: 8\ndata_folder: /moved"))
+
+
+def test_other_settings_are_refused_by_name(settings, tmp_path):
+    claimed(tmp_path, settings())
+    before = (tmp_path / "save" / "settings.json").read_text()
+    with pytest.raises(CheckpointError, match=r"lr \(0.1 there, 0.3 here\)"):
+        claim_folder(tmp_path, settings("lr: 0.3"))
+    with pytest.raises(CheckpointError, match="optimizer"):
+        claim_folder(tmp_path, settings(text=YAML.replace("SGD", "AdamW")))
+    with pytest.raises(CheckpointError, match=r"more \(null there, 1 here\)"):
+        claim_folder(tmp_path, settings(text=YAML + "more: 1\n"))
+    assert (tmp_path / "save" / "settings.json").read_text() == before
+
+
+def test_a_folder_without_checkpoints_is_free(settings, tmp_path):
+    claim_folder(tmp_path, settings())
+    claim_folder(tmp_path, settings("lr: 0.3"))
+    (tmp_path / "save" / "checkpoints" / "CKPT+x").mkdir(parents=True)
+    with pytest.raises(CheckpointError):
+        claim_folder(tmp_path, settings())
