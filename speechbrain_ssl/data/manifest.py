@@ -8,9 +8,10 @@ convention), or is relative to the folder of the CSV file.
 No other column is read. In particular a speaker column, where a corpus brings
 one along, never leaves the file: what is not read cannot leak into training.
 
-In memory it is four numpy arrays and two byte strings. A million VoxCeleb
-utterances take about 100 MB once; forked loader workers share those pages,
-since reading an array touches no reference count.
+In memory it is six numpy arrays. A million VoxCeleb utterances take about
+100 MB, and as much again while validation is split off; reading the CSV file
+needs some 470 MB for a moment. Forked loader workers share those pages, since
+reading an array touches no reference count.
 """
 
 import hashlib

@@ -44,7 +44,7 @@ def test_one_line_and_no_traceback(corpus, tmp_path):
         ({"output_folder": None}, ConfigError, "--output_folder="),
         ({"batch_size": 49}, ConfigError, "48 utterances.*`batch_size`"),
         ({"valid_utterances": 56}, ManifestError, "`valid_utterances`"),
-        ({"noise_csv": "no.csv"}, ManifestError, "no manifest no.csv"),
+        ({"noise_csv": "no.csv"}, ConfigError, "no manifest no.csv.*noise_csv"),
         ({"noise_csv": "null"}, ConfigError, "noise.*p?robabilities"),
         ({"p_noise": 0.7}, ConfigError, "add up to 1"),
         ({"clip_per_tensor": -1}, ConfigError, r"clip_per_tensor.*\.inf"),
