@@ -59,6 +59,15 @@ def test_every_key_is_read(row):
     check_keys(plain, path.read_text(), filled, known, path.name)
 
 
+def test_no_blank_is_left_to_fill_in():
+    """Marks that an author leaves for a figure that is still to come."""
+    marks = re.compile(r"@[A-Z_]{3,}@|# EXPECT\b|TODO|FIXME")
+    for pattern in ("**/*.md", "recipes/**/*.yaml", "hparams/**/*.yaml"):
+        for path in ROOT.glob(pattern):
+            if not {".venv", "exp"} & set(path.parts):
+                assert not marks.search(path.read_text("utf-8")), path
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("row", RUNNABLE, ids=name_of)
 def test_a_row_runs_as_its_flags_say(row, corpus, tmp_path):

@@ -1,5 +1,7 @@
 """Embeddings of whole files do not depend on how they were batched."""
 
+import sys
+
 import numpy as np
 import pytest
 import soundfile
@@ -92,11 +94,15 @@ def test_batches_are_bounded():
     assert _batches([], 200.0) == []
 
 
-def test_progress_can_be_switched_off(paths, model, capsys):
-    embed_files(*model, paths[:1], progress=False)
+def test_progress_is_for_terminals(paths, model, capsys, monkeypatch):
+    """A bar on a terminal, unless switched off; never in a log file."""
+    embed_files(*model, paths[:1], progress=True)
     assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     embed_files(*model, paths[:1], progress=True)
     assert "utt" in capsys.readouterr().err
+    embed_files(*model, paths[:1], progress=False)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("seconds", [None, [0.7, 1.0]])
