@@ -8,7 +8,8 @@ On a CPU two things cost more than any line of Python does:
 * OpenMP threads that wait by spinning slow down every neighbour on a shared
   machine. ``OMP_WAIT_POLICY=passive`` makes them sleep.
 
-Both are no-ops where they do not apply (other libc, other system, a GPU run).
+The first is for glibc on Linux and does nothing elsewhere; the price is that
+memory a process has once used is not returned to the system before it ends.
 """
 
 import ctypes
