@@ -470,7 +470,8 @@ class SSLBrain(sb.Brain):
             self._log_train()
             return
         scalars = label_free_scores(np.concatenate(self._collected))
-        scalars.update(self._held_out.read())
+        held_out = self._held_out.read()
+        scalars.update({f"held_out_{k}": v for k, v in held_out.items()})
         trained = self.epoch_means.read()
         scalars["minutes"] = self.seconds() / 60
         logger.info(
@@ -497,7 +498,7 @@ class SSLBrain(sb.Brain):
         # The last look at the figures of training; the alarm needs both.
         self.state.values["signs"] = self.alarm.check(
             epoch,
-            {**trained, **scalars},
+            {**trained, **held_out, **scalars},
             self.state.values["signs"],
         )
         self._save_checkpoint(end_of_epoch=True)

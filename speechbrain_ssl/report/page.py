@@ -357,6 +357,7 @@ def _training(metrics):
         key: name
         for key, name in (
             ("teacher_entropy", "teacher entropy"),
+            ("held_out_teacher_entropy", "the same, held-out utterances"),
             ("kl", "KL, teacher to student"),
         )
         if _has(metrics, key)
