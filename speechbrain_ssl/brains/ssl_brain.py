@@ -88,7 +88,12 @@ class SSLBrain(sb.Brain):
                 self.teacher.encoder.compile(mode=self.compile_mode)
         self.init_optimizers()
         self.state = RunState(
-            seconds=0.0, skipped=0, signs={}, window={}, epoch={}
+            seconds=0.0,
+            skipped=0,
+            bad_in_epoch=0,
+            signs={},
+            window={},
+            epoch={},
         )
         self.logbook = Logbook(self.hparams.output_folder)
         self.train_logger = FileTrainLogger(
@@ -96,7 +101,7 @@ class SSLBrain(sb.Brain):
         )
         self.alarm = self.hparams.collapse_alarm
         self.window, self.epoch_means = RunningMeans(), RunningMeans()
-        self._bad_paths, self._bad_in_epoch = None, 0
+        self._bad_paths = None
         # Ranks differ in what they draw from torch's generator, if anything.
         torch.manual_seed(self.hparams.seed + distributed.rank())
         self._resume()
@@ -293,11 +298,11 @@ class SSLBrain(sb.Brain):
         """Finds the place in the data; gets ready to collect embeddings."""
         if stage == sb.Stage.TRAIN:
             self.epoch = epoch
-            self._bad_in_epoch = 0
             self.train_sampler.set_epoch(epoch)
             self.train_sampler.seek(self.step)
             if self.step == 0:
                 self.epoch_means.reset()
+                self.state.values["bad_in_epoch"] = 0
         else:
             self._collected, self._held_out = [], RunningMeans()
 
@@ -614,7 +619,7 @@ class SSLBrain(sb.Brain):
 
     def _report_bad(self, bad):
         """Writes the table of unusable files; many of them stop the run."""
-        self._bad_in_epoch += len(bad)
+        self.state.values["bad_in_epoch"] += len(bad)
         limit = max(10, len(self.train_sampler) * self.hparams.batch_size // 50)
         # A table for each process: they see different files.
         suffix = f"_{distributed.rank()}" if distributed.rank() else ""
@@ -635,7 +640,7 @@ class SSLBrain(sb.Brain):
                     writer.writerow(["wav", "reason"])
                 writer.writerows(new)
             logger.warning("%d unusable audio files: see %s", len(new), path)
-        if self._bad_in_epoch > limit:
+        if self.state.values["bad_in_epoch"] > limit:
             raise AudioError(
                 f"more than 2 % of the utterances of epoch {self.epoch} cannot "
                 f"be used; they are listed in {path}. Prepare the corpus again "
