@@ -4,7 +4,8 @@
     python make_table.py
 
 runs/<system>_<seed>/ holds results.json and metrics.jsonl of a run as training
-wrote them, but for the folders in the command.
+wrote them, but for the folders in the command, and dev_trials_O.csv where the
+encoder was evaluated once more, on that list.
 """
 
 import csv
@@ -55,6 +56,23 @@ def rows():
             "min_dcf_0.05": f"{results['min_dcf_0.05']:.3f}",
             "epochs": results["epochs"],
         }
+        # A later evaluation of the same encoder on the easier list.
+        later = folder / "dev_trials_O.csv"
+        if later.is_file():
+            with open(later, encoding="utf-8", newline="") as stream:
+                (row,) = csv.DictReader(stream)
+            yield {
+                **{k: v for k, v in row.items() if k in COLUMNS},
+                "system": system,
+                "seed": seed,
+                "trials": "speechocean762 dev_trials_O",
+                "eer_percent": f"{float(row['eer_percent']):.2f}",
+                "ci_low": f"{float(row['ci_low']):.2f}",
+                "ci_high": f"{float(row['ci_high']):.2f}",
+                "min_dcf_0.01": f"{float(row['min_dcf_0.01']):.3f}",
+                "min_dcf_0.05": f"{float(row['min_dcf_0.05']):.3f}",
+                "minutes": f"{float(row['minutes']):.1f}",
+            }
         for key, name in BASELINES.items():
             # Statistics have no seed.
             its_seed = seed if key == "eer_untrained" else ""
