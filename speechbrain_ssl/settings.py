@@ -93,22 +93,38 @@ def claim_folder(output_folder, settings):
     path = save / FILE_NAME
     if path.is_file() and any((save / "checkpoints").glob("CKPT*")):
         before = json.loads(path.read_text(encoding="utf-8"))
-        differing = [
-            f"{key} ({_show(before.get(key))} there, "
-            f"{_show(settings.get(key))} here)"
-            for key in sorted({*before, *settings})
-            if before.get(key) != settings.get(key)
-        ]
-        if differing:
-            raise CheckpointError(
-                f"{output_folder} holds the checkpoints of another "
-                f"configuration: {', '.join(differing)}. Choose another "
-                "`output_folder` for this run, or restore the configuration "
-                "to go on with that one"
-            )
+        refuse_other(f"{output_folder} holds checkpoints", before, settings)
     elif int(os.environ.get("RANK", 0)) == 0:
         with atomic_write(path) as stream:
             json.dump(settings, stream, indent=1, sort_keys=True)
+
+
+def refuse_other(subject, before, now):
+    """Refuses to go on with what another configuration has left.
+
+    Arguments
+    ---------
+    subject : str
+        Where the other configuration was found; begins the message.
+    before, now : dict
+        Its values, and those of this run.
+
+    Raises
+    ------
+    CheckpointError
+        With each key that differs, its value there and here.
+    """
+    differing = [
+        f"{key} ({_show(before.get(key))} there, {_show(now.get(key))} here)"
+        for key in sorted({*before, *now})
+        if before.get(key) != now.get(key)
+    ]
+    if differing:
+        raise CheckpointError(
+            f"{subject} of another configuration: {', '.join(differing)}. "
+            "Choose another `output_folder` for this run, or restore the "
+            "configuration to go on with that one"
+        )
 
 
 def _show(value):

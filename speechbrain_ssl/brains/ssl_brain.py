@@ -30,12 +30,13 @@ from speechbrain_ssl.brains.finish import (
     conclude,
 )
 from speechbrain_ssl.brains.means import RunningMeans
-from speechbrain_ssl.errors import AudioError, CheckpointError, ConfigError
+from speechbrain_ssl.errors import AudioError, ConfigError
 from speechbrain_ssl.files import atomic_write
 from speechbrain_ssl.objectives.base import Branch
 from speechbrain_ssl.objectives.teacher import MomentumTeacher
 from speechbrain_ssl.publishing.export import initialise
 from speechbrain_ssl.report.logbook import Logbook
+from speechbrain_ssl.settings import refuse_other
 from speechbrain_ssl.verification.label_free import label_free_scores
 
 logger = logging.getLogger(__name__)
@@ -235,7 +236,11 @@ class SSLBrain(sb.Brain):
         self.checkpointer.add_recoverables(state)
         found = self.checkpointer.find_checkpoint()
         if found is not None:
-            self._check_identity(found)
+            refuse_other(
+                f"{found.path} is a checkpoint",
+                found.meta.get("identity", {}),
+                self._identity(),
+            )
             self.checkpointer.load_checkpoint(found)
             self.window.load(self.state.values["window"])
             self.epoch_means.load(self.state.values["epoch"])
@@ -275,22 +280,6 @@ class SSLBrain(sb.Brain):
                 )
             ).hexdigest()[:16],
         }
-
-    def _check_identity(self, checkpoint):
-        """Refuses a checkpoint of another configuration."""
-        saved = checkpoint.meta.get("identity", {})
-        differing = [
-            f"{key} ({saved.get(key)} there, {value} here)"
-            for key, value in self._identity().items()
-            if saved.get(key) != value
-        ]
-        if differing:
-            raise CheckpointError(
-                f"the checkpoint {checkpoint.path} is of another "
-                f"configuration: {', '.join(differing)}. Choose another "
-                "`output_folder` for this run, or restore the configuration "
-                "to go on with that one"
-            )
 
     # -- a step --------------------------------------------------------------
 
