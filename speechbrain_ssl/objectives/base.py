@@ -31,11 +31,19 @@ class Branch:
         What the head makes of it, ``[batch, crops, vector size]``.
     head : torch.nn.Module
         The head of this branch.
+    index : torch.Tensor, optional
+        Position of each utterance in the training manifest, int64 ``[batch]``;
+        None in validation.
+    frames : torch.Tensor, optional
+        The encoder's frames before pooling, ``[batch, crops, time, channels]``,
+        for an objective with ``needs_frames``.
     """
 
     embeddings: torch.Tensor
     vectors: torch.Tensor
     head: torch.nn.Module
+    index: torch.Tensor | None = None
+    frames: torch.Tensor | None = None
 
 
 class Objective(torch.nn.Module):
@@ -52,11 +60,43 @@ class Objective(torch.nn.Module):
         Names of the scheduled values the loss takes.
     head : torch.nn.Module
         Maps embeddings ``[n, embedding size]`` to vectors ``[n, size]``.
+    needs_frames : bool
+        Whether the first branch shall bring ``frames``.
+    has_second_branch : bool
+        Whether the loss compares ``first`` with ``second.vectors``, so that a
+        positive-sampling rule may replace rows of the latter.
     """
 
     momentum = False
     first_sees_global = True
     knobs = ()
+    needs_frames = False
+    has_second_branch = True
+
+    def set_up(self, utterances, seed):
+        """Makes the state whose size depends on the training set.
+
+        Called once, before a checkpoint is read.
+
+        Arguments
+        ---------
+        utterances : int
+            Length of the training manifest.
+        seed : int
+            Of the run.
+        """
+
+    def before_epoch(self, epoch):
+        """Called in all processes before the first step of an epoch.
+
+        Not in an epoch that is taken up in its middle: what is decided here
+        has to be in buffers.
+
+        Arguments
+        ---------
+        epoch : int
+            Counted from 1.
+        """
 
     def forward(self, first, second, **knobs):
         """Computes the loss.
