@@ -147,7 +147,7 @@ def conclude(brain):
 
     Arguments
     ---------
-    brain : speechbrain_ssl.brains.ssl_brain.SSLBrain
+    brain : speechbrain_ssl.brains.training_brain.TrainingBrain
         After training, its encoder averaged.
 
     Returns
@@ -200,7 +200,7 @@ def conclude(brain):
             "epochs": brain.epoch_reached,
             "effective_batch": brain.effective_batch,
         },
-        labels_seen="none",
+        labels_seen=brain.labels_seen,
         gpu=(
             torch.cuda.get_device_name()
             if brain.device_type == "cuda"

@@ -7,7 +7,8 @@ import pytest
 import speechbrain as sb
 import torch
 
-from speechbrain_ssl.brains.ssl_brain import SSLBrain, clip_per_tensor_
+from speechbrain_ssl.brains.ssl_brain import SSLBrain
+from speechbrain_ssl.brains.training_brain import clip_per_tensor_
 from speechbrain_ssl.errors import ConfigError
 
 
@@ -298,6 +299,11 @@ class Modes(Watched):
         """As in the base class."""
         self.modes.append((stage, self.teacher.encoder.training))
         return super().compute_forward(batch, stage)
+
+    def held_out(self, embeddings):
+        """As in the base class."""
+        self.modes.append((sb.Stage.VALID, self.teacher.encoder.training))
+        return super().held_out(embeddings)
 
 
 def test_teacher_moves_by_ema_only_and_has_its_modes(make_brain):
