@@ -199,7 +199,28 @@ def check_device(run_opts):
             )
 
 
-def load_config(argv, known):
+def run_option(name, run_opts, hparams):
+    """A run option: of the command line, else of the YAML, else its default.
+
+    Arguments
+    ---------
+    name : str
+        Such as ``eval_precision``.
+    run_opts : speechbrain.utils.run_opts.RunOptions
+        The run options.
+    hparams : dict
+        The hyper-parameters.
+
+    Returns
+    -------
+    object
+    """
+    if name in run_opts.overridden_args:
+        return run_opts[name]
+    return hparams.get(name, run_opts[name])
+
+
+def load_config(argv, known, changes=None):
     """Parses a command line and builds the configuration.
 
     Arguments
@@ -208,6 +229,9 @@ def load_config(argv, known):
         The configuration file, run options and overrides.
     known : set of str
         Keys that the script reads.
+    changes : dict, optional
+        Further overrides, which win over those of the command line: how one
+        stage of a run differs from another.
 
     Returns
     -------
@@ -223,6 +247,9 @@ def load_config(argv, known):
     plain = read_plain(path)
     text = pathlib.Path(path).read_text(encoding="utf-8")
     given = _read_overrides(overrides)
+    if changes:
+        given |= changes
+        overrides = yaml.safe_dump(given)
     check_keys(plain, text, given, known, path)
     check_device(run_opts)
     # The recipe's own modules (its prepare script) are importable by name.

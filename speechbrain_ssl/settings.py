@@ -26,6 +26,8 @@ MAY_CHANGE = set(
     musan_folder rirs_folder noise_folder train_manifest prepare skip_prep
     num_workers log_every average_last collapse_alarm checkpointer
     epoch_counter trials trials_folder trials_speaker_component trials_every
+    rounds stop_after stop_agreement stop_gain silhouette_sample
+    embed_batch_seconds monitor_labels monitor_column
     ckpt_interval_minutes ckpt_interval_steps eval_precision __set_seed
     """.split()
 )
@@ -80,7 +82,7 @@ def claim_folder(output_folder, settings):
     Raises
     ------
     CheckpointError
-        If the folder holds checkpoints of a run with other settings.
+        If the folder holds a run with other settings.
 
     Example
     -------
@@ -91,9 +93,12 @@ def claim_folder(output_folder, settings):
     """
     save = pathlib.Path(output_folder) / "save"
     path = save / FILE_NAME
-    if path.is_file() and any((save / "checkpoints").glob("CKPT*")):
+    held = any((save / "checkpoints").glob("CKPT*"))
+    # Rounds of pseudo labels have their checkpoints further down.
+    held = held or (save.parent / "rounds.json").is_file()
+    if path.is_file() and held:
         before = json.loads(path.read_text(encoding="utf-8"))
-        refuse_other(f"{output_folder} holds checkpoints", before, settings)
+        refuse_other(f"{output_folder} holds a run", before, settings)
     elif int(os.environ.get("RANK", 0)) == 0:
         with atomic_write(path) as stream:
             json.dump(settings, stream, indent=1, sort_keys=True)

@@ -113,13 +113,15 @@ class TrialMonitor:
         found = evaluate_scores(scores, self.trials, replicates)
         return {"eer": found.pop("eer_percent"), **found}
 
-    def baselines(self, untrained, features, device):
-        """EER of what needs no training, in percent.
+    def baselines(self, untrained, initial, features, device):
+        """EER of what this run has not trained, in percent.
 
         Arguments
         ---------
         untrained : torch.nn.Module
             The encoder as it was before the first step.
+        initial : torch.nn.Module or None
+            The model the run began with, if it began with one.
         features : speechbrain_ssl.encoders.features.LogMel
             Its features.
         device : str
@@ -128,14 +130,16 @@ class TrialMonitor:
         Returns
         -------
         dict
-            ``eer_statistics`` (mean and deviation of the log-mel energies) and
-            ``eer_untrained``.
+            ``eer_statistics`` (mean and deviation of the log-mel energies),
+            ``eer_untrained`` and, if there is one, ``eer_initial``.
         """
         plain = LogMel(features.n_mels, features.sample_rate, mean_norm=False)
         systems = {
             "eer_statistics": (LogMelStatistics(), plain),
             "eer_untrained": (untrained, features),
         }
+        if initial is not None:
+            systems["eer_initial"] = (initial, features)
         return {
             name: self.figures(self.score(*system, device)[0], 0)["eer"]
             for name, system in systems.items()
@@ -165,7 +169,9 @@ def conclude(brain):
         )
         figures = monitor.figures(scores)
         figures.update(
-            monitor.baselines(brain.untrained, brain.features, brain.device)
+            monitor.baselines(
+                brain.untrained, brain.initial, brain.features, brain.device
+            )
         )
         trials = monitor.trials
         drawn = {

@@ -71,8 +71,11 @@ class TrainingBrain(sb.Brain):
                 self.hparams.trials_speaker_component,
             )
             self.untrained = copy.deepcopy(self.encoder)
+        self.initial = None
         if self.hparams.initial_model:
             initialise(self.encoder, self.hparams.initial_model)
+            if self.trials is not None:
+                self.initial = copy.deepcopy(self.encoder)
         self.features = self.hparams.features.to(self.device)
         self.augmentation = self.hparams.augmentation
         self.augmentation.load()

@@ -68,6 +68,10 @@ class FastECAPA(ECAPA_TDNN):
             "dropout": first.dropout.p,
         }
 
+    def last_affine(self):
+        """The layer that makes the embedding."""
+        return self.fc
+
     @classmethod
     def from_stock(cls, stock):
         """Turns a loaded ``ECAPA_TDNN`` into a ``FastECAPA``, in place.
@@ -102,13 +106,45 @@ class FastECAPA(ECAPA_TDNN):
         """
         x = x.transpose(1, 2)
         valid = _Valid(x, lengths) if lengths is not None else None
+        return self._embed(self._frames(x, valid), valid)
+
+    def with_frames(self, x):
+        """Embeds, and also gives the frames that were pooled.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Features ``[batch, frames, features]``, of which all frames count.
+
+        Returns
+        -------
+        tuple of torch.Tensor
+            The embeddings as ``forward`` returns them, and what the
+            aggregation of all layers says of each frame, before pooling:
+            ``[batch, frames, channels]`` with the last of ``channels``.
+
+        Example
+        -------
+        >>> encoder = FastECAPA(80, channels=[16] * 4 + [48], lin_neurons=8)
+        >>> embeddings, frames = encoder.with_frames(torch.rand(2, 120, 80))
+        >>> frames.shape
+        torch.Size([2, 120, 48])
+        """
+        frames = self._frames(x.transpose(1, 2), None)
+        return self._embed(frames, None), frames.transpose(1, 2)
+
+    def _frames(self, x, valid):
+        """From features to the aggregation of all layers; channels first."""
         x = _tdnn(self.blocks[0], x, valid)
         outputs = []
         for block in self.blocks[1:]:
             x = _se_res2net(block, x, valid)
             outputs.append(x)
-        x = _tdnn(self.mfa, torch.cat(outputs, dim=1), valid)
-        x = self.asp_bn.norm(_pool(self.asp, x, valid).unsqueeze(2))
+        return _tdnn(self.mfa, torch.cat(outputs, dim=1), valid)
+
+    def _embed(self, frames, valid):
+        """Pools frames to embeddings ``[batch, 1, lin_neurons]``."""
+        x = self.asp_bn.norm(_pool(self.asp, frames, valid).unsqueeze(2))
         return F.linear(
             x.squeeze(2), self.fc.conv.weight.squeeze(2), self.fc.conv.bias
         ).unsqueeze(1)

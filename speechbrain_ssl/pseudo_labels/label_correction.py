@@ -35,7 +35,9 @@ makes it stricter.
 import dataclasses
 
 import torch
+import torch.distributed as dist
 
+from speechbrain_ssl import distributed
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.pseudo_labels.loss_gate import masked_loss
 
@@ -182,7 +184,7 @@ class LabelCorrection(torch.nn.Module):
         return Correction(losses, accepted, labels, confidence)
 
 
-def combined_loss(losses, keep, correction=None, reduction="mean"):
+def combined_loss(losses, keep, correction=None, reduction="mean", size=None):
     """L = L_DLG + L_LC, both under the same normalisation.
 
     Arguments
@@ -197,6 +199,8 @@ def combined_loss(losses, keep, correction=None, reduction="mean"):
         See ``masked_loss``. ``"kept"`` is the mean of the kept plus the mean
         of the corrected: a few corrected samples then weigh as much as all
         the kept ones together.
+    size : int, optional
+        Samples of the batch, where ``correction`` has the dropped ones alone.
 
     Returns
     -------
@@ -220,9 +224,65 @@ def combined_loss(losses, keep, correction=None, reduction="mean"):
     loss = masked_loss(losses, keep, reduction)
     if correction is not None:
         loss = loss + masked_loss(
-            correction.losses, correction.accepted, reduction
+            correction.losses, correction.accepted, reduction, size
         )
     return loss
+
+
+class CorrectionStore(torch.nn.Module):
+    """The corrected label of each utterance in this epoch.
+
+    It is a buffer, so that a checkpoint takes it along; -1 stands for an
+    utterance whose label was not corrected.
+
+    Arguments
+    ---------
+    size : int
+        Number N of utterances in the manifest.
+
+    Example
+    -------
+    >>> store = CorrectionStore(3)
+    >>> flags, labels = torch.tensor([True, False]), torch.tensor([7, 8])
+    >>> store.record(torch.tensor([2, 0]), Correction(None, flags, labels, None))
+    >>> store.finish_epoch().tolist()
+    [-1, -1, 7]
+    """
+
+    def __init__(self, size):
+        super().__init__()
+        self.register_buffer("labels", torch.full((size,), -1))
+
+    def record(self, indices, correction):
+        """Keeps the corrections of a batch.
+
+        Arguments
+        ---------
+        indices : torch.Tensor
+            int64 ``[n]``, positions in the manifest.
+        correction : Correction
+            Of these samples.
+        """
+        accepted = correction.accepted
+        self.labels[indices[accepted]] = correction.labels[accepted]
+
+    def synchronise(self):
+        """Gives all processes the corrections of all."""
+        if distributed.is_distributed():
+            dist.all_reduce(self.labels, dist.ReduceOp.MAX)
+
+    def finish_epoch(self):
+        """Ends the epoch.
+
+        Returns
+        -------
+        torch.Tensor
+            int64 ``[N]``, the same in all processes.
+        """
+        self.synchronise()
+        labels = self.labels.clone()
+        self.labels.fill_(-1)
+        return labels
 
 
 def correction_report(accepted, predicted, labels, truth=None):

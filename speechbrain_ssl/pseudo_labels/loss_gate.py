@@ -646,7 +646,7 @@ class DynamicLossGate(LossGate):
 # -- loss ----------------------------------------------------------------------
 
 
-def masked_loss(losses, keep, reduction="mean"):
+def masked_loss(losses, keep, reduction="mean", size=None):
     """The loss of what is kept; 0, with a gradient of 0, where nothing is.
 
     Arguments
@@ -661,6 +661,8 @@ def masked_loss(losses, keep, reduction="mean"):
         and the average over processes is the mean over the global batch.
         ``"kept"`` divides by the number kept, so that every batch counts
         alike; over several processes it is a mean of such means.
+    size : int, optional
+        The size of the batch, where ``losses`` are those of a part of it.
 
     Returns
     -------
@@ -685,7 +687,7 @@ def masked_loss(losses, keep, reduction="mean"):
     # Not a product: 0 times infinity is NaN.
     total = torch.where(keep, losses, torch.zeros_like(losses)).sum()
     if reduction == "mean":
-        return total / max(len(losses), 1)
+        return total / max(len(losses) if size is None else size, 1)
     if reduction == "kept":
         return total / keep.sum().clamp(min=1)
     return total

@@ -84,7 +84,7 @@ def curves(
     """
     if not isinstance(keys, dict):
         keys = {key: key for key in keys}
-    figure, ax = _figure()
+    figure, ax = new_figure()
     first_title, broken = None, []
     for colour, (key, name) in zip(_cycle(SERIES), keys.items(), strict=False):
         places, values = series(metrics, key, stage, x)
@@ -131,11 +131,11 @@ def curves(
             label=f"not finite ({len(broken)})",
         )
     if len(keys) > 1 or len(broken):
-        _legend(ax)
+        legend(ax)
     ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     if x == "step":
         ax.xaxis.set_major_formatter(FuncFormatter(_thousands))
-    _label(
+    label(
         ax,
         title or first_title or next(iter(keys.values()), ""),
         "optimiser step" if x == "step" else x,
@@ -190,7 +190,7 @@ def schedules(arrays):
         ax.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
         ax.xaxis.set_major_formatter(FuncFormatter(_thousands))
         last_row = place + columns >= len(arrays)
-        _label(ax, _literal(name), "optimiser step" if last_row else "", "")
+        label(ax, _literal(name), "optimiser step" if last_row else "", "")
     return figure
 
 
@@ -214,7 +214,7 @@ def det_curves(points):
     >>> figure.axes[0].get_legend_handles_labels()[1]
     ['chance: EER 50.00 %']
     """
-    figure, ax = _figure((5.0, 4.6))
+    figure, ax = new_figure((5.0, 4.6))
     floor, ceiling = 0.5, 0.5
     for colour, (name, (miss, alarm)) in zip(
         _cycle(SERIES), points.items(), strict=False
@@ -250,10 +250,10 @@ def det_curves(points):
     ax.set_ylim(low, high)
     ax.set_aspect("equal")
     if points:
-        _legend(ax, loc="lower left")
+        legend(ax, loc="lower left")
     else:
         _note(ax, "no trials")
-    _label(
+    label(
         ax,
         "What fewer false alarms cost in misses",
         "false alarms (% of different-speaker trials)",
@@ -292,7 +292,7 @@ def score_histogram(scores, labels, threshold=None, title=None):
     labels = np.asarray(labels).astype(bool).ravel()
     finite = np.isfinite(scores)
     scores, labels = scores[finite], labels[finite]
-    figure, ax = _figure()
+    figure, ax = new_figure()
     if len(scores):
         low, high = scores.min(), scores.max()
         if not high > low:
@@ -346,7 +346,7 @@ def score_histogram(scores, labels, threshold=None, title=None):
                 f"At the threshold {missed:.1f} % missed, "
                 f"{alarms:.1f} % false alarms"
             )
-    _label(ax, title or "Scores of the trials", "score", "trials (% of kind)")
+    label(ax, title or "Scores of the trials", "score", "trials (% of kind)")
     return figure
 
 
@@ -386,7 +386,7 @@ def embedding_map(embeddings, groups=None, group_name="group", seed=0):
     groups = None if groups is None else groups[chosen]
     places, same = _lay_out(embeddings, seed)
 
-    figure, ax = _figure((5.0, 4.6))
+    figure, ax = new_figure((5.0, 4.6))
     if same and len(places) > 1:
         title = f"All {len(places)} embeddings are the same"
     else:
@@ -402,7 +402,7 @@ def embedding_map(embeddings, groups=None, group_name="group", seed=0):
     ax.set_yticks([])
     ax.grid(False)
     ax.spines[:].set_visible(False)
-    _label(
+    label(
         ax,
         title,
         "t-SNE 1 (no unit)",
@@ -552,11 +552,11 @@ def _scatter_groups(ax, places, groups, group_name, title):
     if len(names) > MAX_GROUPS:
         return f"{title}; {MAX_GROUPS} of {len(names)} {plural} coloured"
     if 0 < len(names) <= 6:
-        _legend(ax)
+        legend(ax)
     return f"{title}; {len(names)} {plural}"
 
 
-def _figure(size=SIZE):
+def new_figure(size=SIZE):
     """An empty figure with one axes in house style."""
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
@@ -579,7 +579,8 @@ def _style(ax):
     ax.margins(x=0.02)
 
 
-def _label(ax, title, xlabel, ylabel):
+def label(ax, title, xlabel, ylabel):
+    """Title and axes in house style."""
     ax.set_title(
         title, loc="left", fontsize=10.5, fontweight="bold", color=INK, pad=8
     )
@@ -589,7 +590,8 @@ def _label(ax, title, xlabel, ylabel):
         ax.set_ylabel(ylabel, fontsize=10, color=INK)
 
 
-def _legend(ax, loc="best"):
+def legend(ax, loc="best"):
+    """The legend in house style."""
     ax.legend(loc=loc, fontsize=9.5, frameon=False, labelcolor=INK)
 
 

@@ -5,88 +5,25 @@ reader into dark mode. What a run did not leave behind has no section.
 """
 
 import csv
-import html
-import io
 import json
 import pathlib
 import re
-import zlib
-
-import matplotlib
 
 from speechbrain_ssl.errors import TrialError
-from speechbrain_ssl.files import atomic_write
-from speechbrain_ssl.report import figures, logbook, results
+from speechbrain_ssl.report import figures, gate, logbook, results
+from speechbrain_ssl.report.blocks import (
+    escape,
+    facts,
+    grid,
+    has,
+    picture,
+    section,
+    warning,
+    write_page,
+)
 
 FILE_NAME = "report.html"
 BAD_AUDIO_ROWS = 50
-
-# Light colour, its name in the style sheet, its counterpart in dark mode.
-_COLOURS = (
-    (figures.INK, "--ink", "#e8ecf1"),
-    (figures.MUTED, "--muted", "#9aa6b4"),
-    (figures.GRID, "--grid", "#2b333e"),
-    (figures.SERIES[0], "--blue", "#4aa3e6"),
-    (figures.SERIES[1], "--red", "#f0824a"),
-    (figures.SERIES[2], "--green", "#2fc79b"),
-    (figures.SERIES[3], "--purple", "#e39bc8"),
-    (figures.SERIES[4], "--orange", "#f2b93b"),
-    (figures.SERIES[5], "--sky", "#9adcff"),
-)
-
-_STYLE = """
-:root{color-scheme:light dark;--paper:#fff;--card:#fff;--line:#dfe4ea;
---soft:#f4f6f8;LIGHT}
-@media (prefers-color-scheme:dark){:root{--paper:#12161c;--card:#181d25;
---line:#2b333e;--soft:#1e242d;DARK}}
-*{box-sizing:border-box}
-body{margin:0;background:var(--paper);color:var(--ink);
-font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",
-Arial,sans-serif}
-main{max-width:72rem;margin:0 auto;padding:2.2rem 1.2rem 4rem}
-h1{font-size:1.75rem;line-height:1.2;margin:0 0 1.4rem;letter-spacing:-.01em}
-h2{font-size:1.2rem;margin:2.8rem 0 .9rem;padding-top:1rem;
-border-top:1px solid var(--line)}
-h3{font-size:1rem;line-height:1.35;margin:.1rem 0 .6rem;font-weight:600}
-p{margin:.4rem 0;max-width:46rem}
-.tiles{display:grid;gap:.8rem;
-grid-template-columns:repeat(auto-fit,minmax(9.5rem,1fr))}
-.tile{background:var(--soft);border-radius:.6rem;padding:.8rem 1rem}
-.tile b{display:block;font-size:1.65rem;line-height:1.25;
-font-variant-numeric:tabular-nums}
-.tile span{display:block;color:var(--muted);font-size:.85rem}
-.warning{border-left:.3rem solid var(--red);background:var(--soft);
-padding:.6rem 1rem;margin:1rem 0;border-radius:.2rem}
-.figures{display:grid;gap:1.2rem;
-grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr))}
-figure{margin:0;background:var(--card);border:1px solid var(--line);
-border-radius:.6rem;padding:.9rem;min-width:0}
-figure svg{display:block;width:100%;height:auto;max-width:38rem;margin:auto}
-figure:only-child{max-width:42rem}
-figure.wide{grid-column:1/-1;max-width:none!important}
-figure.wide .scroll svg{max-width:none;min-width:40rem}
-figure text{font-family:inherit!important}
-figcaption{color:var(--muted);font-size:.88rem;line-height:1.5;
-margin-top:.6rem;max-width:46rem}
-.reader{display:inline-block;border:1px solid var(--line);
-border-radius:1rem;padding:0 .6rem;font-size:.8rem;color:var(--muted)}
-.scroll{overflow-x:auto}
-table{border-collapse:collapse;font-size:.92rem;width:100%}
-th,td{text-align:left;vertical-align:top;padding:.35rem .8rem .35rem 0;
-border-bottom:1px solid var(--line)}
-th{font-weight:600;white-space:nowrap}
-table.facts th{width:16rem;font-weight:400;color:var(--muted)}
-td{font-variant-numeric:tabular-nums;overflow-wrap:anywhere}
-td.code,pre{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;
-font-size:.83rem}
-pre{background:var(--soft);border-radius:.6rem;padding:1rem;overflow:auto;
-max-height:36rem;margin:.6rem 0}
-summary{cursor:pointer;font-weight:600}
-details{margin:.6rem 0}
-@media (max-width:36rem){main{padding:1.2rem .8rem 3rem}
-table.facts th{width:auto;white-space:normal}figure{padding:.6rem}}
-@media print{figure,.tile{break-inside:avoid}pre{max-height:none}}
-"""
 
 
 def build_report(
@@ -143,29 +80,18 @@ def build_report(
     sections = [
         _headline(final),
         _warnings(metrics),
-        _section("Training", _training(metrics)),
-        _section("Validation without labels", _validation(metrics)),
-        _section("Verification trials", _verification(metrics, trials or {})),
-        _section("Embeddings", _embeddings(embeddings)),
-        _section("Schedules", _schedules(schedules)),
+        section("Training", _training(metrics)),
+        section("Validation without labels", _validation(metrics)),
+        section("Loss gate", gate.body(folder / gate.FOLDER, metrics)),
+        section("Verification trials", _verification(metrics, trials or {})),
+        section("Embeddings", _embeddings(embeddings)),
+        section("Schedules", _schedules(schedules)),
         _bad_audio(folder / "bad_audio.csv"),
         _text_file("Configuration", folder / "hyperparams.yaml"),
         _environment(final.get("machine"), folder / "env.log"),
     ]
-    light = ";".join(f"{name}:{colour}" for colour, name, _ in _COLOURS)
-    dark = ";".join(f"{name}:{colour}" for _, name, colour in _COLOURS)
-    style = _STYLE.replace("LIGHT", light).replace("DARK", dark)
-    page = (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">\n'
-        f"<title>{_escape(title)}</title>\n<style>{style}</style>\n</head>\n"
-        f"<body>\n<main>\n<h1>{_escape(title)}</h1>\n"
-        + "\n".join(part for part in sections if part)
-        + "\n</main>\n</body>\n</html>\n"
-    )
     path = folder / FILE_NAME
-    with atomic_write(path) as stream:
-        stream.write(page)
+    write_page(path, title, sections)
     return path
 
 
@@ -214,14 +140,14 @@ def _headline(final):
             value = _number(value)
         rows.append((_name(key), value))
     shown = "".join(
-        f'<div class="tile"><span>{_escape(name)}</span>'
-        f"<b>{_escape(value)}</b>"
-        + (f"<span>{_escape(note)}</span>" if note else "")
+        f'<div class="tile"><span>{escape(name)}</span>'
+        f"<b>{escape(value)}</b>"
+        + (f"<span>{escape(note)}</span>" if note else "")
         + "</div>"
         for name, value, note in tiles
     )
-    return f'<div class="tiles">{shown}</div>\n' + _section(
-        "Results", _facts(rows)
+    return f'<div class="tiles">{shown}</div>\n' + section(
+        "Results", facts(rows)
     )
 
 
@@ -326,7 +252,7 @@ def _warnings(metrics):
                 "The teacher gives all to one prototype at the end (entropy "
                 "near 0). If it is the same for all, this is collapse."
             )
-    return "".join(_warning(text) for text in texts)
+    return "".join(warning(text) for text in texts)
 
 
 # --- Figures -----------------------------------------------------------------
@@ -334,9 +260,9 @@ def _warnings(metrics):
 
 def _training(metrics):
     parts = []
-    if _has(metrics, "loss"):
+    if has(metrics, "loss"):
         parts.append(
-            _figure(
+            picture(
                 figures.curves(
                     metrics, {"loss": "Loss"}, "train", ylabel="loss (nats)"
                 ),
@@ -347,8 +273,8 @@ def _training(metrics):
                 "a few steps, a line that never leaves its start, or crosses "
                 "at the foot (values that are not finite).",
             )
-            if _has(metrics, "loss", "train")
-            else _figure(
+            if has(metrics, "loss", "train")
+            else picture(
                 figures.curves(metrics, {"loss": "Loss"}, ylabel="loss (nats)"),
                 "It should fall, fast at first and slowly after.",
             )
@@ -360,7 +286,7 @@ def _training(metrics):
             ("held_out_teacher_entropy", "the same, held-out utterances"),
             ("kl", "KL, teacher to student"),
         )
-        if _has(metrics, key)
+        if has(metrics, key)
     }
     if keys:
         _, largest = figures.series(metrics, "log_prototypes")
@@ -375,7 +301,7 @@ def _training(metrics):
                 share = 100 * entropy[-1] / largest[-1]
                 title = f"Teacher entropy ends at {share:.0f} % of ln K"
         parts.append(
-            _figure(
+            picture(
                 figures.curves(
                     metrics,
                     keys,
@@ -391,7 +317,7 @@ def _training(metrics):
                 "has nothing left to learn from the teacher.",
             )
         )
-    return _grid(parts)
+    return grid(parts)
 
 
 _VALIDATION = (
@@ -433,14 +359,14 @@ _VALIDATION = (
 
 def _validation(metrics):
     parts = [
-        _figure(
+        picture(
             figures.curves(metrics, {key: name}, x="epoch", ylabel=ylabel),
             caption,
         )
         for key, name, ylabel, caption in _VALIDATION
-        if _has(metrics, key)
+        if has(metrics, key)
     ]
-    return _grid(parts)
+    return grid(parts)
 
 
 def _verification(metrics, trials):
@@ -449,12 +375,12 @@ def _verification(metrics, trials):
         key
         for key in dict.fromkeys(key for line in metrics for key in line)
         if key.startswith("eer") and not key.endswith(("_low", "_high"))
-        if _has(metrics, key, "trials")
+        if has(metrics, key, "trials")
     ]
     if keys:
         names = {key: _name(key).replace(" (%)", "") for key in keys}
         parts.append(
-            _figure(
+            picture(
                 figures.curves(
                     metrics, names, "trials", "epoch", ylabel="EER (%)"
                 ),
@@ -467,7 +393,7 @@ def _verification(metrics, trials):
     points, refused = _det_points(trials)
     if points:
         parts.append(
-            _figure(
+            picture(
                 figures.det_curves(points),
                 "Each point is a threshold; nearer to the lower left corner "
                 "is better, and the dot is where both errors are equal. The "
@@ -478,7 +404,7 @@ def _verification(metrics, trials):
         )
     for name, trial in trials.items():
         parts.append(
-            _figure(
+            picture(
                 figures.score_histogram(
                     trial["scores"], trial["labels"], trial.get("threshold")
                 ),
@@ -489,7 +415,7 @@ def _verification(metrics, trials):
                 heading=name,
             )
         )
-    return refused + _grid(parts)
+    return refused + grid(parts)
 
 
 def _det_points(trials):
@@ -502,14 +428,10 @@ def _det_points(trials):
         try:
             _, miss, alarm = det_points(trial["scores"], trial["labels"])
         except TrialError as error:
-            refused += _warning(f"{name} has no error rates: {error}.")
+            refused += warning(f"{name} has no error rates: {error}.")
         else:
             points[name] = miss, alarm
     return points, refused
-
-
-def _warning(text):
-    return f'<p class="warning">{_escape(text)}</p>\n'
 
 
 def _embeddings(embeddings):
@@ -527,9 +449,9 @@ def _embeddings(embeddings):
             + caption
             + " The groups are for the reader; they decide nothing."
         )
-    return _grid(
+    return grid(
         [
-            _figure(
+            picture(
                 figures.embedding_map(
                     embeddings["embeddings"],
                     groups,
@@ -544,9 +466,9 @@ def _embeddings(embeddings):
 def _schedules(schedules):
     if not schedules:
         return ""
-    return _grid(
+    return grid(
         [
-            _figure(
+            picture(
                 figures.schedules(schedules),
                 "What was set for each step, from the first to the last. A "
                 "bad sign is a curve that stops before its end value: the "
@@ -554,80 +476,6 @@ def _schedules(schedules):
                 wide=len(schedules) > 2,
             )
         ]
-    )
-
-
-def _has(metrics, key, stage=None):
-    return any(
-        key in line and stage in (None, line.get("stage")) for line in metrics
-    )
-
-
-def _figure(figure, caption, badge=None, wide=False, heading=None):
-    """A figure with the sentence that says how to read it."""
-    title = ""
-    if len(figure.axes) == 1:
-        # As text of the page it wraps where the screen is narrow.
-        title = figure.axes[0].get_title(loc="left")
-        figure.axes[0].set_title("", loc="left")
-    name = " / ".join(ax.get_title(loc="left") for ax in figure.axes)
-    if heading:
-        title = f"{heading}: {title[:1].lower()}{title[1:]}"
-    drawing = _svg(figure, title or name)
-    # A number and its unit stay on one line.
-    title = title.replace(" %", "\u00a0%")
-    title = f"<h3>{_escape(title)}</h3>" if title else ""
-    badge = f'<span class="reader">{_escape(badge)}</span> ' if badge else ""
-    opening = "<figure>"
-    if wide:
-        opening = '<figure class="wide">'
-        drawing = f'<div class="scroll">{drawing}</div>'
-    return (
-        f"{opening}{title}{drawing}"
-        f"<figcaption>{badge}{_escape(caption)}</figcaption></figure>"
-    )
-
-
-def _svg(figure, name):
-    """A figure as inline SVG in the colours of the page."""
-    stream = io.StringIO()
-    # The salt makes the page the same, byte by byte, from the same numbers.
-    with matplotlib.rc_context(
-        {"svg.fonttype": "none", "svg.hashsalt": "speechbrain_ssl"}
-    ):
-        figure.savefig(
-            stream,
-            format="svg",
-            metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")),
-        )
-    text = stream.getvalue()
-    text = text[text.index("<svg") :]
-    box = re.search(r'viewBox="[^"]+"', text).group()
-    text = re.sub(
-        r"<svg[^>]*>",
-        lambda _: f'<svg {box} role="img" aria-label="{_escape(name)}">',
-        text,
-        count=1,
-    )
-    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
-    text = text.replace("xlink:href", "href")
-    # What only groups needs no name; what is referred to needs one that no
-    # other figure of the page has.
-    used = set(re.findall(r'(?:href="|url\()#([^")]+)', text))
-    prefix = f"f{zlib.crc32(text.encode('utf-8')):x}-"
-    text = re.sub(
-        r' id="([^"]+)"',
-        lambda m: f' id="{prefix}{m[1]}"' if m[1] in used else "",
-        text,
-    )
-    text = re.sub(r'(href="|url\()#', rf"\g<1>#{prefix}", text)
-    variables = {colour: name for colour, name, _ in _COLOURS}
-    return re.sub(
-        r"(fill|stroke): (#[0-9a-f]{6})",
-        lambda m: (
-            f"{m[1]}: var({variables[m[2]]})" if m[2] in variables else m[0]
-        ),
-        text,
     )
 
 
@@ -646,14 +494,14 @@ def _bad_audio(path):
     text = f"{len(rows)} files could not be used and were left out."
     if len(shown) < len(rows):
         text += f" The first {len(shown)} are listed; {path.name} has all."
-    head = "".join(f"<th>{_escape(cell)}</th>" for cell in header)
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
     body = "".join(
-        "<tr>" + "".join(f"<td>{_escape(c)}</td>" for c in row) + "</tr>"
+        "<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>"
         for row in shown
     )
-    return _section(
+    return section(
         "Bad audio files",
-        f'<p>{_escape(text)}</p><div class="scroll"><table><thead><tr>{head}'
+        f'<p>{escape(text)}</p><div class="scroll"><table><thead><tr>{head}'
         f"</tr></thead><tbody>{body}</tbody></table></div>",
     )
 
@@ -661,19 +509,19 @@ def _bad_audio(path):
 def _text_file(heading, path):
     if not path.is_file():
         return ""
-    return _section(heading, _collapsible(path))
+    return section(heading, _collapsible(path))
 
 
 def _environment(machine, path):
     body = ""
     if isinstance(machine, dict):
-        body += _facts(
+        body += facts(
             (_MACHINE.get(key, key), "none" if value is None else value)
             for key, value in machine.items()
         )
     if path.is_file():
         body += _collapsible(path)
-    return _section("Environment", body)
+    return section("Environment", body)
 
 
 _MACHINE = {
@@ -691,42 +539,9 @@ _MACHINE = {
 def _collapsible(path):
     text = path.read_text(encoding="utf-8", errors="replace")
     return (
-        f"<details><summary>{_escape(path.name)}</summary>"
-        f"<pre>{_escape(text)}</pre></details>"
+        f"<details><summary>{escape(path.name)}</summary>"
+        f"<pre>{escape(text)}</pre></details>"
     )
-
-
-def _facts(rows):
-    body = "".join(
-        f"<tr><th>{_escape(name)}</th>"
-        f"<td{_CODE if name in ('Command', 'Revision') else ''}>"
-        f"{_escape(value)}</td></tr>"
-        for name, value in rows
-    )
-    return (
-        '<div class="scroll"><table class="facts"><tbody>'
-        f"{body}</tbody></table></div>"
-        if body
-        else ""
-    )
-
-
-_CODE = ' class="code"'
-
-
-def _grid(parts):
-    return f'<div class="figures">{"".join(parts)}</div>' if parts else ""
-
-
-def _section(heading, body):
-    """A heading with its body; nothing where the body is empty."""
-    if not body:
-        return ""
-    return f"<section><h2>{_escape(heading)}</h2>\n{body}</section>"
-
-
-def _escape(value):
-    return html.escape(str(value), quote=True)
 
 
 def _read_json(path):

@@ -1,37 +1,55 @@
 """Embeddings of whole utterances."""
 
+import contextlib
+import math
+
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from speechbrain_ssl.data.audio import AudioFile, fit_length
+from speechbrain_ssl.errors import AudioError
 
 
-class _Utterances(torch.utils.data.Dataset):
-    """Whole utterances, for loader workers."""
+#: Names of precisions, as in SpeechBrain's run options.
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-    def __init__(self, paths, sample_rate, min_samples):
+
+class _Pieces(torch.utils.data.Dataset):
+    """Stretches of utterances, for loader workers."""
+
+    def __init__(self, paths, pieces, sample_rate, min_samples):
         self.paths = paths
+        self.pieces = pieces
         self.sample_rate = sample_rate
         self.min_samples = min_samples
 
     def __len__(self):
-        return len(self.paths)
+        return len(self.pieces)
 
-    def __getitem__(self, i):
-        with AudioFile(self.paths[i], self.sample_rate) as audio:
-            wave = audio.read()
-        return i, fit_length(wave, max(len(wave), self.min_samples))
+    def __getitem__(self, number):
+        i, part, parts = self.pieces[number]
+        try:
+            with AudioFile(self.paths[i], self.sample_rate) as audio:
+                start = audio.num_samples * part // parts
+                end = audio.num_samples * (part + 1) // parts
+                wave = audio.read(start, end - start)
+        except AudioError as error:
+            # Whoever asked decides what an unreadable file is.
+            return i, None, str(error)
+        return i, fit_length(wave, max(len(wave), self.min_samples)), None
 
 
 def _pad(samples):
-    """Zero-pads a batch; returns indices, waveforms and lengths."""
-    index, waves = zip(*samples, strict=True)
+    """Zero-pads a batch; returns indices, waveforms, lengths, bad files."""
+    bad = [(i, reason) for i, wave, reason in samples if wave is None]
+    index = [i for i, wave, _ in samples if wave is not None]
+    waves = [wave for _, wave, _ in samples if wave is not None]
     sizes = [len(w) for w in waves]
-    batch = np.zeros((len(waves), max(sizes)), dtype=np.float32)
+    batch = np.zeros((len(waves), max(sizes, default=0)), dtype=np.float32)
     for row, wave in zip(batch, waves, strict=True):
         row[: len(wave)] = wave
-    return list(index), torch.from_numpy(batch), torch.tensor(sizes)
+    return index, torch.from_numpy(batch), torch.tensor(sizes), bad
 
 
 def _batches(seconds, most_seconds):
@@ -57,12 +75,18 @@ def embed_files(
     precision=None,
     num_workers=0,
     min_seconds=0.5,
+    most_seconds=None,
+    bad=None,
     progress=True,
 ):
     """Embeds whole audio files in length-sorted batches.
 
     An embedding does not depend on the batch it was made in: ``FastECAPA``
     reflects each utterance at its own end (see there).
+
+    With ``most_seconds`` a longer file is cut into equal pieces, and its
+    embedding is the mean of the unit vectors of the pieces: an hour-long file
+    then takes no more memory than a short one.
 
     Arguments
     ---------
@@ -85,8 +109,13 @@ def embed_files(
         Loader processes.
     min_seconds : float
         A shorter file is repeated up to this length.
-    progress : bool
-        Whether to show a progress bar.
+    most_seconds : float, optional
+        Longest piece; whole files, however long, if not given.
+    bad : list, optional
+        Takes (number of the file, reason) of the files that cannot be read;
+        their rows are NaN.
+    progress : bool or tqdm.tqdm
+        Whether to show a progress bar, or one to move on.
 
     Returns
     -------
@@ -96,42 +125,85 @@ def embed_files(
     Raises
     ------
     AudioError
-        If a file cannot be read.
+        If a file cannot be read, and ``bad`` is not given; or none can.
     """
     rate = features.sample_rate
     if seconds is None:
-        seconds = []
-        for path in paths:
-            with AudioFile(path, rate) as audio:
-                seconds.append(audio.num_samples / rate)
-    dataset = _Utterances(paths, rate, round(min_seconds * rate))
+        seconds = _durations(paths, rate)
+    pieces, lengths = [], []
+    for i, length in enumerate(seconds):
+        parts = 1
+        if most_seconds is not None:
+            parts = max(1, math.ceil(float(length) / most_seconds))
+        pieces += [(i, part, parts) for part in range(parts)]
+        lengths += [float(length) / parts] * parts
     loader = torch.utils.data.DataLoader(
-        dataset,
-        batch_sampler=_batches(seconds, batch_seconds),
+        _Pieces(paths, pieces, rate, round(min_seconds * rate)),
+        batch_sampler=_batches(lengths, batch_seconds),
         collate_fn=_pad,
         num_workers=num_workers,
+        # The loader must not draw from the global generator.
+        generator=torch.Generator(),
     )
+    counts = np.bincount([i for i, _, _ in pieces], minlength=len(paths))
     encoder = encoder.to(device).eval()
     features = features.to(device)
-    result = None
-    bar = tqdm(
-        total=len(paths),
-        unit="utt",
-        disable=None if progress else True,
-        leave=False,
-    )
-    with bar:
-        for index, waves, sizes in loader:
+    result, unreadable = None, {}
+    with _progress_bar(progress, len(paths)) as bar:
+        for index, waves, sizes, failed in loader:
+            unreadable.update(failed)
+            if failed and bad is None:
+                raise AudioError(failed[0][1])
+            if not index:
+                continue
             waves, sizes = waves.to(device), sizes.to(device)
             inputs = features(waves, sizes)
-            lengths = features.num_frames(sizes) / inputs.shape[1]
+            frames = features.num_frames(sizes) / inputs.shape[1]
             with torch.autocast(
                 waves.device.type, precision, enabled=precision is not None
             ):
-                output = encoder(inputs, lengths)
+                output = encoder(inputs, frames)
             output = output.squeeze(1).float().cpu().numpy()
             if result is None:
                 result = np.zeros((len(paths), output.shape[1]), np.float32)
-            result[index] = output
-            bar.update(len(index))
+            # A file in one piece keeps its embedding as it is.
+            several = counts[index] > 1
+            length = np.linalg.norm(output[several], axis=1, keepdims=True)
+            output[several] /= np.maximum(length, 1e-12)
+            np.add.at(result, index, output / counts[index][:, None])
+            bar.update(float((1 / counts[index]).sum()))
+    if unreadable:
+        if result is None:
+            raise AudioError(
+                f"none of {len(paths)} files can be read, the first one: "
+                f"{unreadable[min(unreadable)]}"
+            )
+        bad += sorted(unreadable.items())
+        result[sorted(unreadable)] = np.nan
     return result
+
+
+def _durations(paths, rate):
+    """Seconds by the headers; 0 where there is none to be read."""
+    seconds = []
+    for path in paths:
+        try:
+            with AudioFile(path, rate) as audio:
+                seconds.append(audio.num_samples / rate)
+        except AudioError:
+            seconds.append(0.0)
+    return seconds
+
+
+def _progress_bar(progress, total):
+    """A new bar, or the one that was given, which stays open."""
+    if isinstance(progress, tqdm):
+        return contextlib.nullcontext(progress)
+    return tqdm(
+        total=total,
+        unit="utt",
+        disable=None if progress else True,
+        leave=False,
+        bar_format="{l_bar}{bar}| {n:.0f}/{total} [{elapsed}<{remaining}, "
+        "{rate_fmt}]",
+    )

@@ -17,16 +17,12 @@ from speechbrain_ssl.runtime import set_up_process
 set_up_process()  # before torch is imported
 
 import speechbrain as sb
-import torch
 from speechbrain.utils.distributed import run_on_main
 
-from speechbrain_ssl import distributed
 from speechbrain_ssl.brains.ssl_brain import SSLBrain
 from speechbrain_ssl.config import load_config, run
-from speechbrain_ssl.data.dataset import CropDataset
-from speechbrain_ssl.data.halves import HalvesDataset
+from speechbrain_ssl.data.loaders import make_loaders
 from speechbrain_ssl.data.manifest import Manifest
-from speechbrain_ssl.data.sampling import EpochBatchSampler
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.settings import claim_folder, settings_of
 
@@ -77,69 +73,6 @@ def check_values(hparams):
         )
 
 
-def dataio_prep(hparams, grad_accumulation_factor):
-    """Makes the loaders of training and of label-free validation.
-
-    Arguments
-    ---------
-    hparams : dict
-        The hyper-parameters.
-    grad_accumulation_factor : int
-        Batches per optimiser step.
-
-    Returns
-    -------
-    tuple
-        Training loader, its sampler, validation loader.
-    """
-    manifest = Manifest.read(hparams["train_manifest"], hparams["data_folder"])
-    seed, plan = hparams["seed"], hparams["crops"]
-    halves = {
-        "seconds": hparams["valid_seconds"],
-        "sample_rate": plan.sample_rate,
-    }
-    candidates = HalvesDataset(manifest, **halves)
-
-    def usable(index):
-        # Rank 0 reads and decides for all: a file that fails on one machine
-        # only must not make the ranks train on different lists.
-        yes = distributed.rank() == 0 and candidates.usable(index)
-        verdict = torch.tensor(
-            float(yes), device=distributed.collective_device()
-        )
-        return distributed.mean_over_ranks(verdict).item() > 0
-
-    train, valid = manifest.hold_out(
-        hparams["valid_utterances"], 2 * hparams["valid_seconds"], usable
-    )
-    train_set = CropDataset(train, plan, seed)
-    sampler = EpochBatchSampler(
-        len(train),
-        hparams["batch_size"],
-        seed,
-        distributed.rank(),
-        distributed.world_size(),
-        grad_accumulation_factor,
-    )
-    valid_set = HalvesDataset(valid, **halves)
-    options = {
-        "num_workers": hparams["num_workers"],
-        "pin_memory": torch.cuda.is_available(),
-        # Its own generator: the loader must not draw from the global one.
-        "generator": torch.Generator().manual_seed(seed),
-    }
-    train_loader = torch.utils.data.DataLoader(
-        train_set,
-        batch_sampler=sampler,
-        collate_fn=train_set.collate,
-        **options,
-    )
-    valid_loader = torch.utils.data.DataLoader(
-        valid_set, batch_size=32, collate_fn=valid_set.collate, **options
-    )
-    return train_loader, sampler, valid_loader
-
-
 def main(argv):
     """Prepares, trains, evaluates."""
     path, run_opts, overrides, hparams = load_config(argv, KEYS)
@@ -164,8 +97,15 @@ def main(argv):
         run_opts=run_opts,
         checkpointer=hparams["checkpointer"],
     )
-    train_loader, brain.train_sampler, valid_loader = dataio_prep(
-        hparams, brain.grad_accumulation_factor
+    train_loader, brain.train_sampler, valid_loader = make_loaders(
+        Manifest.read(hparams["train_manifest"], hparams["data_folder"]),
+        hparams["crops"],
+        hparams["seed"],
+        hparams["batch_size"],
+        hparams["num_workers"],
+        hparams["valid_utterances"],
+        hparams["valid_seconds"],
+        brain.grad_accumulation_factor,
     )
     brain.fit(hparams["epoch_counter"], train_loader, valid_loader)
     brain.finish()

@@ -1,0 +1,1 @@
+../../VoxCeleb/PseudoLabels/train.py

@@ -1,0 +1,69 @@
+#!/usr/bin/env python3
+"""Rounds of pseudo labels: from a self-supervised encoder to a better one.
+
+    python train.py hparams/dlg_lc_ecapa_512.yaml --data_folder=/path/to/corpora \
+        --initial_model=../SSL/results/dino_ecapa/1
+    torchrun --nproc_per_node=8 train.py hparams/dlg_lc_ecapa_512.yaml ...
+
+Each round embeds the training set, clusters it, and trains on the clusters.
+All rounds are one command, which goes on where it was interrupted. For one
+stage at a time add --stop_after=embed, cluster or train; the next call, with
+another --stop_after or none, goes on there.
+
+Every key of the YAML can be set on the command line. The script is the same
+for all corpora: the YAML names the prepare function. The loop itself is
+speechbrain_ssl/brains/rounds.py.
+"""
+
+from speechbrain_ssl.runtime import set_up_process
+
+set_up_process()  # before torch is imported
+
+import speechbrain as sb
+from speechbrain.utils.distributed import run_on_main
+
+from speechbrain_ssl.brains.rounds import Rounds
+from speechbrain_ssl.config import load_config, run
+from speechbrain_ssl.settings import claim_folder, settings_of
+
+# What this script and the loop read; anything else in a YAML must be referred
+# to by another key, or it is an error.
+KEYS = set(
+    """
+    seed output_folder prepare train_manifest data_folder initial_model
+    rounds start_from final_stage stop_after stop_agreement stop_gain
+    labels_from min_cluster_size other_models shard_utterances
+    embed_batch_seconds embed_most_seconds silhouette_sample monitor_labels
+    monitor_column valid_utterances valid_seconds crops batch_size num_workers
+    number_of_epochs epoch_counter encoder classifier initial_classifier
+    frozen_encoder_epochs loss_gate label_correction label_correction_epoch
+    loss_reduction features augmentation optimizer schedules
+    lr_reference_batch clip_per_tensor average_last log_every collapse_alarm
+    checkpointer trials trials_folder trials_speaker_component trials_every
+    """.split()
+)
+
+
+def main(argv):
+    """Prepares, and does the rounds."""
+
+    def load(**changes):
+        path, _, overrides, hparams = load_config(argv, KEYS, changes)
+        return path, overrides, hparams
+
+    path, run_opts, overrides, hparams = load_config(argv, KEYS)
+    # Before anything is written: the folder may belong to another run.
+    claim_folder(hparams["output_folder"], settings_of(path, overrides))
+    sb.utils.distributed.ddp_init_group(run_opts)
+    sb.create_experiment_directory(
+        experiment_directory=hparams["output_folder"],
+        hyperparams_to_save=path,
+        overrides=overrides,
+    )
+    if hparams["prepare"] is not None:
+        run_on_main(hparams["prepare"])
+    Rounds(load, run_opts).run()
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,93 @@
+"""The loaders of a training run."""
+
+import torch
+
+from speechbrain_ssl import distributed
+from speechbrain_ssl.data.dataset import CropDataset
+from speechbrain_ssl.data.halves import HalvesDataset
+from speechbrain_ssl.data.sampling import EpochBatchSampler
+
+
+def make_loaders(
+    manifest,
+    plan,
+    seed,
+    batch_size,
+    num_workers=0,
+    valid_utterances=1000,
+    valid_seconds=2.0,
+    grad_accumulation_factor=1,
+):
+    """Splits off validation, and makes the loaders of both parts.
+
+    Arguments
+    ---------
+    manifest : speechbrain_ssl.data.manifest.Manifest
+        All utterances.
+    plan : speechbrain_ssl.data.crops.CropPlan
+        How crops are cut.
+    seed : int
+        Seed of the order and of all draws.
+    batch_size : int
+        Samples per batch and process.
+    num_workers : int
+        Loader processes, for each of the two loaders.
+    valid_utterances : int
+        Utterances held out of training, for label-free validation.
+    valid_seconds : float
+        Length of the two halves of each that are compared.
+    grad_accumulation_factor : int
+        Batches per optimiser step.
+
+    Returns
+    -------
+    tuple
+        Training loader, its sampler, validation loader. The manifest of the
+        training part is ``loader.dataset.manifest``.
+
+    Raises
+    ------
+    ManifestError, ConfigError
+        If there are too few utterances for the one or the other part.
+    """
+    halves = {"seconds": valid_seconds, "sample_rate": plan.sample_rate}
+    candidates = HalvesDataset(manifest, **halves)
+
+    def usable(index):
+        # Rank 0 reads and decides for all: a file that fails on one machine
+        # only must not make the ranks train on different lists.
+        yes = distributed.rank() == 0 and candidates.usable(index)
+        verdict = torch.tensor(
+            float(yes), device=distributed.collective_device()
+        )
+        return distributed.mean_over_ranks(verdict).item() > 0
+
+    train, valid = manifest.hold_out(
+        valid_utterances, 2 * valid_seconds, usable
+    )
+    train_set = CropDataset(train, plan, seed)
+    sampler = EpochBatchSampler(
+        len(train),
+        batch_size,
+        seed,
+        distributed.rank(),
+        distributed.world_size(),
+        grad_accumulation_factor,
+    )
+    valid_set = HalvesDataset(valid, **halves)
+    options = {
+        "num_workers": num_workers,
+        "pin_memory": torch.cuda.is_available(),
+        # Its own generator: the loader must not draw from the global one.
+        "generator": torch.Generator().manual_seed(seed),
+    }
+    train_loader = torch.utils.data.DataLoader(
+        train_set,
+        batch_sampler=sampler,
+        collate_fn=train_set.collate,
+        **options,
+    )
+    valid_loader = torch.utils.data.DataLoader(
+        valid_set, batch_size=32, collate_fn=valid_set.collate, **options
+    )
+    return train_loader, sampler, valid_loader

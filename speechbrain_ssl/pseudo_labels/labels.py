@@ -1,0 +1,189 @@
+"""Labels of a training set: a table of utterances and classes.
+
+A CSV file with the columns ``ID`` and ``label``, whether the labels come from a
+clustering or from people. Utterances of the manifest that it does not name
+take no part in training.
+"""
+
+import pathlib
+
+import numpy as np
+import pandas as pd
+
+from speechbrain_ssl.errors import ManifestError
+from speechbrain_ssl.files import atomic_write
+
+COLUMNS = ("ID", "label")
+
+
+def write_labels(path, manifest, labels):
+    """Writes the labels of a manifest's utterances.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The CSV file.
+    manifest : speechbrain_ssl.data.manifest.Manifest
+        The utterances.
+    labels : numpy.ndarray
+        int64 ``[N]``; -1 for an utterance without a label, which is left out.
+    """
+    chosen = np.flatnonzero(labels >= 0)
+    table = pd.DataFrame(
+        {"ID": [manifest.ids[i] for i in chosen], "label": labels[chosen]}
+    )
+    with atomic_write(path, newline="") as stream:
+        table.to_csv(stream, index=False)
+
+
+def read_labels(path, manifest, column="label"):
+    """Reads labels and puts them in the order of a manifest.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        A CSV file with ``ID`` and a column of labels, which may be any text.
+    manifest : speechbrain_ssl.data.manifest.Manifest
+        The utterances.
+    column : str
+        Name of the column of labels.
+
+    Returns
+    -------
+    tuple
+        int64 ``[N]`` classes from 0 (-1 for an utterance without a label) and
+        the list of the classes' names, sorted.
+
+    Raises
+    ------
+    ManifestError
+        If the file is missing, lacks a column or a label, names an utterance
+        twice, or names one that the manifest does not have.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise ManifestError(
+            f"there are no labels {path}; name a CSV file with the columns ID "
+            f"and {column}"
+        )
+    try:
+        table = pd.read_csv(
+            path, usecols=["ID", column], dtype=str, keep_default_na=False
+        )
+    except ValueError as error:
+        raise ManifestError(
+            f"{path} holds no labels: the columns ID and {column} are needed "
+            f"({error})"
+        ) from error
+    empty = np.flatnonzero((table == "").any(axis=1))
+    if len(empty):
+        raise ManifestError(
+            f"{path}, line {empty[0] + 2}: an empty cell; fill it in or remove "
+            "the line"
+        )
+    twice = np.flatnonzero(table["ID"].duplicated())
+    if len(twice):
+        raise ManifestError(
+            f"{path}, line {twice[0] + 2}: the utterance "
+            f"'{table['ID'].iloc[twice[0]]}' has a label already; an utterance "
+            "has one"
+        )
+    rows = {manifest.ids[i]: i for i in range(len(manifest))}
+    places = table["ID"].map(rows)
+    absent = np.flatnonzero(places.isna())
+    if len(absent):
+        raise ManifestError(
+            f"{path}, line {absent[0] + 2}: the utterance "
+            f"'{table['ID'].iloc[absent[0]]}' is not in the manifest "
+            f"({len(absent)} of {len(table)} are not); the labels are of "
+            "another manifest"
+        )
+    names = table[column]
+    numbers = pd.to_numeric(names, errors="coerce")
+    # Sorted as numbers where they are: cluster 10 is not between 1 and 2.
+    order = numbers if not numbers.isna().any() else names
+    _, first, classes = np.unique(
+        order.to_numpy(), return_index=True, return_inverse=True
+    )
+    labels = np.full(len(manifest), -1)
+    labels[places.to_numpy(np.int64)] = classes
+    return labels, names.iloc[first].tolist()
+
+
+def keep_large(labels, least):
+    """Takes the label from members of small clusters, and renumbers the rest.
+
+    Arguments
+    ---------
+    labels : numpy.ndarray
+        int64 ``[N]``, -1 for none.
+    least : int
+        Least number of members.
+
+    Returns
+    -------
+    numpy.ndarray
+        int64 ``[N]``, classes from 0 without gaps, -1 for none.
+
+    Raises
+    ------
+    ManifestError
+        If fewer than two clusters are left.
+
+    Example
+    -------
+    >>> keep_large(np.array([5, 5, 2, 7, 7, -1]), least=2).tolist()
+    [0, 0, -1, 1, 1, -1]
+    """
+    names, inverse, counts = np.unique(
+        labels, return_inverse=True, return_counts=True
+    )
+    kept = (names >= 0) & (counts >= least)
+    if kept.sum() < 2:
+        raise ManifestError(
+            f"{int((names >= 0).sum())} clusters, of which {int(kept.sum())} "
+            f"have at least {least} members: there is nothing to tell apart; "
+            "ask for another number of clusters, or lower `min_cluster_size`"
+        )
+    numbers = np.where(kept, np.cumsum(kept) - 1, -1)
+    return numbers[inverse]
+
+
+def majority_classes(labels, speakers):
+    """The class that would be right for each utterance. **Monitoring only.**
+
+    A class stands for the speaker most of its members are of; where several
+    classes stand for one speaker, the largest does.
+
+    Arguments
+    ---------
+    labels : numpy.ndarray
+        int64 ``[N]`` classes, none negative.
+    speakers : numpy.ndarray
+        int64 ``[N]``, -1 where the speaker is not known.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        ``[N]``: the class of each utterance's speaker (int64, -1 where there
+        is none), and bool: whether its own class stands for its speaker.
+
+    Example
+    -------
+    >>> labels, speakers = np.array([0, 0, 0, 1]), np.array([7, 7, 8, 8])
+    >>> majority_classes(labels, speakers)[0].tolist()
+    [0, 0, 1, 1]
+    """
+    known = speakers >= 0
+    table = pd.crosstab(labels[known], speakers[known])
+    speaker_of = pd.Series(
+        table.columns[table.to_numpy().argmax(1)], table.index
+    )
+    size = pd.Series(table.to_numpy().max(1), table.index)
+    class_of = {}
+    for label in size.sort_values(ascending=False, kind="stable").index:
+        class_of.setdefault(speaker_of[label], label)
+    right = np.array([class_of.get(s, -1) for s in speakers], dtype=np.int64)
+    own = pd.Series(labels).map(speaker_of).to_numpy() == speakers
+    # A class that stands for the speaker is right, even if a larger one does.
+    return np.where(own & known, labels, right), own & known

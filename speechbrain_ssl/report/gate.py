@@ -1,0 +1,194 @@
+"""What the loss gate saw and did: pictures for the page of a run.
+
+The Brain leaves ``gate/epoch_00001.json`` and so on: a histogram of the log
+losses of each epoch, the mixture the threshold came from, and the shares kept.
+"""
+
+import json
+import pathlib
+
+import numpy as np
+
+from speechbrain_ssl.report import figures
+from speechbrain_ssl.report.blocks import grid, has, picture
+
+FOLDER = "gate"
+
+#: Epochs whose histogram is drawn; more make a page nobody scrolls through.
+MAX_EPOCHS = 6
+
+_SHARES = {
+    "gate_kept": "kept",
+    "corrected": "corrected",
+}
+_MONITORED = {
+    "gate_precision": "right among the kept",
+    "gate_recall": "kept among the right",
+    "gate_noise_recall": "dropped among the wrong",
+    "corrected_precision": "right among the corrected",
+}
+
+
+def read_epochs(folder):
+    """The records of all epochs, in their order.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The folder ``gate`` of a run.
+
+    Returns
+    -------
+    list of dict
+    """
+    paths = sorted(pathlib.Path(folder).glob("epoch_*.json"))
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+
+
+def loss_histogram(record):
+    """Log losses of an epoch, with both components and the threshold.
+
+    Arguments
+    ---------
+    record : dict
+        Of one epoch, as ``read_epochs`` gives them.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Example
+    -------
+    >>> record = {
+    ...     "epoch": 3,
+    ...     "edges": [0.0, 1.0, 2.0],
+    ...     "counts": [3, 1],
+    ...     "threshold": 1.0,
+    ...     "fallback": None,
+    ...     "scalars": {"gate_kept": 0.75},
+    ... }
+    >>> loss_histogram(record).axes[0].get_title(loc="left")
+    'Epoch 3: 75.0 % kept'
+    """
+    figure, ax = figures.new_figure()
+    edges, counts = np.array(record["edges"]), np.array(record["counts"])
+    total = max(counts.sum(), 1)
+    share = 100 * counts / total
+    if "counts_right" in record:
+        right = 100 * np.array(record["counts_right"]) / total
+        for values, colour, name in (
+            (share - right, figures.RED, "wrong label"),
+            (right, figures.BLUE, "right label"),
+        ):
+            ax.stairs(values, edges, fill=True, color=colour, alpha=0.3)
+            ax.stairs(values, edges, color=colour, linewidth=1.3, label=name)
+    else:
+        ax.stairs(share, edges, fill=True, color=figures.MUTED, alpha=0.3)
+        ax.stairs(share, edges, color=figures.MUTED, linewidth=1.3)
+    mixture = record.get("mixture")
+    if mixture is not None:
+        # Of the epoch before, from which the threshold is; on the same scale.
+        x = np.linspace(edges[0], edges[-1], 200)
+        width = np.diff(edges).mean()
+        for weight, mean, variance in zip(*mixture.values(), strict=True):
+            density = np.exp(-0.5 * (x - mean) ** 2 / variance)
+            density *= weight / np.sqrt(2 * np.pi * variance)
+            ax.plot(x, 100 * width * density, color=figures.INK, linewidth=1.4)
+    if record["threshold"] is not None:
+        ax.axvline(
+            record["threshold"],
+            color=figures.INK,
+            linewidth=1.1,
+            linestyle=(0, (5, 3)),
+        )
+    if "counts_right" in record:
+        figures.legend(ax)
+    title = f"Epoch {record['epoch']}"
+    kept = record["scalars"].get("gate_kept")
+    if record["threshold"] is None:
+        title += ": no threshold"
+    elif kept is not None:
+        title += f": {100 * kept:.1f} % kept"
+    figures.label(ax, title, "log of the loss (nats)", "utterances (%)")
+    return figure
+
+
+def chosen_epochs(records):
+    """The epochs worth a picture: the first, the last, and some between.
+
+    Arguments
+    ---------
+    records : list
+        Of all epochs.
+
+    Returns
+    -------
+    list
+
+    Example
+    -------
+    >>> chosen_epochs(list(range(1, 16)))
+    [1, 4, 7, 9, 12, 15]
+    """
+    if len(records) <= MAX_EPOCHS:
+        return records
+    places = np.linspace(0, len(records) - 1, MAX_EPOCHS).round().astype(int)
+    return [records[i] for i in places]
+
+
+def body(folder, metrics):
+    """The section of the page.
+
+    Arguments
+    ---------
+    folder : pathlib.Path
+        The folder ``gate`` of a run.
+    metrics : list of dict
+        As ``read_metrics`` gives them.
+
+    Returns
+    -------
+    str
+        HTML, empty where the run had no gate.
+    """
+    records = read_epochs(folder)
+    parts = []
+    for keys, title, caption, badge in (
+        (
+            _SHARES,
+            "Share kept, share corrected",
+            "Kept are the utterances whose loss is below the threshold. "
+            "Corrected are those that come back under the label which the "
+            "network itself is confident of.",
+            None,
+        ),
+        (
+            _MONITORED,
+            "Was it right?",
+            "Against speaker labels: they are for the reader, and took no part "
+            "in training. A cluster's right members are those of the speaker "
+            "most of it is of.",
+            "for the reader",
+        ),
+    ):
+        there = {k: name for k, name in keys.items() if has(metrics, k)}
+        if there:
+            drawn = figures.curves(
+                metrics,
+                there,
+                "valid",
+                x="epoch",
+                title=title,
+                ylabel="share",
+                from_zero=True,
+            )
+            parts.append(picture(drawn, caption, badge))
+    caption = (
+        "Losses of the epoch's utterances. Lines: the two components of the "
+        "epoch before, and the threshold where they cross; left of it the "
+        "labels are trusted."
+    )
+    parts += [
+        picture(loss_histogram(r), caption) for r in chosen_epochs(records)
+    ]
+    return grid(parts)

@@ -1,0 +1,171 @@
+"""All rounds of pseudo labels on one page."""
+
+import json
+import pathlib
+
+import matplotlib.ticker
+
+from speechbrain_ssl.report import figures
+from speechbrain_ssl.report.blocks import (
+    escape,
+    facts,
+    grid,
+    picture,
+    section,
+    write_page,
+)
+
+_COLUMNS = {
+    "round": "Round",
+    "stage": "Stage",
+    "minutes": "Minutes",
+    "labelled": "Labelled",
+    "clusters": "Clusters",
+    "silhouette": "Silhouette",
+    "agreement_nmi": "NMI with the round before",
+    "agreement_ari": "ARI with the round before",
+    "eer": "EER (%)",
+    "monitor_nmi": "NMI with speakers*",
+    "monitor_purity": "Purity*",
+}
+
+
+def build_rounds_report(folder):
+    """Writes ``report.html`` of all rounds.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The output folder, with ``results.json``.
+
+    Returns
+    -------
+    pathlib.Path
+        The page.
+    """
+    folder = pathlib.Path(folder)
+    results = json.loads((folder / "results.json").read_text("utf-8"))
+    stages = results["stages"]
+    path = folder / "report.html"
+    write_page(
+        path,
+        "Rounds of pseudo labels",
+        [
+            section("Results", facts(_headline(results))),
+            section("From round to round", _curves(results)),
+            section("Stages", _table(stages)),
+            section("Pages of the stages", _links(folder)),
+        ],
+    )
+    return path
+
+
+def _headline(results):
+    """What came out, as rows."""
+    rows = [("Rounds trained", results["rounds"])]
+    rows.append(("Ended because", results["stopped"]))
+    for key, name in (
+        ("eer_initial", "EER of the initial model (%)"),
+        ("eer", "EER of the last model (%)"),
+    ):
+        if results.get(key) is not None:
+            rows.append((name, f"{results[key]:.2f}"))
+    rows.append(("Speaker labels seen", results["labels_seen"]))
+    rows.append(("Minutes", results["minutes"]))
+    rows.append(("Command", results["command"]))
+    return rows
+
+
+def _curves(results):
+    """Error rate and agreement over the rounds."""
+    stages, parts = results["stages"], []
+    eers = [(r["round"], r["eer"]) for r in stages if r.get("eer") is not None]
+    first = next((r.get("eer_initial") for r in stages if "eer" in r), None)
+    if first is not None:
+        eers.insert(0, (0, first))
+    if len(eers) > 1:
+        # The final stage belongs to no round of its own.
+        eers = [(i, value) for i, (_, value) in enumerate(eers)]
+        parts.append(
+            picture(
+                _lines({"EER": eers}, "EER by stage of training", "EER (%)"),
+                "0 is the self-supervised model that the first labels are "
+                "made with. The trials decide nothing.",
+                "for the reader",
+            )
+        )
+    curves = {}
+    for key, name in (
+        ("agreement_nmi", "with the round before"),
+        ("monitor_nmi", "with speakers (for the reader)"),
+    ):
+        points = [(r["round"], r[key]) for r in stages if key in r]
+        if points:
+            curves[name] = points
+    if curves:
+        parts.append(
+            picture(
+                _lines(curves, "Agreement of the labels", "NMI"),
+                "Normalised mutual information of the clusters. Where it no "
+                "longer grows from round to round, another round changes "
+                "little.",
+            )
+        )
+    return grid(parts)
+
+
+def _lines(curves, title, ylabel):
+    """Few points over rounds."""
+    figure, ax = figures.new_figure()
+    for colour, (name, points) in zip(
+        figures.SERIES, curves.items(), strict=False
+    ):
+        ax.plot(
+            *zip(*points, strict=True), marker="o", color=colour, label=name
+        )
+    if len(curves) > 1:
+        figures.legend(ax)
+    ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
+    figures.label(ax, title, "round", ylabel)
+    return figure
+
+
+def _table(stages):
+    """A row for each stage."""
+    there = {
+        k: name for k, name in _COLUMNS.items() if any(k in r for r in stages)
+    }
+    head = "".join(f"<th>{escape(name)}</th>" for name in there.values())
+    body = "".join(
+        "<tr>"
+        + "".join(f"<td>{escape(_show(r.get(key)))}</td>" for key in there)
+        + "</tr>"
+        for r in stages
+    )
+    note = ""
+    if any(k.startswith("monitor_") for k in there):
+        note = (
+            "<p>* against speaker labels, for the reader; they took no part "
+            "in anything.</p>"
+        )
+    return (
+        '<div class="scroll"><table><thead><tr>'
+        f"{head}</tr></thead><tbody>{body}</tbody></table></div>{note}"
+    )
+
+
+def _show(value):
+    if value is None:
+        return ""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _links(folder):
+    """The page of each training stage."""
+    pages = sorted(folder.glob("*/report.html"))
+    items = "".join(
+        f'<li><a href="{escape(p.parent.name)}/report.html">'
+        f"{escape(p.parent.name.replace('_', ' '))}</a></li>"
+        for p in pages
+    )
+    return f"<ul>{items}</ul>" if items else ""
