@@ -45,6 +45,7 @@ from speechbrain_ssl.clustering.quality import (
     cluster_sizes,
     silhouette,
 )
+from speechbrain_ssl.clustering.rows import unit_rows
 from speechbrain_ssl.clustering.views import join_views
 from speechbrain_ssl.config import run_option
 from speechbrain_ssl.data.loaders import make_loaders
@@ -58,7 +59,7 @@ from speechbrain_ssl.pseudo_labels.labels import (
     read_labels,
     write_labels,
 )
-from speechbrain_ssl.publishing.export import load_encoder
+from speechbrain_ssl.publishing.export import initialise, load_encoder
 from speechbrain_ssl.report.rounds import build_rounds_report
 from speechbrain_ssl.verification.extract import PRECISIONS
 from speechbrain_ssl.verification.store import EmbeddingStore
@@ -135,6 +136,7 @@ class Rounds:
         self.device = run_opts["device"] or infer_device()
         self.speakers = self._read_speakers()
         self._check()
+        self._look_ahead()
 
     def _check(self):
         """Refuses what would fail in hour three."""
@@ -168,6 +170,44 @@ class Rounds:
                 "training on labels takes one crop an utterance: set "
                 "global_crops to 1 and local_crops to 0"
             )
+
+    def _look_ahead(self):
+        """Refuses what a later stage would, before hours of an earlier one."""
+        source, initial = self.hparams["labels_from"], self._initial_model
+        if not isinstance(source, GivenLabels):
+            source.check(len(self.manifest))
+        if self._embeds:
+            for model, store in self._stores(1).items():
+                store.check(*load_encoder(model), **self._embed_options)
+        if initial is not None:
+            # Nothing is trained in this encoder: every stage makes its own.
+            initialise(self.hparams["encoder"], initial)
+        if self.hparams["final_stage"]:
+            self.load(**self.hparams["final_stage"])
+
+    @property
+    def _initial_model(self):
+        """What the first round's training begins with, or None."""
+        if self.hparams["start_from"] == "nothing":
+            return None
+        return self.hparams["initial_model"]
+
+    @property
+    def _embeds(self):
+        """Whether embeddings are needed: to cluster, or for first centres."""
+        if not isinstance(self.hparams["labels_from"], GivenLabels):
+            return True
+        centres = self.hparams["centres_from_embeddings"]
+        return centres and self._initial_model is not None
+
+    @property
+    def _embed_options(self):
+        """What an embedding depends on, besides model and audio."""
+        name = run_option("eval_precision", self.run_opts, self.hparams)
+        return {
+            "precision": PRECISIONS[name],
+            "most_seconds": self.hparams["embed_most_seconds"],
+        }
 
     def _read_speakers(self):
         """Speakers for monitoring, int64 ``[N]``, or None."""
@@ -206,7 +246,9 @@ class Rounds:
                 "minutes": round((time.monotonic() - begin) / 60, 2),
                 **figures,
             }
-            # All processes read the state before they decide what is next.
+            # All have looked whether it is done before the record is there,
+            # and all look again only when it is.
+            ddp_barrier()
             if if_main_process():
                 with atomic_write(self.folder / "rounds.json") as stream:
                     json.dump([*self.done, record], stream, indent=1)
@@ -223,6 +265,10 @@ class Rounds:
     def round_folder(self, number):
         """Where a round lies."""
         return self.folder / f"round_{number}"
+
+    def _fine_tuning_folder(self, number):
+        """Where the final stage lies: after more rounds it is another one."""
+        return self.folder / f"fine_tuning_{number}"
 
     # -- the loop --------------------------------------------------------------
 
@@ -265,7 +311,7 @@ class Rounds:
         if self.hparams["final_stage"]:
             if self._do(last, "fine_tune"):
                 return None
-            final = self.folder / "fine_tuning"
+            final = self._fine_tuning_folder(last)
         if not if_main_process():
             return None
         shutil.copytree(
@@ -311,19 +357,17 @@ class Rounds:
 
     def embed(self, number):
         """Embeds the training set with the model of the round before."""
-        if isinstance(self.hparams["labels_from"], GivenLabels):
+        if not self._embeds:
             return {}
         bad = 0
-        precision = run_option("eval_precision", self.run_opts, self.hparams)
         for model, store in self._stores(number).items():
             encoder, features = load_encoder(model, self.device)
             store.make(
                 encoder,
                 features,
-                PRECISIONS[precision],
+                **self._embed_options,
                 device=self.device,
                 batch_seconds=self.hparams["embed_batch_seconds"],
-                most_seconds=self.hparams["embed_most_seconds"],
                 num_workers=self.hparams["num_workers"],
                 progress=not self.run_opts["noprogressbar"],
             )
@@ -338,15 +382,15 @@ class Rounds:
             labels = source.read(self.manifest, seed)
         else:
             rows, places = self._read_share(number)
-            ids = self.manifest.ids
-            names = _Names(ids, places)
+            names = _Names(self.manifest.ids, places)
             mine, figures = source(rows, seed + number, self.device, names)
             labels = self._everywhere(mine, places)
             figures |= cluster_sizes(labels[labels >= 0])
-            figures |= self._quality(number, rows, mine, labels)
+            figures |= self._quality(number, rows, labels)
         if self.speakers is not None:
             known = (labels >= 0) & (self.speakers >= 0)
-            figures |= against_speakers(labels[known], self.speakers[known])
+            if known.any():
+                figures |= against_speakers(labels[known], self.speakers[known])
         labels = keep_large(labels, self.hparams["min_cluster_size"])
         figures["labelled"] = int((labels >= 0).sum())
         if if_main_process():
@@ -370,6 +414,10 @@ class Rounds:
         total, ranks = len(self.manifest), distributed.world_size()
         first = total * distributed.rank() // ranks
         last = total * (distributed.rank() + 1) // ranks
+        return self._read(number, first, last)
+
+    def _read(self, number, first, last):
+        """Embeddings of a stretch of utterances, and their positions."""
         read = {
             model: store.read(first, last)
             for model, store in self._stores(number).items()
@@ -398,12 +446,16 @@ class Rounds:
             torch.distributed.all_reduce(labels, torch.distributed.ReduceOp.MAX)
         return labels.cpu().numpy()
 
-    def _quality(self, number, rows, mine, labels):
-        """Label-free figures of a clustering."""
-        # Over this process's share: in one process, over all.
+    def _quality(self, number, rows, labels):
+        """Label-free figures of a clustering, in the first process."""
+        if not if_main_process():
+            return {}
+        if distributed.is_distributed():
+            # Its share has but a part of most clusters.
+            rows, _ = self._read(number, 0, len(self.manifest))
         figures = {
             "silhouette": silhouette(
-                rows, mine, self.hparams["silhouette_sample"]
+                rows, labels[labels >= 0], self.hparams["silhouette_sample"]
             )
         }
         if number > 1:
@@ -439,7 +491,7 @@ class Rounds:
         """
         before = self.round_folder(number)
         return self._train(
-            self.folder / "fine_tuning",
+            self._fine_tuning_folder(number),
             before / "trusted.csv",
             number,
             initial_model=before,
@@ -447,15 +499,29 @@ class Rounds:
             **self.hparams["final_stage"],
         )
 
+    def _embedded_by(self, model, number):
+        """The embeddings of the training set by the model a stage starts at."""
+        for past in range(1, number + 1):
+            for name, store in self._stores(past).items():
+                if name == str(model):
+                    return store
+        raise ConfigError(
+            f"there are no embeddings by {model}; set "
+            "`centres_from_embeddings` to False"
+        )
+
     def _train(self, folder, labels_csv, number, initial_model, **changes):
         """One training run; returns its figures."""
         labels, names = read_labels(labels_csv, self.manifest)
-        # A stage on fewer labels keeps the classes of the one before.
-        classes = int(max(map(int, names))) + 1
+        # A stage on fewer labels keeps the classes of the round.
+        _, classes = read_labels(
+            self.round_folder(number) / "labels.csv", self.manifest
+        )
         labels = np.where(labels >= 0, np.array(names, int)[labels], -1)
         path, overrides, hparams = self.load(
-            output_folder=str(folder),
-            classes=classes,
+            stage_folder=str(folder),
+            classes=len(classes),
+            round=number,
             initial_model=None if initial_model is None else str(initial_model),
             **changes,
         )
@@ -464,6 +530,8 @@ class Rounds:
             hyperparams_to_save=path,
             overrides=overrides,
         )
+        # What a Brain calls its output folder is that of one stage.
+        hparams["output_folder"] = str(folder)
         hparams["labels_seen"] = hparams["labels_from"].labels_seen
         brain = PseudoLabelBrain(
             modules={
@@ -488,6 +556,10 @@ class Rounds:
         )
         rows = _rows_of(train_loader.dataset.manifest, self.manifest)
         brain.labels = torch.from_numpy(labels[rows])
+        begins = initial_model and not hparams["initial_classifier"]
+        if begins and hparams["centres_from_embeddings"]:
+            embedded = self._embedded_by(initial_model, number)
+            set_centres(hparams["classifier"], *embedded.read(), labels)
         if self.speakers is not None:
             truth, _ = majority_classes(labels[rows], self.speakers[rows])
             brain.truth = torch.from_numpy(truth)
@@ -499,6 +571,40 @@ class Rounds:
             write_labels(folder / "trusted.csv", self.manifest, kept)
         names = ("eer", "ci_low", "ci_high", "eer_initial")
         return {k: figures[k] for k in names if k in figures}
+
+
+def set_centres(classifier, embeddings, places, labels):
+    """Lets every class begin at the mean of its members' embeddings.
+
+    A default of ours, and no part of the papers' methods: a classifier that
+    begins at random needs some thousand steps before the losses of right and
+    of wrong labels part, which in a small corpus is the whole round.
+
+    Arguments
+    ---------
+    classifier : speechbrain_ssl.objectives.margin.AAMSoftmax
+        Changed in place.
+    embeddings : numpy.ndarray
+        ``[n, size]``, by the model that training begins with.
+    places : numpy.ndarray
+        int64 ``[n]``, where they stand in the manifest.
+    labels : numpy.ndarray
+        int64 ``[N]``, class of each utterance of the manifest; -1 for none.
+    """
+    here = labels[places]
+    # All processes have the same rows here.
+    rows = unit_rows(embeddings[here >= 0], alone=True)
+    means = rows.new_zeros(classifier.classes, rows.shape[1])
+    means.index_add_(0, torch.from_numpy(here[here >= 0]), rows)
+    means = torch.nn.functional.normalize(means, dim=1)
+    means = means.to(classifier.weight.device)
+    weight = classifier.weight.data.unflatten(
+        0, (classifier.classes, classifier.sub_centres)
+    )
+    # Sub-centres of a class must differ, or they stay one for ever; a class of
+    # which no embedding is known keeps its random direction.
+    known = means.norm(dim=1) > 0.5
+    weight[known] = weight[known] + means[known, None]
 
 
 class _Names:

@@ -430,7 +430,7 @@ class LossGate(torch.nn.Module):
             )
         return keep
 
-    def report(self, losses, correct=None):
+    def report(self, losses, correct=None, known=None):
         """What the gate has done in an epoch, from the losses of all of it.
 
         Call it before the next ``prepare_epoch``. It warns where a gate with a
@@ -444,6 +444,9 @@ class LossGate(torch.nn.Module):
         correct : array_like, optional
             bool ``[N]``: whether an utterance's pseudo label is right. For
             monitoring only; it takes no part in anything.
+        known : array_like, optional
+            bool ``[N]``: of which utterances that is known; as a default, of
+            all. The shares that need it are among these.
 
         Returns
         -------
@@ -471,7 +474,8 @@ class LossGate(torch.nn.Module):
         """
         losses = torch.as_tensor(losses).detach().float().cpu()
         seen = ~losses.isnan()
-        keep = self.mask(losses)[seen]
+        mask = self.mask(losses)
+        keep = mask[seen]
         scalars = {}
         if math.isfinite(self.threshold):
             scalars["gate_threshold"] = self.threshold
@@ -492,7 +496,9 @@ class LossGate(torch.nn.Module):
                     f"labels of shape {tuple(right.shape)} for losses of "
                     f"shape {tuple(losses.shape)}"
                 )
-            right = right[seen]
+            if known is not None:
+                seen = seen & torch.as_tensor(known).cpu().bool()
+            right, keep = right[seen], mask[seen]
             _put_share(scalars, "gate_precision", right[keep])
             _put_share(scalars, "gate_recall", keep[right])
             _put_share(scalars, "gate_noise_precision", ~right[~keep])
@@ -526,19 +532,22 @@ class FixedLossGate(LossGate):
 
     Arguments
     ---------
-    threshold : float
-        In nats, on the loss and not on its logarithm. ``LGL_THRESHOLDS`` has
-        the values of LGL's code, which are for about 6 000 clusters, scale 30
-        and margin 0.2; the paper's text has others.
+    threshold : float or list of float
+        In nats, on the loss and not on its logarithm; one for all rounds, or
+        one for each (the last holds for all further ones). ``LGL_THRESHOLDS``
+        has the values of LGL's code, which are for about 6 000 clusters, scale
+        30 and margin 0.2; the paper's text has others.
     start_epoch : int
         First epoch with the gate, counted from 1. LGL trains without it until
         the error on labelled trials has not fallen for 4 epochs; a fixed epoch
         needs no labels.
+    round : int
+        Number of the round, from 1.
 
     Raises
     ------
     ConfigError
-        If the threshold is not above 0 or the epoch below 1.
+        If a threshold is not above 0, or the epoch or the round below 1.
 
     Example
     -------
@@ -551,9 +560,12 @@ class FixedLossGate(LossGate):
     [True, False]
     """
 
-    def __init__(self, threshold, start_epoch=1):
+    def __init__(self, threshold, start_epoch=1, round=1):
         super().__init__()
-        if not threshold > 0:
+        thresholds = np.atleast_1d(threshold).tolist()
+        if round < 1:
+            raise ConfigError(f"rounds are counted from 1; round is {round}")
+        if not (thresholds and min(thresholds) > 0):
             raise ConfigError(
                 "a fixed loss gate's threshold is on the loss, in nats, and "
                 f"above 0; got {threshold}"
@@ -562,7 +574,7 @@ class FixedLossGate(LossGate):
             raise ConfigError(
                 f"epochs are counted from 1; start_epoch is {start_epoch}"
             )
-        self.fixed = float(threshold)
+        self.fixed = float(thresholds[min(round, len(thresholds)) - 1])
         self.start_epoch = start_epoch
 
     def _set_limit(self, epoch, previous):
