@@ -55,7 +55,14 @@ def gather(tensor):
     """
     if not is_distributed():
         return tensor
-    return torch.cat(torch.distributed.nn.functional.all_gather(tensor))
+    rows = torch.cat(
+        torch.distributed.nn.functional.all_gather(tensor.contiguous())
+    )
+    if rows.requires_grad:
+        # torch's backward receives into a tensor laid out as the gradient it
+        # sends; one that comes of a transposed product would arrive scrambled.
+        rows.register_hook(torch.Tensor.contiguous)
+    return rows
 
 
 @torch.no_grad()
@@ -113,8 +120,12 @@ class GlooSyncBatchNorm(torch.nn.BatchNorm1d):
             self.running_mean.lerp_(mean, rate)
             self.running_var.lerp_(unbiased, rate)
         shape = [1, -1] + [1] * (x.dim() - 2)
-        scale = self.weight * (variance + self.eps).rsqrt()
-        shift = self.bias - mean * scale
+        scale = (variance + self.eps).rsqrt()
+        if self.affine:
+            scale = self.weight * scale
+        shift = -mean * scale
+        if self.affine:
+            shift = self.bias + shift
         return (wide * scale.view(shape) + shift.view(shape)).to(x.dtype)
 
 
@@ -141,7 +152,10 @@ def synchronise_batch_norms(module, device_type):
         for name, child in list(parent.named_children()):
             if type(child) is torch.nn.BatchNorm1d:
                 new = GlooSyncBatchNorm(
-                    child.num_features, child.eps, child.momentum
+                    child.num_features,
+                    child.eps,
+                    child.momentum,
+                    affine=child.affine,
                 )
                 new.load_state_dict(child.state_dict())
                 new.train(child.training)

@@ -14,6 +14,16 @@ crops v:
 With 2 global and 4 local crops that is ten pairs. Since the loss is linear in
 Q, they are two products: one of sum_q P_q with sum_v Q_v, and one that takes
 the pairs v = q out again.
+
+Three things may be added:
+
+* RDINO's penalties (Chen et al., 2023, arXiv 2211.04168) on a wide layer w of
+  the student's head, averaged over its global crops: alpha v(w) + beta c(w),
+  variance hinge and covariance penalty of ``regularisers``.
+* KoLeo (DINOv2, Oquab et al., 2023, arXiv 2304.07193) on the student's
+  embeddings of its global crops.
+* DINOv2's other way to centre: the teacher's targets are Sinkhorn-Knopp's of
+  t_q / tau_t over all global crops of the batch; there is no centre then.
 """
 
 import math
@@ -24,6 +34,17 @@ import torch.nn.functional as F
 from speechbrain_ssl.distributed import mean_over_ranks
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.objectives.base import Objective
+from speechbrain_ssl.objectives.regularisers import (
+    covariance_penalty,
+    koleo,
+    variance_hinge,
+)
+from speechbrain_ssl.objectives.sinkhorn import sinkhorn
+from speechbrain_ssl.objectives.views import (
+    entropy,
+    mean_over_pairs,
+    pair_cross_entropy,
+)
 
 
 class DINOHead(torch.nn.Module):
@@ -45,6 +66,9 @@ class DINOHead(torch.nn.Module):
     batch_norm : bool
         Whether the hidden layers are followed by batch norm (WeSpeaker: yes,
         Cho et al.: no).
+    wide : int
+        Size of RDINO's layer between the hidden ones and the bottleneck; 0:
+        none.
 
     Raises
     ------
@@ -59,6 +83,7 @@ class DINOHead(torch.nn.Module):
         hidden=2048,
         bottleneck=256,
         batch_norm=True,
+        wide=0,
     ):
         super().__init__()
         # One prototype is taken whatever the input: its loss is always 0.
@@ -66,20 +91,26 @@ class DINOHead(torch.nn.Module):
             ("prototypes", prototypes, 2),
             ("hidden", hidden, 1),
             ("bottleneck", bottleneck, 1),
+            ("wide", wide, 0),
         ):
             if not isinstance(value, int) or value < least:
                 raise ConfigError(
-                    f"DINO's {key} must be a whole number from {least}, got "
-                    f"{value!r}"
+                    f"the head's {key} must be a whole number from {least}, "
+                    f"got {value!r}"
                 )
+        sizes = [embedding_size, hidden, hidden, bottleneck]
+        if wide:
+            sizes.insert(-1, wide)
         layers = []
-        for size in (embedding_size, hidden):
-            layers.append(torch.nn.Linear(size, hidden))
+        for before, after in zip(sizes[:-2], sizes[1:-1], strict=True):
+            layers.append(torch.nn.Linear(before, after))
             if batch_norm:
-                layers.append(torch.nn.BatchNorm1d(hidden))
+                layers.append(torch.nn.BatchNorm1d(after))
             layers.append(torch.nn.GELU())
-        layers.append(torch.nn.Linear(hidden, bottleneck))
+        layers.append(torch.nn.Linear(sizes[-2], bottleneck))
         self.layers = torch.nn.Sequential(*layers)
+        # The wide layer ends with its linear map, like an output.
+        self._to_wide = 5 + 2 * batch_norm if wide else None
         for layer in self.layers:
             if isinstance(layer, torch.nn.Linear):
                 torch.nn.init.trunc_normal_(layer.weight, std=0.02)
@@ -94,6 +125,10 @@ class DINOHead(torch.nn.Module):
     def forward(self, embeddings):
         """Bottleneck vectors of unit norm, ``[n, bottleneck]``."""
         return F.normalize(self.layers(embeddings).float(), dim=-1)
+
+    def wide(self, embeddings):
+        """The wide layer before its batch norm, ``[n, wide]``."""
+        return self.layers[: self._to_wide](embeddings)
 
     def logits(self, vectors):
         """Cosines with the prototypes, fp32 ``[..., K]``.
@@ -110,7 +145,7 @@ class DINO(Objective):
 
     Arguments
     ---------
-    embedding_size, prototypes, hidden, bottleneck, batch_norm
+    embedding_size, prototypes, hidden, bottleneck, batch_norm, wide
         See ``DINOHead``.
     student_temperature : float
         tau_s.
@@ -120,6 +155,20 @@ class DINO(Objective):
         Whether the student sees the global crops too. False where the crop
         plan is disjoint: then only the pairs of a teacher's global and a
         student's local crop remain, and the student encodes local crops only.
+    centring : str
+        ``"mean"`` subtracts the centre; ``"sinkhorn"`` balances the batch.
+    variance_weight, covariance_weight : float
+        alpha and beta of RDINO's penalties, which need the wide layer; 0 leaves
+        a penalty out.
+    koleo_weight : float
+        Of KoLeo, added up over the crops; 0 leaves it out. Without
+        ``global_pairs`` both see the student's local crops instead.
+
+    RDINO counts the penalties of the teacher too, which have no gradient, and
+    takes half of the variance hinge; its covariance is divided by the number of
+    prototypes instead of the size of the layer; and its weight grows during the
+    first epochs. The student's wide layer is computed a second time here, of
+    its global crops alone.
 
     The scheduled values are ``teacher_temperature`` (tau_t; above 0.07 it is
     known to be unstable, and a loss that will not move wants a lower one) and
@@ -130,8 +179,9 @@ class DINO(Objective):
     Raises
     ------
     ConfigError
-        If a size is too small, the temperature is not above 0 or the momentum
-        is not in [0, 1).
+        If a size is too small, the temperature is not above 0, the momentum is
+        not in [0, 1), the centring is unknown, a weight is below 0 or a penalty
+        has no wide layer.
 
     Example
     -------
@@ -161,10 +211,15 @@ class DINO(Objective):
         student_temperature=0.1,
         centre_momentum=0.9,
         global_pairs=True,
+        wide=0,
+        centring="mean",
+        variance_weight=0.0,
+        covariance_weight=0.0,
+        koleo_weight=0.0,
     ):
         super().__init__()
         self.head = DINOHead(
-            embedding_size, prototypes, hidden, bottleneck, batch_norm
+            embedding_size, prototypes, hidden, bottleneck, batch_norm, wide
         )
         if not student_temperature > 0:
             raise ConfigError(
@@ -176,7 +231,27 @@ class DINO(Objective):
                 "DINO's centre_momentum must be at least 0 and below 1 (at 1 "
                 f"the centre never moves), got {centre_momentum}"
             )
+        if centring not in ("mean", "sinkhorn"):
+            raise ConfigError(
+                f"DINO's centring must be mean or sinkhorn, got {centring!r}"
+            )
+        self.weights = {
+            "variance": variance_weight,
+            "covariance": covariance_weight,
+            "koleo": koleo_weight,
+        }
+        for name, weight in self.weights.items():
+            if not weight >= 0:
+                raise ConfigError(
+                    f"DINO's {name}_weight must be 0 or more, got {weight}"
+                )
+        if (variance_weight or covariance_weight) and not wide:
+            raise ConfigError(
+                "DINO's variance_weight and covariance_weight are for the wide "
+                "layer of the head; set wide (RDINO: 8192)"
+            )
         self.student_temperature = student_temperature
+        self.centring = centring
         self.centre_momentum = centre_momentum
         self.first_sees_global = global_pairs
         self.register_buffer("centre", torch.zeros(prototypes))
@@ -207,29 +282,61 @@ class DINO(Objective):
             nats), ``usage_entropy`` (entropy of the mean of P_q: how evenly
             prototypes are used), ``kl`` (mean of KL(P_q || Q_v) over the
             pairs) and ``log_prototypes`` (ln K, the value both entropies have
-            when the teacher says nothing).
+            when the teacher says nothing). Sinkhorn-Knopp uses all prototypes
+            evenly whatever happens: the usage is then that of the teacher's
+            softmax. Penalties stand there under their names, without weights.
 
         Raises
         ------
         ConfigError
-            If no pair is left to compare.
+            If no pair is left to compare, or a penalty has a single utterance.
         """
         with torch.no_grad():
             logits = second.head.logits(second.vectors)
-            self._seen.append(logits.mean(dim=(0, 1)))
-            target = self._target(logits, teacher_temperature)
+            plain = target = self._target(logits, teacher_temperature)
+            if self.centring == "mean":
+                self._seen.append(logits.mean(dim=(0, 1)))
+            else:
+                target = sinkhorn(logits.flatten(0, 1) / teacher_temperature)
+                target = target.view_as(logits)
         student = first.head.logits(first.vectors) / self.student_temperature
         loss = self._cross_entropy(student, target)
         with torch.no_grad():
-            scalars = self._entropies(target)
+            scalars = self._entropies(plain)
+            if self.centring == "sinkhorn":
+                scalars["teacher_entropy"] = entropy(target).mean()
             scalars["kl"] = loss.detach() - scalars["teacher_entropy"]
         if cosine_weight > 0:
             student_unit = F.normalize(first.embeddings.float(), dim=-1)
             teacher_unit = F.normalize(second.embeddings.float(), dim=-1)
-            cosine = 1.0 - self._mean_pair(teacher_unit, student_unit)
+            cosine = 1.0 - mean_over_pairs(
+                teacher_unit, student_unit, self.first_sees_global
+            )
             scalars["cosine_loss"] = cosine.detach()
             loss = loss + cosine_weight * cosine
+        for name, penalty in self._penalties(first, second).items():
+            scalars[name] = penalty.detach()
+            loss = loss + self.weights[name] * penalty
         return loss, scalars
+
+    def _penalties(self, first, second):
+        """The penalties whose weights are above 0, by name."""
+        if not any(self.weights.values()):
+            return {}
+        embeddings = first.embeddings
+        if self.first_sees_global:
+            embeddings = embeddings[:, : second.vectors.shape[1]]
+        penalties = {}
+        if self.weights["variance"] or self.weights["covariance"]:
+            wide = first.head.wide(embeddings.flatten(0, 1)).float()
+            wide = wide.unflatten(0, embeddings.shape[:2]).mean(1)
+            if self.weights["variance"]:
+                penalties["variance"] = variance_hinge(wide)
+            if self.weights["covariance"]:
+                penalties["covariance"] = covariance_penalty(wide)
+        if self.weights["koleo"]:
+            penalties["koleo"] = koleo(embeddings)
+        return penalties
 
     @torch.no_grad()
     def held_out(self, second, teacher_temperature, cosine_weight):
@@ -238,46 +345,26 @@ class DINO(Objective):
         return self._entropies(self._target(logits, teacher_temperature))
 
     def _target(self, logits, temperature):
-        """P_q: centred and sharpened."""
+        """P_q: centred (unless that is Sinkhorn-Knopp's task), sharpened."""
         return torch.softmax((logits - self.centre) / temperature, dim=-1)
 
     @staticmethod
     def _entropies(target):
         return {
-            "teacher_entropy": _entropy(target).mean(),
-            "usage_entropy": _entropy(mean_over_ranks(target.mean(dim=(0, 1)))),
+            "teacher_entropy": entropy(target).mean(),
+            "usage_entropy": entropy(mean_over_ranks(target.mean(dim=(0, 1)))),
             "log_prototypes": math.log(target.shape[-1]),
         }
 
     def _cross_entropy(self, student, target):
         """Mean over the pairs of -P_q . log softmax(s_v)."""
-        # -P.log softmax(s) = logsumexp(s) - P.s, since P adds up to 1; the
-        # log-softmax of six crops and 65 536 prototypes is never stored.
-        normaliser = torch.logsumexp(student, dim=-1, keepdim=True)
-        ones = torch.ones_like(target[..., :1])
-        return self._mean_pair(ones, normaliser) - self._mean_pair(
-            target, student
-        )
-
-    def _mean_pair(self, second, first):
-        """Mean over batch and pairs v != q of second_q . first_v."""
-        batch, globals_ = second.shape[:2]
-        pairs = globals_ * first.shape[1]
-        total = (second.sum(1) * first.sum(1)).sum()
-        if self.first_sees_global:
-            pairs -= globals_
-            total = total - (second * first[:, :globals_]).sum()
-        if pairs == 0:
-            raise ConfigError(
-                "DINO compares different crops of an utterance, but the crop "
-                "plan leaves no pair: give it two global crops or some local "
-                "ones"
-            )
-        return total / (batch * pairs)
+        return pair_cross_entropy(student, target, self.first_sees_global)
 
     @torch.no_grad()
     def after_step(self):
         """Moves the centre towards the mean teacher logits of the step."""
+        if self.centring != "mean":
+            return
         mean = mean_over_ranks(torch.stack(self._seen).mean(0))
         self._seen.clear()
         self.centre.lerp_(mean, 1.0 - self.centre_momentum)
@@ -285,8 +372,3 @@ class DINO(Objective):
     def skip_step(self):
         """Forgets the step."""
         self._seen.clear()
-
-
-def _entropy(probabilities):
-    """Entropy in nats over the last axis."""
-    return torch.special.entr(probabilities).sum(-1)

@@ -155,13 +155,7 @@ class AAMSoftmax(torch.nn.Module):
         """
         margin = self.margin if margin is None else _checked(margin)
         cosine = cosines.gather(1, labels[:, None])
-        # (1 - c)(1 + c) keeps the digits that 1 - c^2 loses near c = 1. The
-        # bound makes the root's derivative at 0 a finite one.
-        square = (1.0 - cosine) * (1.0 + cosine)
-        sine = square.clamp(min=1e-12).sqrt()
-        target = cosine * math.cos(margin) - sine * math.sin(margin)
-        beyond = cosine <= -math.cos(margin)
-        target = torch.where(beyond, cosine - margin * math.sin(margin), target)
+        target = angular_margin(cosine, margin)
         return self.scale * cosines.scatter(1, labels[:, None], target)
 
     def losses(self, cosines, labels, margin=None):
@@ -199,6 +193,39 @@ class AAMSoftmax(torch.nn.Module):
     def forward(self, embeddings, labels, margin=None):
         """Loss of each sample, ``[n]``; see ``cosines`` and ``losses``."""
         return self.losses(self.cosines(embeddings), labels, margin)
+
+
+def angular_margin(cosine, margin):
+    """cos(theta + m) from cos(theta), falling with theta everywhere.
+
+    Beyond theta + m = pi it goes on as cos(theta) - m sin(m); see the head of
+    this file.
+
+    Arguments
+    ---------
+    cosine : torch.Tensor
+        cos(theta), of any shape.
+    margin : float
+        m in radians, from 0 up to pi / 2.
+
+    Returns
+    -------
+    torch.Tensor
+        Of the same shape.
+
+    Example
+    -------
+    >>> at_right_angle = angular_margin(torch.zeros(()), margin=0.5)
+    >>> round(float(at_right_angle), 4)
+    -0.4794
+    """
+    # (1 - c)(1 + c) keeps the digits that 1 - c^2 loses near c = 1. The bound
+    # makes the root's derivative at 0 a finite one.
+    square = (1.0 - cosine) * (1.0 + cosine)
+    sine = square.clamp(min=1e-12).sqrt()
+    shifted = cosine * math.cos(margin) - sine * math.sin(margin)
+    beyond = cosine <= -math.cos(margin)
+    return torch.where(beyond, cosine - margin * math.sin(margin), shifted)
 
 
 def _checked(margin):

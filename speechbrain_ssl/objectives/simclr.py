@@ -1,4 +1,4 @@
-"""SimCLR: two crops of an utterance against all other utterances.
+"""SimCLR: the crops of an utterance against all other utterances.
 
 Chen et al., 2020 (arXiv 2002.05709, equation 1). With the unit vectors z of
 the 2N crops of a batch, and j(i) the other crop of i's utterance:
@@ -6,10 +6,24 @@ the 2N crops of a batch, and j(i) the other crop of i's utterance:
     L = mean over i of  - log  exp(z_i . z_j(i) / tau)
                               / sum over k != i of exp(z_i . z_k / tau)
 
+A margin (see ``pair_margin``) lowers the product z_i . z_j(i) in the numerator
+and where it stands in the sum.
+
+With V > 2 crops every pair of them is a positive one. Write L(v, w) for the
+equation above over the 2N vectors of the crops v and w alone, then
+
+    L = mean over the pairs v < w of L(v, w),
+
+the "full graph" of Tian et al., 2020 (Contrastive Multiview Coding, arXiv
+1906.05849), but for the mean in place of the sum. A third crop of an utterance
+is thus neither pulled nor pushed in L(1, 2).
+
 Speaker systems put the loss on the embedding itself, without a head (the SSPS
 code, WeSpeaker). Other utterances of the same speaker count as negatives: the
 price of having no labels.
 """
+
+import itertools
 
 import torch
 import torch.nn.functional as F
@@ -17,15 +31,25 @@ import torch.nn.functional as F
 from speechbrain_ssl import distributed
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.objectives.base import Objective
+from speechbrain_ssl.objectives.pair_margin import PairMargin
 
 
 class SimCLR(Objective):
-    """The normalised-temperature cross entropy of two views.
+    """The normalised-temperature cross entropy of two or more views.
 
     Arguments
     ---------
     temperature : float
         tau. The SSPS code has 0.03, WeSpeaker 0.07.
+    margin : float
+        On the cosines of positive pairs; 0 leaves it out.
+    margin_kind : str
+        "cosface" or "arcface".
+
+    Raises
+    ------
+    ConfigError
+        If the temperature is not above 0 or the margin makes no sense.
 
     Example
     -------
@@ -38,13 +62,14 @@ class SimCLR(Objective):
     torch.Size([])
     """
 
-    def __init__(self, temperature=0.07):
+    def __init__(self, temperature=0.07, margin=0.0, margin_kind="cosface"):
         super().__init__()
         if not temperature > 0:
             raise ConfigError(
                 f"SimCLR's temperature must be above 0, got {temperature}"
             )
         self.temperature = temperature
+        self.margin = PairMargin(margin, margin_kind)
         self.head = torch.nn.Identity()
 
     def forward(self, first, second):
@@ -53,41 +78,56 @@ class SimCLR(Objective):
         Arguments
         ---------
         first, second : speechbrain_ssl.objectives.base.Branch
-            The first crop is taken from one, the second crop from the other.
+            Of a pair of crops v < w, v is taken from the first and w from the
+            second.
 
         Returns
         -------
         tuple
-            Loss, and the scalars ``positive_cosine`` (mean cosine of the two
-            crops) and ``accuracy`` (how often the other crop is the nearest).
+            Loss, and the scalars ``positive_cosine`` (mean cosine of two crops
+            of an utterance) and ``accuracy`` (how often the other crop is the
+            nearest), both without margin.
 
         Raises
         ------
         ConfigError
-            If there are not exactly two crops.
+            If there is only one crop, or if there are local ones.
         """
-        if second.vectors.shape[1] != 2:
+        views = second.vectors.shape[1]
+        if views < 2 or first.vectors.shape[1] != views:
             raise ConfigError(
-                "SimCLR compares two crops of an utterance; set global_crops "
-                f"to 2 (got {second.vectors.shape[1]})"
+                "SimCLR compares global crops of an utterance with each other; "
+                "set global_crops to 2 or more and local_crops to 0 (got "
+                f"{views} global ones of {first.vectors.shape[1]})"
             )
-        left = F.normalize(first.vectors[:, 0].float(), dim=-1)
-        right = F.normalize(second.vectors[:, 1].float(), dim=-1)
+        pairs = [
+            self._pair(first.vectors[:, v], second.vectors[:, w])
+            for v, w in itertools.combinations(range(views), 2)
+        ]
+        loss, cosine, accuracy = (
+            torch.stack(values).mean() for values in zip(*pairs, strict=True)
+        )
+        return loss, {"positive_cosine": cosine, "accuracy": accuracy}
+
+    def _pair(self, left, right):
+        """Loss, mean cosine and accuracy of a pair of crops."""
+        left = F.normalize(left.float(), dim=-1)
+        right = F.normalize(right.float(), dim=-1)
         own = len(left)
         everything = torch.cat(
             [distributed.gather(left), distributed.gather(right)]
         )
-        logits = torch.cat([left, right]) @ everything.T / self.temperature
+        # Not in bf16: divided by 0.03, its rounding would be 0.07 nats.
+        with torch.autocast(left.device.type, enabled=False):
+            cosines = torch.cat([left, right]) @ everything.T
         total = len(everything) // 2
         place = torch.arange(own, device=left.device) + distributed.rank() * own
         itself = torch.cat([place, place + total])
         partner = torch.cat([place + total, place])
         # No crop is compared with itself.
-        logits = logits.scatter(1, itself[:, None], float("-inf"))
-        loss = F.cross_entropy(logits, partner)
-        with torch.no_grad():
-            scalars = {
-                "positive_cosine": (left * right).sum(-1).mean(),
-                "accuracy": (logits.argmax(1) == partner).float().mean(),
-            }
-        return loss, scalars
+        cosines = cosines.scatter(1, itself[:, None], float("-inf"))
+        positive = cosines.gather(1, partner[:, None])
+        logits = cosines.scatter(1, partner[:, None], self.margin(positive))
+        loss = F.cross_entropy(logits / self.temperature, partner)
+        accuracy = (cosines.argmax(1) == partner).float().mean()
+        return loss, positive.detach().mean(), accuracy

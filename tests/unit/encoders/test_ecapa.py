@@ -214,6 +214,43 @@ def test_its_arguments_make_it_again(config):
         assert copy.deepcopy(model).arguments == arguments
 
 
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
+def test_frames_are_those_that_are_pooled(config):
+    """What the stock pooling and its batch norm make of them is the embedding.
+
+    And the embedding, its gradients and its running statistics are those of
+    ``forward``.
+    """
+    stock, ours = pair({**config, "dropout": 0.0})
+    twin = copy.deepcopy(ours)
+    x = torch.randn(6, 70, 20)
+    embeddings, frames = ours.with_frames(x)
+    wanted = twin(x)
+    assert torch.equal(embeddings, wanted)
+    assert frames.shape == (6, 70, config["channels"][-1])
+    seen = []
+    stock.mfa.register_forward_hook(lambda *args: seen.append(args[2]))
+    stock(x)
+    assert relative(frames.transpose(1, 2), seen[0]) < 1e-5
+    pooled = stock.asp_bn(stock.asp(frames.transpose(1, 2).detach()))
+    assert relative(embeddings, stock.fc(pooled).transpose(1, 2)) < 1e-4
+    embeddings.square().sum().backward()
+    wanted.square().sum().backward()
+    for mine, other in zip(ours.parameters(), twin.parameters(), strict=True):
+        assert torch.equal(mine.grad, other.grad)
+    for mine, other in zip(ours.buffers(), twin.buffers(), strict=True):
+        assert torch.equal(mine, other)
+
+
+def test_frames_have_gradients_of_their_own():
+    """A loss on frames trains all below the pooling, and only that."""
+    _, ours = pair(SMALL)
+    ours.with_frames(torch.randn(3, 70, 20))[1].square().mean().backward()
+    for name, parameter in ours.named_parameters():
+        pooling = name.startswith(("asp", "fc"))
+        assert (parameter.grad is None) == pooling, name
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", [None, torch.bfloat16])
 def test_is_not_slower_than_stock(precision):

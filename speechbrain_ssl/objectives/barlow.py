@@ -1,0 +1,115 @@
+"""Barlow Twins: the correlation matrix of two crops shall be the identity.
+
+Zbontar et al., 2021 (arXiv 2103.03230, equations 1 and 2). With the vectors of
+the two crops, standardised over the batch dimension by dimension,
+
+    C = Z^T Z' / n
+    L = sum over i of (1 - C_ii)^2 + lambda sum over i != j of C_ij^2
+
+times a scale that keeps the gradient of thousands of dimensions in bounds
+(sslsv has it, the paper does not).
+"""
+
+import torch
+
+from speechbrain_ssl.distributed import gather
+from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.objectives.base import Objective
+from speechbrain_ssl.objectives.projector import Projector
+from speechbrain_ssl.objectives.views import two_views
+
+#: Added to a variance before the root, as batch norm does.
+_EPSILON = 1e-5
+
+
+class BarlowTwins(Objective):
+    """Redundancy reduction between two views.
+
+    Arguments
+    ---------
+    embedding_size, hidden, output_size, layers
+        See ``Projector``.
+    off_diagonal_weight : float
+        lambda.
+    scale : float
+        Of the whole loss.
+
+    Raises
+    ------
+    ConfigError
+        If the weight is below 0 or the scale not above.
+
+    Example
+    -------
+    >>> from speechbrain_ssl.objectives.base import Branch
+    >>> barlow = BarlowTwins(8, hidden=16, output_size=12)
+    >>> views = barlow.head(torch.randn(10, 8)).view(5, 2, 12)
+    >>> branch = Branch(None, views, barlow.head)
+    >>> loss, scalars = barlow(branch, branch)
+    >>> sorted(scalars)
+    ['diagonal', 'off_diagonal']
+    """
+
+    def __init__(
+        self,
+        embedding_size,
+        hidden=2048,
+        output_size=512,
+        layers=3,
+        off_diagonal_weight=0.005,
+        scale=0.025,
+    ):
+        super().__init__()
+        if not off_diagonal_weight >= 0:
+            raise ConfigError(
+                "BarlowTwins' off_diagonal_weight must be 0 or more, got "
+                f"{off_diagonal_weight}"
+            )
+        if not scale > 0:
+            raise ConfigError(
+                f"BarlowTwins' scale must be above 0, got {scale}"
+            )
+        self.head = Projector(embedding_size, hidden, output_size, layers)
+        self.off_diagonal_weight = off_diagonal_weight
+        self.scale = scale
+
+    def forward(self, first, second):
+        """Computes the loss.
+
+        Arguments
+        ---------
+        first, second : speechbrain_ssl.objectives.base.Branch
+            The first crop is taken from one, the second crop from the other.
+
+        Returns
+        -------
+        tuple
+            Loss, and the scalars ``diagonal`` (mean of C_ii: 1 where both
+            crops agree) and ``off_diagonal`` (mean of C_ij^2 over i != j).
+
+        Raises
+        ------
+        ConfigError
+            If there are not exactly two crops.
+        """
+        left, right = map(
+            _standardised, two_views(first, second, "Barlow Twins")
+        )
+        with torch.autocast(left.device.type, enabled=False):
+            correlation = left.T @ right / len(left)
+        diagonal = correlation.diagonal()
+        off = (correlation - diagonal.diag()).square().sum()
+        loss = (1 - diagonal).square().sum() + self.off_diagonal_weight * off
+        size = len(diagonal)
+        scalars = {
+            "diagonal": diagonal.detach().mean(),
+            "off_diagonal": off.detach() / max(1, size * (size - 1)),
+        }
+        return self.scale * loss, scalars
+
+
+def _standardised(rows):
+    """Rows of all processes; each dimension has mean 0 and variance 1."""
+    rows = gather(rows)
+    centred = rows - rows.mean(0)
+    return centred * (centred.square().mean(0) + _EPSILON).rsqrt()

@@ -1,0 +1,98 @@
+"""BYOL: predict what a momentum teacher says of another crop.
+
+Grill et al., 2020 (arXiv 2006.07733, equation 2). With the student's vector
+z_v of crop v, its predictor q and the teacher's vector t_w of crop w:
+
+    L = mean over the pairs v != w of || q(z_v)/|q(z_v)| - t_w/|t_w| ||^2
+      = 2 - 2 mean over the pairs of cos(q(z_v), t_w)
+
+The paper adds the two pairs of two crops: twice this. There are no negatives:
+only the student has a predictor, and only the student has a gradient, and that
+is what keeps all vectors from becoming the same.
+"""
+
+from speechbrain_ssl.objectives.base import Objective
+from speechbrain_ssl.objectives.pairs import mean_cosine, spread
+from speechbrain_ssl.objectives.projector import Projector
+
+
+class BYOL(Objective):
+    """The BYOL loss with its projector and its predictor.
+
+    The projector is the head, which the teacher copies; the predictor belongs
+    to the loss, so that the teacher has none. Defaults are those of sslsv's
+    published figure; the paper has a projector of 2 layers of 4096 and 256.
+
+    Arguments
+    ---------
+    embedding_size : int
+        Size of the encoder's output.
+    hidden, output_size, layers : int
+        Of the projector: hidden size, size of the vectors, linear layers.
+    predictor_hidden : int
+        Hidden size of the predictor, which has 2 layers.
+
+    Raises
+    ------
+    ConfigError
+        If a size is no whole number from 1.
+
+    Example
+    -------
+    >>> import torch
+    >>> from speechbrain_ssl.objectives.base import Branch
+    >>> byol = BYOL(8, hidden=16, output_size=4, predictor_hidden=16)
+    >>> def branch():
+    ...     e = torch.randn(3, 2, 8)
+    ...     v = byol.head(e.flatten(0, 1)).unflatten(0, (3, 2))
+    ...     return Branch(e, v, byol.head)
+    >>> loss, scalars = byol(branch(), branch())
+    >>> loss.shape
+    torch.Size([])
+    """
+
+    momentum = True
+
+    def __init__(
+        self,
+        embedding_size,
+        hidden=2048,
+        output_size=512,
+        layers=3,
+        predictor_hidden=4096,
+    ):
+        super().__init__()
+        self.head = Projector(embedding_size, hidden, output_size, layers)
+        self.predictor = Projector(
+            output_size, predictor_hidden, output_size, layers=2
+        )
+
+    def forward(self, first, second):
+        """Computes the loss.
+
+        Arguments
+        ---------
+        first, second : speechbrain_ssl.objectives.base.Branch
+            The student over all crops (global ones first) and the teacher over
+            the global ones.
+
+        Returns
+        -------
+        tuple
+            Loss, and the scalars ``positive_cosine`` (mean cosine of the
+            predictions with the teacher's vectors) and ``spread`` (of the
+            teacher's vectors: 0 if they have collapsed, 1 if they lie evenly
+            on the sphere).
+
+        Raises
+        ------
+        ConfigError
+            If no pair is left to compare.
+        """
+        predicted = self.predictor(first.vectors.flatten(0, 1))
+        predicted = predicted.unflatten(0, first.vectors.shape[:2])
+        cosine = mean_cosine(predicted, second.vectors)
+        return 2.0 - 2.0 * cosine, {
+            "positive_cosine": cosine.detach(),
+            "spread": spread(second.vectors),
+        }

@@ -1,0 +1,288 @@
+"""DeepCluster v2: crops are classified into the clusters of the last epoch.
+
+Caron et al., 2020 (arXiv 2006.09882, section 4 and appendix). A memory keeps
+the unit vector of every utterance as it was seen last. Before an epoch it is
+clustered by spherical k-means, several times with different first centroids;
+the centroids m become the prototypes of the epoch and do not learn:
+
+    L = mean over clusterings and crops v of
+        - log softmax(z_v . m / tau) [cluster of the utterance]
+
+**The first epoch** has no memory yet. The authors fill it by a pass over the
+data with the untrained encoder. Here the first epoch fills it, and trains
+meanwhile by SwAV's swapped prediction with random prototypes that stay as they
+are: a default of ours, which needs no further pass and cannot collapse onto one
+prototype, since the codes are balanced.
+
+An utterance that has not been seen yet (the last batch of an epoch is dropped)
+has no cluster and no loss.
+
+The authors keep the vectors of two crops and let the clusterings take them in
+turn; here it is the first global crop's, which takes half the memory: ``4 * N *
+d`` bytes, in each process, for N utterances.
+"""
+
+import torch
+import torch.nn.functional as F
+
+from speechbrain_ssl import distributed
+from speechbrain_ssl.clustering.kmeans import spherical_kmeans
+from speechbrain_ssl.clustering.rows import sum_over_ranks
+from speechbrain_ssl.data.draws import uniform
+from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.objectives.base import Objective
+from speechbrain_ssl.objectives.projector import Projector
+from speechbrain_ssl.objectives.sinkhorn import sinkhorn
+from speechbrain_ssl.objectives.views import pair_cross_entropy
+
+#: Softness of the codes of the first epoch (SwAV's).
+_EPSILON = 0.05
+
+
+class UnitProjector(Projector):
+    """A projector onto the unit sphere."""
+
+    def forward(self, embeddings):
+        """Vectors of unit norm, float32 ``[n, output size]``."""
+        return F.normalize(super().forward(embeddings).float(), dim=-1)
+
+
+class DeepCluster(Objective):
+    """Classification of crops into clusters of the last epoch's vectors.
+
+    Arguments
+    ---------
+    embedding_size, hidden, output_size, layers
+        See ``Projector``.
+    prototypes : list of int
+        Clusters of each clustering.
+    temperature : float
+        tau.
+    iterations : int
+        Updates of the centroids, in each epoch.
+
+    Raises
+    ------
+    ConfigError
+        If a value has no meaning.
+
+    Example
+    -------
+    >>> from speechbrain_ssl.objectives.base import Branch
+    >>> objective = DeepCluster(8, prototypes=[3, 4], hidden=8, output_size=4)
+    >>> objective.set_up(utterances=6, seed=1)
+    >>> def branch():
+    ...     e = torch.randn(6, 2, 8)
+    ...     v = objective.head(e.flatten(0, 1)).view(6, 2, 4)
+    ...     return Branch(e, v, objective.head, index=torch.arange(6))
+    >>> first = branch()
+    >>> loss, _ = objective(first, first)
+    >>> objective.after_step()
+    >>> objective.before_epoch(2)
+    >>> loss, scalars = objective(first, first)
+    >>> float(scalars["assigned"])
+    1.0
+    """
+
+    has_second_branch = False
+
+    def __init__(
+        self,
+        embedding_size,
+        prototypes=(3000, 3000, 3000),
+        hidden=2048,
+        output_size=512,
+        layers=3,
+        temperature=0.1,
+        iterations=10,
+    ):
+        super().__init__()
+        prototypes = list(prototypes)
+        if not prototypes or any(
+            type(k) is not int or k < 2 for k in prototypes
+        ):
+            raise ConfigError(
+                "DeepCluster's prototypes must be a list of whole numbers from "
+                f"2, got {prototypes}"
+            )
+        if not temperature > 0:
+            raise ConfigError(
+                f"DeepCluster's temperature must be above 0, got {temperature}"
+            )
+        if type(iterations) is not int or iterations < 1:
+            raise ConfigError(
+                "DeepCluster's iterations must be a whole number from 1, got "
+                f"{iterations!r}"
+            )
+        self.head = UnitProjector(embedding_size, hidden, output_size, layers)
+        self.clusters = prototypes
+        self.output_size = output_size
+        self.temperature = temperature
+        self.iterations = iterations
+        # Index and vectors since the last step, one entry a micro-batch.
+        self._seen = []
+
+    def set_up(self, utterances, seed):
+        """Makes the memory, and the random prototypes of the first epoch.
+
+        Arguments
+        ---------
+        utterances : int
+            Length of the training manifest.
+        seed : int
+            Of the prototypes and of the first centroids.
+
+        Raises
+        ------
+        ConfigError
+            If there are more clusters than utterances.
+        """
+        if max(self.clusters) > utterances:
+            raise ConfigError(
+                f"DeepCluster cannot make {max(self.clusters)} clusters of "
+                f"{utterances} utterances; lower prototypes, to a tenth of the "
+                "utterances or less"
+            )
+        self.seed = seed
+        counts = len(self.clusters)
+        self.register_buffer(
+            "memory", torch.zeros(utterances, self.output_size)
+        )
+        self.register_buffer(
+            "in_memory", torch.zeros(utterances, dtype=torch.bool)
+        )
+        # -1: an utterance without a cluster.
+        self.register_buffer(
+            "assignments", torch.full((counts, utterances), -1)
+        )
+        self.register_buffer("clustered", torch.tensor(False))
+        for i, k in enumerate(self.clusters):
+            drawn = uniform(
+                seed, "deep cluster", i, size=k * self.output_size
+            ).reshape(k, self.output_size)
+            rows = F.normalize(torch.from_numpy(drawn).float() - 0.5)
+            self.register_buffer(f"prototypes_{i}", rows)
+
+    def before_epoch(self, epoch):
+        """Clusters the memory, if there is anything in it.
+
+        Each process clusters a share of it; together they have all.
+
+        Arguments
+        ---------
+        epoch : int
+            Counted from 1.
+
+        Raises
+        ------
+        ClusteringError
+            If fewer utterances were seen than there are clusters.
+        """
+        seen = self.in_memory.nonzero().flatten()
+        if not len(seen):
+            return
+        # Where this process's share lies in a list of all that were seen.
+        share = torch.arange(len(seen), device=seen.device)
+        share = share.tensor_split(distributed.world_size())[distributed.rank()]
+        rows = self.memory[seen[share]]
+        for i, k in enumerate(self.clusters):
+            seed = int(2**53 * uniform(self.seed, "deep cluster", epoch, i))
+            found = spherical_kmeans(rows, k, self.iterations, seed)
+            self.prototype(i).copy_(found.centroids)
+            labels = torch.zeros_like(seen)
+            labels[share] = found.assignments
+            self.assignments[i, seen] = sum_over_ranks(labels)
+        self.clustered.fill_(True)
+
+    def prototype(self, i):
+        """The unit prototypes of a clustering, ``[K_i, output size]``."""
+        return self.get_buffer(f"prototypes_{i}")
+
+    def forward(self, first, second):
+        """Computes the loss.
+
+        Arguments
+        ---------
+        first, second : speechbrain_ssl.objectives.base.Branch
+            All crops, global ones first, with their ``index``; of the second
+            only the number of global crops counts.
+
+        Returns
+        -------
+        tuple
+            Loss, and the scalars ``assigned`` (share of the utterances that
+            have a cluster) and ``accuracy`` (share of their crops that are
+            nearest to it).
+
+        Raises
+        ------
+        ConfigError
+            If no pair of crops is left in the first epoch.
+        """
+        vectors = first.vectors.float()
+        self._seen.append((first.index, vectors[:, 0].detach()))
+        with torch.autocast(vectors.device.type, enabled=False):
+            logits = [
+                F.linear(vectors, self.prototype(i))
+                for i in range(len(self.clusters))
+            ]
+        if not self.clustered:
+            globals_ = second.vectors.shape[1]
+            losses = [self._swapped(each, globals_) for each in logits]
+            zero = vectors.new_zeros(())
+            return torch.stack(losses).mean(), {
+                "assigned": zero,
+                "accuracy": zero,
+            }
+        targets = self.assignments[:, first.index]
+        pairs = zip(logits, targets, strict=True)
+        losses = torch.stack([self._losses(*pair) for pair in pairs])
+        with torch.no_grad():
+            # An utterance has a cluster in all clusterings, or in none.
+            assigned = (targets[0] >= 0).float().mean()
+            right = torch.stack(
+                [
+                    (each.argmax(-1) == target[:, None]).float().mean()
+                    for each, target in zip(logits, targets, strict=True)
+                ]
+            )
+            everywhere = distributed.mean_over_ranks(assigned).clamp(
+                min=torch.finfo(torch.float32).tiny
+            )
+            scalars = {
+                "assigned": assigned,
+                "accuracy": right.mean() / everywhere,
+            }
+        # The mean over what has a cluster, in all processes together.
+        return losses.mean() / everywhere, scalars
+
+    def _losses(self, logits, target):
+        """Cross entropies, 0 where there is no cluster; mean over all crops."""
+        batch, crops, _ = logits.shape
+        return F.cross_entropy(
+            logits.flatten(0, 1) / self.temperature,
+            target[:, None].expand(batch, crops).flatten(),
+            ignore_index=-1,
+            reduction="sum",
+        ) / (batch * crops)
+
+    def _swapped(self, logits, globals_):
+        """SwAV's loss, for random prototypes."""
+        codes = logits[:, :globals_].detach() / _EPSILON
+        codes = torch.stack([sinkhorn(c) for c in codes.unbind(1)], dim=1)
+        return pair_cross_entropy(
+            logits / self.temperature, codes, skip_same=True
+        )
+
+    @torch.no_grad()
+    def after_step(self):
+        """Writes the vectors of the step, of all processes, to the memory."""
+        for index, vectors in self._seen:
+            index = distributed.gather(index)
+            self.memory[index] = distributed.gather(vectors)
+            self.in_memory[index] = True
+        self._seen.clear()
+
+    def skip_step(self):
+        """Forgets the step."""
+        self._seen.clear()

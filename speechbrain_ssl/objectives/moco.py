@@ -1,0 +1,208 @@
+"""MoCo v2+: a crop against a momentum teacher's vectors of many batches.
+
+He et al., 2020 (arXiv 1911.05722, equation 1), with the head of Chen et al.,
+2020 (MoCo v2, arXiv 2003.04297); the "+" is that both crops are queries. With
+the student's unit vectors q_v of the two crops, the teacher's k_w, and a queue
+Q_w that holds k_w of the last steps:
+
+    L = mean over batch and (v, w) = (1, 2), (2, 1) of
+        - log  exp(q_v . k_w / tau)
+               / ( exp(q_v . k_w / tau) + sum over k in Q_w of exp(q_v . k / tau) )
+
+A margin (see ``pair_margin``) lowers q_v . k_w in the numerator and where it
+stands in the sum.
+
+The queue is a buffer, in a checkpoint like any other. It moves after a step
+that was taken, by the keys of all processes; where it is not full yet, its
+empty slots do not count. In the very first step there is no negative and the
+loss is 0. If a positive-sampling rule replaces keys, it is the replaced ones
+that go into the queue, as in the SSPS code.
+"""
+
+import torch
+import torch.nn.functional as F
+
+from speechbrain_ssl import distributed
+from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.objectives.base import Objective
+from speechbrain_ssl.objectives.pair_margin import PairMargin
+from speechbrain_ssl.objectives.projector import Projector
+
+
+class MoCo(Objective):
+    """The MoCo loss with its queue.
+
+    Defaults are those of sslsv's published figure: no head. MoCo v2 has one of
+    two layers, 2048 and 128, without batch norm, and a temperature of 0.2.
+
+    Arguments
+    ---------
+    embedding_size : int
+        Size of the encoder's output.
+    queue : int
+        Number of keys that are kept, of each crop.
+    temperature : float
+        tau.
+    margin : float
+        On the cosines of positive pairs; 0 leaves it out.
+    margin_kind : str
+        "cosface" or "arcface".
+    hidden : int
+        Hidden size of the head; 0 for no head.
+    output_size : int
+        Size of the vectors where there is a head.
+
+    Raises
+    ------
+    ConfigError
+        If the temperature is not above 0, a size is no whole number from 1 or
+        the margin makes no sense.
+
+    Example
+    -------
+    >>> from speechbrain_ssl.objectives.base import Branch
+    >>> moco = MoCo(embedding_size=8, queue=16)
+    >>> student = Branch(v := torch.randn(4, 2, 8), v, moco.head)
+    >>> teacher = Branch(v := torch.randn(4, 2, 8), v, moco.head)
+    >>> loss, scalars = moco(student, teacher)
+    >>> moco.after_step()
+    >>> int(moco.filled)
+    4
+    """
+
+    momentum = True
+
+    def __init__(
+        self,
+        embedding_size,
+        queue=32768,
+        temperature=0.03,
+        margin=0.0,
+        margin_kind="cosface",
+        hidden=0,
+        output_size=128,
+    ):
+        super().__init__()
+        if not temperature > 0:
+            raise ConfigError(
+                f"MoCo's temperature must be above 0, got {temperature}"
+            )
+        if type(queue) is not int or queue < 1:
+            raise ConfigError(
+                f"MoCo's queue must be a whole number from 1, got {queue!r}"
+            )
+        self.temperature = temperature
+        self.margin = PairMargin(margin, margin_kind)
+        if hidden:
+            self.head = Projector(
+                embedding_size, hidden, output_size, 2, batch_norm=False
+            )
+        else:
+            self.head = torch.nn.Identity()
+        size = output_size if hidden else embedding_size
+        # Row v holds what queries of crop v meet: keys of the other crop.
+        self.register_buffer("queue", torch.zeros(2, queue, size))
+        self.register_buffer("place", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("filled", torch.zeros((), dtype=torch.int64))
+        # Keys since the last step; no state, since a checkpoint is only made
+        # right after a step.
+        self._seen = []
+
+    def set_up(self, utterances, seed):
+        """Refuses a queue in which utterances would meet themselves.
+
+        Arguments
+        ---------
+        utterances : int
+            Length of the training manifest.
+        seed : int
+            Not used.
+
+        Raises
+        ------
+        ConfigError
+            If the queue is as long as the training set, or longer.
+        """
+        if self.queue.shape[1] >= utterances:
+            raise ConfigError(
+                f"MoCo's queue of {self.queue.shape[1]} holds all {utterances} "
+                "training utterances and more: each would meet its own old keys "
+                "as negatives; make `queue` smaller (some batches long)"
+            )
+
+    def forward(self, first, second):
+        """Computes the loss.
+
+        Arguments
+        ---------
+        first, second : speechbrain_ssl.objectives.base.Branch
+            The student and the teacher over two crops.
+
+        Returns
+        -------
+        tuple
+            Loss, and the scalars ``positive_cosine`` (mean cosine of query and
+            key of an utterance) and ``accuracy`` (how often no key in the queue
+            is as near), both without margin.
+
+        Raises
+        ------
+        ConfigError
+            If there are not exactly two crops, or if the queue does not hold
+            the keys of one step.
+        """
+        crops = first.vectors.shape[1], second.vectors.shape[1]
+        if crops != (2, 2):
+            raise ConfigError(
+                "MoCo compares two crops of an utterance; set global_crops to "
+                f"2 and local_crops to 0 (got {crops[1]} global ones of "
+                f"{crops[0]})"
+            )
+        queries = F.normalize(first.vectors.float(), dim=-1)
+        with torch.no_grad():
+            keys = F.normalize(second.vectors.float(), dim=-1).flip(1)
+            self._note(keys)
+        positive = (queries * keys).sum(-1).T.unsqueeze(-1)
+        # Not in bf16: divided by 0.03, its rounding would be 0.07 nats.
+        with torch.autocast(queries.device.type, enabled=False):
+            negative = queries.transpose(0, 1) @ self.queue.mT
+        slots = torch.arange(self.queue.shape[1], device=queries.device)
+        negative = negative.masked_fill(slots >= self.filled, float("-inf"))
+        logits = torch.cat([self.margin(positive), negative], dim=2)
+        logits = logits.flatten(0, 1) / self.temperature
+        own = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
+        loss = F.cross_entropy(logits, own)
+        with torch.no_grad():
+            nearest = positive > negative.amax(2, keepdim=True)
+            scalars = {
+                "positive_cosine": positive.mean(),
+                "accuracy": nearest.float().mean(),
+            }
+        return loss, scalars
+
+    def _note(self, keys):
+        """Keeps the keys until the step is taken."""
+        self._seen.append(keys)
+        total = distributed.world_size() * sum(map(len, self._seen))
+        if total > self.queue.shape[1]:
+            raise ConfigError(
+                f"MoCo's queue of {self.queue.shape[1]} does not hold the keys "
+                f"of one step ({total} or more utterances, over all processes "
+                "and accumulated batches); make `queue` larger or the batch "
+                "smaller"
+            )
+
+    @torch.no_grad()
+    def after_step(self):
+        """Puts the keys of the step in place of the oldest ones."""
+        keys = torch.cat([distributed.gather(keys) for keys in self._seen])
+        self._seen.clear()
+        steps = torch.arange(len(keys), device=keys.device)
+        slots = (self.place + steps) % self.queue.shape[1]
+        self.queue[:, slots] = keys.transpose(0, 1)
+        self.place.add_(len(keys)).remainder_(self.queue.shape[1])
+        self.filled.add_(len(keys)).clamp_(max=self.queue.shape[1])
+
+    def skip_step(self):
+        """Forgets the step."""
+        self._seen.clear()

@@ -1,0 +1,68 @@
+"""Additive margins on pairs, for contrastive objectives.
+
+Lepage and Dehak (Interspeech 2023, arXiv 2306.03664; Odyssey 2024, arXiv
+2404.14913) take the margins of supervised classifiers over to contrastive
+losses: the positive pair has to win by a margin m. With the angle theta between
+the two vectors of a positive pair, its logit is, before the temperature,
+
+    cosface:  cos(theta) - m        Wang et al., 2018 (arXiv 1801.09414)
+    arcface:  cos(theta + m)        Deng et al., 2019 (arXiv 1801.07698)
+
+where cos(theta + m) beyond theta + m = pi goes on as in
+``speechbrain_ssl.objectives.margin``. The logits of negative pairs stay
+cos(theta).
+"""
+
+import dataclasses
+import math
+
+from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.objectives.margin import angular_margin
+
+
+@dataclasses.dataclass(frozen=True)
+class PairMargin:
+    """The margin on the cosines of positive pairs.
+
+    Arguments
+    ---------
+    margin : float
+        m; a difference of cosines for "cosface", radians for "arcface".
+    kind : str
+        "cosface" or "arcface".
+
+    Raises
+    ------
+    ConfigError
+        If the kind is unknown, or the margin negative or so large that no
+        pair could have it.
+
+    Example
+    -------
+    >>> import torch
+    >>> PairMargin(0.25, "cosface")(torch.tensor([1.0, 0.0])).tolist()
+    [0.75, -0.25]
+    """
+
+    margin: float = 0.0
+    kind: str = "cosface"
+
+    def __post_init__(self):
+        limits = {"cosface": (1.0, "1"), "arcface": (math.pi / 2, "pi/2")}
+        if self.kind not in limits:
+            raise ConfigError(
+                f"margin_kind must be one of {sorted(limits)}, got "
+                f"{self.kind!r}"
+            )
+        limit, name = limits[self.kind]
+        if not 0 <= self.margin < limit:
+            raise ConfigError(
+                f"the margin of kind {self.kind} must be from 0 up to {name}, "
+                f"got {self.margin}"
+            )
+
+    def __call__(self, cosine):
+        """Cosines of positive pairs with the margin, of the same shape."""
+        if self.kind == "cosface":
+            return cosine - self.margin
+        return angular_margin(cosine, self.margin)

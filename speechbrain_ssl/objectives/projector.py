@@ -1,0 +1,79 @@
+"""The projector: the layers between embedding and loss.
+
+Most objectives put their loss not on the embedding but behind some layers that
+are thrown away after training (Chen et al., 2020, arXiv 2002.05709, section
+4.2): what the loss makes invariant is lost there and not in the embedding.
+"""
+
+import torch
+
+from speechbrain_ssl.errors import ConfigError
+
+
+class Projector(torch.nn.Module):
+    """Linear layers with batch norm and ReLU between them.
+
+    Arguments
+    ---------
+    embedding_size : int
+        Size of the encoder's output.
+    hidden : int
+        Size of the hidden layers.
+    output_size : int
+        Size of the vectors.
+    layers : int
+        Number of linear layers; one is a plain linear map.
+    batch_norm : bool
+        Whether the hidden layers are followed by batch norm. The bias of a
+        linear layer in front of one would be taken out again: it has none.
+    last_batch_norm : bool
+        Whether the output is batch-normalised, without scale and shift.
+
+    Raises
+    ------
+    ConfigError
+        If a size or the number of layers is no whole number from 1.
+
+    Example
+    -------
+    >>> projector = Projector(8, hidden=16, output_size=4, layers=2)
+    >>> projector(torch.randn(5, 8)).shape
+    torch.Size([5, 4])
+    """
+
+    def __init__(
+        self,
+        embedding_size,
+        hidden,
+        output_size,
+        layers=3,
+        batch_norm=True,
+        last_batch_norm=False,
+    ):
+        super().__init__()
+        for key, value in (
+            ("embedding_size", embedding_size),
+            ("hidden", hidden),
+            ("output_size", output_size),
+            ("layers", layers),
+        ):
+            if type(value) is not int or value < 1:
+                raise ConfigError(
+                    f"the projector's {key} must be a whole number from 1, "
+                    f"got {value!r}"
+                )
+        stack, size = [], embedding_size
+        for _ in range(layers - 1):
+            stack.append(torch.nn.Linear(size, hidden, bias=not batch_norm))
+            if batch_norm:
+                stack.append(torch.nn.BatchNorm1d(hidden))
+            stack.append(torch.nn.ReLU())
+            size = hidden
+        stack.append(torch.nn.Linear(size, output_size, not last_batch_norm))
+        if last_batch_norm:
+            stack.append(torch.nn.BatchNorm1d(output_size, affine=False))
+        self.layers = torch.nn.Sequential(*stack)
+
+    def forward(self, embeddings):
+        """Vectors ``[n, output size]``."""
+        return self.layers(embeddings)

@@ -1,0 +1,201 @@
+"""SDPN: crops are assigned to the prototypes of another crop.
+
+Chen et al., 2024 (Self-Distillation Prototypes Network, arXiv 2308.02774), with
+the values of the authors' code (3D-Speaker). A teacher sees a long crop q, the
+student short ones v; z are the unit vectors of their heads, c_k unit
+prototypes, which belong to the student:
+
+    p_v = softmax(z_v . c / tau)
+    P_q = Sinkhorn-Knopp of p_q^(1/T), with rows that add up to 1
+        = Sinkhorn-Knopp of softmax(z_q . c / (tau T))    (no gradient)
+    L   = mean over the pairs of - P_q . log p_v
+          + mu (ln K - H(mean over batch and v of p_v))
+          + kappa KoLeo(e_v)  + delta R(e_v)
+
+The second term is largest entropy of the mean ("me-max"); e are embeddings, and
+KoLeo is added up over the crops.
+
+R decorrelates the dimensions of the embedding: "dimension regularisation", Chen
+et al., 2025 (arXiv 2505.13826). Their code is not public, and neither their
+scale nor their weight is known to us. Here it is the mean squared correlation
+of different dimensions, averaged over the crops, and off unless asked for.
+
+In the published code the prototypes are a variable that no optimiser is given:
+they stay as they were drawn. The paper learns them, and so does this; a
+``freeze_last_layer_epochs`` as long as the run makes it the published code's.
+"""
+
+import math
+
+import torch
+
+from speechbrain_ssl import distributed
+from speechbrain_ssl.distributed import gather
+from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.objectives.base import Objective
+from speechbrain_ssl.objectives.dino import DINOHead
+from speechbrain_ssl.objectives.regularisers import correlation_penalty, koleo
+from speechbrain_ssl.objectives.sinkhorn import sinkhorn
+from speechbrain_ssl.objectives.views import entropy, pair_cross_entropy
+
+
+class SDPN(Objective):
+    """Self-distillation over learnt prototypes.
+
+    The student encodes the local crops only, the teacher the global ones.
+
+    Arguments
+    ---------
+    embedding_size, prototypes, hidden, bottleneck, batch_norm
+        See ``DINOHead``, which is the same.
+    temperature : float
+        tau.
+    sharpening : float
+        T; below 1 sharpens.
+    iterations : int
+        Of Sinkhorn-Knopp.
+    mean_entropy_weight, koleo_weight, dimension_weight : float
+        mu, kappa and delta; 0 leaves a term out.
+
+    Raises
+    ------
+    ConfigError
+        If a value has no meaning.
+
+    Example
+    -------
+    >>> from speechbrain_ssl.objectives.base import Branch
+    >>> sdpn = SDPN(8, prototypes=16, hidden=8, bottleneck=4)
+    >>> def branch(crops):
+    ...     e = torch.randn(3, crops, 8)
+    ...     v = sdpn.head(e.flatten(0, 1)).view(3, crops, 4)
+    ...     return Branch(e, v, sdpn.head)
+    >>> loss, scalars = sdpn(branch(4), branch(1))
+    >>> loss.shape
+    torch.Size([])
+    """
+
+    momentum = True
+    first_sees_global = False
+
+    def __init__(
+        self,
+        embedding_size,
+        prototypes=1024,
+        hidden=2048,
+        bottleneck=256,
+        batch_norm=True,
+        temperature=0.1,
+        sharpening=0.25,
+        iterations=3,
+        mean_entropy_weight=1.0,
+        koleo_weight=0.1,
+        dimension_weight=0.0,
+    ):
+        super().__init__()
+        for key, value in (
+            ("temperature", temperature),
+            ("sharpening", sharpening),
+        ):
+            if not value > 0:
+                raise ConfigError(f"SDPN's {key} must be above 0, got {value}")
+        if type(iterations) is not int or iterations < 1:
+            raise ConfigError(
+                "SDPN's iterations must be a whole number from 1, got "
+                f"{iterations!r}"
+            )
+        self.weights = {
+            "mean_entropy": mean_entropy_weight,
+            "koleo": koleo_weight,
+            "dimension": dimension_weight,
+        }
+        for name, weight in self.weights.items():
+            if not weight >= 0:
+                raise ConfigError(
+                    f"SDPN's {name}_weight must be 0 or more, got {weight}"
+                )
+        self.head = DINOHead(
+            embedding_size, prototypes, hidden, bottleneck, batch_norm
+        )
+        self.temperature = temperature
+        self.sharpening = sharpening
+        self.iterations = iterations
+
+    def last_layer(self):
+        """The prototypes."""
+        return [self.head.prototypes]
+
+    def forward(self, first, second):
+        """Computes the loss.
+
+        Arguments
+        ---------
+        first, second : speechbrain_ssl.objectives.base.Branch
+            The student over the local crops, the teacher over the global ones.
+
+        Returns
+        -------
+        tuple
+            Loss, and the scalars ``teacher_entropy`` and ``usage_entropy``
+            (mean entropy of the teacher's sharpened predictions and entropy of
+            their mean, in nats, before they are balanced: afterwards all
+            prototypes are used evenly whatever happens), ``log_prototypes``
+            (the limit of both), ``kl`` (mean of KL(P_q || p_v)), and the
+            penalties whose weights are above 0, without these.
+
+        Raises
+        ------
+        ConfigError
+            If there are no local crops, or a penalty has a single utterance.
+        """
+        with torch.no_grad():
+            plain = self._sharpened(second)
+            targets = sinkhorn(plain.flatten(0, 1), self.iterations)
+            targets = targets.view_as(plain)
+        logits = first.head.logits(first.vectors) / self.temperature
+        loss = pair_cross_entropy(logits, targets, skip_same=False)
+        scalars = self._entropies(plain.exp())
+        scalars["kl"] = loss.detach() - entropy(targets).mean()
+        for name, penalty in self._penalties(logits, first.embeddings).items():
+            scalars[name] = penalty.detach()
+            loss = loss + self.weights[name] * penalty
+        return loss, scalars
+
+    @torch.no_grad()
+    def held_out(self, second):
+        """Entropies of the teacher on held-out crops, as in ``forward``."""
+        return self._entropies(self._sharpened(second).exp())
+
+    def _sharpened(self, second):
+        """ln of the teacher's sharpened predictions, with our prototypes."""
+        cosines = self.head.logits(second.vectors)
+        return torch.log_softmax(
+            cosines / (self.temperature * self.sharpening), dim=-1
+        )
+
+    @staticmethod
+    def _entropies(predictions):
+        mean = distributed.mean_over_ranks(predictions.mean(dim=(0, 1)))
+        return {
+            "teacher_entropy": entropy(predictions).mean(),
+            "usage_entropy": entropy(mean),
+            "log_prototypes": math.log(predictions.shape[-1]),
+        }
+
+    def _penalties(self, logits, embeddings):
+        """The penalties whose weights are above 0, by name."""
+        penalties = {}
+        if self.weights["mean_entropy"]:
+            own = logits.softmax(-1).mean(dim=(0, 1))
+            mean = gather(own[None]).mean(0)
+            # entr has an infinite slope at 0, which softmax may round to.
+            held = mean.clamp(min=torch.finfo(mean.dtype).tiny)
+            penalties["mean_entropy"] = math.log(len(mean)) - entropy(held)
+        if self.weights["koleo"]:
+            penalties["koleo"] = koleo(embeddings)
+        if self.weights["dimension"]:
+            crops = embeddings.unbind(1)
+            penalties["dimension"] = torch.stack(
+                [correlation_penalty(crop) for crop in crops]
+            ).mean()
+        return penalties

@@ -1,0 +1,96 @@
+"""SimSiam: predict the vector of another crop; neither negatives nor teacher.
+
+Chen and He, 2021 (arXiv 2011.10566, equations 1 to 4). With the vector z_v of
+crop v, the predictor h and the stop-gradient sg:
+
+    L = mean over the pairs v != w of - cos(h(z_v), sg(z_w))
+
+Predictor and stop-gradient are all that keeps the vectors from becoming the
+same. On speech they do it badly: sslsv's published EER on Vox1-O (Fast
+ResNet-34) is 28.94 %, against 13.99 % for BYOL. Keep an eye on ``spread``.
+"""
+
+from speechbrain_ssl.objectives.base import Objective
+from speechbrain_ssl.objectives.pairs import mean_cosine, spread
+from speechbrain_ssl.objectives.projector import Projector
+
+
+class SimSiam(Objective):
+    """The SimSiam loss with its projector and its predictor.
+
+    The projector is the head and ends in a batch norm without scale and shift.
+    The predictor, a bottleneck, belongs to the loss. Defaults are those of
+    sslsv's published figure; the paper's vectors have 2048 components.
+
+    Arguments
+    ---------
+    embedding_size : int
+        Size of the encoder's output.
+    hidden, output_size, layers : int
+        Of the projector: hidden size, size of the vectors, linear layers.
+    predictor_hidden : int
+        Hidden size of the predictor, which has 2 layers.
+
+    Raises
+    ------
+    ConfigError
+        If a size is no whole number from 1.
+
+    Example
+    -------
+    >>> import torch
+    >>> from speechbrain_ssl.objectives.base import Branch
+    >>> simsiam = SimSiam(8, hidden=16, output_size=4, predictor_hidden=2)
+    >>> e = torch.randn(3, 2, 8)
+    >>> v = simsiam.head(e.flatten(0, 1)).unflatten(0, (3, 2))
+    >>> branch = Branch(e, v, simsiam.head)
+    >>> loss, scalars = simsiam(branch, branch)
+    >>> loss.shape
+    torch.Size([])
+    """
+
+    def __init__(
+        self,
+        embedding_size,
+        hidden=2048,
+        output_size=512,
+        layers=3,
+        predictor_hidden=512,
+    ):
+        super().__init__()
+        self.head = Projector(
+            embedding_size, hidden, output_size, layers, last_batch_norm=True
+        )
+        self.predictor = Projector(
+            output_size, predictor_hidden, output_size, layers=2
+        )
+
+    def forward(self, first, second):
+        """Computes the loss.
+
+        Arguments
+        ---------
+        first, second : speechbrain_ssl.objectives.base.Branch
+            Over all crops (global ones first) and over the global ones. No
+            gradient goes to the second.
+
+        Returns
+        -------
+        tuple
+            Loss, and the scalars ``positive_cosine`` (mean cosine of the
+            predictions with the vectors of other crops) and ``spread`` (of the
+            vectors: 0 if they have collapsed, 1 if they lie evenly on the
+            sphere).
+
+        Raises
+        ------
+        ConfigError
+            If no pair is left to compare.
+        """
+        predicted = self.predictor(first.vectors.flatten(0, 1))
+        predicted = predicted.unflatten(0, first.vectors.shape[:2])
+        cosine = mean_cosine(predicted, second.vectors)
+        return -cosine, {
+            "positive_cosine": cosine.detach(),
+            "spread": spread(second.vectors),
+        }

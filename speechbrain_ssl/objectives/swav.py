@@ -1,0 +1,245 @@
+"""SwAV: the code of one crop is predicted from another.
+
+Caron et al., 2020 (arXiv 2006.09882). With unit vectors z, unit prototypes c_k
+and the codes P_q of the global crops q, balanced over the batch by
+Sinkhorn-Knopp (``sinkhorn``, of exp(z_q . c / epsilon), without gradient),
+
+    L = mean over the pairs v != q of  - P_q . log softmax(z_v . c / tau)
+
+over all crops v, the local ones included (equation 2, section 3.2). The
+prototypes have unit norm because a logit is computed with normalised rows; the
+original rescales them after each step.
+
+A batch much smaller than the number of prototypes cannot be balanced over them:
+the vectors of earlier batches then help (the queue). They are the vectors of
+the crops themselves, also where positive sampling has replaced the rows from
+which the codes are made.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from speechbrain_ssl import distributed
+from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.objectives.base import Objective
+from speechbrain_ssl.objectives.projector import Projector
+from speechbrain_ssl.objectives.sinkhorn import sinkhorn
+from speechbrain_ssl.objectives.views import entropy, pair_cross_entropy
+
+
+class SwAVHead(torch.nn.Module):
+    """A projector onto the unit sphere, and prototypes there.
+
+    Arguments
+    ---------
+    embedding_size, hidden, output_size, layers
+        See ``Projector``.
+    prototypes : int
+        Number K of prototypes.
+
+    Raises
+    ------
+    ConfigError
+        If a size is no whole number, or too small.
+    """
+
+    def __init__(
+        self, embedding_size, prototypes, hidden, output_size, layers=3
+    ):
+        super().__init__()
+        if type(prototypes) is not int or prototypes < 2:
+            raise ConfigError(
+                "SwAV's prototypes must be a whole number from 2, got "
+                f"{prototypes!r}"
+            )
+        self.projector = Projector(embedding_size, hidden, output_size, layers)
+        self.prototypes = torch.nn.Linear(
+            output_size, prototypes, bias=False
+        ).weight
+
+    def forward(self, embeddings):
+        """Vectors of unit norm, float32 ``[n, output size]``."""
+        return F.normalize(self.projector(embeddings).float(), dim=-1)
+
+    def logits(self, vectors):
+        """Cosines with the prototypes, float32 ``[..., K]``."""
+        with torch.autocast(vectors.device.type, enabled=False):
+            return F.linear(vectors.float(), F.normalize(self.prototypes))
+
+
+class SwAV(Objective):
+    """Swapped prediction of balanced codes.
+
+    Arguments
+    ---------
+    embedding_size, prototypes, hidden, output_size, layers
+        See ``SwAVHead``.
+    temperature : float
+        tau.
+    epsilon : float
+        Softness of the codes.
+    iterations : int
+        Of Sinkhorn-Knopp.
+    global_crops : int
+        Crops that have codes; the queue has a part for each.
+    queue : int
+        Utterances in the queue, over all processes; 0: none.
+    queue_start_epoch : int
+        First epoch, from 1, that may use the queue; it does so once it is full.
+
+    Raises
+    ------
+    ConfigError
+        If a value has no meaning.
+
+    Example
+    -------
+    >>> from speechbrain_ssl.objectives.base import Branch
+    >>> swav = SwAV(8, prototypes=16, hidden=8, output_size=4)
+    >>> embeddings = torch.randn(6, 3, 8)
+    >>> vectors = swav.head(embeddings.flatten(0, 1)).view(6, 3, 4)
+    >>> first = Branch(embeddings, vectors, swav.head)
+    >>> second = Branch(embeddings[:, :2], vectors[:, :2], swav.head)
+    >>> loss, scalars = swav(first, second)
+    >>> loss.shape
+    torch.Size([])
+    """
+
+    def __init__(
+        self,
+        embedding_size,
+        prototypes=6000,
+        hidden=2048,
+        output_size=512,
+        layers=3,
+        temperature=0.1,
+        epsilon=0.05,
+        iterations=3,
+        global_crops=2,
+        queue=0,
+        queue_start_epoch=16,
+    ):
+        super().__init__()
+        for key, value in (("temperature", temperature), ("epsilon", epsilon)):
+            if not value > 0:
+                raise ConfigError(f"SwAV's {key} must be above 0, got {value}")
+        for key, value, least in (
+            ("iterations", iterations, 1),
+            ("global_crops", global_crops, 1),
+            ("queue", queue, 0),
+            ("queue_start_epoch", queue_start_epoch, 1),
+        ):
+            if type(value) is not int or value < least:
+                raise ConfigError(
+                    f"SwAV's {key} must be a whole number from {least}, got "
+                    f"{value!r}"
+                )
+        self.head = SwAVHead(
+            embedding_size, prototypes, hidden, output_size, layers
+        )
+        self.temperature = temperature
+        self.epsilon = epsilon
+        self.iterations = iterations
+        self.queue_start_epoch = queue_start_epoch
+        # The same in all processes, so that the checkpoint of one has it all.
+        self.register_buffer(
+            "queue", torch.zeros(global_crops, queue, output_size)
+        )
+        self.register_buffer("queued", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("epoch", torch.ones((), dtype=torch.int64))
+        # Vectors since the last step, one entry a micro-batch; no state, since
+        # a checkpoint is only made right after a step.
+        self._seen = []
+
+    def last_layer(self):
+        """The prototypes; frozen for the first epoch in the authors' code."""
+        return [self.head.prototypes]
+
+    def before_epoch(self, epoch):
+        """Notes the epoch, which decides about the queue."""
+        self.epoch.fill_(epoch)
+
+    def forward(self, first, second):
+        """Computes the loss.
+
+        Arguments
+        ---------
+        first, second : speechbrain_ssl.objectives.base.Branch
+            All crops, global ones first, which predict; and the global ones,
+            whose codes are predicted.
+
+        Returns
+        -------
+        tuple
+            Loss, and the scalars ``code_entropy`` (mean entropy of the codes,
+            in nats), ``kl`` (mean of KL(P_q || prediction)), ``usage_entropy``
+            (entropy of the mean prediction: how evenly prototypes are used
+            before anything is balanced) and ``log_prototypes`` (its limit).
+
+        Raises
+        ------
+        ConfigError
+            If there are not ``global_crops`` global crops, or no pair is left.
+        """
+        globals_ = second.vectors.shape[1]
+        if globals_ != len(self.queue):
+            raise ConfigError(
+                f"SwAV was made for {len(self.queue)} global crops and got "
+                f"{globals_}; let its global_crops be that of the crop plan"
+            )
+        if self.queue.shape[1]:
+            self._seen.append(first.vectors[:, :globals_].detach().float())
+        codes = self._codes(second)
+        logits = first.head.logits(first.vectors) / self.temperature
+        loss = pair_cross_entropy(logits, codes, skip_same=True)
+        with torch.no_grad():
+            usage = logits.softmax(-1).mean(dim=(0, 1))
+            code_entropy = entropy(codes).mean()
+            scalars = {
+                "code_entropy": code_entropy,
+                "kl": loss.detach() - code_entropy,
+                "usage_entropy": entropy(distributed.mean_over_ranks(usage)),
+                "log_prototypes": math.log(len(usage)),
+            }
+        return loss, scalars
+
+    @torch.no_grad()
+    def _codes(self, second):
+        """Balanced codes ``[batch, global crops, K]``, crop by crop."""
+        vectors = second.vectors.detach()
+        batch = len(vectors)
+        if self._uses_queue():
+            # A share for each process: together they have it once.
+            share = self.queue.tensor_split(distributed.world_size(), dim=1)
+            share = share[distributed.rank()].transpose(0, 1)
+            vectors = torch.cat([vectors.float(), share])
+        logits = second.head.logits(vectors) / self.epsilon
+        codes = [
+            sinkhorn(crop, self.iterations)[:batch] for crop in logits.unbind(1)
+        ]
+        return torch.stack(codes, dim=1)
+
+    def _uses_queue(self):
+        """Whether there is a queue, it is full, and its time has come."""
+        size = self.queue.shape[1]
+        return bool(
+            size
+            and self.epoch >= self.queue_start_epoch
+            and self.queued >= size
+        )
+
+    @torch.no_grad()
+    def after_step(self):
+        """Puts the vectors of the step, of all processes, into the queue."""
+        size = self.queue.shape[1]
+        for vectors in self._seen:
+            new = distributed.gather(vectors).transpose(0, 1)
+            self.queue.copy_(torch.cat([new, self.queue], dim=1)[:, :size])
+            self.queued += new.shape[1]
+        self._seen.clear()
+
+    def skip_step(self):
+        """Forgets the step."""
+        self._seen.clear()

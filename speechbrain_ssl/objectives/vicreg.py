@@ -1,0 +1,105 @@
+"""VICReg: invariance, kept from collapse by variance and covariance.
+
+Bardes et al., 2022 (arXiv 2105.04906, equation 6). With the vectors Z, Z' of
+the two crops of a batch,
+
+    L = lambda s(Z, Z') + mu (v(Z) + v(Z')) + nu (c(Z) + c(Z'))
+
+where s is the mean squared difference (over utterances and dimensions, as the
+authors' code has it: 1/d of the paper's equation 5), v the hinge on the
+standard deviation and c the covariance penalty (see ``regularisers``), both of
+the batch of all processes. The vectors are not normalised.
+"""
+
+import torch.nn.functional as F
+
+from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.objectives.base import Objective
+from speechbrain_ssl.objectives.projector import Projector
+from speechbrain_ssl.objectives.regularisers import (
+    covariance_penalty,
+    variance_hinge,
+)
+from speechbrain_ssl.objectives.views import two_views
+
+
+class VICReg(Objective):
+    """Variance, invariance and covariance of two views.
+
+    Arguments
+    ---------
+    embedding_size, hidden, output_size, layers
+        See ``Projector``.
+    invariance_weight, variance_weight, covariance_weight : float
+        lambda, mu and nu.
+
+    Raises
+    ------
+    ConfigError
+        If a weight is below 0.
+
+    Example
+    -------
+    >>> import torch
+    >>> from speechbrain_ssl.objectives.base import Branch
+    >>> vicreg = VICReg(8, hidden=16, output_size=12)
+    >>> views = vicreg.head(torch.randn(10, 8)).view(5, 2, 12)
+    >>> branch = Branch(None, views, vicreg.head)
+    >>> loss, scalars = vicreg(branch, branch)
+    >>> sorted(scalars)
+    ['covariance', 'invariance', 'variance']
+    """
+
+    #: What keeps the dimensions different.
+    penalty = staticmethod(covariance_penalty)
+
+    def __init__(
+        self,
+        embedding_size,
+        hidden=2048,
+        output_size=512,
+        layers=3,
+        invariance_weight=1.0,
+        variance_weight=1.0,
+        covariance_weight=0.1,
+    ):
+        super().__init__()
+        self.weights = {
+            "invariance": invariance_weight,
+            "variance": variance_weight,
+            "covariance": covariance_weight,
+        }
+        for key, value in self.weights.items():
+            if not value >= 0:
+                raise ConfigError(
+                    f"{type(self).__name__}'s {key}_weight must be 0 or more, "
+                    f"got {value}"
+                )
+        self.head = Projector(embedding_size, hidden, output_size, layers)
+
+    def forward(self, first, second):
+        """Computes the loss.
+
+        Arguments
+        ---------
+        first, second : speechbrain_ssl.objectives.base.Branch
+            The first crop is taken from one, the second crop from the other.
+
+        Returns
+        -------
+        tuple
+            Loss, and its terms without their weights, as scalars.
+
+        Raises
+        ------
+        ConfigError
+            If there are not exactly two crops, or a single utterance.
+        """
+        left, right = two_views(first, second, type(self).__name__)
+        terms = {
+            "invariance": F.mse_loss(left, right),
+            "variance": variance_hinge(left) + variance_hinge(right),
+            "covariance": self.penalty(left) + self.penalty(right),
+        }
+        loss = sum(self.weights[name] * term for name, term in terms.items())
+        return loss, {name: term.detach() for name, term in terms.items()}

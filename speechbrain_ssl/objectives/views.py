@@ -1,0 +1,142 @@
+"""How the crops of two branches are compared: two views, or all pairs."""
+
+import torch
+
+from speechbrain_ssl.errors import ConfigError
+
+
+def two_views(first, second, objective):
+    """The two crops that a loss of two views compares.
+
+    Arguments
+    ---------
+    first, second : speechbrain_ssl.objectives.base.Branch
+        The first crop is taken from one, the second crop from the other.
+    objective : str
+        Its name, for the message.
+
+    Returns
+    -------
+    left, right : torch.Tensor
+        float32 ``[batch, vector size]``.
+
+    Raises
+    ------
+    ConfigError
+        If there are not exactly two crops in each branch.
+
+    Example
+    -------
+    >>> from speechbrain_ssl.objectives.base import Branch
+    >>> branch = Branch(None, torch.randn(4, 2, 8), None)
+    >>> left, right = two_views(branch, branch, "VICReg")
+    >>> left.shape
+    torch.Size([4, 8])
+    """
+    crops = first.vectors.shape[1], second.vectors.shape[1]
+    if crops != (2, 2):
+        raise ConfigError(
+            f"{objective} compares two crops of an utterance; set global_crops "
+            f"to 2 and local_crops to 0 (got {crops[1]} global ones of "
+            f"{crops[0]})"
+        )
+    return first.vectors[:, 0].float(), second.vectors[:, 1].float()
+
+
+def mean_over_pairs(second, first, skip_same):
+    """Mean over batch and pairs (q, v) of the products second_q . first_v.
+
+    Since the product is linear in both, all pairs are one product of sums; the
+    pairs of a crop with itself are taken out again.
+
+    Arguments
+    ---------
+    second : torch.Tensor
+        ``[batch, global crops, size]``.
+    first : torch.Tensor
+        ``[batch, crops, size]``, the global ones first where it has them.
+    skip_same : bool
+        Whether ``first`` has the global crops, so that v = q is left out.
+
+    Returns
+    -------
+    torch.Tensor
+        A scalar.
+
+    Raises
+    ------
+    ConfigError
+        If no pair is left.
+
+    Example
+    -------
+    >>> first = torch.ones(3, 4, 2)
+    >>> mean_over_pairs(first[:, :2], first, skip_same=True)
+    tensor(2.)
+    """
+    batch, globals_ = second.shape[:2]
+    pairs = globals_ * first.shape[1]
+    total = (second.sum(1) * first.sum(1)).sum()
+    if skip_same:
+        pairs -= globals_
+        total = total - (second * first[:, :globals_]).sum()
+    if pairs == 0:
+        raise ConfigError(
+            "this objective compares different crops of an utterance, but the "
+            "crop plan leaves no pair: give it two global crops or some local "
+            "ones"
+        )
+    return total / (batch * pairs)
+
+
+def pair_cross_entropy(logits, targets, skip_same):
+    """Mean over batch and pairs (q, v) of -P_q . log softmax(s_v).
+
+    Arguments
+    ---------
+    logits : torch.Tensor
+        s, divided by the temperature, ``[batch, crops, K]``.
+    targets : torch.Tensor
+        P, which adds up to 1, ``[batch, global crops, K]``.
+    skip_same : bool
+        As in ``mean_over_pairs``.
+
+    Returns
+    -------
+    torch.Tensor
+        A scalar.
+
+    Example
+    -------
+    >>> targets = torch.full((3, 2, 4), 0.25)
+    >>> pair_cross_entropy(torch.zeros(3, 2, 4), targets, skip_same=True)
+    tensor(1.3863)
+    """
+    # -P.log softmax(s) = logsumexp(s) - P.s, since P adds up to 1; the
+    # log-softmax of six crops and 65 536 prototypes is never stored.
+    normaliser = torch.logsumexp(logits, dim=-1, keepdim=True)
+    ones = torch.ones_like(targets[..., :1])
+    return mean_over_pairs(ones, normaliser, skip_same) - mean_over_pairs(
+        targets, logits, skip_same
+    )
+
+
+def entropy(probabilities):
+    """Entropy in nats over the last axis.
+
+    Arguments
+    ---------
+    probabilities : torch.Tensor
+        ``[..., K]``.
+
+    Returns
+    -------
+    torch.Tensor
+        ``[...]``.
+
+    Example
+    -------
+    >>> entropy(torch.tensor([0.5, 0.5, 0.0]))
+    tensor(0.6931)
+    """
+    return torch.special.entr(probabilities).sum(-1)

@@ -1,0 +1,124 @@
+"""W-MSE: crops agree after the batch has been whitened.
+
+Ermolov et al., 2021 (arXiv 2007.06346, section 3). The vectors v of a
+crop are whitened in sub-batches, so that they cannot collapse, and then the two
+crops of an utterance compared on the unit sphere:
+
+    z = W (v - mean),    W = L^{-1},    L L^T = covariance
+    L_MSE = mean of |z/|z| - z'/|z'||^2 = 2 - 2 mean of cos(z, z')
+
+The covariance of few rows is noisy, which the paper counters by whitening
+several random partitions of a batch. Here it is one, along the order of the
+batch: the sampler has drawn that already. Covariance and factor are in float64,
+since the vectors of an untrained encoder are all but collinear.
+"""
+
+import torch
+import torch.nn.functional as F
+
+from speechbrain_ssl.distributed import gather
+from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.objectives.base import Objective
+from speechbrain_ssl.objectives.projector import Projector
+from speechbrain_ssl.objectives.views import two_views
+
+
+class WMSE(Objective):
+    """The mean squared error of two whitened views.
+
+    Arguments
+    ---------
+    embedding_size, hidden, output_size, layers
+        See ``Projector``.
+    whitening_size : int
+        Utterances of a sub-batch; more than ``output_size``, better twice.
+    epsilon : float
+        The covariance is mixed with this share of the identity.
+
+    Raises
+    ------
+    ConfigError
+        If a sub-batch is too small to be whitened.
+
+    Example
+    -------
+    >>> from speechbrain_ssl.objectives.base import Branch
+    >>> wmse = WMSE(8, hidden=16, output_size=3, whitening_size=6)
+    >>> views = wmse.head(torch.randn(24, 8)).view(12, 2, 3)
+    >>> branch = Branch(None, views, wmse.head)
+    >>> loss, scalars = wmse(branch, branch)
+    >>> loss.shape
+    torch.Size([])
+    """
+
+    def __init__(
+        self,
+        embedding_size,
+        hidden=1024,
+        output_size=64,
+        layers=2,
+        whitening_size=128,
+        epsilon=0.0,
+    ):
+        super().__init__()
+        if not 0 <= epsilon < 1:
+            raise ConfigError(
+                f"W-MSE's epsilon must be at least 0 and below 1, got {epsilon}"
+            )
+        if type(whitening_size) is not int or whitening_size <= output_size:
+            raise ConfigError(
+                "W-MSE's whitening_size must be a whole number above "
+                f"output_size ({output_size}), got {whitening_size!r}: fewer "
+                "rows have a covariance without inverse"
+            )
+        self.head = Projector(embedding_size, hidden, output_size, layers)
+        self.whitening_size = whitening_size
+        self.epsilon = epsilon
+
+    def forward(self, first, second):
+        """Computes the loss.
+
+        A sub-batch whose covariance has no inverse makes the loss NaN, and the
+        step is skipped.
+
+        Arguments
+        ---------
+        first, second : speechbrain_ssl.objectives.base.Branch
+            The first crop is taken from one, the second crop from the other.
+
+        Returns
+        -------
+        tuple
+            Loss, and the scalar ``positive_cosine`` (mean cosine of the two
+            crops, before whitening).
+
+        Raises
+        ------
+        ConfigError
+            If there are not exactly two crops, or the batch of all processes
+            is no multiple of ``whitening_size``.
+        """
+        left, right = map(gather, two_views(first, second, "W-MSE"))
+        if len(left) % self.whitening_size:
+            raise ConfigError(
+                f"W-MSE whitens {self.whitening_size} utterances at a time, "
+                f"but a batch has {len(left)}; make batch_size (times the "
+                "processes) a multiple of whitening_size"
+            )
+        cosine = F.cosine_similarity(self._white(left), self._white(right))
+        with torch.no_grad():
+            before = F.cosine_similarity(left, right).mean()
+        return 2 - 2 * cosine.mean(), {"positive_cosine": before}
+
+    def _white(self, rows):
+        """Whitened rows, sub-batch by sub-batch."""
+        parts = rows.double().unflatten(0, (-1, self.whitening_size))
+        parts = parts - parts.mean(1, keepdim=True)
+        eye = torch.eye(parts.shape[-1], dtype=parts.dtype, device=rows.device)
+        covariance = parts.mT @ parts / (self.whitening_size - 1)
+        covariance = (1 - self.epsilon) * covariance + self.epsilon * eye
+        factor, failed = torch.linalg.cholesky_ex(covariance)
+        # Where there is no factor, what is returned is no number to go on with.
+        factor = torch.where((failed > 0)[:, None, None], float("nan"), factor)
+        white = torch.linalg.solve_triangular(factor, parts.mT, upper=False)
+        return white.mT.flatten(0, 1).float()

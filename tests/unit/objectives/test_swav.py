@@ -1,0 +1,232 @@
+"""SwAV against its equations, its queue, and what it must not depend on."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.objectives.base import Branch
+from speechbrain_ssl.objectives.swav import SwAV
+
+SIZE, D, K = 12, 6, 10
+
+
+def make(seed=0, **options):
+    torch.manual_seed(seed)
+    swav = SwAV(SIZE, prototypes=K, hidden=16, output_size=D, **options)
+    # Rows of unequal length: only their directions may count.
+    torch.nn.init.normal_(swav.head.prototypes)
+    return swav
+
+
+def branches(swav, seed=1, batch=7, crops=4):
+    torch.manual_seed(seed)
+    vectors = F.normalize(torch.randn(batch, crops, D), dim=-1)
+    vectors.requires_grad_()
+    first = Branch(None, vectors, swav.head)
+    return first, Branch(None, vectors[:, :2], swav.head)
+
+
+def codes_by_the_matrix(scores):
+    """Three rounds over rows and columns, in double precision."""
+    q = (scores.double() / 0.05).exp()
+    for _ in range(3):
+        q = q / q.sum(0, keepdim=True)
+        q = q / q.sum(1, keepdim=True)
+    return q.float()
+
+
+def plain_loss(swav, first, second, queue=None):
+    """Utterance by utterance, pair by pair."""
+    rows = swav.head.prototypes / swav.head.prototypes.norm(dim=1, keepdim=True)
+    losses = []
+    for q in range(second.vectors.shape[1]):
+        vectors = second.vectors[:, q].detach()
+        if queue is not None:
+            vectors = torch.cat([vectors, queue[q]])
+        codes = codes_by_the_matrix(vectors @ rows.detach().T)
+        for v in range(first.vectors.shape[1]):
+            if v == q:
+                continue
+            for b in range(len(first.vectors)):
+                s = rows @ first.vectors[b, v] / swav.temperature
+                losses.append(-(codes[b] * torch.log_softmax(s, 0)).sum())
+    return torch.stack(losses).mean()
+
+
+@pytest.mark.parametrize("crops", [2, 5])
+def test_loss_and_gradient_are_the_equation(crops):
+    swav = make()
+    first, second = branches(swav, crops=crops)
+    loss, _ = swav(first, second)
+    wanted = plain_loss(swav, first, second)
+    torch.testing.assert_close(loss, wanted, rtol=1e-5, atol=1e-5)
+    inputs = [first.vectors, swav.head.prototypes]
+    ours = torch.autograd.grad(loss, inputs)
+    theirs = torch.autograd.grad(wanted, inputs)
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine.abs().max() > 1e-4
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-6)
+
+
+def test_replaced_vectors_make_the_codes():
+    """What positive sampling puts in the second branch is what counts."""
+    swav = make()
+    first, second = branches(swav)
+    plain, _ = swav(first, second)
+    replaced = second.vectors.detach().clone()
+    replaced[:4] = F.normalize(torch.randn(4, 2, D), dim=-1)
+    second.vectors = replaced
+    loss, _ = swav(first, second)
+    torch.testing.assert_close(loss, plain_loss(swav, first, second))
+    assert abs(float((loss - plain).detach())) > 1e-3
+
+
+def test_queue_joins_when_full_and_when_its_epoch_has_come():
+    swav = make(queue=10, queue_start_epoch=2)
+    kept = []
+    for step in range(2):
+        first, second = branches(swav, seed=step)
+        loss, _ = swav(first, second)
+        torch.testing.assert_close(loss, plain_loss(swav, first, second))
+        assert int(swav.queued) == 7 * step
+        swav.after_step()
+        kept.insert(0, first.vectors[:, :2].detach())
+    # The newest first, cut off at ten.
+    wanted = torch.cat(kept)[:10].transpose(0, 1)
+    torch.testing.assert_close(swav.queue, wanted)
+    first, second = branches(swav, seed=5)
+    plain = plain_loss(swav, first, second)
+    # Full, but the epoch has not come.
+    torch.testing.assert_close(swav(first, second)[0], plain)
+    swav.skip_step()
+    swav.before_epoch(2)
+    queued = plain_loss(swav, first, second, swav.queue)
+    torch.testing.assert_close(swav(first, second)[0], queued)
+    assert abs(float((queued - plain).detach())) > 1e-3
+
+
+def test_queue_keeps_own_vectors_of_all_micro_batches():
+    """Not replaced ones; and nothing of a skipped step."""
+    swav = make(queue=14)
+    kept = []
+    for seed in (1, 2):
+        first, second = branches(swav, seed=seed)
+        second.vectors = torch.zeros_like(second.vectors)
+        swav(first, second)
+        kept.insert(0, first.vectors[:, :2].detach())
+    swav.skip_step()
+    swav.after_step()
+    assert int(swav.queued) == 0 and not swav.queue.any()
+    for seed in (1, 2):
+        swav(*branches(swav, seed=seed))
+    swav.after_step()
+    assert torch.equal(swav.queue, torch.cat(kept).transpose(0, 1))
+
+
+def test_queue_and_epoch_are_state():
+    swav, other = make(queue=7, queue_start_epoch=1), make(3, queue=7)
+    swav(*branches(swav))
+    swav.after_step()
+    swav.before_epoch(20)
+    other.load_state_dict(swav.state_dict())
+    assert other._uses_queue()
+    one, two = (m(*branches(m, seed=9))[0] for m in (swav, other))
+    assert torch.equal(one, two)
+
+
+def test_order_of_the_batch_and_of_local_crops():
+    swav = make()
+    first, second = branches(swav, crops=5)
+    loss, _ = swav(first, second)
+    rows, crops = torch.randperm(7), [0, 1, 4, 2, 3]
+    other, _ = swav(
+        Branch(None, first.vectors[rows][:, crops], swav.head),
+        Branch(None, second.vectors[rows], swav.head),
+    )
+    torch.testing.assert_close(other, loss)
+
+
+def test_scalars():
+    swav = make()
+    first, second = branches(swav)
+    loss, scalars = swav(first, second)
+    rows = F.normalize(swav.head.prototypes, dim=1).detach()
+    codes = torch.cat(
+        [codes_by_the_matrix(second.vectors[:, q] @ rows.T) for q in (0, 1)]
+    ).detach()
+    wanted = -(codes * codes.log()).sum(1).mean()
+    torch.testing.assert_close(scalars["code_entropy"], wanted)
+    torch.testing.assert_close(scalars["kl"], loss.detach() - wanted)
+    use = (first.vectors.detach() @ rows.T / 0.1).softmax(-1).mean((0, 1))
+    torch.testing.assert_close(
+        scalars["usage_entropy"], -(use * use.log()).sum()
+    )
+    assert scalars["log_prototypes"] == math.log(K)
+
+
+@pytest.mark.parametrize("kind", ["equal", "zero", "one utterance"])
+def test_degenerate_vectors_are_finite(kind):
+    swav = make(queue=4)
+    batch = 1 if kind == "one utterance" else 5
+    vectors = torch.full((batch, 3, D), float(kind != "zero") / D**0.5)
+    vectors.requires_grad_()
+    first = Branch(None, vectors, swav.head)
+    loss, scalars = swav(first, Branch(None, vectors[:, :2], swav.head))
+    loss.backward()
+    assert torch.isfinite(loss) and torch.isfinite(vectors.grad).all()
+    # Who cannot be told apart is spread over all prototypes.
+    assert float(scalars["code_entropy"]) == pytest.approx(math.log(K), 1e-4)
+
+
+def test_nan_shows():
+    swav = make()
+    first, second = branches(swav)
+    with torch.no_grad():
+        first.vectors[0] = float("nan")
+    assert torch.isnan(swav(first, second)[0])
+
+
+def test_head_and_last_layer():
+    swav = make()
+    vectors = swav.head(torch.randn(9, SIZE))
+    torch.testing.assert_close(vectors.norm(dim=1), torch.ones(9))
+    assert swav.last_layer() == [swav.head.prototypes]
+    logits = swav.head.logits(vectors)
+    with torch.no_grad():
+        swav.head.prototypes.mul_(3)
+    torch.testing.assert_close(swav.head.logits(vectors), logits)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert swav.head.logits(vectors).dtype == torch.float32
+        torch.testing.assert_close(swav.head.logits(vectors), logits)
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("prototypes", 1),
+        ("temperature", 0.0),
+        ("epsilon", -1.0),
+        ("iterations", 0),
+        ("global_crops", 0),
+        ("queue", -1),
+        ("queue_start_epoch", 0),
+    ],
+)
+def test_values_that_cannot_be(key, value):
+    options = {"prototypes": K, "hidden": 8, "output_size": D, key: value}
+    with pytest.raises(ConfigError, match=f"SwAV's {key} must be .*{value}"):
+        SwAV(SIZE, **options)
+
+
+def test_crop_plan_must_fit():
+    swav = make(global_crops=3)
+    with pytest.raises(ConfigError, match="made for 3 global crops and got 2"):
+        swav(*branches(swav))
+    swav = make(global_crops=1)
+    first, second = branches(swav, crops=1)
+    second.vectors = second.vectors[:, :1]
+    with pytest.raises(ConfigError, match="no pair"):
+        swav(first, second)
