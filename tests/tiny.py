@@ -16,6 +16,7 @@ from speechbrain_ssl.report.logbook import read_metrics
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TRAIN = ROOT / "recipes" / "VoxCeleb" / "SSL" / "train.py"
+ROUNDS = ROOT / "recipes" / "VoxCeleb" / "PseudoLabels" / "train.py"
 
 #: 4 speakers x 2 videos x 7 utterances; 8 are held out, 48 are trained on.
 SIZES = {
@@ -79,6 +80,7 @@ augmentation_block: !include:{root}/hparams/augmentation/noise_and_rooms.yaml
     noise: !ref <p_noise>
 augmentation: !ref <augmentation_block[augmentation]>
 prototypes: 32
+positives: null
 objective: !new:speechbrain_ssl.objectives.dino.DINO
     embedding_size: 192
     prototypes: !ref <prototypes>
@@ -109,6 +111,106 @@ epoch_counter: !new:speechbrain.utils.epoch_loop.EpochCounter
     limit: !ref <number_of_epochs>
 checkpointer: !new:speechbrain_ssl.brains.checkpointing.AtomicCheckpointer
     checkpoints_dir: !ref <output_folder>/save/checkpoints
+"""
+
+_ROUNDS_YAML = """\
+seed: 7
+__set_seed: !apply:speechbrain.utils.seed_everything [!ref <seed>]
+output_folder: !PLACEHOLDER
+stage_folder: !ref <output_folder>
+data_folder: null
+train_manifest: !PLACEHOLDER
+prepare: null
+trials: null
+trials_folder: null
+trials_speaker_component: 0
+trials_every: 0
+
+initial_model: null
+rounds: 2
+round: 1
+start_from: initial
+stop_after: null
+stop_agreement: 1.1
+stop_gain: -2.0
+embed_batch_seconds: 6
+embed_most_seconds: 60
+shard_utterances: 20
+other_models: []
+clusters: 7
+labels_from: !new:speechbrain_ssl.clustering.methods.KMeansClusters
+    clusters: !ref <clusters>
+min_cluster_size: 3
+silhouette_sample: 40
+monitor_labels: null
+monitor_column: spk_id
+final_stage: null
+
+number_of_epochs: 3
+batch_size: 8
+num_workers: 0
+lr: 0.003
+lr_reference_batch: 8
+clip_per_tensor: 3.0
+frozen_encoder_epochs: 1
+average_last: 2
+log_every: 1
+valid_utterances: 8
+valid_seconds: 0.4
+global_seconds: 0.5
+noise_csv: null
+rirs_csv: null
+margin: 0.1
+classes: 1
+initial_classifier: null
+centres_from_embeddings: False
+gate: 3.0
+loss_reduction: mean
+
+encoder_block: !include:{root}/hparams/encoders/ecapa_mini.yaml
+    channels: 16
+    pooled_channels: 48
+encoder: !ref <encoder_block[encoder]>
+aam: !include:{root}/hparams/objectives/aam.yaml
+    classes: !ref <classes>
+    scale: 16.0
+    margin: !ref <margin>
+    margin_epochs: 1
+classifier: !ref <aam[classifier]>
+loss_gate: !new:speechbrain_ssl.pseudo_labels.loss_gate.FixedLossGate
+    threshold: !ref <gate>
+    start_epoch: 2
+label_correction: !new:speechbrain_ssl.pseudo_labels.label_correction.LabelCorrection
+    temperature: 1.0
+    threshold: 0.3
+label_correction_epoch: 2
+features_block: !include:{root}/hparams/features/logmel80.yaml
+features: !ref <features_block[logmel]>
+augmentation_block: !include:{root}/hparams/augmentation/noise_and_rooms.yaml
+    noise_csv: !ref <noise_csv>
+    rirs_csv: !ref <rirs_csv>
+    clean: 0.0
+    reverb: 0.5
+    noise: 0.5
+augmentation: !ref <augmentation_block[augmentation]>
+crops: !new:speechbrain_ssl.data.crops.CropPlan
+    global_crops: 1
+    global_seconds: !ref <global_seconds>
+optimizer: !name:torch.optim.AdamW
+    betas: [0.9, 0.99]
+schedules:
+    lr: !new:speechbrain_ssl.schedules.WarmupCosine
+        peak: !ref <lr>
+        end: 0.001
+        warmup_epochs: 0.5
+    weight_decay: !new:speechbrain_ssl.schedules.Constant
+        value: 0.01
+    margin: !ref <aam[margin_schedule]>
+epoch_counter: !new:speechbrain.utils.epoch_loop.EpochCounter
+    limit: !ref <number_of_epochs>
+collapse_alarm: !new:speechbrain_ssl.brains.collapse.CollapseAlarm
+checkpointer: !new:speechbrain_ssl.brains.checkpointing.AtomicCheckpointer
+    checkpoints_dir: !ref <stage_folder>/save/checkpoints
 """
 
 
@@ -148,6 +250,12 @@ class Corpus:
         self.yaml = folder / "recipe" / "hparams" / "tiny.yaml"
         self.yaml.parent.mkdir(parents=True)
         self.yaml.write_text(_YAML.format(root=ROOT))
+        self.rounds_yaml = self.yaml.with_name("rounds.yaml")
+        self.rounds_yaml.write_text(_ROUNDS_YAML.format(root=ROOT))
+        # In the order of the manifest; four speakers.
+        self.speakers = [path.parts[-3] for path in wavs]
+        self.speakers_csv = folder / "speakers.csv"
+        self.write_speakers(self.speakers_csv, self.speakers)
 
     def write_csv(self, name, wavs):
         """Writes a manifest of some files."""
@@ -161,6 +269,11 @@ class Corpus:
         ]
         write_manifest(self.folder / name, pd.DataFrame(rows))
         return self.folder / name
+
+    def write_speakers(self, path, speakers):
+        """Writes a table of speakers, in the order of the manifest."""
+        table = pd.read_csv(self.train_csv)[["ID"]]
+        table.assign(spk_id=speakers).to_csv(path, index=False)
 
     def held_out(self):
         """Paths of the utterances that validation takes."""
@@ -179,6 +292,14 @@ class Corpus:
         }
         flags = [f"--{key}={value}" for key, value in options.items()]
         return [str(self.yaml), *flags, "--noprogressbar"]
+
+    def rounds_argv(self, output, model, **overrides):
+        """A command line for the ``train.py`` of pseudo labels."""
+        options = {"initial_model": model, **overrides}
+        if model is None:
+            del options["initial_model"]
+        argv = self.argv(output, **options)
+        return [str(self.rounds_yaml), *argv[1:]]
 
     def command(self, output, **overrides):
         """The same, for a shell."""
@@ -207,9 +328,9 @@ def shell(command, timeout=120):
     return done.returncode, done.stderr
 
 
-def load_train():
+def load_train(path=TRAIN):
     """The module ``train.py``."""
-    spec = importlib.util.spec_from_file_location("ssl_train", TRAIN)
+    spec = importlib.util.spec_from_file_location("a_train_script", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -230,14 +351,23 @@ def tensors(thing, prefix=""):
     return found
 
 
-def final_tensors(output):
+#: What a checkpoint of a run holds; of the second stage, what of training.
+SSL_PARTS = ("encoder", "objective", "teacher", "optimizer")
+LABEL_PARTS = (
+    "encoder",
+    "classifier",
+    "losses",
+    "corrections",
+    "gate",
+    "optimizer",
+)
+
+
+def final_tensors(output, parts=SSL_PARTS):
     """Every tensor that a run leaves: last checkpoint, averages, export."""
     output = pathlib.Path(output)
     (checkpoint,) = sorted((output / "save" / "checkpoints").glob("CKPT*"))
-    files = [
-        checkpoint / f"{name}.ckpt"
-        for name in ("encoder", "objective", "teacher", "optimizer")
-    ]
+    files = [checkpoint / f"{name}.ckpt" for name in parts]
     files += sorted((output / "save" / "weights").glob("*.pt"))
     files += [output / "model" / "embedding_model.ckpt"]
     found = {}
@@ -248,11 +378,20 @@ def final_tensors(output):
     return found
 
 
-def assert_identical(left, right):
+def assert_identical(left, right, parts=SSL_PARTS):
     """Two runs left the same bits."""
-    left, right = final_tensors(left), final_tensors(right)
+    left, right = final_tensors(left, parts), final_tensors(right, parts)
     assert left.keys() == right.keys()
-    differing = [k for k in left if not torch.equal(left[k], right[k])]
+    # Bits, of which NaN (an utterance not seen) has some too.
+    differing = [
+        name
+        for name, tensor in left.items()
+        if not torch.equal(tensor.view(-1), right[name].view(-1))
+        and not torch.equal(
+            torch.nan_to_num(tensor.float(), -1.0),
+            torch.nan_to_num(right[name].float(), -1.0),
+        )
+    ]
     assert not differing
 
 

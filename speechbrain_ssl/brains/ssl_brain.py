@@ -8,9 +8,13 @@ in common is in ``training_brain``.
 
 import torch
 
+from speechbrain_ssl import distributed
 from speechbrain_ssl.brains.training_brain import TrainingBrain, encode
 from speechbrain_ssl.objectives.base import Branch
 from speechbrain_ssl.objectives.teacher import MomentumTeacher
+from speechbrain_ssl.positives.cluster_aware import ClusterAware
+from speechbrain_ssl.positives.ssps import SSPS
+from speechbrain_ssl.verification.extract import embed_files
 
 
 class SSLBrain(TrainingBrain):
@@ -18,8 +22,9 @@ class SSLBrain(TrainingBrain):
 
     ``modules`` holds ``encoder`` and ``objective``. Beside the
     hyper-parameters of every run (see ``TrainingBrain``) it reads
-    ``freeze_last_layer_epochs``; ``schedules`` has ``momentum`` for an
-    objective with a teacher, and the objective's own knobs.
+    ``freeze_last_layer_epochs`` and ``positives`` (``SSPS``, ``ClusterAware`` or
+    None); ``schedules`` has ``momentum`` for an objective with a teacher, and
+    the objective's own knobs.
     """
 
     # -- what the objective decides ------------------------------------------
@@ -63,10 +68,13 @@ class SSLBrain(TrainingBrain):
                 self.teacher.encoder.compile(mode=self.compile_mode)
         self.objective.set_up(self.train_sampler.num_samples, self.hparams.seed)
         self.objective.to(self.device)
+        self._set_up_positives()
 
     def recoverables(self):
-        """The objective and the teacher."""
+        """The objective, the teacher, and whatever finds positives."""
         state = {"objective": self.objective}
+        if self.hparams.positives is not None:
+            state["positives"] = self.hparams.positives
         if self.teacher is not None:
             state["teacher"] = self.teacher
         return state
@@ -84,9 +92,15 @@ class SSLBrain(TrainingBrain):
     # -- a step --------------------------------------------------------------
 
     def before_epoch(self, epoch):
-        """Lets the objective prepare the epoch."""
-        if self.step == 0:
-            self.objective.before_epoch(epoch)
+        """Lets the objective prepare the epoch, and finds clusters."""
+        if self.step > 0:
+            # They came with the checkpoint.
+            return
+        self.objective.before_epoch(epoch)
+        if self.ssps is not None:
+            self.ssps.before_epoch(epoch)
+        elif self.cluster_aware is not None and self.cluster_aware.due(epoch):
+            self.cluster_aware.recluster(epoch, self._embed_training_set())
 
     def on_fit_batch_start(self, batch, should_step):
         """Puts the teacher in its mode (nothing of SpeechBrain's touches it)."""
@@ -112,14 +126,18 @@ class SSLBrain(TrainingBrain):
             with torch.no_grad():
                 embeddings = encode(self.teacher.encoder, inputs[:1])
                 vectors = project(self.teacher.head, embeddings)
-            return first, Branch(embeddings, vectors, self.teacher.head, index)
-        globals_ = inputs[0].shape[1]
-        return first, Branch(
-            first.embeddings[:, :globals_],
-            first.vectors[:, :globals_],
-            head,
-            index,
-        )
+            second = Branch(embeddings, vectors, self.teacher.head, index)
+        else:
+            globals_ = inputs[0].shape[1]
+            second = Branch(
+                first.embeddings[:, :globals_],
+                first.vectors[:, :globals_],
+                head,
+                index,
+            )
+        if self.ssps is not None:
+            second = self._sample_positives(batch, second)
+        return first, second
 
     def compute_objectives(self, predictions, batch, stage):
         """The loss; its scalars are kept on the device until logged."""
@@ -138,10 +156,96 @@ class SSLBrain(TrainingBrain):
                 self.knob("momentum", self.optimizer_step - 1),
             )
         self.objective.after_step()
+        if self.ssps is not None:
+            self.ssps.after_step()
 
     def skip_step(self):
-        """Lets the objective forget the step."""
+        """Lets the objective and SSPS forget the step."""
         self.objective.skip_step()
+        if self.ssps is not None:
+            self.ssps.skip_step()
+
+    # -- positives -----------------------------------------------------------
+
+    @property
+    def ssps(self):
+        """What replaces positives behind the encoder, or None."""
+        positives = self.hparams.positives
+        return positives if isinstance(positives, SSPS) else None
+
+    @property
+    def cluster_aware(self):
+        """What draws the utterances of crops, or None."""
+        positives = self.hparams.positives
+        return positives if isinstance(positives, ClusterAware) else None
+
+    def _set_up_positives(self):
+        """Makes their state; refuses what does not fit."""
+        utterances = self.train_sampler.num_samples
+        if self.cluster_aware is not None:
+            # On the CPU, where the loader's workers read it.
+            self.cluster_aware.set_up(utterances, self.hparams.seed)
+        if self.ssps is not None:
+            embedding, vector = self._sizes()
+            self.ssps.set_up(
+                self.objective,
+                utterances,
+                embedding,
+                self.hparams.crops.global_crops,
+                vector,
+                self.effective_batch,
+                self.hparams.seed,
+            )
+            self.ssps.to(self.device)
+
+    @torch.no_grad()
+    def _sizes(self):
+        """Sizes of an embedding and of what the head makes of it."""
+        encoder, head = self.encoder.eval(), self.objective.head.eval()
+        silence = torch.zeros(1, 1, self.features.sample_rate)
+        embedding = encode(encoder, [self.to_features(silence.to(self.device))])
+        return embedding.shape[-1], project(head, embedding).shape[-1]
+
+    def _sample_positives(self, batch, second):
+        """Puts other utterances' vectors into the second branch."""
+        if not (self.ssps.active(self.epoch) or self.ssps.filling(self.epoch)):
+            return second
+        # Clean, by the running statistics, by the encoder that counts.
+        encoder = self.evaluated_encoder
+        training = encoder.training
+        with torch.no_grad():
+            clean = self.to_features(batch.reference[:, None])
+            references = encode(encoder.eval(), [clean])[:, 0]
+        encoder.train(training)
+        self.ssps.observe(second.index, references, second.vectors)
+        second, scalars = self.ssps.substitute(second, self.epoch, batch.keys)
+        self._add(**scalars)
+        return second
+
+    def _embed_training_set(self):
+        """Embeddings ``[utterances, size]``; rows that cannot be had are 0."""
+        manifest = self.train_manifest
+        count, ranks = len(manifest), distributed.world_size()
+        mine = range(distributed.rank(), count, ranks)
+        bad = []
+        rows = embed_files(
+            self.evaluated_encoder,
+            self.features,
+            [manifest.path(i) for i in mine],
+            manifest.durations[mine.start :: ranks],
+            device=self.device,
+            num_workers=self.hparams.num_workers,
+            most_seconds=self.hparams.crops.chunk_seconds,
+            bad=bad,
+            progress=not self.noprogressbar and distributed.rank() == 0,
+        )
+        whole = torch.zeros(count, rows.shape[1], device=self.device)
+        whole[mine.start :: ranks] = (
+            torch.from_numpy(rows).nan_to_num().to(self.device)
+        )
+        if distributed.is_distributed():
+            torch.distributed.all_reduce(whole)
+        return whole.cpu()
 
     def held_out(self, embeddings):
         """What the teacher says of held-out crops."""

@@ -33,6 +33,9 @@ class CropBatch:
     bad : list of tuple
         (path, reason) of utterances that could not be used; another utterance
         stands in their place.
+    reference : torch.Tensor, optional
+        One crop of each utterance that is not to be augmented, float32
+        ``[batch, samples]``, where the data set is asked for it.
     """
 
     crops: list
@@ -40,15 +43,20 @@ class CropBatch:
     keys: np.ndarray
     epoch: int
     bad: list
+    reference: torch.Tensor | None = None
 
     def to(self, device):
         """Moves the crops; called by the Brain, not by workers."""
-        self.crops = [c.to(device, non_blocking=True) for c in self.crops]
-        return self
+        return self._map(lambda c: c.to(device, non_blocking=True))
 
     def pin_memory(self):
         """Called by the loader where pinning is asked for."""
-        self.crops = [c.pin_memory() for c in self.crops]
+        return self._map(lambda c: c.pin_memory())
+
+    def _map(self, function):
+        self.crops = [function(c) for c in self.crops]
+        if self.reference is not None:
+            self.reference = function(self.reference)
         return self
 
 
@@ -63,21 +71,35 @@ class CropDataset(torch.utils.data.Dataset):
         How crops are cut.
     seed : int
         Seed of all draws.
+    partners : callable, optional
+        Says which utterance each crop is cut from: ``partners(epoch, index,
+        key, crops, global_crops)`` -> positions in the manifest, int64
+        ``[crops]``, as ``positives.cluster_aware.ClusterAware.partners``. A
+        crop lies in its utterance where one of the anchor's would, had the
+        anchor that length. As a default all come from the anchor.
+    reference_seconds : float, optional
+        Length of one more crop of the anchor, for ``CropBatch.reference``
+        (SSPS); none as a default.
 
     Notes
     -----
     An utterance that cannot be used (unreadable, NaN) is replaced by another
-    one, drawn at the address of the bad one, and reported in the batch. The
-    Brain writes the table of such files and stops a run in which they are many.
+    one, drawn at the address of the bad one, and reported in the batch. In the
+    place of a partner that cannot be used stands the anchor. The Brain writes
+    the table of such files and stops a run in which they are many.
     """
 
     #: How many replacements are tried before the worker gives up.
     max_replacements = 10
 
-    def __init__(self, manifest, plan, seed):
+    def __init__(
+        self, manifest, plan, seed, partners=None, reference_seconds=None
+    ):
         self.manifest = manifest
         self.plan = plan
         self.seed = seed
+        self.partners = partners
+        self.reference_seconds = reference_seconds
 
     def __len__(self):
         return len(self.manifest)
@@ -93,7 +115,8 @@ class CropDataset(torch.utils.data.Dataset):
         Returns
         -------
         tuple
-            Epoch, position, list of crops per group, list of bad files.
+            Epoch, position, list of crops per group (the reference crop as a
+            last group, where it is asked for), list of bad files.
 
         Raises
         ------
@@ -105,46 +128,101 @@ class CropDataset(torch.utils.data.Dataset):
         for attempt in range(self.max_replacements):
             key = self.manifest.keys[index]
             try:
-                return epoch, index, self._crops(index, epoch, key), bad
+                return epoch, index, self._crops(index, epoch, key, bad), bad
             except AudioError as error:
                 bad.append((self.manifest.path(index), str(error)))
                 draw = uniform(self.seed, epoch, key, "replace", attempt)
                 index = int(draw * len(self.manifest))
         raise AudioError(
-            f"{len(bad)} utterances in a row cannot be used, the last one: "
-            f"{bad[-1][1]}. Check that the corpus is where the manifest says, "
-            "or prepare it again with `--check=decode`, which sorts out bad "
-            "files beforehand"
+            f"{self.max_replacements} utterances in a row cannot be used, the "
+            f"last one: {bad[-1][1]}. Check that the corpus is where the manifest "
+            "says, or prepare it again with `--check=decode`, which sorts out "
+            "bad files beforehand"
         )
 
-    def _crops(self, index, epoch, key):
+    def _crops(self, index, epoch, key, bad):
+        """What ``__getitem__`` says; adds partners to ``bad``."""
+        plan = self.plan
         address = (self.seed, epoch, key)
+        sources = np.full(plan.num_crops, index)
+        if self.partners is not None:
+            sources[:] = self.partners(
+                epoch, index, key, plan.num_crops, plan.global_crops
+            )
+        crops = [None] * plan.num_crops
+        # Each utterance is opened once. The anchor comes last: it steps in for
+        # a partner that cannot be used.
+        for source in np.unique(sources[sources != index]).tolist():
+            wanted = np.flatnonzero(sources == source)
+            try:
+                wave = self._wave(source, address)
+            except AudioError as error:
+                bad.append((self.manifest.path(source), str(error)))
+                sources[wanted] = index
+                continue
+            self._cut(wave, address, wanted, crops)
+        wanted = np.flatnonzero(sources == index)
+        if len(wanted) or self.reference_seconds is not None:
+            wave = self._wave(index, address)
+            self._cut(wave, address, wanted, crops)
+        ends = np.cumsum([count for count, _ in plan.groups])
+        groups = [
+            np.stack(crops[end - count : end])
+            for end, (count, _) in zip(ends, plan.groups, strict=True)
+        ]
+        if self.reference_seconds is not None:
+            groups.append(self._reference(wave, address))
+        return groups
+
+    def _wave(self, index, address):
+        """The stretch of an utterance that crops are cut from."""
         plan = self.plan
         with AudioFile(self.manifest.path(index), plan.sample_rate) as audio:
             start, count = plan.chunk(
                 audio.num_samples, float(uniform(*address, "chunk"))
             )
-            wave = audio.read(start, count)
+            return audio.read(start, count)
+
+    def _cut(self, wave, address, wanted, crops):
+        """Puts the wanted crops of an utterance into their places."""
+        plan = self.plan
         longest = max(length for _, length in plan.groups)
         wave = fit_length(wave, max(len(wave), longest))
-        return [
-            np.stack([wave[s : s + length] for s in starts])
+        places = [
+            (start, length)
             for (_, length), starts in zip(
                 plan.groups, plan.starts(len(wave), address), strict=True
             )
+            for start in starts
         ]
+        for number in wanted:
+            start, length = places[number]
+            crops[number] = wave[start : start + length]
+
+    def _reference(self, wave, address):
+        """One more crop, at a place of its own."""
+        length = round(self.reference_seconds * self.plan.sample_rate)
+        wave = fit_length(wave, max(len(wave), length))
+        draw = float(uniform(*address, "reference"))
+        start = int(draw * (len(wave) - length + 1))
+        return wave[start : start + length]
 
     def collate(self, samples):
         """Makes a ``CropBatch`` of what ``__getitem__`` returned."""
         epochs, index, crops, bad = zip(*samples, strict=True)
         index = np.array(index, dtype=np.int64)
+        groups = [
+            torch.from_numpy(np.stack(group))
+            for group in zip(*crops, strict=True)
+        ]
+        reference = None
+        if self.reference_seconds is not None:
+            reference = groups.pop()
         return CropBatch(
-            crops=[
-                torch.from_numpy(np.stack(group))
-                for group in zip(*crops, strict=True)
-            ],
+            crops=groups,
             index=torch.from_numpy(index),
             keys=self.manifest.keys[index],
             epoch=epochs[0],
             bad=[entry for entries in bad for entry in entries],
+            reference=reference,
         )

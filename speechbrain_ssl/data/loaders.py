@@ -17,6 +17,8 @@ def make_loaders(
     valid_utterances=1000,
     valid_seconds=2.0,
     grad_accumulation_factor=1,
+    partners=None,
+    reference_seconds=None,
 ):
     """Splits off validation, and makes the loaders of both parts.
 
@@ -38,6 +40,8 @@ def make_loaders(
         Length of the two halves of each that are compared.
     grad_accumulation_factor : int
         Batches per optimiser step.
+    partners, reference_seconds
+        See ``speechbrain_ssl.data.dataset.CropDataset``.
 
     Returns
     -------
@@ -65,7 +69,7 @@ def make_loaders(
     train, valid = manifest.hold_out(
         valid_utterances, 2 * valid_seconds, usable
     )
-    train_set = CropDataset(train, plan, seed)
+    train_set = CropDataset(train, plan, seed, partners, reference_seconds)
     sampler = EpochBatchSampler(
         len(train),
         batch_size,

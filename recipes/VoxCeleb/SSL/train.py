@@ -32,7 +32,7 @@ KEYS = set(
     """
     seed output_folder prepare train_manifest data_folder valid_utterances
     valid_seconds crops batch_size num_workers number_of_epochs epoch_counter
-    encoder initial_model objective features augmentation optimizer schedules
+    encoder initial_model objective positives features augmentation optimizer schedules
     lr_reference_batch clip_per_tensor freeze_last_layer_epochs average_last
     log_every collapse_alarm checkpointer trials trials_folder trials_speaker_component
     trials_every
@@ -106,7 +106,10 @@ def main(argv):
         hparams["valid_utterances"],
         hparams["valid_seconds"],
         brain.grad_accumulation_factor,
+        partners=getattr(brain.cluster_aware, "partners", None),
+        reference_seconds=getattr(brain.ssps, "reference_seconds", None),
     )
+    brain.train_manifest = train_loader.dataset.manifest
     brain.fit(hparams["epoch_counter"], train_loader, valid_loader)
     brain.finish()
 

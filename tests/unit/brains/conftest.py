@@ -74,6 +74,7 @@ def make_brain(tmp_path):
             "freeze_last_layer_epochs": 0,
             "average_last": 2,
             "initial_model": None,
+            "positives": None,
             "collapse_alarm": CollapseAlarm(),
             "log_every": 1,
             "seed": 1,

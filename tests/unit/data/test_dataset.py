@@ -13,6 +13,7 @@ from speechbrain_ssl.data.halves import HalvesDataset
 from speechbrain_ssl.data.manifest import Manifest, StringColumn
 from speechbrain_ssl.data.sampling import EpochBatchSampler
 from speechbrain_ssl.errors import AudioError, ConfigError
+from speechbrain_ssl.positives.cluster_aware import ClusterAware
 
 PLAN = CropPlan(2, 0.3, 2, 0.2)
 COUNT = 16
@@ -259,3 +260,151 @@ def test_halves_refuse_a_bad_file(manifest, tmp_path):
     data = HalvesDataset(with_bad(manifest, {5}, tmp_path), 0.1)
     with pytest.raises(AudioError, match=r"gone\.wav"):
         data[5]
+
+
+# -- crops of several utterances -----------------------------------------------
+
+
+def fixed(sources):
+    """Partners that are the same for every sample; checks what is asked."""
+
+    def partners(epoch, index, key, crops, global_crops):
+        assert (crops, global_crops) == (PLAN.num_crops, PLAN.global_crops)
+        assert epoch == 2 and isinstance(int(key), int)
+        return np.array([index if s is None else s for s in sources])
+
+    return partners
+
+
+def cut_by_hand(manifest, source, anchor, epoch=2):
+    """All crops of ``source``, at the places drawn for ``anchor``."""
+    whole, _ = soundfile.read(manifest.path(source), dtype="float32")
+    whole = fit_length(whole, max(len(whole), 4800))
+    address = (3, epoch, manifest.keys[anchor])
+    return [
+        whole[s : s + length]
+        for (_, length), starts in zip(
+            PLAN.groups, PLAN.starts(len(whole), address), strict=True
+        )
+        for s in starts
+    ]
+
+
+def test_crops_of_partners(manifest):
+    """Each from its own utterance; the anchor's are what they were."""
+    sources = [None, 9, 14, 9]
+    data = CropDataset(manifest, PLAN, 3, partners=fixed(sources))
+    _, index, groups, bad = data[(2, 12)]
+    assert index == 12 and bad == []
+    crops = [crop for group in groups for crop in group]
+    for number, source in enumerate(sources):
+        source = 12 if source is None else source
+        wanted = cut_by_hand(manifest, source, 12)[number]
+        assert np.array_equal(crops[number], wanted)
+    plain = CropDataset(manifest, PLAN, 3)[(2, 12)][2]
+    assert np.array_equal(groups[0][0], plain[0][0])
+    assert not np.array_equal(groups[0][1], plain[0][1])
+    itself = CropDataset(manifest, PLAN, 3, partners=fixed([None] * 4))
+    for one, other in zip(itself[(2, 12)][2], plain, strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_each_utterance_is_opened_once(manifest, monkeypatch):
+    opened = []
+    original = CropDataset._wave
+
+    def wave(self, index, address):
+        opened.append(index)
+        return original(self, index, address)
+
+    monkeypatch.setattr(CropDataset, "_wave", wave)
+    data = CropDataset(manifest, PLAN, 3, partners=fixed([9, 7, 9, 7]))
+    data[(2, 12)]
+    assert sorted(opened) == [7, 9]
+    opened.clear()
+    data = CropDataset(
+        manifest, PLAN, 3, fixed([9, None, 9, None]), reference_seconds=0.3
+    )
+    data[(2, 12)]
+    assert sorted(opened) == [9, 12]
+
+
+def test_a_bad_partner_leaves_its_crops_to_the_anchor(manifest, tmp_path):
+    broken = with_bad(manifest, {5, 6}, tmp_path)
+    sources = [5, 9, None, 5]
+    data = CropDataset(broken, PLAN, 3, partners=fixed(sources))
+    _, index, groups, bad = data[(2, 12)]
+    assert index == 12
+    [(path, reason)] = bad
+    assert path == broken.path(5) and "gone.wav" in reason
+    crops = [crop for group in groups for crop in group]
+    for number, source in enumerate([12, 9, 12, 12]):
+        wanted = cut_by_hand(manifest, source, 12)[number]
+        assert np.array_equal(crops[number], wanted)
+    # Where the anchor cannot step in, another utterance takes its place.
+    _, index, _, bad = data[(2, 6)]
+    assert index not in (5, 6)
+    assert {broken.path(5), broken.path(6)} <= {path for path, _ in bad}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_reference_crops(manifest, workers):
+    """One more crop of the anchor, whatever its other crops come from."""
+    data = CropDataset(
+        manifest, PLAN, 3, fixed([9, 7, 9, 7]), reference_seconds=0.35
+    )
+    loader = torch.utils.data.DataLoader(
+        data,
+        batch_sampler=[[(2, 0), (2, 13)]],
+        collate_fn=data.collate,
+        num_workers=workers,
+    )
+    (batch,) = loader
+    assert [tuple(c.shape) for c in batch.crops] == [(2, 2, 4800), (2, 2, 3200)]
+    assert batch.reference.shape == (2, 5600)
+    assert batch.reference.dtype == torch.float32
+    for row, index in enumerate((0, 13)):
+        whole, _ = soundfile.read(manifest.path(index), dtype="float32")
+        whole = fit_length(whole, max(len(whole), 5600))
+        draw = uniform(3, 2, manifest.keys[index], "reference")
+        start = int(draw * (len(whole) - 5600 + 1))
+        wanted = whole[start : start + 5600]
+        assert np.array_equal(batch.reference[row].numpy(), wanted)
+    assert batch.to("cpu").reference.shape == (2, 5600)
+    plain = CropDataset(manifest, PLAN, 3)
+    assert plain.collate([plain[(2, 0)]]).reference is None
+    # It is drawn apart: the other crops do not move.
+    alone = CropDataset(manifest, PLAN, 3, reference_seconds=0.35)
+    for one, other in zip(alone[(2, 4)][2][:2], plain[(2, 4)][2], strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_crops_of_a_cluster(manifest):
+    """Cluster-aware sampling in loader workers, and on any machine."""
+    sampling = ClusterAware(clusters=3, start_epoch=2)
+    sampling.set_up(COUNT, PLAN.local_crops, seed=3)
+    generator = torch.Generator().manual_seed(0)
+    sampling.recluster(2, torch.randn(COUNT, 4, generator=generator))
+
+    def samples(workers, batch):
+        data = CropDataset(manifest, PLAN, 3, sampling.partners)
+        loader = torch.utils.data.DataLoader(
+            data,
+            batch_sampler=[
+                [(2, i) for i in range(first, first + batch)]
+                for first in range(0, COUNT, batch)
+            ],
+            collate_fn=data.collate,
+            num_workers=workers,
+        )
+        return torch.cat([found.crops[0] for found in loader])
+
+    one = samples(0, 4)
+    assert torch.equal(one, samples(2, 8))
+    label = sampling.assignments.tolist()
+    for i in range(COUNT):
+        drawn = sampling.partners(2, i, manifest.keys[i], 4, 2)
+        assert {label[j] for j in drawn} == {label[i]}
+        for number in range(2):
+            wanted = cut_by_hand(manifest, drawn[number], i)[number]
+            assert np.array_equal(one[i, number].numpy(), wanted)

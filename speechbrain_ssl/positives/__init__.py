@@ -1,0 +1,1 @@
+"""Which utterances count as positives: beyond two crops of the same one."""

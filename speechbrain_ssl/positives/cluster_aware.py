@@ -1,0 +1,269 @@
+"""Cluster-aware sampling: the crops of a sample come from several utterances.
+
+Han, Chen and Qian, 2023 (arXiv 2304.05754): crops of one utterance overlap,
+since it is short, and share its content and recording. From a start epoch on
+the training set is therefore embedded and clustered every few epochs, and the
+crops of a sample are cut from utterances of one cluster.
+
+The paper says no more than that; what it leaves open is decided here:
+
+* rule ``all`` draws the utterance of each crop uniformly from the cluster of
+  the anchor, itself included;
+* rule ``locals`` leaves the global crops with the anchor and draws those of
+  the local ones.
+
+An utterance that is a cluster by itself, or has no embedding, keeps all of its
+crops.
+"""
+
+import numpy as np
+import torch
+
+from speechbrain_ssl import distributed
+from speechbrain_ssl.clustering.kmeans import spherical_kmeans
+from speechbrain_ssl.data.draws import uniform
+from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.positives.gathering import gather_rows
+
+RULES = ("all", "locals")
+
+
+class ClusterAware(torch.nn.Module):
+    """Draws the utterances that crops are cut from.
+
+    The clusters are a buffer, so that a checkpoint carries them. Loader workers
+    ask for partners: they have to be started after ``recluster``, as those of
+    a loader without ``persistent_workers`` are at the start of each epoch.
+
+    Arguments
+    ---------
+    clusters : int or list of int
+        How many. Of a list (the paper's "progressive" variant) the next number
+        is taken at each clustering, and the last one from then on. The paper's
+        numbers are not known.
+    start_epoch : int
+        The first epoch with crops of several utterances, from 2 on. A default
+        of ours is six tenths of all epochs.
+    every : int
+        Epochs from one clustering to the next; 5 is a default of ours.
+    rule : str
+        ``"all"`` or ``"locals"``, see above.
+    iterations : int
+        Of k-means, whose first centroids are drawn by k-means++.
+
+    Raises
+    ------
+    ConfigError
+        If a value makes no sense.
+
+    Example
+    -------
+    >>> sampling = ClusterAware(clusters=2, start_epoch=2, every=1)
+    >>> sampling.set_up(utterances=4, local_crops=4, seed=0)
+    >>> sampling.due(1), sampling.due(2)
+    (False, True)
+    >>> sampling.recluster(2, torch.eye(2)[[0, 1, 0, 1]])
+    >>> set(sampling.partners(2, 1, key=77, crops=6, global_crops=2)) <= {1, 3}
+    True
+    """
+
+    def __init__(
+        self, clusters, start_epoch, every=5, rule="all", iterations=20
+    ):
+        super().__init__()
+        counts = [clusters] if isinstance(clusters, int) else list(clusters)
+        if not counts or not all(isinstance(k, int) and k > 0 for k in counts):
+            raise ConfigError(
+                "cluster-aware sampling needs a number of `clusters` from 1, "
+                f"or a list of them; got {clusters!r}"
+            )
+        if not isinstance(start_epoch, int) or start_epoch < 2:
+            raise ConfigError(
+                "cluster-aware sampling needs embeddings worth clustering: "
+                "`start_epoch` must be at least 2; to begin from a trained "
+                f"model, name it as initial_model (got {start_epoch!r})"
+            )
+        for key, value in (("every", every), ("iterations", iterations)):
+            if not isinstance(value, int) or value < 1:
+                raise ConfigError(
+                    f"cluster-aware sampling: `{key}` must be a whole number "
+                    f"from 1, got {value!r}"
+                )
+        if rule not in RULES:
+            raise ConfigError(
+                "cluster-aware sampling: `rule` is one of "
+                f"{', '.join(RULES)}; got {rule!r}"
+            )
+        self.counts = counts
+        self.start_epoch = start_epoch
+        self.every = every
+        self.rule = rule
+        self.iterations = iterations
+        # Tables made of the buffer also where a checkpoint brings it.
+        self.register_load_state_dict_post_hook(_tabulate)
+
+    def set_up(self, utterances, local_crops, seed):
+        """Makes the buffer.
+
+        Called once, before a checkpoint is read.
+
+        Arguments
+        ---------
+        utterances : int
+            Length of the training manifest.
+        local_crops : int
+            Local crops of a sample.
+        seed : int
+            Of the run.
+
+        Raises
+        ------
+        ConfigError
+            If there are more clusters than utterances, or the rule is about
+            crops that there are none of.
+        """
+        if self.rule == "locals" and local_crops < 1:
+            raise ConfigError(
+                "cluster-aware sampling with the rule locals draws the "
+                "utterances of local crops, of which there are none; take the "
+                "rule all, or set `local_crops`"
+            )
+        if max(self.counts) > utterances:
+            raise ConfigError(
+                f"cluster-aware sampling cannot make {max(self.counts)} "
+                f"clusters of {utterances} utterances; lower `clusters`"
+            )
+        self.seed = seed
+        self.register_buffer("assignments", torch.full((utterances,), -1))
+        _tabulate(self)
+
+    def active(self, epoch):
+        """Whether crops of an epoch come from several utterances."""
+        return epoch >= self.start_epoch
+
+    def due(self, epoch):
+        """Whether an epoch begins with a clustering."""
+        since = epoch - self.start_epoch
+        return since >= 0 and since % self.every == 0
+
+    def clusters_of(self, epoch):
+        """How many clusters an epoch has."""
+        turn = (epoch - self.start_epoch) // self.every
+        return self.counts[min(turn, len(self.counts) - 1)]
+
+    @torch.no_grad()
+    def recluster(self, epoch, embeddings):
+        """Clusters the training set.
+
+        In a distributed run every process calls it with all embeddings, and
+        clusters its share of them.
+
+        Arguments
+        ---------
+        epoch : int
+            Counted from 1.
+        embeddings : torch.Tensor or numpy.ndarray
+            ``[utterances, size]`` in the order of the manifest. A row that is
+            zero or not finite stands for an utterance that could not be
+            embedded.
+
+        Raises
+        ------
+        ConfigError
+            If they are not of this manifest, or too few can be clustered.
+        """
+        rows = torch.as_tensor(embeddings)
+        if len(rows) != len(self.assignments):
+            raise ConfigError(
+                f"cluster-aware sampling: {len(rows)} embeddings for a "
+                f"manifest of {len(self.assignments)} utterances"
+            )
+        lengths = rows.float().norm(dim=1)
+        usable = (lengths.isfinite() & (lengths > 0)).nonzero().flatten()
+        clusters = self.clusters_of(epoch)
+        if len(usable) < clusters:
+            raise ConfigError(
+                f"cluster-aware sampling cannot make {clusters} clusters in "
+                f"epoch {epoch}: only {len(usable)} of {len(rows)} utterances "
+                "have an embedding that is finite and not zero; if there are "
+                "fewer than you expect, training has diverged, otherwise "
+                "lower `clusters`"
+            )
+        share = usable.tensor_split(distributed.world_size())[
+            distributed.rank()
+        ]
+        found = spherical_kmeans(
+            rows[share],
+            clusters,
+            self.iterations,
+            seed=int(uniform(self.seed, epoch, "cluster-aware") * 2**53),
+            init="k-means++",
+            empty="reseed",
+        )
+        (assignments,) = gather_rows(found.assignments)
+        self.assignments.fill_(-1)
+        self.assignments[usable.to(self.assignments.device)] = assignments.to(
+            self.assignments.device
+        )
+        _tabulate(self)
+
+    def partners(self, epoch, index, key, crops, global_crops):
+        """The utterance of each crop of a sample.
+
+        Called by loader workers; it takes the same time whatever the size of
+        the cluster.
+
+        Arguments
+        ---------
+        epoch : int
+            Counted from 1.
+        index : int
+            Position of the anchor in the manifest.
+        key : int
+            Its key, which addresses the draws.
+        crops : int
+            Crops of a sample, the global ones first.
+        global_crops : int
+            How many of them are global.
+
+        Returns
+        -------
+        numpy.ndarray
+            Positions in the manifest, int64 ``[crops]``.
+
+        Raises
+        ------
+        ConfigError
+            If the epoch needs clusters and none have been made.
+        """
+        chosen = np.full(crops, index, dtype=np.int64)
+        if not self.active(epoch):
+            return chosen
+        if not len(self._members):
+            raise ConfigError(
+                f"cluster-aware sampling is to begin in epoch {epoch}, but "
+                "nothing has been clustered: `recluster` has to come before "
+                "the loader starts its workers"
+            )
+        cluster = self._cluster[index]
+        if cluster < 0:
+            return chosen
+        begin, end = self._offsets[cluster : cluster + 2]
+        draws = uniform(self.seed, epoch, key, "partner", size=crops)
+        drawn = self._members[
+            begin + np.floor(draws * (end - begin)).astype(np.int64)
+        ]
+        if self.rule == "locals":
+            drawn[:global_crops] = index
+        return drawn
+
+
+def _tabulate(module, _=None):
+    """Members of all clusters in one array, and where each begins."""
+    cluster = np.array(module.assignments.cpu())
+    order = np.argsort(cluster, kind="stable")
+    placed = np.bincount(cluster[cluster >= 0], minlength=1)
+    module._cluster = cluster
+    # Those without a cluster, -1, come first.
+    module._members = order[len(order) - placed.sum() :]
+    module._offsets = np.concatenate([[0], np.cumsum(placed)])

@@ -1,0 +1,43 @@
+"""The nearest other clusters of a cluster."""
+
+import torch
+
+from speechbrain_ssl.clustering.kmeans import similarity_blocks
+
+
+@torch.no_grad()
+def nearest_clusters(centroids, sizes, count):
+    """The clusters whose centroids have the greatest cosine with one's own.
+
+    Arguments
+    ---------
+    centroids : torch.Tensor
+        float32 ``[K, size]``, of length one.
+    sizes : torch.Tensor
+        int64 ``[K]``, their members; a cluster without any is nobody's
+        neighbour.
+    count : int
+        How many; below K.
+
+    Returns
+    -------
+    torch.Tensor
+        int64 ``[K, count]``, the nearest first; -1 where there are too few.
+
+    Example
+    -------
+    >>> corners = torch.nn.functional.normalize(
+    ...     torch.tensor([[1.0, 0.0], [1.0, 0.5], [0.0, 1.0]]), dim=1
+    ... )
+    >>> nearest_clusters(corners, torch.tensor([5, 5, 5]), 1).tolist()
+    [[1], [0], [1]]
+    """
+    numbers = torch.arange(len(centroids), device=centroids.device)
+    near = torch.empty(len(centroids), count, dtype=torch.int64).to(numbers)
+    # Blocks: all cosines of 25 000 clusters would be 2.5 GB.
+    for part, cosines in similarity_blocks(centroids, centroids):
+        cosines.masked_fill_(sizes == 0, -torch.inf)
+        cosines.scatter_(1, numbers[part, None], -torch.inf)
+        best, which = cosines.topk(count, dim=1)
+        near[part] = which.masked_fill(best == -torch.inf, -1)
+    return near

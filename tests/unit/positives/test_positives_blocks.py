@@ -1,0 +1,55 @@
+"""The YAML blocks make what they say."""
+
+from hyperpyyaml import load_hyperpyyaml
+
+from speechbrain_ssl.positives.cluster_aware import ClusterAware
+from speechbrain_ssl.positives.ssps import SSPS
+
+
+def load(repository, name, overrides=None):
+    path = repository / "hparams" / "positives" / name
+    with open(path, encoding="utf-8") as stream:
+        return load_hyperpyyaml(stream, overrides)
+
+
+def test_ssps_block(repository):
+    """The paper's values, and every key reaches the object."""
+    ssps = load(repository, "ssps.yaml")["positives"]
+    assert isinstance(ssps, SSPS)
+    assert (ssps.clusters, ssps.neighbours) == (25_000, 1)
+    assert (ssps.queue_size, ssps.variant) == (25_000, "queue")
+    assert (ssps.start_epoch, ssps.reference_seconds) == (101, 4.0)
+    assert ssps.iterations == 10
+    other = {
+        "clusters": 6000,
+        "neighbours": 2,
+        "queue": 512,
+        "variant": "centroid",
+        "start_epoch": 7,
+        "reference_seconds": 3.0,
+        "iterations": 5,
+    }
+    ssps = load(repository, "ssps.yaml", other)["positives"]
+    other["queue_size"] = other.pop("queue")
+    assert {key: getattr(ssps, key) for key in other} == other
+    even = load(repository, "ssps.yaml", {"neighbours": 3})["positives"]
+    decay = {"neighbours": 3, "neighbour_draw": "exponential"}
+    decay = load(repository, "ssps.yaml", decay)["positives"]
+    assert even._limits[0] < decay._limits[0]
+
+
+def test_cluster_aware_block(repository):
+    partners = load(repository, "cluster_aware.yaml")["partners"]
+    assert isinstance(partners, ClusterAware)
+    assert partners.counts == [7500] and partners.rule == "all"
+    other = {
+        "clusters": [30, 15],
+        "start_epoch": 3,
+        "every": 2,
+        "rule": "locals",
+        "iterations": 5,
+    }
+    partners = load(repository, "cluster_aware.yaml", other)["partners"]
+    assert partners.counts == [30, 15]
+    del other["clusters"]
+    assert {key: getattr(partners, key) for key in other} == other

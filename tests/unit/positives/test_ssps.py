@@ -1,0 +1,561 @@
+"""SSPS against the paper's steps in plain loops, and its traps."""
+
+import copy
+import math
+import pathlib
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import positives_ranks
+import pytest
+import torch
+
+from speechbrain_ssl.data.draws import uniform
+from speechbrain_ssl.errors import ConfigError, UserError
+from speechbrain_ssl.objectives.base import Branch
+from speechbrain_ssl.objectives.dino import DINO
+from speechbrain_ssl.objectives.simclr import SimCLR
+from speechbrain_ssl.positives.monitor import monitor_accuracy
+from speechbrain_ssl.positives.neighbours import nearest_clusters
+from speechbrain_ssl.positives.ssps import SSPS
+
+KEYS = np.random.default_rng(5).integers(2**63, size=60).astype(np.uint64)
+
+
+def state_of(ssps):
+    return copy.deepcopy(ssps.state_dict())
+
+
+def same_state(left, right):
+    return left.keys() == right.keys() and all(
+        torch.equal(left[key], right[key]) for key in left
+    )
+
+
+def branch_of(index, crops=2, size=5, seed=3):
+    generator = torch.Generator().manual_seed(seed)
+    vectors = torch.randn(len(index), crops, size, generator=generator)
+    vectors.requires_grad_()
+    return Branch(vectors, vectors, torch.nn.Identity(), index)
+
+
+def newest_slots(queue):
+    """Utterance -> slot, read in the order the rows came in."""
+    order = [(int(queue.place) + i) % queue.size for i in range(queue.size)]
+    return {int(queue.ids[s]): s for s in order if queue.ids[s] >= 0}
+
+
+def by_the_paper(ssps, index, epoch, weights):
+    """Steps 2 and 3 of the algorithm, sample by sample."""
+    found, slots = [], newest_slots(ssps.queue)
+    similar = ssps.centroids @ ssps.centroids.T
+    sizes = torch.bincount(
+        ssps.assignments[ssps.assignments >= 0], minlength=ssps.clusters
+    )
+    for i in index.tolist():
+        which, member = uniform(11, epoch, KEYS[i], "ssps", size=2)
+        cluster = int(ssps.assignments[i])
+        if cluster < 0:
+            found.append(-1)
+            continue
+        if ssps.neighbours:
+            others = [
+                c for c in range(ssps.clusters) if c != cluster and sizes[c] > 0
+            ]
+            others.sort(key=lambda c: -float(similar[cluster, c]))
+            limit, rank = 0.0, -1
+            while limit <= which:
+                rank += 1
+                limit += weights[rank] / sum(weights)
+            cluster = others[rank]
+        members = [
+            u
+            for u in sorted(slots)
+            if int(ssps.assignments[u]) == cluster and u != i
+        ]
+        found.append(members[int(member * len(members))] if members else -1)
+    return found
+
+
+@pytest.mark.parametrize("queue", [8, 30, 200])
+@pytest.mark.parametrize(
+    ("neighbours", "draw"),
+    [(0, "uniform"), (1, "uniform"), (3, "uniform"), (3, "exponential")],
+)
+def test_partners_as_the_paper_draws_them(
+    voices, make, neighbours, draw, queue
+):
+    rows, _ = voices()
+    ssps = make(rows, neighbours=neighbours, neighbour_draw=draw, queue=queue)
+    ssps.before_epoch(2)
+    decay = 0.7 if draw == "exponential" else 0
+    weights = [math.exp(-decay * r) for r in range(max(1, neighbours))]
+    index = torch.randperm(60, generator=torch.Generator().manual_seed(0))
+    for epoch in (2, 3, 4):
+        partners = ssps.partners(index, epoch, KEYS[index.numpy()])
+        wanted = by_the_paper(ssps, index, epoch, weights)
+        assert partners.utterances.tolist() == wanted
+        assert not (partners.utterances == index).any()
+        slots = newest_slots(ssps.queue)
+        for u, s, c in zip(
+            wanted, partners.slots.tolist(), partners.clusters, strict=True
+        ):
+            assert s == slots.get(u, -1)
+            assert int(c) == (int(ssps.assignments[u]) if u >= 0 else -1)
+    if queue == 200:
+        # All are in the queue, of clusters of several members each.
+        assert -1 not in wanted
+
+
+def test_draws_are_even_and_change_with_the_epoch(voices, make):
+    rows, _ = voices(spread=0.02)
+    ssps = make(rows, clusters=2, neighbours=0, queue=60)
+    ssps.before_epoch(2)
+    index = torch.tensor([7])
+    drawn = [
+        int(ssps.partners(index, epoch, KEYS[index.numpy()]).utterances)
+        for epoch in range(2, 2002)
+    ]
+    members = ssps.assignments == ssps.assignments[7]
+    members[7] = False
+    members = members.nonzero().flatten().tolist()
+    counts = np.bincount(drawn, minlength=60)
+    assert set(np.flatnonzero(counts)) == set(members)
+    expected = 2000 / len(members)
+    assert abs(counts[members] - expected).max() < 5 * math.sqrt(expected)
+
+
+def test_clusters_are_those_of_the_memory(voices, make):
+    """Unit centroids, the nearest one, and other first ones each epoch."""
+    rows, _ = voices(spread=0.4)
+    ssps = make(rows, iterations=200)
+    ssps.before_epoch(2)
+    unit = torch.nn.functional.normalize(rows, dim=1)
+    torch.testing.assert_close(ssps.memory, unit)
+    torch.testing.assert_close(
+        ssps.centroids.norm(dim=1), torch.ones(ssps.clusters)
+    )
+    assert torch.equal(ssps.assignments, (unit @ ssps.centroids.T).argmax(1))
+    first = ssps.assignments.clone()
+    ssps.before_epoch(3)
+    assert not torch.equal(first, ssps.assignments)
+
+
+def test_nearest_clusters_leave_out_empty_ones():
+    torch.manual_seed(0)
+    centroids = torch.nn.functional.normalize(torch.randn(5, 3), dim=1)
+    # A twin without members, as k-means leaves of equal rows.
+    centroids[4] = centroids[0]
+    sizes = torch.tensor([3, 2, 1, 4, 0])
+    near = nearest_clusters(centroids, sizes, 2)
+    for c in range(5):
+        others = [o for o in range(4) if o != c]
+        others.sort(key=lambda o, c=c: -float(centroids[c] @ centroids[o]))
+        assert near[c].tolist() == others[:2]
+    assert nearest_clusters(centroids, sizes, 4)[0, 3] == -1
+
+
+@pytest.mark.parametrize("neighbours", [0, 1])
+def test_vectors_are_replaced_and_gradients_stop(voices, make, neighbours):
+    rows, _ = voices()
+    # Every third utterance has no reference: dropped at the epoch's end.
+    seen = [i for i in range(60) if i % 3]
+    ssps = make(rows, seen, neighbours=neighbours, queue=30)
+    ssps.before_epoch(2)
+    index = torch.arange(60)
+    second = branch_of(index)
+    changed, scalars = ssps.substitute(second, 2, KEYS[index.numpy()])
+    partners = ssps.partners(index, 2, KEYS[index.numpy()])
+    replaced = partners.slots >= 0
+    assert not replaced[::3].any() and replaced.any()
+    assert set(partners.utterances[replaced].tolist()) <= set(seen)
+    assert (ssps.assignments[::3] == -1).all()
+    assert float(scalars["coverage"]) == pytest.approx(
+        replaced.float().mean().item()
+    )
+    for i in range(60):
+        row = second.vectors[i]
+        if replaced[i]:
+            row = ssps.queue.vectors[partners.slots[i]]
+        assert torch.equal(changed.vectors[i], row)
+    assert changed.embeddings is second.embeddings
+    assert changed.index is second.index
+    changed.vectors.sum().backward()
+    touched = second.vectors.grad.abs().sum(dim=(1, 2)) > 0
+    assert torch.equal(touched, ~replaced)
+
+
+def test_nothing_happens_before_the_start(voices, make):
+    rows, _ = voices()
+    ssps = make(rows, start_epoch=4)
+    assert [e for e in range(1, 7) if ssps.filling(e)] == [3]
+    assert [e for e in range(1, 7) if ssps.active(e)] == [4, 5, 6]
+    before = state_of(ssps)
+    ssps.before_epoch(3)
+    second = branch_of(torch.arange(4))
+    assert ssps.substitute(second, 3, KEYS[:4]) == (second, {})
+    assert same_state(before, state_of(ssps))
+
+
+# -- the traps -----------------------------------------------------------------
+
+
+def test_unfilled_slots_are_not_the_last_utterance(voices, make):
+    """-1 as an index would mean it silently."""
+    rows = torch.ones(60, 12)
+    ssps = make(rows, range(60), queue=70, neighbours=0)
+    # The same with the last utterance never in the queue.
+    other = make(rows, [*range(59)], queue=70, neighbours=0)
+    other.memory[59], other.known[59] = other.memory[0], True
+    for one, wanted in ((ssps, True), (other, False)):
+        one.before_epoch(2)
+        index = torch.arange(59)
+        drawn = [
+            one.partners(index, epoch, KEYS[:59]).utterances
+            for epoch in range(2, 40)
+        ]
+        assert bool((torch.stack(drawn) == 59).any()) is wanted
+        assert (torch.stack(drawn) >= 0).all()
+
+
+def test_an_utterance_that_is_twice_in_the_queue(voices, make):
+    """Its newest vector counts, and it is not drawn twice as often."""
+    rows, _ = voices(utterances=3, speakers=1)
+    ssps = make(rows, [0, 1, 2], clusters=1, neighbours=0, queue=9)
+    for value in (1.0, 2.0):
+        vectors = torch.full((1, 2, 5), value)
+        ssps.observe(torch.tensor([1]), rows[1:2], vectors)
+        ssps.after_step()
+    assert (ssps.queue.ids == 1).sum() == 3
+    ssps.before_epoch(2)
+    ones = 0
+    for epoch in range(2, 402):
+        second, _ = ssps.substitute(
+            branch_of(torch.tensor([0])), epoch, KEYS[:1]
+        )
+        is_one = bool((second.vectors == 2.0).all())
+        assert is_one or torch.equal(
+            second.vectors[0],
+            ssps.queue.vectors[int((ssps.queue.ids == 2).nonzero())],
+        )
+        ones += is_one
+    assert 150 < ones < 250
+
+
+def test_never_its_own_utterance(voices, make):
+    """Also where nothing else of its cluster is in the queue."""
+    rows = torch.eye(4)[torch.arange(8) % 4]
+    ssps = make(rows, range(8), clusters=4, queue=8, neighbours=0)
+    # k-means may well leave one of four distinct rows without a centroid.
+    ssps.assignments.copy_(torch.arange(8) % 4)
+    index = torch.arange(8)
+    pairs = ssps.partners(index, 2, KEYS[:8]).utterances
+    assert pairs.tolist() == [4, 5, 6, 7, 0, 1, 2, 3]
+    ssps.queue.push(torch.full((4,), -1), torch.zeros(4, 2, 5))
+    alone = ssps.partners(index, 2, KEYS[:8]).utterances
+    # The oldest four have left; the younger ones have nobody but themselves.
+    assert alone.tolist() == [4, 5, 6, 7, -1, -1, -1, -1]
+
+
+def test_the_same_utterance_twice_in_a_batch(voices, make):
+    """It stands in for one that cannot be read."""
+    rows, _ = voices()
+    ssps = make(rows, range(20))
+    index = torch.tensor([3, 40, 3])
+    references = torch.stack([rows[5], rows[40], rows[6]])
+    ssps.observe(index, references, torch.arange(30.0).view(3, 2, 5))
+    ssps.after_step()
+    unit = torch.nn.functional.normalize(references, dim=1)
+    torch.testing.assert_close(ssps.memory[3], unit[2])
+    torch.testing.assert_close(ssps.memory[40], unit[1])
+    assert newest_slots(ssps.queue)[3] == (int(ssps.queue.place) - 1) % 30
+
+
+def test_a_skipped_step_leaves_no_trace(voices, make):
+    rows, _ = voices()
+    ssps = make(rows)
+    ssps.before_epoch(2)
+    before = state_of(ssps)
+    index = torch.arange(8)
+    for _ in range(2):
+        ssps.substitute(branch_of(index), 2, KEYS[:8])
+        ssps.observe(index, -rows[:8], torch.ones(8, 2, 5))
+        assert same_state(before, state_of(ssps))
+    ssps.skip_step()
+    ssps.after_step()
+    assert same_state(before, state_of(ssps))
+
+
+def test_goes_on_from_a_checkpoint_as_if_nothing_was(voices, make, tmp_path):
+    rows, _ = voices()
+    ssps = make(rows, neighbours=2)
+    ssps.before_epoch(2)
+    torch.save(ssps.state_dict(), tmp_path / "ssps.ckpt")
+    again = make(rows, [], neighbours=2)
+    again.load_state_dict(torch.load(tmp_path / "ssps.ckpt", weights_only=True))
+    generator = torch.Generator().manual_seed(9)
+    for index in torch.arange(60).split(8):
+        vectors = torch.randn(len(index), 2, 5, generator=generator)
+        seen = []
+        for one in (ssps, again):
+            second, scalars = one.substitute(
+                branch_of(index), 2, KEYS[index.numpy()]
+            )
+            seen.append((second.vectors, scalars["coverage"]))
+            one.observe(index, rows[index] + 1, vectors)
+            one.after_step()
+        assert torch.equal(seen[0][0], seen[1][0])
+        assert seen[0][1] == seen[1][1]
+    for one in (ssps, again):
+        one.before_epoch(3)
+    assert same_state(state_of(ssps), state_of(again))
+
+
+# -- degenerate input ----------------------------------------------------------
+
+
+def test_references_without_direction_are_not_taken_up(voices, make):
+    rows, _ = voices()
+    ssps = make(rows, range(16))
+    before = ssps.memory.clone()
+    bad = rows[[2, 3, 50, 51]].clone()
+    bad[0], bad[1, 4], bad[3] = 0, float("nan"), float("inf")
+    vectors = torch.ones(4, 2, 5)
+    vectors[2, 1, 0] = float("nan")
+    ssps.observe(torch.tensor([2, 3, 50, 51]), bad, vectors)
+    ssps.after_step()
+    assert torch.equal(ssps.memory[:4], before[:4])
+    assert ssps.known[50] and not ssps.known[51]
+    # None of the four rows can be a positive; their slots stay unfilled.
+    assert not torch.isin(ssps.queue.ids, torch.tensor([50, 51])).any()
+    ssps.before_epoch(2)
+    partners = ssps.partners(torch.arange(60), 2, KEYS)
+    drawn = ssps.replace(branch_of(torch.arange(60)), partners).vectors
+    assert drawn.isfinite().all()
+
+
+@pytest.mark.parametrize("variant", ["queue", "centroid", "nearest"])
+def test_equal_rows_and_a_batch_of_one(make, variant):
+    ssps = make(
+        torch.ones(60, 5), variant=variant, batch=1, clusters=4, neighbours=1
+    )
+    ssps.before_epoch(2)
+    second, scalars = ssps.substitute(
+        branch_of(torch.tensor([3])), 2, KEYS[3:4]
+    )
+    assert second.vectors.isfinite().all()
+    if variant == "nearest":
+        assert float(scalars["coverage"]) == 1.0
+
+
+# -- variants and objectives ---------------------------------------------------
+
+
+def test_centroids_as_positives(voices, make):
+    rows, _ = voices()
+    ssps = make(rows, variant="centroid", vector_size=12, neighbours=1)
+    ssps.before_epoch(2)
+    index = torch.arange(0, 60, 7)
+    second = branch_of(index, size=12)
+    changed, scalars = ssps.substitute(second, 2, KEYS[index.numpy()])
+    assert float(scalars["coverage"]) == 1.0
+    for row, i in enumerate(index):
+        c = ssps.near[ssps.assignments[i], 0]
+        for crop in range(2):
+            wanted = ssps.centroids[c] * second.vectors[row, crop].norm()
+            torch.testing.assert_close(changed.vectors[row, crop], wanted)
+
+
+def test_nearest_references_of_the_queue(voices, make):
+    rows, _ = voices(spread=0.5)
+    ssps = make(rows, range(40), variant="nearest", neighbours=3, queue=21)
+    ssps.before_epoch(2)
+    index = torch.arange(60)
+    there = set(newest_slots(ssps.queue))
+    assert there == set(range(19, 40))
+    drawn = {i: set() for i in range(60)}
+    for epoch in range(2, 80):
+        found = ssps.partners(index, epoch, KEYS).utterances.tolist()
+        for i, j in enumerate(found):
+            drawn[i].add(j)
+    unit = torch.nn.functional.normalize(rows, dim=1)
+    for i in range(60):
+        if i >= 40:
+            assert drawn[i] == {-1}
+            continue
+        others = sorted(there - {i}, key=lambda j: -float(unit[i] @ unit[j]))
+        assert drawn[i] == set(others[:3])
+
+
+def test_dino_with_vectors_is_dino_with_logits(voices, make):
+    """At a last layer that does not move; the queue is 256 times smaller."""
+    torch.manual_seed(0)
+    rows, _ = voices()
+    ssps = make(rows, range(60), vector_size=8, queue=60)
+    dino = DINO(12, prototypes=64, hidden=16, bottleneck=8)
+    head = dino.head.eval()
+    with torch.no_grad():
+        stored = head(torch.randn(120, 12)).view(60, 2, 8)
+    ssps.observe(torch.arange(60), rows, stored)
+    ssps.after_step()
+    ssps.before_epoch(2)
+    logits = head.logits(ssps.queue.vectors).detach()
+    index = torch.arange(10)
+    views = torch.randn(10, 4, 12)
+    vectors = head(views.flatten(0, 1)).view(10, 4, 8)
+    first = Branch(views, vectors, head, index)
+    second = Branch(views[:, :2], vectors[:, :2].detach(), head, index)
+    changed, scalars = ssps.substitute(second, 2, KEYS[:10])
+    assert 0 < float(scalars["coverage"])
+    partners = ssps.partners(index, 2, KEYS[:10])
+    wanted = head.logits(second.vectors).detach()
+    for i, slot in enumerate(partners.slots.tolist()):
+        if slot >= 0:
+            wanted[i] = logits[slot]
+    loss, _ = dino(first, changed, teacher_temperature=0.04, cosine_weight=0)
+
+    class Stored(torch.nn.Module):
+        """A head that hands out logits which were stored."""
+
+        def logits(self, vectors):
+            return vectors
+
+    other, _ = dino(
+        first,
+        Branch(views, wanted, Stored(), index),
+        teacher_temperature=0.04,
+        cosine_weight=0,
+    )
+    torch.testing.assert_close(loss, other)
+    plain, _ = dino(first, second, teacher_temperature=0.04, cosine_weight=0)
+    assert not torch.isclose(loss, plain)
+
+
+def test_simclr_learns_from_pseudo_positives(voices, make):
+    """A positive of another utterance pulls towards that utterance."""
+    rows, speaker = voices(spread=0.05)
+    ssps = make(rows, vector_size=12, queue=60, neighbours=0)
+    ssps.observe(
+        torch.arange(60), rows, rows[:, None].expand(60, 2, 12).clone()
+    )
+    ssps.after_step()
+    ssps.before_epoch(2)
+    index = torch.arange(8)
+    views = rows[:8, None].repeat(1, 2, 1).requires_grad_()
+    branch = Branch(views, views, torch.nn.Identity(), index)
+    changed, _ = ssps.substitute(branch, 2, KEYS[:8])
+    loss, _ = SimCLR()(branch, changed)
+    plain, _ = SimCLR()(branch, branch)
+    loss.backward()
+    assert loss > plain and views.grad.isfinite().all()
+
+
+def test_accuracy_is_for_monitoring(voices, make):
+    rows, speaker = voices()
+    ssps = make(rows, queue=60, neighbours=0, clusters=12)
+    ssps.before_epoch(2)
+    index = torch.arange(60)
+    partners = ssps.partners(index, 2, KEYS).utterances
+    right = [speaker[j] == speaker[i] for i, j in enumerate(partners) if j >= 0]
+    found = monitor_accuracy(partners, index, speaker)
+    assert found == pytest.approx(np.mean(right)) and found > 0.9
+    assert monitor_accuracy(partners, index, torch.from_numpy(speaker)) == found
+    assert math.isnan(monitor_accuracy([-1, -1], [0, 1], [3, 3]))
+    assert monitor_accuracy([[1], [2]], [[0], [0]], list("aab")) == 0.5
+
+
+# -- refusals ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"clusters": 0}, "clusters must be a whole number from 1, got 0"),
+        ({"clusters": 2.5}, "clusters must be a whole number"),
+        ({"neighbours": -1}, "neighbours must be a whole number from 0"),
+        ({"neighbours": 6}, "6 neighbours.*6 clusters in all; lower"),
+        ({"variant": "kmeans"}, "variant is one of queue, centroid, nearest"),
+        ({"neighbour_draw": "even"}, "neighbour_draw is uniform or exponent"),
+        ({"start_epoch": 1}, "start_epoch must be at least 2.*initial_model"),
+        ({"reference_seconds": 0}, "reference_seconds must be above 0"),
+        (
+            {"variant": "nearest", "neighbours": 0},
+            "from 1 to 29 for a queue of 30, got 0",
+        ),
+        ({"batch": 31}, "queue of 30 cannot hold a batch of 31.*raise `queue`"),
+        ({"clusters": 61}, "61 clusters of 60 utterances; lower `clusters`"),
+    ],
+)
+def test_refused_at_the_start(voices, make, options, message):
+    with pytest.raises(ConfigError, match=message):
+        make(voices()[0], **options)
+
+
+def test_objectives_that_do_not_fit_are_refused():
+    sizes = {
+        "utterances": 60,
+        "reference_size": 12,
+        "crops": 2,
+        "vector_size": 4,
+        "batch": 8,
+        "seed": 0,
+    }
+    lonely = SimCLR()
+    lonely.has_second_branch = False
+    ssps = SSPS(clusters=6, queue=30, start_epoch=2)
+    with pytest.raises(ConfigError, match="SimCLR does not have; take another"):
+        ssps.set_up(lonely, **sizes)
+    ssps = SSPS(clusters=6, queue=30, start_epoch=2, variant="centroid")
+    dino = DINO(12, prototypes=16, hidden=8, bottleneck=4)
+    with pytest.raises(ConfigError, match="variant centroid.*DINO compares"):
+        ssps.set_up(dino, **sizes)
+
+
+def test_clusters_before_any_reference_are_refused(voices, make):
+    rows, _ = voices()
+    with pytest.raises(UserError, match="epoch 2.*of 0 utterances.*before"):
+        make(rows, []).before_epoch(2)
+    with pytest.raises(ConfigError, match="of 5 utterances, of 6 at least"):
+        make(rows, range(5)).before_epoch(2)
+    with pytest.raises(ConfigError, match="of 0 utterances, of 1 at least"):
+        make(rows, [], variant="nearest").before_epoch(2)
+
+
+# -- several processes ---------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_two_processes_are_one(tmp_path):
+    """Memory, queue, clusters and partners; batches of uneven size, too."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "torch.distributed.run"]
+    command += ["--nproc_per_node=2", "--master_addr=127.0.0.1"]
+    command += [f"--master_port={port}", positives_ranks.__file__]
+    done = subprocess.run(
+        [*command, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    ranks = [
+        torch.load(pathlib.Path(tmp_path) / f"rank{r}.pt", weights_only=True)
+        for r in (0, 1)
+    ]
+    one = positives_ranks.run(0, 1)
+    for key in one["state"]:
+        for found in ranks:
+            torch.testing.assert_close(
+                found["state"][key], one["state"][key], rtol=0, atol=1e-6
+            )
+    for step, whole in enumerate(one["partners"]):
+        both = torch.cat([found["partners"][step] for found in ranks])
+        assert torch.equal(both, whole)
+    assert (torch.cat(one["partners"]) >= 0).any()
+    for found in ranks:
+        assert torch.equal(found["aware"], one["aware"])
