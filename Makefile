@@ -40,7 +40,12 @@ demo: $(VENV)/.installed
 	$(BIN)/python recipes/VoxCeleb/SSL/train.py \
 	    recipes/MiniVox/SSL/hparams/simclr_ecapa_mini.yaml \
 	    --data_folder=$(DEMO)/corpus --output_folder=$(DEMO)
-	@echo "The report: $(DEMO)/report.html"
+	$(BIN)/python recipes/VoxCeleb/PseudoLabels/train.py \
+	    recipes/MiniVox/PseudoLabels/hparams/dlg_lc_ecapa_mini.yaml \
+	    --data_folder=$(DEMO)/corpus --output_folder=$(DEMO)/rounds \
+	    --initial_model=$(DEMO)
+	@echo "The reports: $(DEMO)/report.html (self-supervised),"
+	@echo "             $(DEMO)/rounds/report.html (then rounds of pseudo labels)"
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -q --doctest-modules speechbrain_ssl

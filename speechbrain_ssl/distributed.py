@@ -7,15 +7,40 @@ its own, and wrapped modules whose batch norms run twice before a backward pass
 beside a step of an ECAPA.
 """
 
+import contextlib
+
 import torch
 import torch.distributed as dist
 import torch.distributed.nn.functional
+
+_alone = False
+
+
+@contextlib.contextmanager
+def alone():
+    """Within it, this process does something without the others.
+
+    What would be a collective is that of a single process.
+
+    Example
+    -------
+    >>> with alone():
+    ...     world_size()
+    1
+    """
+    global _alone
+    before, _alone = _alone, True
+    try:
+        yield
+    finally:
+        _alone = before
 
 
 def is_distributed():
     """Whether there is more than one process."""
     return (
-        dist.is_available()
+        not _alone
+        and dist.is_available()
         and dist.is_initialized()
         and (dist.get_world_size() > 1)
     )

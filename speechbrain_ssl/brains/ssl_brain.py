@@ -6,15 +6,23 @@ an objective is in ``speechbrain_ssl.objectives``; what every training run has
 in common is in ``training_brain``.
 """
 
+import logging
+
+import numpy as np
 import torch
 
 from speechbrain_ssl import distributed
 from speechbrain_ssl.brains.training_brain import TrainingBrain, encode
+from speechbrain_ssl.data.halves import HalvesDataset
+from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.objectives.base import Branch
 from speechbrain_ssl.objectives.teacher import MomentumTeacher
 from speechbrain_ssl.positives.cluster_aware import ClusterAware
 from speechbrain_ssl.positives.ssps import SSPS
+from speechbrain_ssl.positives.start_rule import advise
 from speechbrain_ssl.verification.extract import embed_files
+
+logger = logging.getLogger(__name__)
 
 
 class SSLBrain(TrainingBrain):
@@ -61,6 +69,12 @@ class SSLBrain(TrainingBrain):
     def set_up(self):
         """Makes the teacher, and the objective's state."""
         self.teacher = None
+        plan = self.hparams.crops
+        if self.objective.needs_frames and plan.local_crops:
+            raise ConfigError(
+                f"{self.subject} compares frames of crops of one length: set "
+                "`local_crops` to 0"
+            )
         if self.objective.momentum:
             self.teacher = MomentumTeacher(self.encoder, self.objective.head)
             self.teacher.to(self.device)
@@ -98,6 +112,8 @@ class SSLBrain(TrainingBrain):
             return
         self.objective.before_epoch(epoch)
         if self.ssps is not None:
+            if self.ssps.filling(epoch) and self.ssps.speaker_count:
+                self._ask_start_rule()
             self.ssps.before_epoch(epoch)
         elif self.cluster_aware is not None and self.cluster_aware.due(epoch):
             self.cluster_aware.recluster(epoch, self._embed_training_set())
@@ -184,7 +200,9 @@ class SSLBrain(TrainingBrain):
         utterances = self.train_sampler.num_samples
         if self.cluster_aware is not None:
             # On the CPU, where the loader's workers read it.
-            self.cluster_aware.set_up(utterances, self.hparams.seed)
+            self.cluster_aware.set_up(
+                utterances, self.hparams.crops.local_crops, self.hparams.seed
+            )
         if self.ssps is not None:
             embedding, vector = self._sizes()
             self.ssps.set_up(
@@ -221,6 +239,55 @@ class SSLBrain(TrainingBrain):
         second, scalars = self.ssps.substitute(second, self.epoch, batch.keys)
         self._add(**scalars)
         return second
+
+    @torch.no_grad()
+    def _ask_start_rule(self):
+        """Puts SSPS off where two halves of an utterance disagree too often.
+
+        Embedded clean; the first process decides for all.
+        """
+        halves = HalvesDataset(
+            self.train_manifest,
+            self.hparams.valid_seconds,
+            crops_per_half=1,
+            sample_rate=self.features.sample_rate,
+        )
+        usable = self.train_manifest.durations >= 2 * self.hparams.valid_seconds
+        verdict = torch.ones(1, device=distributed.collective_device())
+        if distributed.rank() == 0:
+            with distributed.alone():
+                advice = self._advice(halves, np.flatnonzero(usable))
+            log = logger.info if advice.start else logger.warning
+            log("epoch %d: %s", self.epoch, advice.reason)
+            verdict.fill_(float(advice.start))
+        if distributed.mean_over_ranks(verdict).item() < 1:
+            self.ssps.postpone()
+
+    def _advice(self, halves, usable):
+        """What the rule says of SSPS as it is configured."""
+        loader = torch.utils.data.DataLoader(
+            torch.utils.data.Subset(halves, usable.tolist()),
+            batch_size=32,
+            collate_fn=halves.collate,
+            num_workers=self.hparams.num_workers,
+            generator=torch.Generator(),
+        )
+        encoder = self.evaluated_encoder.eval()
+        rows = [
+            encode(encoder, [self.to_features(b.to(self.device).crops[0])])
+            for b in loader
+        ]
+        first, second = torch.cat(rows).float().unbind(1)
+        # Clusters as large as those of the whole training set.
+        part = len(usable) / len(halves)
+        return advise(
+            first,
+            second,
+            max(2, round(self.ssps.speaker_count * part)),
+            [max(2, round(self.ssps.clusters * part))],
+            [self.ssps.neighbours],
+            seed=self.hparams.seed,
+        )
 
     def _embed_training_set(self):
         """Embeddings ``[utterances, size]``; rows that cannot be had are 0."""

@@ -108,6 +108,10 @@ class SSPS(torch.nn.Module):
         Length of the crop that the reference is computed from; 4 in the paper.
     iterations : int
         Of k-means; 10 in the paper.
+    speaker_count : int, optional
+        A guess of the number of speakers in the training set. With it the rule
+        of ``positives/start_rule.py`` is asked before ``start_epoch``, and the
+        start is put off for as long as it says no.
 
     Raises
     ------
@@ -141,6 +145,7 @@ class SSPS(torch.nn.Module):
         neighbour_draw="uniform",
         reference_seconds=4.0,
         iterations=10,
+        speaker_count=None,
     ):
         super().__init__()
         for key, value, least in (
@@ -195,6 +200,7 @@ class SSPS(torch.nn.Module):
         self.variant = variant
         self.reference_seconds = reference_seconds
         self.iterations = iterations
+        self.speaker_count = speaker_count
         rank = np.arange(max(1, neighbours))
         decay = DECAY if neighbour_draw == "exponential" else 0.0
         weights = np.cumsum(np.exp(-decay * rank))
@@ -292,6 +298,18 @@ class SSPS(torch.nn.Module):
     def active(self, epoch):
         """Whether positives are replaced in an epoch (counted from 1)."""
         return epoch >= self.start_epoch
+
+    def postpone(self):
+        """Puts the start off by an epoch; a checkpoint knows of it."""
+        self.start_epoch += 1
+
+    def get_extra_state(self):
+        """What a checkpoint holds beside the buffers."""
+        return {"start_epoch": self.start_epoch}
+
+    def set_extra_state(self, state):
+        """Takes it from there."""
+        self.start_epoch = state["start_epoch"]
 
     def filling(self, epoch):
         """Whether an epoch fills memory and queue, and no more."""

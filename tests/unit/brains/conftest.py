@@ -11,6 +11,7 @@ from speechbrain_ssl.brains.checkpointing import AtomicCheckpointer
 from speechbrain_ssl.brains.collapse import CollapseAlarm
 from speechbrain_ssl.brains.ssl_brain import SSLBrain
 from speechbrain_ssl.data.augmentation import Augmentation
+from speechbrain_ssl.data.crops import CropPlan
 from speechbrain_ssl.data.dataset import CropBatch
 from speechbrain_ssl.data.sampling import EpochBatchSampler
 from speechbrain_ssl.encoders.ecapa import FastECAPA
@@ -75,6 +76,7 @@ def make_brain(tmp_path):
             "average_last": 2,
             "initial_model": None,
             "positives": None,
+            "crops": CropPlan(2, 0.25, local_crops=2, local_seconds=0.2),
             "collapse_alarm": CollapseAlarm(),
             "log_every": 1,
             "seed": 1,

@@ -10,6 +10,7 @@ from speechbrain_ssl.errors import TrialError
 from speechbrain_ssl.verification.bootstrap import (
     WeightedCurves,
     bootstrap_interval,
+    paired_difference,
 )
 from speechbrain_ssl.verification.metrics import (
     det_points,
@@ -208,3 +209,32 @@ def test_600_000_trials_in_time():
     interval = bootstrap_interval(scores, trials, replicates=200)
     assert time.perf_counter() - begin < 40
     assert interval.low < eer(scores, trials.labels)[0] < interval.high
+
+
+def test_paired_difference():
+    """The same draws for both; exact where one system is the other shifted."""
+    rng = np.random.default_rng(1)
+    names = [f"s{s}/{u}" for s in range(25) for u in range(3)]
+    a, b = np.triu_indices(75, 1)
+    trials = Trials(a // 3 == b // 3, a, b, names)
+    first = rng.normal(size=len(trials)) + 2 * trials.labels
+    second = first + 0.4 * rng.normal(size=len(trials))
+    # A monotonous change of the scores changes no error rate.
+    none, interval = paired_difference(first, np.exp(first), trials)
+    assert none == interval.low == interval.high == 0
+    found, interval = paired_difference(first, second, trials, replicates=300)
+    rates = [eer(scores, trials.labels)[0] for scores in (first, second)]
+    assert found == pytest.approx(rates[1] - rates[0], abs=1e-12)
+    back, mirrored = paired_difference(second, first, trials, replicates=300)
+    assert back == -found
+    assert (mirrored.low, mirrored.high) == pytest.approx(
+        (-interval.high, -interval.low)
+    )
+    # Narrower than what two separate intervals would leave open.
+    apart = [bootstrap_interval(s, trials) for s in (first, second)]
+    assert interval.high - interval.low < 0.7 * sum(
+        i.high - i.low for i in apart
+    )
+    # Runs are averaged.
+    runs, _ = paired_difference([first, second], [second, second], trials)
+    assert runs == pytest.approx(found / 2)
