@@ -1,0 +1,240 @@
+"""Prepares CREMA-D: six emotions, as they were meant or as they were heard.
+
+    python crema_d_prepare.py --data_folder=/path/to/CREMA-D --save_folder=save
+
+The emotion that an actor was asked for is in the name of the file
+(``1001_DFA_ANG_XX.wav``); the one that most listeners heard is in
+``processedResults/summaryTable.csv``. Gender and age come from
+``VideoDemographics.csv``.
+"""
+
+import argparse
+import logging
+import os
+import re
+import sys
+
+import pandas as pd
+
+from speechbrain_ssl.data.scan import CHECKS, completed, list_files
+from speechbrain_ssl.downstream.corpus import (
+    find_folder,
+    read_label_table,
+    write_corpus,
+)
+from speechbrain_ssl.errors import ConfigError, ManifestError, UserError
+
+logger = logging.getLogger(__name__)
+
+EMOTIONS = {
+    "ANG": "angry",
+    "DIS": "disgust",
+    "FEA": "fearful",
+    "HAP": "happy",
+    "NEU": "neutral",
+    "SAD": "sad",
+}
+VOTES = {code[0]: emotion for code, emotion in EMOTIONS.items()}
+
+# Actor, sentence, emotion, level: low, medium, high, unspecified (XX; one file
+# of the corpus has X).
+NAME = re.compile(r"(1\d{3})_([A-Z]{3})_([A-Z]{3})_(LO|MD|HI|XX?)")
+
+LABELS = ("intended", "voice")
+PUBLISHED = {"utterances": 7442, "speakers": 91}
+
+
+def prepare_crema_d(
+    data_folder,
+    save_folder,
+    labels="intended",
+    check="decode",
+    num_workers=None,
+    skip_prep=False,
+):
+    """Writes ``utterances.csv`` with the emotion of each clip.
+
+    Arguments
+    ---------
+    data_folder : str
+        Folder with ``AudioWAV``.
+    save_folder : str
+        Where the outputs go.
+    labels : str
+        ``"intended"``: what the actor was asked for; ``"voice"``: what most of
+        those heard who had the voice alone. A tie has no label, and is left
+        out.
+    check : str
+        ``"header"`` reads headers; ``"decode"`` reads all audio and finds the
+        clip that is silent.
+    num_workers : int, optional
+        Processes that read; one per core otherwise.
+    skip_prep : bool
+        Does nothing.
+
+    Returns
+    -------
+    dict
+        See ``speechbrain_ssl.downstream.corpus.write_corpus``. Empty with
+        ``skip_prep``.
+
+    Raises
+    ------
+    ConfigError
+        If ``labels`` is neither.
+    UserError
+        If there is no folder ``AudioWAV``.
+    ManifestError
+        If a table that is needed is missing, wrong, or lacks a clip or an
+        actor, or if no clip can be used.
+    """
+    if skip_prep:
+        return {}
+    if labels not in LABELS:
+        raise ConfigError(
+            f"`labels` is '{labels}'; it must be one of {', '.join(LABELS)}"
+        )
+    data_folder = os.path.abspath(data_folder)
+    audio = find_folder(
+        data_folder, ["AudioWAV", "CREMA-D/AudioWAV"], "CREMA-D"
+    )
+    root = os.path.dirname(audio)
+    arguments = {"data_folder": data_folder, "labels": labels, "check": check}
+    before = completed(save_folder, arguments)
+    if before is not None:
+        return before
+    rows, rejected = read_names(list_files(audio, (".wav",)).files)
+    if rows.empty:
+        raise ManifestError(
+            f"no file in {audio} has the name of a clip of CREMA-D, such as "
+            "1001_DFA_ANG_XX.wav; fetch the corpus again (git clone with git "
+            "LFS)"
+        )
+    published = dict(PUBLISHED)
+    if labels == "voice":
+        rows["emotion"] = read_votes(root, rows)
+        rows = rows[rows["emotion"].notna()].reset_index(drop=True)
+        # How many ties there are depends on the release of the votes.
+        del published["utterances"]
+    rows = add_demographics(root, rows)
+    return write_corpus(
+        data_folder,
+        audio,
+        save_folder,
+        rows,
+        arguments,
+        published,
+        rejected,
+        check,
+        num_workers,
+    )
+
+
+def read_names(files):
+    """What the names of the clips say.
+
+    Arguments
+    ---------
+    files : list of str
+        Relative to ``AudioWAV``.
+
+    Returns
+    -------
+    tuple
+        Rows for ``write_corpus``, and rejected files (file, reason, detail).
+
+    Example
+    -------
+    >>> rows, _ = read_names(["1001_DFA_ANG_XX.wav"])
+    >>> rows.loc[0, ["spk_id", "emotion", "sentence"]].tolist()
+    ['1001', 'angry', 'DFA']
+    """
+    rows, rejected = [], []
+    for file in files:
+        match = NAME.fullmatch(os.path.splitext(file)[0])
+        if match is None or match[3] not in EMOTIONS:
+            rejected.append((file, "unexpected name", "not 1001_DFA_ANG_XX"))
+            continue
+        actor, sentence, emotion, level = match.groups()
+        rows.append(
+            {
+                "file": file,
+                "spk_id": actor,
+                "emotion": EMOTIONS[emotion],
+                "sentence": sentence,
+                "level": level,
+            }
+        )
+    return pd.DataFrame(rows), rejected
+
+
+def read_votes(root, rows):
+    """The emotion that most heard in each clip; None where there is a tie."""
+    path = os.path.join(root, "processedResults", "summaryTable.csv")
+    table = read_label_table(
+        path, ["FileName", "VoiceVote"], "the table of the listeners' votes"
+    )
+    votes = table.set_index("FileName")["VoiceVote"].str.strip()
+    wrong = votes[~votes.str.fullmatch(f"[{''.join(VOTES)}](:[A-Z])*")]
+    if len(wrong):
+        raise ManifestError(
+            f"{path}: the VoiceVote '{wrong.iloc[0]}' of {wrong.index[0]} is "
+            f"none of {', '.join(VOTES)}; get the file again"
+        )
+    names = rows["file"].str.removesuffix(".wav")
+    absent = names[~names.isin(votes.index)]
+    if len(absent):
+        raise ManifestError(
+            f"{path} has no votes on {absent.iloc[0]}, and on "
+            f"{len(absent) - 1} clips more; get the file again, or take "
+            "--labels=intended"
+        )
+    heard = names.map(votes[~votes.index.duplicated()]).map(VOTES)
+    logger.info("left out: %d clips whose votes are tied", heard.isna().sum())
+    return heard.where(heard.notna(), None)
+
+
+def add_demographics(root, rows):
+    """Gender and age of the actors, where their table is there."""
+    path = os.path.join(root, "VideoDemographics.csv")
+    if not os.path.isfile(path):
+        logger.warning(
+            "%s is missing: there are no columns gender and age to probe", path
+        )
+        return rows
+    table = read_label_table(
+        path, ["ActorID", "Age", "Sex"], "the table of the actors"
+    ).set_index("ActorID")
+    absent = sorted(set(rows["spk_id"]) - set(table.index))
+    if absent:
+        raise ManifestError(
+            f"{path} does not have the actor {absent[0]}, and "
+            f"{len(absent) - 1} more; get the file again"
+        )
+    return rows.assign(
+        gender=rows["spk_id"].map(table["Sex"].str.strip().str.lower()),
+        age=rows["spk_id"].map(table["Age"].str.strip()),
+    )
+
+
+def main(argv=None):
+    """Runs the preparation from the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data_folder", required=True, help="The corpus.")
+    parser.add_argument(
+        "--save_folder", required=True, help="Folder for the manifest."
+    )
+    parser.add_argument("--labels", choices=LABELS, default="intended")
+    parser.add_argument("--check", choices=CHECKS, default="decode")
+    parser.add_argument("--num_workers", type=int, help="Processes.")
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        prepare_crema_d(**vars(parser.parse_args(argv)))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

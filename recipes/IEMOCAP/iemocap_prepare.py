@@ -1,0 +1,237 @@
+"""Prepares IEMOCAP: four emotions from the evaluations of its sessions.
+
+    python iemocap_prepare.py --data_folder=/path/to/IEMOCAP_full_release \\
+        --save_folder=save
+
+Read are the majority labels of ``SessionN/dialog/EmoEvaluation/*.txt``. Angry,
+happy with excited, neutral and sad turns are taken, 5 531 in all; the other
+labels, and turns without a majority (``xxx``), are left out.
+"""
+
+import argparse
+import collections
+import logging
+import os
+import re
+import sys
+
+import pandas as pd
+
+from speechbrain_ssl.data.scan import CHECKS, completed
+from speechbrain_ssl.downstream.corpus import find_folder, write_corpus
+from speechbrain_ssl.errors import ManifestError, UserError
+
+logger = logging.getLogger(__name__)
+
+EMOTIONS = {
+    "ang": "angry",
+    "hap": "happy",
+    "exc": "happy",
+    "neu": "neutral",
+    "sad": "sad",
+}
+OTHERS = ("fru", "fea", "sur", "dis", "oth", "xxx")
+
+SESSIONS = range(1, 6)
+
+# [6.2901 - 8.2357]	Ses01F_impro01_F000	neu	[2.5000, 2.5000, 2.5000]
+TURN = re.compile(r"\[[\d.]+ - [\d.]+\]\s+(\S+)\s+(\w+)\s+\[")
+# The F of Ses01F is who wore the markers; that of _F000 is who speaks.
+TURN_NAME = re.compile(r"(Ses0([1-5])[FM]_\w+)_([FM])[XZ]*\d+")
+
+PUBLISHED = {"utterances": 5531, "speakers": 10}
+
+
+def prepare_iemocap(
+    data_folder,
+    save_folder,
+    check="header",
+    num_workers=None,
+    skip_prep=False,
+):
+    """Writes ``utterances.csv`` with the emotion of each turn.
+
+    Arguments
+    ---------
+    data_folder : str
+        Folder with ``Session1`` to ``Session5``.
+    save_folder : str
+        Where the outputs go.
+    check : str
+        ``"header"`` reads headers; ``"decode"`` reads all audio.
+    num_workers : int, optional
+        Processes that read; one per core otherwise.
+    skip_prep : bool
+        Does nothing.
+
+    Returns
+    -------
+    dict
+        See ``speechbrain_ssl.downstream.corpus.write_corpus``. Empty with
+        ``skip_prep``.
+
+    Raises
+    ------
+    UserError
+        If there are no sessions.
+    ManifestError
+        If a session lacks its evaluations, if they are none, or if no turn can
+        be used.
+    """
+    if skip_prep:
+        return {}
+    data_folder = os.path.abspath(data_folder)
+    first = find_folder(
+        data_folder, ["Session1", "IEMOCAP_full_release/Session1"], "IEMOCAP"
+    )
+    root = os.path.dirname(first)
+    arguments = {"data_folder": data_folder, "check": check}
+    before = completed(save_folder, arguments)
+    if before is not None:
+        return before
+    rows = []
+    for session in SESSIONS:
+        rows += read_session(root, session)
+    rows = pd.DataFrame(rows)
+    return write_corpus(
+        data_folder,
+        root,
+        save_folder,
+        rows,
+        arguments,
+        PUBLISHED,
+        check=check,
+        num_workers=num_workers,
+    )
+
+
+def read_session(root, session):
+    """The labelled turns of a session.
+
+    Arguments
+    ---------
+    root : str
+        The folder of the sessions.
+    session : int
+        1 to 5.
+
+    Returns
+    -------
+    list of dict
+        Rows for ``write_corpus``.
+
+    Raises
+    ------
+    ManifestError
+        If there are no evaluations, or if they are not what they should be.
+    """
+    folder = os.path.join(root, f"Session{session}", "dialog", "EmoEvaluation")
+    names = []
+    if os.path.isdir(folder):
+        # A Mac leaves files with a dot and an underscore before each name.
+        names = sorted(
+            name
+            for name in os.listdir(folder)
+            if name.endswith(".txt") and not name.startswith(".")
+        )
+    if not names:
+        raise ManifestError(
+            f"there are no evaluations {folder}/*.txt; unpack IEMOCAP again "
+            "with its folders `dialog`: leaving one session out needs all five"
+        )
+    rows, left_out = [], collections.Counter()
+    for name in names:
+        for turn, label in read_evaluation(os.path.join(folder, name), session):
+            if label not in EMOTIONS:
+                left_out[label] += 1
+                continue
+            dialog, number, gender = TURN_NAME.fullmatch(turn).groups()
+            rows.append(
+                {
+                    "file": f"Session{session}/sentences/wav/{dialog}/{turn}.wav",
+                    "spk_id": f"Ses0{number}{gender}",
+                    "emotion": EMOTIONS[label],
+                    "session": f"Session{session}",
+                    "gender": {"F": "female", "M": "male"}[gender],
+                    # Played from a script, or improvised.
+                    "setting": "script" if "script" in dialog else "impro",
+                }
+            )
+    logger.info(
+        "Session%d: %d turns; left out: %s",
+        session,
+        len(rows),
+        ", ".join(f"{n} {label}" for label, n in sorted(left_out.items()))
+        or "none",
+    )
+    return rows
+
+
+def read_evaluation(path, session):
+    """Turns and majority labels of one dialog.
+
+    Arguments
+    ---------
+    path : str
+        The file.
+    session : int
+        The session that it lies in.
+
+    Returns
+    -------
+    list of tuple
+        Turn and label, as they are written.
+
+    Raises
+    ------
+    ManifestError
+        If no line, or a wrong one, is found.
+    """
+    found = []
+    with open(path, encoding="utf-8", errors="replace") as stream:
+        for number, line in enumerate(stream, start=1):
+            # The lines of single annotators do not begin with a bracket.
+            if not line.startswith("["):
+                continue
+            match = TURN.match(line)
+            name = match and TURN_NAME.fullmatch(match[1])
+            if not name or int(name[2]) != session:
+                raise ManifestError(
+                    f"{path}, line {number}: this is no turn of Session"
+                    f"{session}: '{line.strip()[:80]}'; get the file again"
+                )
+            if match[2] not in (*EMOTIONS, *OTHERS):
+                raise ManifestError(
+                    f"{path}, line {number}: '{match[2]}' is no label of "
+                    "IEMOCAP; get the file again"
+                )
+            found.append((match[1], match[2]))
+    if not found:
+        raise ManifestError(
+            f"{path} has no line such as '[6.2901 - 8.2357] "
+            "Ses01F_impro01_F000 neu [2.5000, 2.5000, 2.5000]'; get the file "
+            "again"
+        )
+    return found
+
+
+def main(argv=None):
+    """Runs the preparation from the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data_folder", required=True, help="The corpus.")
+    parser.add_argument(
+        "--save_folder", required=True, help="Folder for the manifest."
+    )
+    parser.add_argument("--check", choices=CHECKS, default="header")
+    parser.add_argument("--num_workers", type=int, help="Processes.")
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        prepare_iemocap(**vars(parser.parse_args(argv)))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

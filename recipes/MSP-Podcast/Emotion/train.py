@@ -1,0 +1,1 @@
+../../RAVDESS/Emotion/train.py

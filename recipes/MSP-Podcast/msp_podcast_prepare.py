@@ -1,0 +1,198 @@
+"""Prepares MSP-Podcast: consensus labels and official partitions.
+
+    python msp_podcast_prepare.py --data_folder=/path/to/MSP-Podcast \\
+        --save_folder=save
+
+Read is ``Labels/labels_consensus.csv``. Files without an agreed emotion (``X``),
+with another one (``O``), and of partitions whose labels are withheld, are left
+out.
+"""
+
+import argparse
+import logging
+import os
+import sys
+
+import numpy as np
+
+from speechbrain_ssl.data.scan import CHECKS, completed
+from speechbrain_ssl.downstream.corpus import (
+    find_folder,
+    read_label_table,
+    write_corpus,
+)
+from speechbrain_ssl.errors import ManifestError, UserError
+
+logger = logging.getLogger(__name__)
+
+EMOTIONS = {
+    "A": "angry",
+    "S": "sad",
+    "H": "happy",
+    "U": "surprised",
+    "F": "fearful",
+    "D": "disgust",
+    "C": "contempt",
+    "N": "neutral",
+}
+# Other, no agreement, withheld.
+LEFT_OUT = ("O", "X", "")
+
+COLUMNS = ["FileName", "EmoClass", "SpkrID", "Gender", "Split_Set"]
+
+# An early release misspells it.
+LABEL_FILES = (
+    "Labels/labels_consensus.csv",
+    "labels/labels_consensus.csv",
+    "Labels/labels_concensus.csv",
+)
+
+
+def prepare_msp_podcast(
+    data_folder,
+    save_folder,
+    check="header",
+    num_workers=None,
+    skip_prep=False,
+):
+    """Writes ``utterances.csv`` with emotion and partition of each file.
+
+    A speaker that the corpus does not know becomes one of its own for each
+    file: no fold can be shown to be free of it, and the log says how many
+    there are.
+
+    Arguments
+    ---------
+    data_folder : str
+        Folder with ``Audios`` and ``Labels``.
+    save_folder : str
+        Where the outputs go.
+    check : str
+        ``"header"`` reads headers; ``"decode"`` reads all audio.
+    num_workers : int, optional
+        Processes that read; one per core otherwise.
+    skip_prep : bool
+        Does nothing.
+
+    Returns
+    -------
+    dict
+        See ``speechbrain_ssl.downstream.corpus.write_corpus``. Empty with
+        ``skip_prep``.
+
+    Raises
+    ------
+    UserError
+        If there is no folder ``Audios``.
+    ManifestError
+        If the labels are missing or wrong, or if no file can be used.
+    """
+    if skip_prep:
+        return {}
+    data_folder = os.path.abspath(data_folder)
+    audio = find_folder(data_folder, ["Audios", "Audio"], "MSP-Podcast")
+    arguments = {"data_folder": data_folder, "check": check}
+    before = completed(save_folder, arguments)
+    if before is not None:
+        return before
+    paths = [os.path.join(data_folder, name) for name in LABEL_FILES]
+    path = next(filter(os.path.isfile, paths), paths[0])
+    rows = read_labels(path)
+    unknown = rows["spk_id"].str.startswith("unknown/")
+    counts = rows.loc[unknown, "partition"].value_counts().sort_index()
+    if len(counts):
+        logger.warning(
+            "files of unknown speakers, who may be on both sides: %s",
+            ", ".join(f"{n} in {name}" for name, n in counts.items()),
+        )
+    return write_corpus(
+        data_folder,
+        audio,
+        save_folder,
+        rows,
+        arguments,
+        check=check,
+        num_workers=num_workers,
+    )
+
+
+def read_labels(path):
+    """The files that have an emotion.
+
+    Arguments
+    ---------
+    path : str
+        ``labels_consensus.csv``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Rows for ``write_corpus``.
+
+    Raises
+    ------
+    ManifestError
+        If the file is missing, or not what it should be.
+    """
+    table = read_label_table(path, COLUMNS, "the table of consensus labels")
+    table = table.apply(lambda column: column.str.strip())
+    wrong = ~table["EmoClass"].isin([*EMOTIONS, *LEFT_OUT])
+    _refuse(path, table, wrong, "EmoClass", f"one of {', '.join(EMOTIONS)}")
+    wrong = ~table["FileName"].str.fullmatch(r"[\w.-]+\.wav")
+    _refuse(path, table, wrong, "FileName", "a name such as a.wav")
+    wrong = table["FileName"].duplicated()
+    _refuse(path, table, wrong, "FileName", "named once")
+    wrong = table["Split_Set"] == ""
+    _refuse(path, table, wrong, "Split_Set", "filled in")
+    kept = table[table["EmoClass"].isin(EMOTIONS)].reset_index(drop=True)
+    if kept.empty:
+        raise ManifestError(
+            f"{path} has no file with an agreed emotion; get it again"
+        )
+    logger.info(
+        "left out: %d of %d files, without an agreed emotion",
+        len(table) - len(kept),
+        len(table),
+    )
+    # Speakers are numbers, "Spkr_1" or "Unknown".
+    known = ~kept["SpkrID"].str.lower().isin(["unknown", "", "nan"])
+    rows = kept.assign(
+        spk_id=np.where(known, kept["SpkrID"], "unknown/" + kept["FileName"]),
+        emotion=kept["EmoClass"].map(EMOTIONS),
+        gender=kept["Gender"].str.lower().replace("unknown", ""),
+    )
+    names = {"FileName": "file", "Split_Set": "partition"}
+    rows = rows.rename(columns=names)
+    return rows[["file", "spk_id", "emotion", "partition", "gender"]]
+
+
+def _refuse(path, table, wrong, column, wanted):
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise ManifestError(
+            f"{path}, line {row + 2}: the {column} "
+            f"'{table[column].iloc[row][:60]}' is not {wanted}; get the file "
+            "again from the source of the corpus"
+        )
+
+
+def main(argv=None):
+    """Runs the preparation from the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data_folder", required=True, help="The corpus.")
+    parser.add_argument(
+        "--save_folder", required=True, help="Folder for the manifest."
+    )
+    parser.add_argument("--check", choices=CHECKS, default="header")
+    parser.add_argument("--num_workers", type=int, help="Processes.")
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        prepare_msp_podcast(**vars(parser.parse_args(argv)))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,179 @@
+#!/usr/bin/env python3
+"""Makes the tables and pictures from the saved runs beside this file.
+
+    python make_table.py
+
+runs/<system>_<seed>/results.json is as recipes/RAVDESS/Emotion/train.py wrote
+it, but for the folders in the command and in the system's name. Written are
+table.csv, folds.csv, differences.csv and the confusion matrices of two runs.
+"""
+
+import csv
+import json
+import pathlib
+
+import numpy as np
+
+from speechbrain_ssl.report.downstream import write_confusion
+
+HERE = pathlib.Path(__file__).resolve().parent
+COLUMNS = (
+    "system seed task micro_f1_percent ci_low ci_high labels_seen minutes "
+    "command uar_percent uar_ci_low uar_ci_high macro_f1_percent "
+    "folds_ci_low folds_ci_high majority_percent source"
+).split()
+
+#: What the runs are called in the tables, in this order.
+SYSTEMS = {
+    "statistics-probe": ("log-mel statistics, frozen", "8 emotions"),
+    "untrained-probe": ("untrained encoder, frozen", "8 emotions"),
+    "simclr-probe": ("SimCLR, frozen", "8 emotions"),
+    "simclr-finetune": ("SimCLR, fine-tuned", "8 emotions"),
+    "statistics-gender": ("log-mel statistics, frozen", "gender"),
+    "untrained-gender": ("untrained encoder, frozen", "gender"),
+    "simclr-gender": ("SimCLR, frozen", "gender"),
+    "statistics-text": ("log-mel statistics, frozen", "sentence"),
+    "untrained-text": ("untrained encoder, frozen", "sentence"),
+    "simclr-text": ("SimCLR, frozen", "sentence"),
+    "statistics-age": ("log-mel statistics, frozen", "age"),
+    "untrained-age": ("untrained encoder, frozen", "age"),
+    "simclr-age": ("SimCLR, frozen", "age"),
+}
+
+#: Reported in the abstract of arXiv 2208.05413, micro-F1 in percent.
+PAPER = {"IEMOCAP": "60.87", "CREMA-D": "79.21", "MSP-Podcast": "56.98"}
+
+#: Systems to compare fold by fold, on the emotions.
+PAIRS = (
+    ("simclr-probe", "statistics-probe"),
+    ("untrained-probe", "statistics-probe"),
+    ("untrained-probe", "simclr-probe"),
+    # Of the same encoder.
+    ("simclr-finetune", "simclr-probe_1"),
+)
+
+PICTURES = {
+    "simclr-probe_1": "SimCLR (seed 1), frozen",
+    "simclr-finetune_1": "SimCLR (seed 1), fine-tuned",
+}
+
+
+def runs():
+    """Name of a system, seed, and results of each of its runs."""
+    for system in SYSTEMS:
+        for folder in sorted((HERE / "runs").glob(f"{system}_[0-9]")):
+            text = (folder / "results.json").read_text(encoding="utf-8")
+            yield system, folder.name.rsplit("_", 1)[1], json.loads(text)
+
+
+def corpus(task):
+    """Whose utterances are judged; RAVDESS does not tell an actor's age."""
+    return "speechocean762" if task == "age" else "RAVDESS"
+
+
+def rows():
+    """A row for each run, and what the paper reports on other corpora."""
+    for system, seed, results in runs():
+        name, task = SYSTEMS[system]
+
+        def percent(key, results=results):
+            return f"{results[key]:.2f}"
+
+        yield {
+            "system": name,
+            # Statistics have none.
+            "seed": "" if system.startswith("statistics") else seed,
+            "task": f"{corpus(task)}, {task}",
+            "micro_f1_percent": percent("micro_f1"),
+            "ci_low": percent("micro_f1_ci_low"),
+            "ci_high": percent("micro_f1_ci_high"),
+            "labels_seen": results["labels_seen"],
+            "minutes": f"{results['minutes']:.1f}",
+            "command": results["command"],
+            "uar_percent": percent("uar"),
+            "uar_ci_low": percent("uar_ci_low"),
+            "uar_ci_high": percent("uar_ci_high"),
+            "macro_f1_percent": percent("macro_f1"),
+            "folds_ci_low": percent("micro_f1_over_folds_ci_low"),
+            "folds_ci_high": percent("micro_f1_over_folds_ci_high"),
+            "majority_percent": percent("majority"),
+            "source": "ours",
+        }
+    for other, figure in PAPER.items():
+        yield {
+            "system": "DINO embedding, VoxCeleb2",
+            "task": f"{other}, emotions",
+            "micro_f1_percent": figure,
+            "source": "the paper's (arXiv 2208.05413), not run here",
+        }
+
+
+def folds():
+    """A row for each fold of each run."""
+    for system, seed, results in runs():
+        name, task = SYSTEMS[system]
+        for line in results["per_fold"]:
+            yield {
+                "system": name,
+                "seed": "" if system.startswith("statistics") else seed,
+                "task": f"{corpus(task)}, {task}",
+                "fold": line["fold"],
+                "speakers": " ".join(line["speakers"]),
+                "micro_f1_percent": f"{line['micro_f1']:.2f}",
+                "uar_percent": f"{line['uar']:.2f}",
+                "C": line.get("C", ""),
+            }
+
+
+def by_fold(runs):
+    """Micro-F1 in percent of each fold, the mean over seeds."""
+    values = []
+    for path in sorted((HERE / "runs").glob(f"{runs}*/results.json")):
+        results = json.loads(path.read_text(encoding="utf-8"))
+        values.append([line["micro_f1"] for line in results["per_fold"]])
+    return np.mean(values, axis=0)
+
+
+def differences():
+    """How much better one system is; the folds are the same for all."""
+    rng = np.random.default_rng(0)
+    for better, worse in PAIRS:
+        gain = by_fold(better) - by_fold(worse)
+        drawn = rng.integers(len(gain), size=(10000, len(gain)))
+        low, high = np.quantile(gain[drawn].mean(1), [0.025, 0.975])
+        yield {
+            "system": better,
+            "against": worse,
+            "micro_f1_points": f"{gain.mean():.2f}",
+            "ci_low": f"{low:.2f}",
+            "ci_high": f"{high:.2f}",
+            "folds_won": int((gain > 0).sum()),
+            "folds": len(gain),
+        }
+
+
+def write(name, table, columns):
+    """Writes a CSV file."""
+    with open(HERE / name, "w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, columns)
+        writer.writeheader()
+        writer.writerows(table)
+
+
+def main():
+    """Writes all files."""
+    write("table.csv", rows(), COLUMNS)
+    for name, table in (("folds", folds()), ("differences", differences())):
+        table = list(table)
+        write(f"{name}.csv", table, list(table[0]))
+    for name, title in PICTURES.items():
+        text = (HERE / "runs" / name / "results.json").read_text("utf-8")
+        results = json.loads(text)
+        picture = f"confusion_{name.split('-')[1].split('_')[0]}.svg"
+        write_confusion(
+            HERE / picture, results["confusion"], results["classes"], title
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What an embedding knows beside the speaker: probes and fine-tuning."""

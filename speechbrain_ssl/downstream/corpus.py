@@ -1,0 +1,205 @@
+"""From the label files of a corpus to its labelled manifest.
+
+The prepare scripts read the label files, each in its corpus' own format; what
+is the same for all of them is here.
+"""
+
+import logging
+import os
+import pathlib
+
+import pandas as pd
+
+from speechbrain_ssl.data.scan import (
+    mark_completed,
+    reasons,
+    scan,
+    write_rejected,
+)
+from speechbrain_ssl.downstream.task import SPEAKER, write_labelled
+from speechbrain_ssl.errors import ManifestError, UserError
+
+logger = logging.getLogger(__name__)
+
+#: The labelled manifest that a prepare script writes.
+MANIFEST = "utterances.csv"
+
+
+def find_folder(data_folder, candidates, what):
+    """The first of some places in a folder that is there.
+
+    Arguments
+    ---------
+    data_folder : str
+        The folder given by the user.
+    candidates : list of str
+        Relative places; ``""`` is the folder itself.
+    what : str
+        What is looked for, for the message.
+
+    Returns
+    -------
+    str
+        The absolute path.
+
+    Raises
+    ------
+    UserError
+        If none is there.
+    """
+    root = os.path.abspath(data_folder)
+    if not os.path.isdir(root):
+        raise UserError(
+            f"there is no folder {root}; give the corpus' folder as data_folder"
+        )
+    for name in candidates:
+        path = os.path.normpath(os.path.join(root, name))
+        if os.path.isdir(path):
+            return path
+    raise UserError(
+        f"{what} was not found: there is no folder "
+        f"{' or '.join(candidates)} in {root}; correct data_folder"
+    )
+
+
+def read_label_table(path, columns, what):
+    """Reads a CSV file of labels.
+
+    Arguments
+    ---------
+    path : str
+        The file.
+    columns : list of str
+        Columns that it must have, in any case of letters.
+    what : str
+        What the file is, for the message.
+
+    Returns
+    -------
+    pandas.DataFrame
+        These columns as text, under these names.
+
+    Raises
+    ------
+    ManifestError
+        If the file is missing, no such table, or empty.
+    """
+    if not os.path.isfile(path):
+        raise ManifestError(
+            f"{what} {path} is missing; it comes with the corpus: put it "
+            "there, under this name"
+        )
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ManifestError(
+            f"{path} cannot be read as a table ({error}); get it again from "
+            "the source of the corpus"
+        ) from error
+    found = {str(name).strip().lower(): name for name in table.columns}
+    missing = [name for name in columns if name.lower() not in found]
+    if missing:
+        raise ManifestError(
+            f"{path} is not {what}: it has no column {', '.join(missing)} but "
+            f"{', '.join(map(str, table.columns))}; get it again from the "
+            "source of the corpus"
+        )
+    if len(table) == 0:
+        raise ManifestError(
+            f"{path} lists no file; get it again from the source of the corpus"
+        )
+    table = table[[found[name.lower()] for name in columns]]
+    return table.set_axis(columns, axis=1)
+
+
+def write_corpus(
+    data_folder,
+    audio_folder,
+    save_folder,
+    rows,
+    arguments,
+    published=None,
+    rejected=(),
+    check="header",
+    num_workers=None,
+):
+    """Scans the labelled files and writes what the recipe reads.
+
+    Arguments
+    ---------
+    data_folder : str
+        What ``$data_root`` stands for.
+    audio_folder : str
+        Where the files are that ``rows`` names; below ``data_folder``.
+    save_folder : str or pathlib.Path
+        Gets ``utterances.csv``, ``rejected.csv`` and ``prepare.json``.
+    rows : pandas.DataFrame
+        ``file`` (relative to ``audio_folder``), ``spk_id``, and labels.
+    arguments : dict
+        See ``speechbrain_ssl.data.scan.completed``.
+    published : dict, optional
+        ``utterances`` and ``speakers`` of the whole corpus; less is reported.
+    rejected : list of tuple
+        (file, reason, detail) of files that were passed over before.
+    check, num_workers
+        See ``speechbrain_ssl.data.scan.scan``.
+
+    Returns
+    -------
+    dict
+        ``utterances``, ``speakers``, ``hours``, ``missing`` (in words) and
+        ``rejected`` (number by reason).
+
+    Raises
+    ------
+    ManifestError
+        If no labelled file can be used.
+    """
+    save_folder = pathlib.Path(save_folder)
+    inner = os.path.relpath(audio_folder, os.path.abspath(data_folder))
+    root = "$data_root" if inner == "." else f"$data_root/{inner}"
+    found = scan(
+        audio_folder,
+        rows["file"].tolist(),
+        wav_root=root,
+        cache=save_folder / "scan_cache" / "audio.jsonl",
+        check=check,
+        num_workers=num_workers,
+    )
+    passed_over = pd.DataFrame(
+        [(f"{root}/{name}", *why) for name, *why in rejected],
+        columns=found.rejected.columns,
+    )
+    unused = pd.concat([found.rejected, passed_over], ignore_index=True)
+    write_rejected(save_folder / "rejected.csv", unused)
+    if len(found.usable) == 0:
+        raise ManifestError(
+            f"none of the {len(rows)} labelled files in {audio_folder} can be "
+            f"used, the first because: {unused.iloc[0]['reason']} "
+            f"({unused.iloc[0]['detail']}); "
+            f"{save_folder / 'rejected.csv'} has them all"
+        )
+    labels = rows.assign(wav=f"{root}/" + rows["file"]).drop(columns="file")
+    table = found.manifest().merge(labels, on="wav", validate="1:1")
+    write_labelled(save_folder / MANIFEST, table)
+    summary = {
+        "utterances": len(table),
+        "speakers": int(table[SPEAKER].nunique()),
+        "hours": round(float(table["duration"].sum()) / 3600, 4),
+        "missing": [],
+        "rejected": reasons(unused),
+    }
+    for what, number in (published or {}).items():
+        if summary[what] != number:
+            line = f"{summary[what]} {what}; the whole corpus has {number}"
+            summary["missing"].append(line)
+            logger.warning("%s", line)
+    mark_completed(save_folder, arguments, [MANIFEST, "rejected.csv"], summary)
+    logger.info(
+        "%d utterances of %d speakers, %.1f hours; rejected: %s",
+        summary["utterances"],
+        summary["speakers"],
+        summary["hours"],
+        ", ".join(f"{n} {r}" for r, n in summary["rejected"].items()) or "none",
+    )
+    return summary

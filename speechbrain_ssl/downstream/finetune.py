@@ -1,0 +1,222 @@
+"""Fine-tuning of an encoder for a downstream task, fold by fold.
+
+In two steps, which Cho et al. (arXiv 2208.05445) found better than all at once:
+first the last affine layers alone (the encoder's, which makes the embedding,
+and the classifier's), then the whole network. How long each takes, at which
+learning rate, and the chunk length are knobs; the values of the recipes are
+defaults of ours.
+"""
+
+import copy
+import dataclasses
+import hashlib
+import pathlib
+
+import numpy as np
+import torch
+from speechbrain.utils.epoch_loop import EpochCounter
+
+from speechbrain_ssl.brains.checkpointing import AtomicCheckpointer
+from speechbrain_ssl.brains.emotion_brain import EmotionBrain, make_classifier
+from speechbrain_ssl.data.augmentation import Augmentation
+from speechbrain_ssl.data.crops import CropPlan
+from speechbrain_ssl.data.dataset import CropDataset
+from speechbrain_ssl.data.sampling import EpochBatchSampler
+from speechbrain_ssl.downstream.probe import check_finite
+from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.schedules import WarmupCosine
+from speechbrain_ssl.verification.cache import fingerprint
+from speechbrain_ssl.verification.extract import embed_files
+
+
+@dataclasses.dataclass
+class FineTuning:
+    """Trains encoder and classifier on every fold, and predicts its test side.
+
+    The schedule is fixed and the last epoch counts: no utterance is looked at
+    to choose anything.
+
+    Arguments
+    ---------
+    affine_epochs : int
+        Epochs of the first step, in which all but the last affine layers is
+        frozen; 0 leaves it out (everything at once).
+    affine_lr : float
+        Learning rate at its beginning; a cosine to 0 follows.
+    epochs : int
+        Epochs of the second step, in which everything is trained; 0 leaves it
+        out.
+    lr : float
+        Learning rate at its beginning; a cosine to 0 follows.
+    batch_size : int
+        Utterances in a step.
+    chunk_seconds : float
+        Length of the stretch that an utterance is trained on, drawn anew each
+        epoch; a shorter utterance is repeated. Test utterances stay whole.
+    weight_decay : float
+        Of AdamW.
+    augmentation : speechbrain_ssl.data.augmentation.Augmentation
+        What happens to a chunk.
+
+    Raises
+    ------
+    ConfigError
+        If there is nothing to train.
+    """
+
+    affine_epochs: int
+    affine_lr: float
+    epochs: int
+    lr: float
+    batch_size: int
+    chunk_seconds: float
+    weight_decay: float
+    augmentation: Augmentation
+
+    def __post_init__(self):
+        counts = (self.affine_epochs, self.epochs)
+        if min(counts) < 0 or sum(counts) < 1:
+            raise ConfigError(
+                "fine-tuning needs at least one epoch (`affine_epochs`, "
+                f"`epochs`), got {counts}"
+            )
+
+    def labels_seen(self, label, system):
+        """What labels had a part in the predictions."""
+        return (
+            f"{label}, by classifier and encoder; {system.labels_seen} by the "
+            "encoder before"
+        )
+
+    def __call__(self, task, folds, system, hparams, run_opts):
+        """Predicts the test side of every fold; see ``Probe``.
+
+        ``seed`` is read as well. A run that was interrupted goes on from the
+        last whole epoch, bit for bit on a CPU.
+
+        Raises
+        ------
+        ConfigError
+            If the encoder has no affine layer to begin with.
+        """
+        if not hasattr(system.encoder, "fc"):
+            raise ConfigError(
+                f"--model={system.name} has no weights to fine-tune; take the "
+                "output folder of a training run, or `untrained`"
+            )
+        self.augmentation.load()
+        for number, fold in enumerate(folds):
+            brain = self._brain(number, task, fold, system, hparams, run_opts)
+            brain.fit(
+                brain.hparams.epoch_counter, self._loader(brain, task, fold)
+            )
+            predicted = self._predict(brain, task, fold, system, hparams)
+            yield predicted, {"train_loss": brain.last_loss}
+
+    def _loader(self, brain, task, fold):
+        """Chunks of the training side."""
+        brain.labels = torch.from_numpy(task.labels[fold.train])
+        dataset = CropDataset(
+            task.manifest.select(fold.train),
+            CropPlan(
+                global_crops=1,
+                global_seconds=self.chunk_seconds,
+                chunk_seconds=max(20.0, self.chunk_seconds),
+                sample_rate=brain.hparams.features.sample_rate,
+            ),
+            brain.hparams.seed,
+        )
+        accumulated = brain.grad_accumulation_factor
+        brain.train_sampler = EpochBatchSampler(
+            len(dataset),
+            self.batch_size,
+            brain.hparams.seed,
+            multiple=accumulated,
+        )
+        steps = len(brain.train_sampler) // accumulated
+        brain.rates = np.concatenate(
+            [
+                WarmupCosine(rate, 0.0)(epochs, steps)
+                for rate, epochs in (
+                    (self.affine_lr, self.affine_epochs),
+                    (self.lr, self.epochs),
+                )
+                if epochs
+            ]
+        )
+        return torch.utils.data.DataLoader(
+            dataset,
+            batch_sampler=brain.train_sampler,
+            collate_fn=dataset.collate,
+            num_workers=brain.hparams.num_workers,
+            # Its own generator: the loader must not draw from the global one.
+            generator=torch.Generator().manual_seed(brain.hparams.seed),
+        )
+
+    def _brain(self, number, task, fold, system, hparams, run_opts):
+        encoder = copy.deepcopy(system.encoder)
+        seed = hparams["seed"]
+        classifier = make_classifier(
+            encoder.arguments["lin_neurons"], len(task.classes), seed + number
+        )
+        folder = pathlib.Path(hparams["output_folder"]) / "save"
+        return EmotionBrain(
+            modules={"encoder": encoder, "classifier": classifier},
+            opt_class=torch.optim.AdamW,
+            hparams={
+                "features": copy.deepcopy(system.features),
+                "augmentation": self.augmentation,
+                "seed": seed,
+                "num_workers": hparams["num_workers"],
+                "affine_epochs": self.affine_epochs,
+                "weight_decay": self.weight_decay,
+                "identity": self._identity(task, fold, system, seed),
+                "epoch_counter": EpochCounter(self.affine_epochs + self.epochs),
+            },
+            run_opts=run_opts,
+            checkpointer=AtomicCheckpointer(folder / f"fold_{fold.name}"),
+        )
+
+    def _identity(self, task, fold, system, seed):
+        """What must be the same for a checkpoint to make sense."""
+        digest = hashlib.sha256()
+        for indices in (fold.train, fold.test):
+            digest.update(task.manifest.keys[indices].tobytes())
+            digest.update(task.labels[indices].tobytes())
+        knobs = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name != "augmentation"
+        }
+        banks = self.augmentation.banks.items()
+        return {
+            **knobs,
+            "augmentation": self.augmentation.limits.tolist(),
+            "noises": {
+                name: [*bank.snr, *bank.voices, bank.samples.numel()]
+                for name, bank in banks
+            },
+            "model": fingerprint(system.encoder, system.features)[:16],
+            "utterances": digest.hexdigest()[:16],
+            "classes": list(task.classes),
+            "seed": seed,
+        }
+
+    @staticmethod
+    @torch.no_grad()
+    def _predict(brain, task, fold, system, hparams):
+        encoder, classifier = brain.modules.encoder, brain.modules.classifier
+        embeddings = embed_files(
+            encoder,
+            brain.hparams.features,
+            task.paths(fold.test),
+            task.manifest.durations[fold.test].tolist(),
+            device=brain.device,
+            batch_seconds=hparams["batch_seconds"],
+            num_workers=hparams["num_workers"],
+        )
+        everyone = np.zeros((len(task), embeddings.shape[1]), np.float32)
+        everyone[fold.test] = embeddings
+        check_finite(everyone, task)
+        inputs = torch.from_numpy(embeddings).to(brain.device)
+        return classifier.eval()(inputs).argmax(1).cpu().numpy()

@@ -1,0 +1,176 @@
+"""What a straight line can read off a frozen embedding.
+
+Embeddings of whole utterances are standardised by mean and deviation of the
+training side and given to a logistic regression. Its one setting, the inverse
+strength C of the L2 penalty, is chosen by micro-F1 over the inner folds, so
+that no test utterance has a part in it.
+"""
+
+import logging
+import pathlib
+import warnings
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from speechbrain.utils.distributed import infer_device
+
+from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.verification.cache import embed_cached
+
+logger = logging.getLogger(__name__)
+
+
+class Probe:
+    """Logistic regression on frozen embeddings.
+
+    Arguments
+    ---------
+    strengths : list of float
+        Candidates for C; small is strong regularisation.
+    max_iterations : int
+        Of the solver (L-BFGS).
+
+    Raises
+    ------
+    ConfigError
+        If there is no candidate, or one is not above 0.
+    """
+
+    def __init__(self, strengths, max_iterations=1000):
+        if not strengths or not all(float(c) > 0 for c in strengths):
+            raise ConfigError(
+                f"`strengths` must be numbers above 0, got {strengths}"
+            )
+        self.strengths = sorted(float(c) for c in strengths)
+        self.max_iterations = max_iterations
+
+    def labels_seen(self, label, system):
+        """What labels had a part in the predictions."""
+        return (
+            f"{label}, by the classifier; {system.labels_seen} by the encoder"
+        )
+
+    def __call__(self, task, folds, system, hparams, run_opts):
+        """Predicts the test side of every fold.
+
+        Arguments
+        ---------
+        task : speechbrain_ssl.downstream.task.Task
+            The task.
+        folds : list of speechbrain_ssl.downstream.folds.Fold
+            Its folds.
+        system : speechbrain_ssl.downstream.systems.System
+            What embeds.
+        hparams : dict
+            ``output_folder``, ``embeddings`` (a file to keep them in),
+            ``batch_seconds`` and ``num_workers`` are read.
+        run_opts : dict
+            ``device`` is read.
+
+        Yields
+        ------
+        tuple
+            For each fold the predicted classes ``[test]`` and a dict of what
+            was chosen.
+        """
+        keep = hparams["embeddings"]
+        if keep is None:
+            keep = pathlib.Path(hparams["output_folder"]) / "embeddings.npz"
+        embeddings, _ = embed_cached(
+            keep,
+            system.encoder,
+            system.features,
+            task.paths(range(len(task))),
+            task.manifest.durations.tolist(),
+            device=run_opts["device"] or infer_device(),
+            batch_seconds=hparams["batch_seconds"],
+            num_workers=hparams["num_workers"],
+        )
+        check_finite(embeddings, task)
+        for fold in folds:
+            predicted, strength = self.fold(embeddings, task.labels, fold)
+            yield predicted, {"C": strength}
+
+    def fold(self, embeddings, labels, fold):
+        """One fold.
+
+        Arguments
+        ---------
+        embeddings : numpy.ndarray
+            ``[N, size]`` of all utterances.
+        labels : numpy.ndarray
+            ``[N]``.
+        fold : speechbrain_ssl.downstream.folds.Fold
+            The fold.
+
+        Returns
+        -------
+        tuple
+            Predicted classes of its test side, and the C chosen.
+        """
+        strength = self.choose(embeddings, labels, fold.inner)
+        model = self._fit(embeddings[fold.train], labels[fold.train], strength)
+        return model.predict(embeddings[fold.test]), strength
+
+    def choose(self, embeddings, labels, inner):
+        """The C of most hits over the inner folds, the smallest of equals."""
+        if len(self.strengths) == 1:
+            return self.strengths[0]
+        hits = [
+            sum(
+                np.count_nonzero(
+                    self._fit(embeddings[train], labels[train], c).predict(
+                        embeddings[test]
+                    )
+                    == labels[test]
+                )
+                for train, test in inner
+            )
+            for c in self.strengths
+        ]
+        return self.strengths[int(np.argmax(hits))]
+
+    def _fit(self, rows, labels, strength):
+        model = make_pipeline(
+            StandardScaler(),
+            LogisticRegression(C=strength, max_iter=self.max_iterations),
+        )
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", ConvergenceWarning)
+            # In double precision: the solver's line search needs it.
+            model.fit(rows.astype(np.float64), labels)
+        if any(issubclass(w.category, ConvergenceWarning) for w in caught):
+            logger.warning(
+                "logistic regression with C = %g has not converged in %d "
+                "iterations",
+                strength,
+                self.max_iterations,
+            )
+        return model
+
+
+def check_finite(embeddings, task):
+    """Raises if an embedding is not a number.
+
+    Arguments
+    ---------
+    embeddings : numpy.ndarray
+        ``[N, size]``.
+    task : speechbrain_ssl.downstream.task.Task
+        Names the utterance.
+
+    Raises
+    ------
+    ConfigError
+        With the first utterance of which it is true.
+    """
+    bad = np.flatnonzero(~np.isfinite(embeddings).all(1))
+    if len(bad):
+        raise ConfigError(
+            f"the embeddings of {len(bad)} utterances are not finite, the "
+            f"first that of {task.manifest.ids[bad[0]]}; the model is broken, "
+            "or the audio (prepare again with --check=decode)"
+        )

@@ -1,0 +1,167 @@
+"""The page of a downstream task: the confusion matrix above everything."""
+
+import pathlib
+
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from speechbrain_ssl.files import atomic_write
+from speechbrain_ssl.report import blocks
+from speechbrain_ssl.report.figures import BLUE, INK
+from speechbrain_ssl.report.page import build_report
+
+PICTURE = "confusion.svg"
+
+
+def confusion_figure(confusion, classes, title=None):
+    """What was taken for what: a row for each true class.
+
+    The colour and the large number are the share of the row in percent, the
+    small number counts utterances.
+
+    Arguments
+    ---------
+    confusion : array_like
+        Counts ``[classes, classes]``, the truth in rows.
+    classes : list of str
+        Their names.
+    title : str, optional
+        If not given, the most frequent mistake.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Example
+    -------
+    >>> figure = confusion_figure([[8, 2], [0, 5]], ["angry", "sad"])
+    >>> figure.axes[0].get_title(loc="left")
+    'angry is taken for sad in 20 %, the most frequent mistake'
+    """
+    counts = np.asarray(confusion, dtype=float)
+    total = counts.sum(1, keepdims=True)
+    share = np.divide(
+        100 * counts, total, out=np.zeros_like(counts), where=total > 0
+    )
+    side = 1.6 + 0.62 * len(classes)
+    figure = Figure(figsize=(max(4.2, side), side), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.patch.set_alpha(0)
+    ax = figure.add_subplot()
+    ax.patch.set_alpha(0)
+    for (row, column), value in np.ndenumerate(share):
+        ax.add_patch(
+            matplotlib.patches.Rectangle(
+                (column - 0.48, row - 0.48),
+                0.96,
+                0.96,
+                color=BLUE,
+                # Dark figures stay legible on the strongest of it.
+                alpha=0.04 + 0.66 * value / 100,
+                linewidth=0,
+            )
+        )
+        ax.text(column, row - 0.1, f"{value:.0f}", **_text(11))
+        ax.text(column, row + 0.25, f"{counts[row, column]:.0f}", **_text(7))
+    ax.set(
+        xlim=(-0.5, len(classes) - 0.5),
+        ylim=(len(classes) - 0.5, -0.5),
+        aspect="equal",
+    )
+    names = [str(name).replace("$", r"\$") for name in classes]
+    ax.set_xticks(range(len(names)), names, rotation=45, ha="right")
+    ax.set_yticks(range(len(names)), names)
+    ax.tick_params(length=0, labelcolor=INK, labelsize=9.5)
+    ax.spines[:].set_visible(False)
+    ax.set_xlabel("taken for", fontsize=10, color=INK)
+    ax.set_ylabel("truth", fontsize=10, color=INK)
+    ax.set_title(
+        title or _largest_mistake(share, classes),
+        loc="left",
+        fontsize=10.5,
+        fontweight="bold",
+        color=INK,
+        pad=8,
+    )
+    return figure
+
+
+def _text(size):
+    return {"ha": "center", "va": "center", "fontsize": size, "color": INK}
+
+
+def _largest_mistake(share, classes):
+    off = share - np.diag(np.diag(share))
+    row, column = np.unravel_index(np.argmax(off), off.shape)
+    if off[row, column] == 0:
+        return "No mistake at all"
+    return (
+        f"{classes[row]} is taken for {classes[column]} in "
+        f"{off[row, column]:.0f} %, the most frequent mistake"
+    )
+
+
+def write_confusion(path, confusion, classes, title=None):
+    """Writes the picture as an SVG file, the same from the same numbers.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file.
+    confusion, classes, title
+        See ``confusion_figure``.
+    """
+    figure = confusion_figure(confusion, classes, title)
+    # The salt makes the file the same, byte by byte, from the same numbers.
+    with matplotlib.rc_context({"svg.hashsalt": "speechbrain_ssl"}):
+        with atomic_write(path) as stream:
+            figure.savefig(
+                stream,
+                format="svg",
+                facecolor="white",
+                metadata={"Date": None},
+            )
+
+
+_CAPTION = (
+    "Each row is a true class, and sums to 100 %; the small numbers count "
+    "utterances. Only utterances of speakers that were not learned from are in "
+    "it. The diagonal should be darkest. A bad sign is one dark column: "
+    "everything is taken for one class."
+)
+
+
+def build_downstream_report(output_folder, title, confusion, classes):
+    """Writes ``confusion.svg`` and ``report.html``.
+
+    Arguments
+    ---------
+    output_folder : str or pathlib.Path
+        The folder of the run, with its ``results.json``.
+    title : str
+        Heading of the page.
+    confusion, classes
+        See ``confusion_figure``.
+
+    Returns
+    -------
+    pathlib.Path
+        The page.
+    """
+    folder = pathlib.Path(output_folder)
+    write_confusion(folder / PICTURE, confusion, classes)
+    section = blocks.section(
+        "What is taken for what",
+        blocks.grid(
+            [blocks.picture(confusion_figure(confusion, classes), _CAPTION)]
+        ),
+    )
+    page = build_report(folder, title=title)
+    text = page.read_text(encoding="utf-8")
+    opening = "<main>\n"
+    place = text.index("</h1>\n", text.index(opening)) + len("</h1>\n")
+    with atomic_write(page) as stream:
+        stream.write(f"{text[:place]}{section}\n{text[place:]}")
+    return page
