@@ -188,7 +188,8 @@ def body(folder, metrics):
         "epoch before, and the threshold where they cross; left of it the "
         "labels are trusted."
     )
-    parts += [
-        picture(loss_histogram(r), caption) for r in chosen_epochs(records)
-    ]
+    for record in chosen_epochs(records):
+        # Colours by label are for the reader; no label took part.
+        badge = "for the reader" if "counts_right" in record else None
+        parts.append(picture(loss_histogram(record), caption, badge))
     return grid(parts)

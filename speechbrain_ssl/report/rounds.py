@@ -17,13 +17,11 @@ from speechbrain_ssl.report.blocks import (
 
 _COLUMNS = {
     "round": "Round",
-    "stage": "Stage",
     "minutes": "Minutes",
-    "labelled": "Labelled",
     "clusters": "Clusters",
+    "labelled": "Labelled",
     "silhouette": "Silhouette",
     "agreement_nmi": "NMI with the round before",
-    "agreement_ari": "ARI with the round before",
     "eer": "EER (%)",
     "monitor_nmi": "NMI with speakers*",
     "monitor_purity": "Purity*",
@@ -53,7 +51,7 @@ def build_rounds_report(folder):
         [
             section("Results", facts(_headline(results))),
             section("From round to round", _curves(results)),
-            section("Stages", _table(stages)),
+            section("Rounds", _table(stages)),
             section("Pages of the stages", _links(folder)),
         ],
     )
@@ -64,23 +62,28 @@ def _headline(results):
     """What came out, as rows."""
     rows = [("Rounds trained", results["rounds"])]
     rows.append(("Ended because", results["stopped"]))
-    for key, name in (
-        ("eer_initial", "EER of the initial model (%)"),
-        ("eer", "EER of the last model (%)"),
+    for value, name in (
+        (_initial_eer(results["stages"]), "EER of the initial model (%)"),
+        (results.get("eer"), "EER of the last model (%)"),
     ):
-        if results.get(key) is not None:
-            rows.append((name, f"{results[key]:.2f}"))
+        if value is not None:
+            rows.append((name, f"{value:.2f}"))
     rows.append(("Speaker labels seen", results["labels_seen"]))
     rows.append(("Minutes", results["minutes"]))
     rows.append(("Command", results["command"]))
     return rows
 
 
+def _initial_eer(stages):
+    """EER of what the first training began with; later ones begin elsewhere."""
+    return next((r.get("eer_initial") for r in stages if "eer" in r), None)
+
+
 def _curves(results):
     """Error rate and agreement over the rounds."""
     stages, parts = results["stages"], []
     eers = [(r["round"], r["eer"]) for r in stages if r.get("eer") is not None]
-    first = next((r.get("eer_initial") for r in stages if "eer" in r), None)
+    first = _initial_eer(stages)
     if first is not None:
         eers.insert(0, (0, first))
     if len(eers) > 1:
@@ -130,8 +133,23 @@ def _lines(curves, title, ylabel):
     return figure
 
 
+def _by_round(stages):
+    """One record for each round; a final stage is one of its own."""
+    rows = {}
+    for record in stages:
+        name = record["round"]
+        if record["stage"] == "fine_tune":
+            # After more rounds there is another one.
+            name = f"{name}, fine-tuning"
+        row = rows.setdefault(name, {})
+        minutes = row.get("minutes", 0.0) + record["minutes"]
+        row |= {**record, "minutes": minutes}
+    return [{**row, "round": name} for name, row in rows.items()]
+
+
 def _table(stages):
-    """A row for each stage."""
+    """A row for each round."""
+    stages = _by_round(stages)
     there = {
         k: name for k, name in _COLUMNS.items() if any(k in r for r in stages)
     }

@@ -17,6 +17,7 @@ import torch
 
 from speechbrain_ssl.files import atomic_write
 from speechbrain_ssl.verification.extract import embed_files
+from speechbrain_ssl.verification.multicrop import embed_crops
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,14 @@ def fingerprint(encoder, features, precision=None):
 
 
 def embed_cached(
-    cache, encoder, features, paths, seconds=None, precision=None, **kwargs
+    cache,
+    encoder,
+    features,
+    paths,
+    seconds=None,
+    precision=None,
+    grid=None,
+    **kwargs,
 ):
     """Embeds files, unless this model has embedded them already.
 
@@ -73,6 +81,9 @@ def embed_cached(
     encoder, features, paths, seconds, precision, **kwargs
         Those of ``speechbrain_ssl.verification.extract.embed_files``. A path
         must not occur twice.
+    grid : speechbrain_ssl.verification.multicrop.CropGrid, optional
+        Given one, the rows are those of ``embed_crops``. They want a cache of
+        their own.
 
     Returns
     -------
@@ -82,18 +93,27 @@ def embed_cached(
     """
     cache = pathlib.Path(cache)
     key = fingerprint(encoder, features, precision)
+    if grid is not None:
+        key += f" {grid}"
     stamps = [_stamp(path) for path in paths]
     known, rows = _read(cache, key)
     missing = [i for i, stamp in enumerate(stamps) if stamp not in known]
     if missing:
-        made = embed_files(
-            encoder,
-            features,
-            [paths[i] for i in missing],
-            None if seconds is None else [seconds[i] for i in missing],
-            precision=precision,
-            **kwargs,
-        )
+        lost = [paths[i] for i in missing]
+        if grid is not None:
+            made = embed_crops(
+                encoder, features, lost, grid, precision=precision, **kwargs
+            )
+        else:
+            known_seconds = seconds and [seconds[i] for i in missing]
+            made = embed_files(
+                encoder,
+                features,
+                lost,
+                known_seconds,
+                precision=precision,
+                **kwargs,
+            )
         first = len(known)
         known.update((stamps[i], first + n) for n, i in enumerate(missing))
         rows = made if first == 0 else np.concatenate([rows, made])

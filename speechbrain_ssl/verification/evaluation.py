@@ -3,6 +3,7 @@
 import numpy as np
 
 from speechbrain_ssl.verification.bootstrap import bootstrap_interval
+from speechbrain_ssl.verification.calibration import act_dcf, cllr, min_cllr
 from speechbrain_ssl.verification.metrics import (
     det_points,
     eer,
@@ -68,4 +69,41 @@ def evaluate_scores(scores, trials, replicates=1000, seed=0):
         "utterances": len(np.union1d(trials.left, trials.right)),
         "speakers": speakers,
         "threshold": threshold,
+    }
+
+
+def calibrated_figures(ratios, trials):
+    """What calibrated scores cost, ready for JSON.
+
+    Arguments
+    ---------
+    ratios : array_like
+        ``[T]``, log-likelihood ratios in nats. Calibrate on other trials.
+    trials : Trials
+        The trials.
+
+    Returns
+    -------
+    dict
+        ``cllr`` and ``min_cllr`` (bits), ``act_dcf_0.01`` and
+        ``act_dcf_0.05`` (normalised).
+
+    Raises
+    ------
+    TrialError
+        As ``check_scores``.
+
+    Example
+    -------
+    >>> from speechbrain_ssl.verification.trials import Trials
+    >>> trials = Trials([1, 0], [0, 0], [1, 2], ["a/1", "a/2", "b/1"])
+    >>> calibrated_figures([9.0, -9.0], trials)["act_dcf_0.01"]
+    0.0
+    """
+    labels = trials.labels
+    return {
+        "cllr": cllr(ratios, labels),
+        "min_cllr": min_cllr(ratios, labels),
+        "act_dcf_0.01": act_dcf(ratios, labels, p_target=0.01),
+        "act_dcf_0.05": act_dcf(ratios, labels, p_target=0.05),
     }

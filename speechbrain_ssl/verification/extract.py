@@ -10,7 +10,6 @@ from tqdm import tqdm
 from speechbrain_ssl.data.audio import AudioFile, fit_length
 from speechbrain_ssl.errors import AudioError
 
-
 #: Names of precisions, as in SpeechBrain's run options.
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -173,12 +172,12 @@ def embed_files(
             np.add.at(result, index, output / counts[index][:, None])
             bar.update(float((1 / counts[index]).sum()))
     if unreadable:
+        bad += sorted(unreadable.items())
         if result is None:
             raise AudioError(
                 f"none of {len(paths)} files can be read, the first one: "
-                f"{unreadable[min(unreadable)]}"
+                f"{bad[0][1]}"
             )
-        bad += sorted(unreadable.items())
         result[sorted(unreadable)] = np.nan
     return result
 

@@ -8,8 +8,11 @@ from speechbrain_ssl.errors import ConfigError, TrialError
 from speechbrain_ssl.files import atomic_write
 from speechbrain_ssl.verification.extract import embed_files
 from speechbrain_ssl.verification.scoring import cosine_scores
+from speechbrain_ssl.verification.trial_layouts import read_enrolment
 from speechbrain_ssl.verification.trials import (
     check_files,
+    first_trial_of,
+    linked_speakers,
     path_component,
     read_trials,
 )
@@ -108,7 +111,14 @@ def named_lists(trials):
     return lists
 
 
-def load_lists(lists, speaker_component, folder=None, manifest=None):
+def load_lists(
+    lists,
+    speaker_component,
+    folder=None,
+    manifest=None,
+    layout=None,
+    enrolment=None,
+):
     """Reads several trial lists and finds the audio file of every utterance.
 
     All lists are checked before this returns.
@@ -117,19 +127,24 @@ def load_lists(lists, speaker_component, folder=None, manifest=None):
     ---------
     lists : dict
         Name to path, from ``named_lists``.
-    speaker_component : int
-        Which component of an utterance's name is the speaker.
+    speaker_component : int or None
+        Which component of an utterance's name is the speaker. None: names that
+        target trials link are of one speaker (``linked_speakers``).
     folder : str, optional
         Folder that the names in the lists are relative to.
     manifest : Manifest, optional
         Instead of ``folder``: a manifest whose IDs are the names, with or
         without their extension. So the audio may lie in several trees.
+    layout : str, optional
+        As in ``read_trials``, for all lists.
+    enrolment : str, optional
+        An enrolment list, for all lists: the left names are models.
 
     Returns
     -------
     dict
         Name to a pair of ``Trials`` and their audio files (list of str, beside
-        ``Trials.names``).
+        ``Trials.recordings``).
 
     Raises
     ------
@@ -139,16 +154,21 @@ def load_lists(lists, speaker_component, folder=None, manifest=None):
     rows = None
     if manifest is not None:
         rows = {manifest.ids[i]: i for i in range(len(manifest))}
+    models = None if enrolment is None else read_enrolment(enrolment)
     loaded = {}
     for name, path in lists.items():
+        trials = read_trials(path, layout=layout, enrolment=models)
+        if speaker_component is None:
+            trials.speaker_of = linked_speakers(trials)
+        else:
+            trials.speaker_of = path_component(speaker_component)
         if manifest is None:
             try:
-                trials = load_trials(path, folder, speaker_component)
+                check_files(trials, folder)
             except TrialError as error:
                 raise _named(error, path) from error
-            paths = [f"{folder}/{name}" for name in trials.names]
+            paths = [f"{folder}/{file}" for file in trials.recordings]
         else:
-            trials = read_trials(path, path_component(speaker_component))
             paths = _look_up(trials, rows, manifest, path)
         loaded[name] = trials, paths
     return loaded
@@ -156,27 +176,23 @@ def load_lists(lists, speaker_component, folder=None, manifest=None):
 
 def _look_up(trials, rows, manifest, path):
     """Audio files by manifest; refuses a name that it does not have."""
-    found = [
-        rows.get(
+    found = {
+        name: rows.get(
             name, rows.get(str(pathlib.PurePosixPath(name).with_suffix("")))
         )
-        for name in trials.names
-    ]
-    lost = np.array([row is None for row in found])
-    if lost.any():
-        # Names are numbered by first occurrence: the first one lost is in the
-        # first line that has any.
-        first = int(np.argmax(lost))
-        line = trials.lines[
-            np.argmax((trials.left == first) | (trials.right == first))
-        ]
+        for name in trials.recordings
+    }
+    lost = {name for name, row in found.items() if row is None}
+    if lost:
+        # Every name is in some trial: they come from the list.
+        line, name = first_trial_of(trials, lost)
         raise TrialError(
-            f"{path}, line {line}: '{trials.names[first]}' is not in "
-            f"trials_manifest; {int(lost.sum())} of {len(lost)} utterances "
-            "are not. Run the preparation again on the complete corpus"
+            f"{path}, line {line}: '{name}' is not in trials_manifest; "
+            f"{len(lost)} of {len(found)} utterances are not. Run the "
+            "preparation again on the complete corpus"
         )
-    paths = [manifest.path(row) for row in found]
-    for name, wav in zip(trials.names, paths, strict=True):
+    paths = [manifest.path(row) for row in found.values()]
+    for name, wav in zip(trials.recordings, paths, strict=True):
         if not pathlib.Path(wav).is_file():
             raise TrialError(
                 f"{path}: there is no file {wav} for '{name}'; correct "
@@ -212,7 +228,7 @@ def check_speakers(lists):
         except TrialError as error:
             text = str(error).replace(
                 "give the right `speaker_of`, such as path_component(1)",
-                "correct trials_speaker_component",
+                "correct trials_speaker_component, or set it to null",
             )
             raise TrialError(f"{name}: {text}") from error
 
@@ -223,7 +239,8 @@ def write_scores(path, trials, scores):
     Arguments
     ---------
     path : str or pathlib.Path
-        The text file; its lines are those of a trial list and the score.
+        The text file; its lines are those of a trial list in VoxCeleb's layout
+        (without labels if there are none) and the score.
     trials : Trials
         The trials.
     scores : numpy.ndarray
@@ -240,14 +257,17 @@ def write_scores(path, trials, scores):
     '1 s1/a.wav s1/b.wav 0.500000\\n'
     """
     names = trials.names
+    labels = [""] * len(trials)
+    if trials.labels is not None:
+        labels = [f"{label:d} " for label in trials.labels.tolist()]
     columns = (
-        trials.labels.tolist(),
+        labels,
         trials.left.tolist(),
         trials.right.tolist(),
         np.asarray(scores).tolist(),
     )
     with atomic_write(path) as stream:
         stream.writelines(
-            f"{label:d} {names[a]} {names[b]} {score:.6f}\n"
+            f"{label}{names[a]} {names[b]} {score:.6f}\n"
             for label, a, b, score in zip(*columns, strict=True)
         )

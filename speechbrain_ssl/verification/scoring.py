@@ -1,4 +1,4 @@
-"""Cosine scores of trials."""
+"""Cosine scores of trials, and what they are made of: products of rows."""
 
 import numpy as np
 
@@ -45,20 +45,50 @@ def cosine_scores(embeddings, trials, mean=None, chunk=65536):
     >>> cosine_scores([[1, 0], [2, 0], [0, 3]], trials).tolist()
     [1.0, 0.0]
     """
-    unit = _unit_rows(_as_array(embeddings), trials.names, mean)
-    scores = np.empty(len(trials), dtype=np.float32)
+    embeddings = as_array(embeddings)
+    check_table(embeddings, trials.names)
+    return product_scores(
+        unit_rows(embeddings, trials.names, mean), trials, chunk
+    )
+
+
+def product_scores(rows, trials, chunk=65536):
+    """Inner product of the two sides of every trial.
+
+    Arguments
+    ---------
+    rows : numpy.ndarray
+        ``[U, D]``; row ``i`` belongs to ``trials.names[i]``.
+    trials : Trials
+        The trials, ``T`` of them.
+    chunk : int
+        How many trials are gathered at a time; bounds the memory.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``[T]``, of the type of ``rows``.
+
+    Example
+    -------
+    >>> from speechbrain_ssl.verification.trials import Trials
+    >>> trials = Trials([1], [0], [1], ["a/1", "a/2"])
+    >>> product_scores(np.array([[1.0, 2.0], [3.0, 1.0]]), trials).tolist()
+    [5.0]
+    """
+    scores = np.empty(len(trials), dtype=rows.dtype)
     for begin in range(0, len(trials), chunk):
         part = slice(begin, begin + chunk)
         np.einsum(
             "td,td->t",
-            unit[trials.left[part]],
-            unit[trials.right[part]],
+            rows[trials.left[part]],
+            rows[trials.right[part]],
             out=scores[part],
         )
     return scores
 
 
-def _as_array(values):
+def as_array(values):
     """float64 array of what may be a tensor, on any device, of any type."""
     if hasattr(values, "detach"):
         # numpy has no bfloat16.
@@ -66,18 +96,54 @@ def _as_array(values):
     return np.asarray(values, dtype=np.float64)
 
 
-def _unit_rows(embeddings, names, mean):
-    """Centred rows of length one, float32 ``[U, D]``; refuses bad rows."""
+def check_table(embeddings, names):
+    """Refuses embeddings that are not one row for each name of the trials."""
     if embeddings.ndim != 2 or len(embeddings) != len(names):
         raise EmbeddingError(
             f"the trials name {len(names)} utterances, so the embeddings must "
             f"be a table of {len(names)} rows; got shape {embeddings.shape}"
         )
-    _refuse(~np.isfinite(embeddings).all(axis=1), names, "is not finite")
+
+
+def unit_rows(embeddings, names=None, mean=None):
+    """Centred rows of length one.
+
+    Arguments
+    ---------
+    embeddings : numpy.ndarray or torch.Tensor
+        ``[N, D]``.
+    names : sequence of str, optional
+        ``[N]``, for messages; without them a row is called by its number.
+    mean : numpy.ndarray or torch.Tensor, optional
+        ``[D]``, subtracted first.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 ``[N, D]``.
+
+    Raises
+    ------
+    EmbeddingError
+        If this is no table, the mean does not fit, or a row is not finite, is
+        zero, or equals the mean.
+
+    Example
+    -------
+    >>> unit_rows([[3, 0], [0, 2]], mean=[1, 0])[0].tolist()
+    [1.0, 0.0]
+    """
+    embeddings = as_array(embeddings)
+    if embeddings.ndim != 2:
+        raise EmbeddingError(
+            "embeddings must be a table, a row for each utterance; got shape "
+            f"{embeddings.shape}"
+        )
+    refuse_rows(~np.isfinite(embeddings).all(axis=1), names, "is not finite")
     length = np.linalg.norm(embeddings, axis=1)
-    _refuse(length == 0, names, "is zero (is the recording silent?)")
+    refuse_rows(length == 0, names, "is zero (is the recording silent?)")
     if mean is not None:
-        mean = _as_array(mean).reshape(-1)
+        mean = as_array(mean).reshape(-1)
         if mean.shape != embeddings.shape[1:] or not np.isfinite(mean).all():
             raise EmbeddingError(
                 f"the mean must be {embeddings.shape[1]} finite numbers; got "
@@ -87,7 +153,7 @@ def _unit_rows(embeddings, names, mean):
         scale = length
         embeddings = embeddings - mean
         length = np.linalg.norm(embeddings, axis=1)
-        _refuse(
+        refuse_rows(
             length <= _ROUNDING * scale,
             names,
             "equals the mean (has the encoder collapsed?)",
@@ -95,10 +161,27 @@ def _unit_rows(embeddings, names, mean):
     return (embeddings / length[:, None]).astype(np.float32)
 
 
-def _refuse(bad, names, why):
-    """Raises for the first bad row, if there is one."""
+def refuse_rows(bad, names, why):
+    """Raises for the first bad row, if there is one.
+
+    Arguments
+    ---------
+    bad : numpy.ndarray
+        bool ``[N]``.
+    names : sequence of str or None
+        ``[N]``; without them a row is called by its number.
+    why : str
+        What is wrong, as the end of a sentence.
+
+    Raises
+    ------
+    EmbeddingError
+        With the row, and how many there are.
+    """
     if bad.any():
+        first = int(np.argmax(bad))
+        who = f"row {first}" if names is None else f"'{names[first]}'"
         raise EmbeddingError(
-            f"the embedding of '{names[int(np.argmax(bad))]}' {why}; "
-            f"{int(bad.sum())} of {len(names)} utterances are like that"
+            f"the embedding of {who} {why}; {int(bad.sum())} of {len(bad)} "
+            "utterances are like that"
         )

@@ -59,12 +59,48 @@ class EmbeddingStore:
     def _path(self, number):
         return pathlib.Path(self.folder) / f"shard_{number:05d}.npz"
 
-    def make(self, encoder, features, precision=None, progress=True, **options):
+    def check(self, encoder, features, precision=None, most_seconds=None):
+        """Refuses what the embeddings in the folder, if any, are not of.
+
+        Arguments
+        ---------
+        encoder, features, precision, most_seconds
+            As in ``make``.
+
+        Returns
+        -------
+        dict
+            What ``index.json`` holds, or has to hold.
+
+        Raises
+        ------
+        CheckpointError
+            If the folder holds embeddings of another model or manifest.
+        """
+        wanted = {
+            "model": fingerprint(encoder, features, precision),
+            "most_seconds": most_seconds,
+            **self._identity(),
+        }
+        index = pathlib.Path(self.folder) / INDEX
+        if index.is_file():
+            self._refuse_other(json.loads(index.read_text()), wanted)
+        return wanted
+
+    def make(
+        self,
+        encoder,
+        features,
+        precision=None,
+        most_seconds=None,
+        progress=True,
+        **options,
+    ):
         """Embeds what is not embedded yet; call it in all processes.
 
         Arguments
         ---------
-        encoder, features, precision, **options
+        encoder, features, precision, most_seconds, **options
             Those of ``speechbrain_ssl.verification.extract.embed_files``.
         progress : bool
             Whether the first process shows a bar, over its own shards.
@@ -74,17 +110,12 @@ class EmbeddingStore:
         CheckpointError
             If the folder holds embeddings of another model or manifest.
         AudioError
-            If more than 2 % of the files cannot be read. Fewer are logged, and
-            their rows left out by ``read``.
+            If more than 2 % of the files (and more than 10) cannot be read, or
+            none can. Fewer are logged, and their rows left out by ``read``.
         """
-        wanted = {
-            "model": fingerprint(encoder, features, precision),
-            **self._identity(),
-        }
+        wanted = self.check(encoder, features, precision, most_seconds)
         index = pathlib.Path(self.folder) / INDEX
-        if index.is_file():
-            self._refuse_other(json.loads(index.read_text()), wanted)
-        elif if_main_process():
+        if if_main_process() and not index.is_file():
             with atomic_write(index) as stream:
                 json.dump(wanted, stream, indent=1)
         ddp_barrier()
@@ -103,6 +134,7 @@ class EmbeddingStore:
                         (begin, end),
                         (encoder, features),
                         precision=precision,
+                        most_seconds=most_seconds,
                         progress=bar,
                         **options,
                     )
@@ -112,20 +144,22 @@ class EmbeddingStore:
         self._check_bad()
 
     def _make_shard(self, number, span, model, **options):
-        bad, rows = [], range(*span)
+        bad = []
         try:
             made = embed_files(
                 *model,
-                [self.manifest.path(i) for i in rows],
+                [self.manifest.path(i) for i in range(*span)],
                 self.manifest.durations[span[0] : span[1]],
                 bad=bad,
                 **options,
             )
-        except AudioError as error:
-            raise AudioError(
-                f"{error}. Check that the corpus is where the manifest says"
-            ) from error
-        bad = [(self.manifest.path(span[0] + i), why) for i, why in bad]
+        except AudioError:
+            # None can be read, which is no matter in a shard of a few.
+            made = np.zeros((span[1] - span[0], 0), np.float32)
+        # By position: where the audio lies may have changed when it is read.
+        bad = [(span[0] + i, why) for i, why in bad]
+        # A corpus that is elsewhere is noticed in the first shard.
+        self._refuse_many(bad)
         with atomic_write(self._path(number), "wb") as stream:
             np.savez(
                 stream,
@@ -144,7 +178,8 @@ class EmbeddingStore:
 
     def _refuse_other(self, found, wanted):
         for key, what in (
-            ("model", "another model"),
+            ("model", "another model, or in another precision"),
+            ("most_seconds", "another `most_seconds`"),
             ("manifest", "another manifest"),
             ("utterances", "another manifest"),
             ("shard_utterances", "another `shard_utterances`"),
@@ -165,27 +200,42 @@ class EmbeddingStore:
             with np.load(path, allow_pickle=False) as kept:
                 rows = kept["embeddings"]
                 bad = json.loads(kept["bad"].tobytes().decode())
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        except (
+            EOFError,
+            KeyError,
+            OSError,
+            ValueError,
+            zipfile.BadZipFile,
+        ) as error:
             logger.warning("%s is made anew: %s", path, error)
             return None
         return (rows, bad) if len(rows) == end - begin else None
 
+    def _refuse_many(self, bad):
+        """Stops where too many files are unreadable to go on without them."""
+        total = len(self.manifest)
+        if len(bad) > max(10, _MOST_BAD * total) or len(bad) == total:
+            raise AudioError(
+                f"{len(bad)} of {total} files cannot be read "
+                f"({self._table(bad)}). Check that the corpus is where the "
+                "manifest says, or prepare it again with `--check=decode`"
+            )
+
+    def _table(self, bad):
+        """The first bad files, with the reasons."""
+        return "; ".join(
+            f"{self.manifest.path(i)}: {why}" for i, why in bad[:5]
+        )
+
     def _check_bad(self):
         bad = self.bad()
-        if not bad:
-            return
-        table = "; ".join(f"{path}: {why}" for path, why in bad[:5])
-        if len(bad) > max(10, _MOST_BAD * len(self.manifest)):
-            raise AudioError(
-                f"{len(bad)} of {len(self.manifest)} files cannot be read "
-                f"({table}). Prepare the corpus again with `--check=decode`"
-            )
-        if if_main_process():
+        self._refuse_many(bad)
+        if bad and if_main_process():
             logger.warning(
                 "%d of %d files cannot be read and take no part: %s",
                 len(bad),
                 len(self.manifest),
-                table,
+                self._table(bad),
             )
 
     def bad(self):
@@ -194,7 +244,7 @@ class EmbeddingStore:
         Returns
         -------
         list of tuple
-            Path and reason.
+            Position in the manifest, and reason.
         """
         return [
             tuple(entry)
@@ -206,8 +256,9 @@ class EmbeddingStore:
         found = self._load(number)
         if found is None:
             raise CheckpointError(
-                f"{self._path(number)} is missing: {self.folder} is not "
-                "complete; run the stage `embed` again"
+                f"{self._path(number)} is missing or damaged; to make it "
+                "again, remove the record of this round's stage `embed` from "
+                "rounds.json and start the same command"
             )
         return found
 
@@ -246,10 +297,16 @@ class EmbeddingStore:
             rows, bad = self._shard(number)
             # An unreadable file has NaN throughout; a network that has
             # diverged has it too, and is clustering's to refuse by name.
-            names = {path for path, _ in bad}
-            good = [
-                self.manifest.path(i) not in names for i in range(low, high)
-            ]
-            parts.append(rows[low - begin : high - begin][good])
-            places.append(np.arange(low, high)[good])
+            chosen = np.zeros(end - begin, dtype=bool)
+            chosen[low - begin : high - begin] = True
+            chosen[[i - begin for i, _ in bad]] = False
+            # A shard without any good file does not know the width of a row.
+            if chosen.any():
+                parts.append(rows[chosen])
+                places.append(begin + np.flatnonzero(chosen))
+        if not parts:
+            raise CheckpointError(
+                f"{self.folder}: of the utterances {first} to {last} none has "
+                "an embedding; take fewer processes"
+            )
         return np.concatenate(parts), np.concatenate(places)

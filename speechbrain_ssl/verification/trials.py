@@ -12,8 +12,15 @@ import os
 import pathlib
 
 import numpy as np
+from scipy import sparse
 
 from speechbrain_ssl.errors import TrialError
+from speechbrain_ssl.verification.trial_layouts import (
+    check_layout,
+    detect_layout,
+    lines_of,
+    split_trial,
+)
 
 
 def path_component(position):
@@ -84,8 +91,9 @@ class Trials:
 
     Arguments
     ---------
-    labels : array_like
-        ``[T]``; true for a target trial (one speaker on both sides).
+    labels : array_like or None
+        ``[T]``; true for a target trial (one speaker on both sides). None for
+        a list without labels, which can be scored but not evaluated.
     left, right : array_like
         ``[T]``; indices into ``names``.
     names : sequence of str
@@ -97,15 +105,21 @@ class Trials:
     lines : array_like, optional
         ``[T]``; the line of each trial in its file, for error messages. By
         default trials are counted from 1.
+    enrolment : dict, optional
+        For names that are no recording but a model, the recordings it is
+        enrolled with.
 
     Attributes
     ----------
-    labels : numpy.ndarray
+    labels : numpy.ndarray or None
         bool ``[T]``.
     left, right, lines : numpy.ndarray
         int32 ``[T]``.
     names : list of str
         ``[U]``.
+    recordings : list of str
+        ``[R]``, all recordings once, in the order of the names; the names
+        themselves where there are no models.
 
     Raises
     ------
@@ -122,8 +136,17 @@ class Trials:
     (2, [0, 0, 1])
     """
 
-    def __init__(self, labels, left, right, names, speaker_of=None, lines=None):
-        self.labels = as_labels(labels)
+    def __init__(
+        self,
+        labels,
+        left,
+        right,
+        names,
+        speaker_of=None,
+        lines=None,
+        enrolment=None,
+    ):
+        self.labels = None if labels is None else as_labels(labels)
         self.left = np.asarray(left, dtype=np.int32)
         self.right = np.asarray(right, dtype=np.int32)
         self.names = list(names)
@@ -131,11 +154,13 @@ class Trials:
             path_component(0) if speaker_of is None else speaker_of
         )
         if lines is None:
-            lines = np.arange(1, self.labels.size + 1)
+            lines = np.arange(1, self.left.size + 1)
         self.lines = np.asarray(lines, dtype=np.int32)
-        columns = (self.labels, self.left, self.right, self.lines)
+        columns = [self.left, self.right, self.lines]
+        if self.labels is not None:
+            columns.insert(0, self.labels)
         shapes = {column.shape for column in columns}
-        if len(shapes) > 1 or self.labels.ndim != 1:
+        if len(shapes) > 1 or self.left.ndim != 1:
             raise TrialError(
                 "the columns of a trial list must be of one length; got "
                 + ", ".join(str(column.shape) for column in columns)
@@ -150,9 +175,80 @@ class Trials:
                     "a trial points outside its list of "
                     f"{len(self.names)} utterance names"
                 )
+        self._enrolment = enrolment or {}
+        self.recordings = list(
+            dict.fromkeys(r for name in self.names for r in self.members(name))
+        )
 
     def __len__(self):
-        return len(self.labels)
+        return len(self.left)
+
+    def members(self, name):
+        """The recordings of a name: those of a model, or the name itself."""
+        return self._enrolment.get(name, (name,))
+
+    def pool(self, embeddings):
+        """From rows of recordings to rows of names: a model is their mean.
+
+        Arguments
+        ---------
+        embeddings : numpy.ndarray
+            ``[R, D]``; row ``i`` belongs to ``recordings[i]``.
+
+        Returns
+        -------
+        numpy.ndarray
+            ``[U, D]``; row ``i`` belongs to ``names[i]``.
+
+        Example
+        -------
+        >>> trials = Trials(
+        ...     [1], [0], [1], ["m", "c"], enrolment={"m": ("a", "b")}
+        ... )
+        >>> trials.recordings, trials.pool(np.array([[1.0], [3.0], [5.0]]))
+        (['a', 'b', 'c'], array([[2.],
+               [5.]]))
+        """
+        if self.recordings == self.names:
+            return embeddings
+        row = {name: i for i, name in enumerate(self.recordings)}
+        members = [self.members(name) for name in self.names]
+        sizes = np.array([len(group) for group in members])
+        means = sparse.csr_array(
+            (
+                np.repeat(1 / sizes, sizes).astype(embeddings.dtype),
+                [row[name] for group in members for name in group],
+                np.concatenate(([0], np.cumsum(sizes))),
+            ),
+            shape=(len(self.names), len(self.recordings)),
+        )
+        return means @ embeddings
+
+    def speakers(self):
+        """The speaker of every name.
+
+        Returns
+        -------
+        list
+            ``[U]``.
+
+        Raises
+        ------
+        TrialError
+            If a name gets none.
+        """
+        if callable(self.speaker_of):
+            speakers = [self.speaker_of(name) for name in self.names]
+        else:
+            speakers = [self.speaker_of.get(name) for name in self.names]
+        if None in speakers:
+            nameless = self.names[speakers.index(None)]
+            raise TrialError(
+                f"no speaker is known for '{nameless}'; give `speaker_of` as "
+                "a dictionary of all utterances or as a rule, such as "
+                "path_component(1)"
+            )
+        return speakers
 
     def speaker_indices(self):
         """The speaker of every utterance, checked against the labels.
@@ -171,17 +267,7 @@ class Trials:
             If an utterance gets no speaker, or if the speakers contradict the
             labels (which is how a rule for another folder layout shows).
         """
-        if callable(self.speaker_of):
-            speakers = [self.speaker_of(name) for name in self.names]
-        else:
-            speakers = [self.speaker_of.get(name) for name in self.names]
-        if None in speakers:
-            nameless = self.names[speakers.index(None)]
-            raise TrialError(
-                f"no speaker is known for '{nameless}'; give `speaker_of` as "
-                "a dictionary of all utterances or as a rule, such as "
-                "path_component(1)"
-            )
+        speakers = self.speakers()
         indices = np.unique(np.asarray(speakers, str), return_inverse=True)[1]
         same = indices[self.left] == indices[self.right]
         wrong = np.flatnonzero(same != self.labels)
@@ -199,8 +285,41 @@ class Trials:
         return indices.astype(np.int32)
 
 
-def read_trials(path, speaker_of=None, require_both=True):
-    """Reads a list in VoxCeleb's format: label, utterance, utterance.
+def linked_speakers(trials):
+    """Speakers from the trials alone: names that a target links are one.
+
+    For lists whose names do not tell the speaker (SITW, VOiCES, CN-Celeb). A
+    speaker whose names no target trial links counts as several.
+
+    Arguments
+    ---------
+    trials : Trials
+        Labelled trials.
+
+    Returns
+    -------
+    dict
+        Name to speaker, for ``Trials.speaker_of``.
+
+    Example
+    -------
+    >>> trials = Trials([1, 0], [0, 0], [1, 2], ["m1", "a", "b"])
+    >>> linked_speakers(trials)
+    {'m1': '0', 'a': '0', 'b': '1'}
+    """
+    left, right = trials.left[trials.labels], trials.right[trials.labels]
+    size = len(trials.names)
+    links = sparse.coo_array(
+        (np.ones(len(left), dtype=bool), (left, right)), shape=(size, size)
+    )
+    _, number = sparse.csgraph.connected_components(links, directed=False)
+    return dict(zip(trials.names, map(str, number.tolist()), strict=True))
+
+
+def read_trials(
+    path, speaker_of=None, require_both=True, layout=None, enrolment=None
+):
+    """Reads a trial list in any of the layouts of ``trial_layouts``.
 
     Fields are separated by any white space; blank lines are skipped. Names are
     numbered in the order in which they first occur.
@@ -214,6 +333,11 @@ def read_trials(path, speaker_of=None, require_both=True):
     require_both : bool
         Whether a list that lacks targets or non-targets is refused: no error
         rate can be computed from it.
+    layout : str, optional
+        One of ``LAYOUTS`` or ``ALIASES``. By default the first line tells.
+    enrolment : dict, optional
+        Model to recordings, from ``read_enrolment``. All left names are then
+        models.
 
     Returns
     -------
@@ -222,8 +346,8 @@ def read_trials(path, speaker_of=None, require_both=True):
     Raises
     ------
     TrialError
-        If the file is missing, empty or no text, a line is malformed, or a
-        class is missing.
+        If the file is missing, empty or no text, a line is malformed, a class
+        is missing, or a model is not in the enrolment list.
 
     Example
     -------
@@ -242,39 +366,71 @@ def read_trials(path, speaker_of=None, require_both=True):
             f"there is no trial list {path}; correct the key that names it, "
             "or download the list first"
         )
+    if layout is not None:
+        layout = check_layout(layout)
     labels, left, right, lines, numbers = [], [], [], [], {}
-    label_of = {"1": True, "0": False}
-    try:
-        # Some editors put a byte order mark before the first label.
-        with open(path, encoding="utf-8-sig") as stream:
-            for line_number, line in enumerate(stream, start=1):
-                fields = line.split()
-                if not fields:
-                    continue
-                if len(fields) != 3 or fields[0] not in label_of:
-                    raise TrialError(
-                        f"{path}, line {line_number}: '{_shorten(line)}' is "
-                        "no trial; expected '1 a.wav b.wav' (one speaker) or "
-                        "'0 a.wav b.wav' (two speakers)"
-                    )
-                labels.append(label_of[fields[0]])
-                left.append(numbers.setdefault(fields[1], len(numbers)))
-                right.append(numbers.setdefault(fields[2], len(numbers)))
-                lines.append(line_number)
-    except UnicodeDecodeError as error:
-        raise TrialError(
-            f"{path} is no text file in UTF-8 ({error}); is it an archive?"
-        ) from error
-    if not labels:
+    for line_number, line in lines_of(path):
+        fields = line.split()
+        layout = layout or detect_layout(fields)
+        trial = layout and split_trial(fields, layout)
+        if not trial:
+            raise TrialError(
+                f"{path}, line {line_number}: '{_shorten(line)}' is no trial; "
+                + _EXPECTED.get(layout, _EXPECTED[None])
+            )
+        label, a, b = trial
+        if enrolment is not None and (a not in enrolment or b in enrolment):
+            raise TrialError(
+                f"{path}, line {line_number}: "
+                + (
+                    f"the model '{a}' is not in the enrolment list"
+                    if a not in enrolment
+                    else f"'{b}' is a model of the enrolment list, not a "
+                    "recording"
+                )
+            )
+        labels.append(label)
+        left.append(numbers.setdefault(a, len(numbers)))
+        right.append(numbers.setdefault(b, len(numbers)))
+        lines.append(line_number)
+    if not lines:
         raise TrialError(f"the trial list {path} is empty")
+    if layout == "pairs":
+        labels = None
+    if require_both:
+        _check_classes(path, labels)
+    return Trials(
+        labels, left, right, list(numbers), speaker_of, lines, enrolment
+    )
+
+
+_EXPECTED = {
+    None: "expected '1 a.wav b.wav' (one speaker) or '0 a.wav b.wav' (two "
+    "speakers), or 'model b.wav 1', '... tgt', '... target'. If it is one of "
+    "these, name the layout",
+    "voxceleb": "expected '1 a.wav b.wav' (one speaker) or '0 a.wav b.wav' "
+    "(two speakers)",
+    "cnceleb": "expected 'model b.wav 1' or 'model b.wav 0'",
+    "sitw": "expected 'model b.flac tgt' or 'model b.flac imp'",
+    "kaldi": "expected 'model b target' or 'model b nontarget'",
+    "pairs": "expected 'a.wav b.wav'",
+}
+
+
+def _check_classes(path, labels):
+    """Refuses a list from which no error rate can be computed."""
+    if labels is None:
+        raise TrialError(
+            f"the trials of {path} have no labels (two fields a line): they "
+            "can be scored, but no error rate can be computed"
+        )
     targets = sum(labels)
-    if require_both and targets in (0, len(labels)):
+    if targets in (0, len(labels)):
         raise TrialError(
             f"all {len(labels)} trials of {path} are "
             f"{'targets' if targets else 'non-targets'}; error rates need "
             "trials of both classes"
         )
-    return Trials(labels, left, right, list(numbers), speaker_of, lines)
 
 
 def _shorten(line, limit=100):
@@ -308,22 +464,53 @@ def check_files(trials, root):
     >>> check_files(Trials([True], [0], [1], ["a.wav", "b.wav"]), folder)
     """
     root = os.fspath(root)
-    absent = np.fromiter(
-        (not os.path.isfile(os.path.join(root, n)) for n in trials.names),
-        dtype=bool,
-        count=len(trials.names),
-    )
-    hits = np.flatnonzero(absent[trials.left] | absent[trials.right])
-    if len(hits) == 0:
+    absent = {
+        name
+        for name in trials.recordings
+        if not os.path.isfile(os.path.join(root, name))
+    }
+    first = first_trial_of(trials, absent)
+    if first is None:
         # A name that no trial uses is nobody's loss.
         return
-    sides = np.concatenate((trials.left[hits], trials.right[hits]))
-    count = len(np.unique(sides[absent[sides]]))
-    left, right = trials.left[hits[0]], trials.right[hits[0]]
-    first = left if absent[left] else right
+    line, name = first
+    used = np.union1d(trials.left, trials.right)
+    needed = {r for i in used for r in trials.members(trials.names[i])}
     raise TrialError(
-        f"trial list, line {trials.lines[hits[0]]}: there is no file "
-        f"'{trials.names[first]}' in {root}; {count} of {len(trials.names)} "
-        "files are absent. Correct the data folder, or extract the rest of "
-        "the corpus"
+        f"trial list, line {line}: there is no file '{name}' in {root}; "
+        f"{len(absent & needed)} of {len(trials.recordings)} files are absent. "
+        "Correct the data folder, or extract the rest of the corpus"
     )
+
+
+def first_trial_of(trials, recordings):
+    """The first trial that needs one of some recordings.
+
+    Arguments
+    ---------
+    trials : Trials
+        The trials.
+    recordings : set of str
+        What is looked for.
+
+    Returns
+    -------
+    tuple or None
+        The line and the recording.
+
+    Example
+    -------
+    >>> trials = Trials([1, 0], [0, 0], [1, 2], ["a", "b", "c"])
+    >>> first_trial_of(trials, {"c", "x"})
+    (2, 'c')
+    """
+    hit = np.array(
+        [not recordings.isdisjoint(trials.members(n)) for n in trials.names]
+    )
+    hits = np.flatnonzero(hit[trials.left] | hit[trials.right])
+    if len(hits) == 0:
+        return None
+    left, right = trials.left[hits[0]], trials.right[hits[0]]
+    members = trials.members(trials.names[left if hit[left] else right])
+    name = next(name for name in members if name in recordings)
+    return int(trials.lines[hits[0]]), name

@@ -6,6 +6,9 @@
     python evaluate.py hparams/cosine_one_list.yaml --model=statistics \\
         --trials=/path/to/trials.txt --trials_folder=/path/to/audio
 
+Every list is scored by plain cosine; then, as the YAML says, less the mean of
+training utterances, by a back-end (AS-norm, PLDA), and with several crops.
+
 `--model` is the output folder of a training run, a published model, or one of
 two baselines that nothing was trained for: `statistics` (mean and standard
 deviation of the log-mel energies) and `untrained` (an encoder as initialised).
@@ -18,7 +21,7 @@ from speechbrain_ssl.runtime import set_up_process
 
 set_up_process()  # before torch is imported
 
-import csv
+import functools
 import json
 import logging
 import os
@@ -35,20 +38,31 @@ from speechbrain_ssl.config import load_config, run
 from speechbrain_ssl.data.manifest import Manifest
 from speechbrain_ssl.encoders.features import LogMel
 from speechbrain_ssl.errors import ConfigError
-from speechbrain_ssl.files import atomic_write
+from speechbrain_ssl.pseudo_labels.labels import read_labels
 from speechbrain_ssl.publishing.export import load_encoder
+from speechbrain_ssl.report.evaluations import (
+    evaluate_lists,
+    evaluations_text,
+    flat_figures,
+    write_breakdown,
+    write_table,
+)
 from speechbrain_ssl.report.page import build_report
 from speechbrain_ssl.report.results import write_results
 from speechbrain_ssl.verification.baselines import LogMelStatistics
+from speechbrain_ssl.verification.breakdown import (
+    check_in_table,
+    read_speaker_table,
+)
 from speechbrain_ssl.verification.cache import embed_cached
-from speechbrain_ssl.verification.evaluation import evaluate_scores
+from speechbrain_ssl.verification.extract import PRECISIONS
+from speechbrain_ssl.verification.multicrop import multicrop_rows
 from speechbrain_ssl.verification.protocol import (
     check_speakers,
     load_lists,
     named_lists,
-    write_scores,
 )
-from speechbrain_ssl.verification.scoring import cosine_scores
+from speechbrain_ssl.verification.scoring import cosine_scores, product_scores
 
 logger = logging.getLogger(__name__)
 
@@ -57,25 +71,11 @@ logger = logging.getLogger(__name__)
 KEYS = set(
     """
     seed output_folder data_folder model encoder features trials trials_folder
-    trials_manifest trials_speaker_component mean_manifest mean_utterances
-    batch_seconds num_workers eval_precision bootstrap_replicates
+    trials_manifest trials_speaker_component trials_layout trials_enrolment
+    mean_manifest mean_utterances backend backend_manifest backend_utterances
+    backend_labels crops calibrate_on speaker_table bootstrap_replicates
+    batch_seconds num_workers eval_precision
     """.split()
-)
-
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-COLUMNS = (
-    "system",
-    "seed",
-    "trials",
-    "eer_percent",
-    "ci_low",
-    "ci_high",
-    "labels_seen",
-    "minutes",
-    "command",
-    "min_dcf_0.01",
-    "min_dcf_0.05",
 )
 
 
@@ -151,6 +151,11 @@ def read_lists(hparams):
         seconds).
     """
     lists = named_lists(hparams["trials"])
+    if hparams["calibrate_on"] not in (None, *lists):
+        raise ConfigError(
+            f"calibrate_on is '{hparams['calibrate_on']}', which is none of "
+            f"the lists {', '.join(lists)}"
+        )
     folder, manifest = hparams["trials_folder"], hparams["trials_manifest"]
     if (folder is None) == (manifest is None):
         raise ConfigError(
@@ -163,7 +168,12 @@ def read_lists(hparams):
         manifest = Manifest.read(manifest, hparams["data_folder"])
         seconds = durations(manifest)
     loaded = load_lists(
-        lists, hparams["trials_speaker_component"], folder, manifest
+        lists,
+        hparams["trials_speaker_component"],
+        folder,
+        manifest,
+        hparams["trials_layout"],
+        hparams["trials_enrolment"],
     )
     if hparams["bootstrap_replicates"]:
         check_speakers(loaded)
@@ -178,56 +188,69 @@ def durations(manifest):
     }
 
 
-def read_mean_utterances(hparams, trial_paths):
-    """The training utterances whose mean embedding is subtracted.
+def read_training(hparams, purpose, trial_paths):
+    """The training utterances for the mean, or for the back-end.
 
     Arguments
     ---------
     hparams : dict
         The hyper-parameters.
+    purpose : str
+        ``mean`` or ``backend``: the beginning of the keys.
     trial_paths : list of str
         The audio files of the trials.
 
     Returns
     -------
-    Manifest or None
+    tuple
+        Manifest and pseudo labels (int ``[N]``), either of them None.
 
     Raises
     ------
     ConfigError
         If an utterance of the trials is among them.
     """
-    if hparams["mean_manifest"] is None:
-        return None
-    manifest = Manifest.read(hparams["mean_manifest"], hparams["data_folder"])
-    count = hparams["mean_utterances"]
+    key = f"{purpose}_manifest"
+    if hparams[key] is None:
+        return None, None
+    manifest = Manifest.read(hparams[key], hparams["data_folder"])
+    labels = hparams.get(f"{purpose}_labels")
+    if labels is not None:
+        labels, _ = read_labels(labels, manifest)
+    count = hparams[f"{purpose}_utterances"]
     if count is not None:
         if count < 1:
             raise ConfigError(
-                "mean_utterances must be at least 1; without mean_manifest no "
-                "mean is subtracted"
+                f"{purpose}_utterances must be at least 1, or null for all"
             )
         # By key, hence the same ones in whatever order the manifest is.
-        manifest = manifest.select(np.argsort(manifest.keys)[:count])
+        chosen = np.argsort(manifest.keys)[:count]
+        manifest = manifest.select(chosen)
+        labels = None if labels is None else labels[chosen]
     paths = {os.path.realpath(manifest.path(i)) for i in range(len(manifest))}
     common = paths.intersection(map(os.path.realpath, trial_paths))
     if common:
         raise ConfigError(
-            f"mean_manifest: {len(common)} of its {len(manifest)} utterances "
-            f"are in the trials ({min(common)}); the mean must come from other "
-            "utterances. Use the training manifest, or null"
+            f"{key}: {len(common)} of its {len(manifest)} utterances are in "
+            f"the trials ({min(common)}); they must be other utterances. Use "
+            "the training manifest, or null"
         )
     for i in range(len(manifest)):
         if not os.path.isfile(manifest.path(i)):
             raise ConfigError(
-                f"mean_manifest: there is no file {manifest.path(i)}; correct "
-                "data_folder, or set mean_manifest to null"
+                f"{key}: there is no file {manifest.path(i)}; correct "
+                "data_folder, or set it to null"
             )
-    return manifest
+    return manifest, labels
 
 
-def embed(hparams, encoder, features, lists, seconds, mean_set, device):
-    """Embeds every utterance once, however many lists name it.
+def paths_of(manifest):
+    """The audio files of a manifest."""
+    return [manifest.path(i) for i in range(len(manifest))]
+
+
+def embed(hparams, encoder, features, paths, seconds, device, grid=None):
+    """Embeds every file once, however many lists name it.
 
     Arguments
     ---------
@@ -235,40 +258,31 @@ def embed(hparams, encoder, features, lists, seconds, mean_set, device):
         The hyper-parameters.
     encoder, features : torch.nn.Module
         The model.
-    lists : dict
-        From ``read_lists``.
+    paths : list of str
+        The files.
     seconds : dict
         Path to seconds, where known.
-    mean_set : Manifest or None
-        From ``read_mean_utterances``.
     device : str
         Where to compute.
+    grid : speechbrain_ssl.verification.multicrop.CropGrid, optional
+        For the crops of the files instead of the whole of them.
 
     Returns
     -------
-    tuple
-        Path to row, embeddings (``[files, size]``), and the mean embedding of
-        ``mean_set`` (None where there is none).
+    numpy.ndarray
+        Embeddings ``[files, size]``.
     """
-    rows = {}
-    for _, paths in lists.values():
-        for path in paths:
-            rows.setdefault(path, len(rows))
-    mean_paths = []
-    if mean_set is not None:
-        mean_paths = [mean_set.path(i) for i in range(len(mean_set))]
-        seconds = {**seconds, **durations(mean_set)}
-        for path in mean_paths:
-            rows.setdefault(path, len(rows))
-    known = all(path in seconds for path in rows)
+    known = all(path in seconds for path in paths)
+    name = "embeddings.npz" if grid is None else "embeddings_crops.npz"
     start = time.perf_counter()
     embeddings, made = embed_cached(
-        pathlib.Path(hparams["output_folder"]) / "embeddings.npz",
+        pathlib.Path(hparams["output_folder"]) / name,
         encoder,
         features,
-        list(rows),
-        [seconds[path] for path in rows] if known else None,
+        paths,
+        [seconds[path] for path in paths] if known else None,
         PRECISIONS[hparams["eval_precision"]],
+        grid,
         device=device,
         batch_seconds=hparams["batch_seconds"],
         num_workers=hparams["num_workers"],
@@ -277,132 +291,67 @@ def embed(hparams, encoder, features, lists, seconds, mean_set, device):
     logger.info(
         "%d utterances: %d embedded in %.1f s (%.1f a second), %d kept from an "
         "earlier call",
-        len(rows),
+        len(paths),
         made,
         spent,
         made / spent,
-        len(rows) - made,
+        len(paths) - made,
     )
-    mean = None
-    if mean_paths:
-        chosen = embeddings[[rows[path] for path in mean_paths]]
-        mean = chosen.mean(axis=0, dtype=np.float64)
-    return rows, embeddings, mean
+    return embeddings
 
 
-def score(hparams, lists, rows, embeddings, mean):
-    """Scores every list, plainly and, given a mean, after subtracting it.
+def scorings(hparams, encoder, features, lists, seconds, training, device):
+    """Embeds, and prepares every way in which the lists are scored.
 
     Arguments
     ---------
     hparams : dict
         The hyper-parameters.
-    lists : dict
+    encoder, features : torch.nn.Module
+        The model.
+    lists, seconds
         From ``read_lists``.
-    rows, embeddings, mean
-        From ``embed``.
+    training : dict
+        Purpose to what ``read_training`` returned.
+    device : str
+        Where to compute.
 
     Returns
     -------
     tuple
-        Evaluations (list of dict) and what ``build_report`` draws (dict).
+        Path to row; and name to a pair of rows ``[files, size]`` and a
+        function of rows and trials that scores.
     """
-    folder = pathlib.Path(hparams["output_folder"])
-    evaluations, drawn = [], {}
-    for name, (trials, paths) in lists.items():
-        own = embeddings[[rows[path] for path in paths]]
-        for scoring, centre in (("cosine", None), ("mean_subtracted", mean)):
-            if scoring != "cosine" and mean is None:
-                continue
-            scores = cosine_scores(own, trials, mean=centre)
-            figures = evaluate_scores(
-                scores,
-                trials,
-                replicates=hparams["bootstrap_replicates"],
-                seed=hparams["seed"],
-            )
-            counts = {"list": name, "scoring": scoring}
-            evaluations.append({**counts, **figures})
-            write_scores(
-                folder / f"scores_{name}_{scoring}.txt", trials, scores
-            )
-            drawn[f"{name}, {scoring.replace('_', ' ')}"] = {
-                "scores": scores,
-                "labels": trials.labels,
-                "threshold": figures["threshold"],
-            }
-    return evaluations, drawn
-
-
-def table(evaluations):
-    """The evaluations as lines of text."""
-    header = ("list", "scoring", "trials", "EER % [95 % interval]")
-    header += ("minDCF 0.01", "minDCF 0.05")
-    cells = [header]
-    for found in evaluations:
-        rate = f"{found['eer_percent']:.2f}"
-        if found["ci_low"] is not None:
-            rate += f" [{found['ci_low']:.2f}, {found['ci_high']:.2f}]"
-        cells.append(
-            (
-                found["list"],
-                found["scoring"].replace("_", " "),
-                str(found["trials"]),
-                rate,
-                f"{found['min_dcf_0.01']:.3f}",
-                f"{found['min_dcf_0.05']:.3f}",
-            )
+    trial_paths = [path for _, paths in lists.values() for path in paths]
+    paths = list(dict.fromkeys(trial_paths))
+    trial_files = len(paths)
+    for manifest, _ in training.values():
+        if manifest is not None:
+            seconds = {**seconds, **durations(manifest)}
+            paths += paths_of(manifest)
+    paths = list(dict.fromkeys(paths))
+    rows = {path: row for row, path in enumerate(paths)}
+    embeddings = embed(hparams, encoder, features, paths, seconds, device)
+    found = {"cosine": (embeddings, cosine_scores)}
+    manifest, _ = training["mean"]
+    if manifest is not None:
+        chosen = embeddings[[rows[path] for path in paths_of(manifest)]]
+        mean = chosen.mean(axis=0, dtype=np.float64)
+        scorer = functools.partial(cosine_scores, mean=mean)
+        found["mean_subtracted"] = embeddings, scorer
+    backend = hparams["backend"]
+    if backend is not None:
+        manifest, labels = training["backend"]
+        chosen = embeddings[[rows[path] for path in paths_of(manifest)]]
+        found[backend.name] = embeddings, backend.fit(chosen, labels).score
+    if hparams["crops"] is not None:
+        files = paths[:trial_files]
+        crops = embed(
+            hparams, encoder, features, files, {}, device, hparams["crops"]
         )
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) for cell, width in zip(row, widths, strict=True)
-        ).rstrip()
-        for row in cells
-    )
-
-
-def flat_figures(evaluations):
-    """The evaluations as scalars; the first of them is the headline."""
-    flat = {}
-    for number, found in enumerate(evaluations):
-        name = found["list"]
-        if found["scoring"] != "cosine":
-            name += f"_{found['scoring']}"
-        if number == 0:
-            flat["eer"] = found["eer_percent"]
-            for key in ("ci_low", "ci_high", "min_dcf_0.01", "min_dcf_0.05"):
-                flat[key] = found[key]
-        if len(evaluations) > 1:
-            flat[f"eer_{name}"] = found["eer_percent"]
-            flat[f"eer_{name}_ci_low"] = found["ci_low"]
-            flat[f"eer_{name}_ci_high"] = found["ci_high"]
-    return flat
-
-
-def write_table(path, evaluations, about, record):
-    """Writes ``table.csv``, a row for every list and scoring."""
-    with atomic_write(path, newline="") as stream:
-        writer = csv.DictWriter(stream, COLUMNS, extrasaction="ignore")
-        writer.writeheader()
-        for found in evaluations:
-            system = about["system"]
-            if found["scoring"] != "cosine":
-                system += f", {found['scoring'].replace('_', ' ')}"
-            shown = {
-                key: round(value, 4) if isinstance(value, float) else value
-                for key, value in found.items()
-            }
-            writer.writerow(
-                {
-                    **shown,
-                    **about,
-                    "system": system,
-                    "trials": found["list"],
-                    "minutes": record["minutes"],
-                    "command": record["command"],
-                }
-            )
+        crop_rows = multicrop_rows(embeddings[:trial_files], crops, files)
+        found["multi_crop"] = crop_rows, product_scores
+    return rows, found
 
 
 def check_settings(hparams):
@@ -418,6 +367,11 @@ def check_settings(hparams):
                 f"{key} is {hparams[key]!r}; it must be a whole number from "
                 f"{least}"
             )
+    if (hparams["backend"] is None) != (hparams["backend_manifest"] is None):
+        raise ConfigError(
+            "a back-end is trained on backend_manifest: give both, or null "
+            "for both"
+        )
 
 
 def main(argv):
@@ -431,9 +385,18 @@ def main(argv):
     # All that can be wrong with the inputs shows before any embedding is made.
     encoder, features, about = load_model(hparams)
     lists, seconds = read_lists(hparams)
-    mean_set = read_mean_utterances(
-        hparams, [p for _, paths in lists.values() for p in paths]
-    )
+    trial_paths = [path for _, paths in lists.values() for path in paths]
+    training = {
+        purpose: read_training(hparams, purpose, trial_paths)
+        for purpose in ("mean", "backend")
+    }
+    if hparams["backend"] is not None:
+        manifest, labels = training["backend"]
+        hparams["backend"].check(len(manifest), labels)
+    speakers = None
+    if hparams["speaker_table"] is not None:
+        speakers = read_speaker_table(hparams["speaker_table"])
+        check_in_table(lists, speakers)
     if hparams["output_folder"] is None:
         # One for each model, so that none overwrites another's figures.
         name = about["system"]
@@ -447,10 +410,27 @@ def main(argv):
         overrides=overrides,
     )
     device = run_opts["device"] or infer_device()
-    rows, embeddings, mean = embed(
-        hparams, encoder, features, lists, seconds, mean_set, device
+    rows, systems = scorings(
+        hparams, encoder, features, lists, seconds, training, device
     )
-    evaluations, drawn = score(hparams, lists, rows, embeddings, mean)
+    scores = {
+        name: {
+            scoring: scorer(
+                trials.pool(table[[rows[path] for path in paths]]), trials
+            )
+            for scoring, (table, scorer) in systems.items()
+        }
+        for name, (trials, paths) in lists.items()
+    }
+    bootstrap = {
+        "replicates": hparams["bootstrap_replicates"],
+        "seed": hparams["seed"],
+    }
+    evaluations, drawn = evaluate_lists(
+        folder, lists, scores, hparams["calibrate_on"], **bootstrap
+    )
+    if speakers is not None:
+        write_breakdown(folder, lists, scores, speakers, **bootstrap)
     on_gpu = str(device).startswith("cuda")
     written = write_results(
         folder,
@@ -462,6 +442,8 @@ def main(argv):
             "system": about["system"],
             # What `eer` and its neighbours at the top are of.
             "headline": f"{evaluations[0]['list']}, cosine",
+            # Its labels were used, for what is called calibrated.
+            "calibrated_on": hparams["calibrate_on"],
             "evaluations": evaluations,
         },
         labels_seen=about["labels_seen"],
@@ -470,7 +452,7 @@ def main(argv):
     record = json.loads(written.read_text(encoding="utf-8"))
     write_table(folder / "table.csv", evaluations, about, record)
     build_report(folder, title=f"Verification: {about['system']}", trials=drawn)
-    print(f"\n{table(evaluations)}\n")
+    print(f"\n{evaluations_text(evaluations)}\n")
     print(f"labels seen in training: {about['labels_seen']}")
     print(f"report: {folder / 'report.html'}")
     return record

@@ -1,0 +1,155 @@
+#!/usr/bin/env python3
+"""Puts several evaluations on one page: DET curves, figures, differences.
+
+    python compare.py results/ssl results/ssl:as_norm base=results/statistics
+
+A system is the output folder of `evaluate.py`, with `:scoring` for another score
+than the plain cosine and `name=` for a name of your own. All lists that all of
+them have scored are compared; the first system is what the others are compared
+with. `--fuse_on=LIST` adds a fusion of all systems by logistic regression,
+learnt on that list (its labels are used) and shown on the others; `--fuse`
+adds their plain mean, for scores of one scale.
+
+Written are `comparison.html` and `comparison.csv` into `--output_folder`.
+"""
+
+from speechbrain_ssl.runtime import set_up_process
+
+set_up_process()  # before torch is imported
+
+import argparse
+import pathlib
+
+from speechbrain_ssl.config import run
+from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.report.comparison import (
+    compare,
+    read_systems,
+    write_comparison,
+)
+from speechbrain_ssl.report.evaluations import evaluations_text, write_rows
+from speechbrain_ssl.verification.fusion import learn_fusion, weighted_fusion
+from speechbrain_ssl.verification.protocol import check_speakers
+from speechbrain_ssl.verification.trials import linked_speakers, path_component
+
+COLUMNS = (
+    "list system trials targets speakers eer_percent ci_low ci_high "
+    "min_dcf_0.01 min_dcf_0.05 difference difference_low difference_high"
+).split()
+
+
+def find_scores(systems):
+    """The score files of every system.
+
+    Arguments
+    ---------
+    systems : list of str
+        As on the command line.
+
+    Returns
+    -------
+    dict
+        List to name to file, for the lists that all systems have scored.
+
+    Raises
+    ------
+    ConfigError
+        If a folder has no such scores, a name occurs twice, or no list is
+        common.
+    """
+    found = {}
+    for text in systems:
+        name, _, place = text.rpartition("=")
+        folder, _, scoring = place.partition(":")
+        scoring = scoring or "cosine"
+        end = f"_{scoring}.txt"
+        lists = {
+            path.name[len("scores_") : -len(end)]: path
+            for path in sorted(pathlib.Path(folder).glob(f"scores_*{end}"))
+        }
+        name = name or place
+        if not lists:
+            raise ConfigError(
+                f"{folder} has no scores called '{scoring}' "
+                f"(scores_<list>{end}); run evaluate.py with that "
+                "output_folder first"
+            )
+        if name in found:
+            raise ConfigError(
+                f"two systems are called '{name}'; write name={place}"
+            )
+        found[name] = lists
+    common = set.intersection(*(set(lists) for lists in found.values()))
+    if not common:
+        raise ConfigError(
+            "no trial list has been scored by all systems: "
+            + "; ".join(f"{n}: {', '.join(ls)}" for n, ls in found.items())
+        )
+    return {
+        name: {system: lists[name] for system, lists in found.items()}
+        for name in sorted(common)
+    }
+
+
+def parse(argv):
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("systems", nargs="+", help="[name=]folder[:scoring]")
+    parser.add_argument("--output_folder", default="results/comparison")
+    parser.add_argument("--fuse", action="store_true", help="mean of scores")
+    parser.add_argument("--fuse_on", help="list to learn a fusion on")
+    parser.add_argument(
+        "--trials_speaker_component",
+        default="0",
+        help="which component of a name is the speaker; null: by the targets",
+    )
+    parser.add_argument("--bootstrap_replicates", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=1)
+    return parser.parse_args(argv)
+
+
+def main(argv):
+    """Reads scores, compares, writes."""
+    options = parse(argv)
+    files = find_scores(options.systems)
+    if options.fuse_on not in (None, *files):
+        raise ConfigError(
+            f"--fuse_on={options.fuse_on}: the lists are {', '.join(files)}"
+        )
+    lists = {name: read_systems(paths) for name, paths in files.items()}
+    for trials, _ in lists.values():
+        if options.trials_speaker_component == "null":
+            trials.speaker_of = linked_speakers(trials)
+        else:
+            component = int(options.trials_speaker_component)
+            trials.speaker_of = path_component(component)
+    if options.bootstrap_replicates:
+        check_speakers(lists)
+    fusion = None
+    if options.fuse_on is not None:
+        trials, scores = lists[options.fuse_on]
+        fusion = learn_fusion(list(scores.values()), trials.labels)
+    compared, rows = {}, []
+    for name, (trials, scores) in lists.items():
+        plain = list(scores.values())
+        if options.fuse:
+            scores["mean of all"] = weighted_fusion(plain)
+        # On its own list a fusion would be flattered.
+        if fusion is not None and name != options.fuse_on:
+            scores[f"fusion, learnt on {options.fuse_on}"] = fusion(plain)
+        found = compare(
+            trials, scores, options.bootstrap_replicates, options.seed
+        )
+        compared[name] = trials, scores, found
+        rows += [{"list": name, **row} for row in found]
+    folder = pathlib.Path(options.output_folder)
+    write_comparison(folder / "comparison.html", compared)
+    write_rows(folder / "comparison.csv", COLUMNS, rows)
+    shown = [{**row, "scoring": row["system"]} for row in rows]
+    print(f"\n{evaluations_text(shown)}\n")
+    print(f"page: {folder / 'comparison.html'}")
+    return rows
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,288 @@
+"""Several systems on the same trials: one page with their DET curves.
+
+Read are the score files of ``evaluate.py``: a trial, then its score. Figures are
+made anew from them, all in the same way. Trials of a list are the same for all
+systems, and so are the speakers that the bootstrap draws: the interval of a
+*difference* is far narrower than those of the two rates suggest.
+"""
+
+import pathlib
+
+import numpy as np
+
+from speechbrain_ssl.errors import TrialError
+from speechbrain_ssl.report import figures
+from speechbrain_ssl.report.blocks import (
+    escape,
+    grid,
+    picture,
+    section,
+    write_page,
+)
+from speechbrain_ssl.verification.bootstrap import WeightedCurves
+from speechbrain_ssl.verification.evaluation import evaluate_scores
+from speechbrain_ssl.verification.metrics import det_points, eer_of_curve
+from speechbrain_ssl.verification.trials import Trials
+
+
+def read_scores(path):
+    """Reads a score file.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        Lines of label, utterance, utterance and score.
+
+    Returns
+    -------
+    tuple
+        ``Trials`` and scores, float64 ``[T]``.
+
+    Raises
+    ------
+    TrialError
+        If the file is missing or empty, or a line is none of these.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "scores.txt"
+    >>> _ = path.write_text("1 a/1 a/2 0.5\\n0 a/1 b/1 -0.25\\n")
+    >>> trials, scores = read_scores(path)
+    >>> trials.names, scores.tolist()
+    (['a/1', 'a/2', 'b/1'], [0.5, -0.25])
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise TrialError(f"there is no score file {path}")
+    labels, left, right, scores, numbers = [], [], [], [], {}
+    with open(path, encoding="utf-8") as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                label, a, b, score = line.split()
+                labels.append({"1": True, "0": False}[label])
+                scores.append(float(score))
+            except (ValueError, KeyError):
+                raise TrialError(
+                    f"{path}, line {number}: '{line.strip()[:100]}' is no "
+                    "scored trial; expected '1 a.wav b.wav 0.5'"
+                ) from None
+            left.append(numbers.setdefault(a, len(numbers)))
+            right.append(numbers.setdefault(b, len(numbers)))
+    if not scores:
+        raise TrialError(f"the score file {path} is empty")
+    return Trials(labels, left, right, list(numbers)), np.array(scores)
+
+
+def read_systems(paths):
+    """Reads the score files of several systems on one list.
+
+    Arguments
+    ---------
+    paths : dict
+        Name of a system to its score file.
+
+    Returns
+    -------
+    tuple
+        ``Trials``, and a dict of names to scores ``[T]``.
+
+    Raises
+    ------
+    TrialError
+        As ``read_scores``, and if the trials are not the same, in the same
+        order.
+    """
+    trials, scores, first = None, {}, None
+    for name, path in paths.items():
+        own, scores[name] = read_scores(path)
+        if trials is None:
+            trials, first = own, path
+        elif not _same(trials, own):
+            raise TrialError(
+                f"{path} and {first} hold scores of different trials; systems "
+                "can be compared on one list only"
+            )
+    return trials, scores
+
+
+def _same(one, other):
+    return one.names == other.names and all(
+        np.array_equal(getattr(one, column), getattr(other, column))
+        for column in ("labels", "left", "right")
+    )
+
+
+def difference_interval(
+    scores, reference, trials, replicates=1000, confidence=0.95, seed=0
+):
+    """Interval of the difference of two equal error rates.
+
+    Both systems are evaluated on the same resampled speakers (as in
+    ``bootstrap_interval``): what makes a draw hard for both cancels out.
+
+    Arguments
+    ---------
+    scores, reference : array_like
+        ``[T]``, of the two systems.
+    trials : Trials
+        The trials, with speakers.
+    replicates, confidence, seed
+        As in ``bootstrap_interval``.
+
+    Returns
+    -------
+    tuple of float
+        Low and high end of the first rate less the second, in ``[-1, 1]``.
+
+    Raises
+    ------
+    TrialError
+        As ``WeightedCurves``, and if no replicate has both classes.
+
+    Example
+    -------
+    >>> names = [f"s{s}/{u}" for s in range(9) for u in range(2)]
+    >>> left, right = np.triu_indices(18, 1)
+    >>> trials = Trials(left // 2 == right // 2, left, right, names)
+    >>> difference_interval(trials.labels * 1.0, trials.labels * 2.0, trials)
+    (0.0, 0.0)
+    """
+    curves = [WeightedCurves(s, trials) for s in (scores, reference)]
+    count = curves[0].speakers
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(replicates):
+        drawn = rng.integers(count, size=count)
+        times = np.bincount(drawn, minlength=count)
+        both = [curve.curve(times) for curve in curves]
+        if both[0] is not None:
+            one, other = (eer_of_curve(*curve) for curve in both)
+            found.append(one - other)
+    if not found:
+        raise TrialError(
+            f"no resampling of the {count} speakers has targets and "
+            "non-targets; too few speakers for an interval"
+        )
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(found, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def compare(trials, scores, replicates=1000, seed=0):
+    """Figures of all systems, and of each against the first.
+
+    Arguments
+    ---------
+    trials : Trials
+        The trials.
+    scores : dict
+        Name to scores ``[T]``.
+    replicates, seed : int
+        Of the bootstrap; with 0 there are no intervals.
+
+    Returns
+    -------
+    list of dict
+        What ``evaluate_scores`` returns, with ``system`` and, from the second
+        on, ``difference``, ``difference_low`` and ``difference_high`` of the
+        equal error rates (percent; None without a bootstrap).
+
+    Raises
+    ------
+    TrialError
+        As ``evaluate_scores``.
+    """
+    rows = []
+    for name, found in scores.items():
+        row = {
+            "system": name,
+            **evaluate_scores(found, trials, replicates, seed),
+        }
+        if rows:
+            low = high = None
+            if replicates:
+                reference = next(iter(scores.values()))
+                low, high = (
+                    100 * end
+                    for end in difference_interval(
+                        found, reference, trials, replicates, seed=seed
+                    )
+                )
+            row["difference"] = row["eer_percent"] - rows[0]["eer_percent"]
+            row["difference_low"], row["difference_high"] = low, high
+        rows.append(row)
+    return rows
+
+
+def write_comparison(path, lists, title="Systems compared"):
+    """Writes one page with the DET curves of all systems on each list.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The HTML file.
+    lists : dict
+        Name of a list to a tuple of ``Trials``, scores (dict) and rows, as
+        ``read_systems`` and ``compare`` return them.
+    title : str
+        Heading of the page.
+    """
+    sections = []
+    for name, (trials, scores, rows) in lists.items():
+        points = {
+            system: det_points(found, trials.labels)[1:]
+            for system, found in scores.items()
+        }
+        counts = (
+            f"{len(trials)} trials, {int(trials.labels.sum())} of them targets"
+        )
+        if rows[0]["speakers"] is not None:
+            counts += f", {rows[0]['speakers']} speakers"
+        drawing = picture(
+            figures.det_curves(points),
+            "Each point is a threshold; nearer to the lower left corner is "
+            "better, and the dot is where both errors are equal. Where curves "
+            "cross, which system is better depends on the use.",
+        )
+        # The figure first: the page leaves no room between a table and it.
+        body = f"<p>{escape(counts)}.</p>\n{grid([drawing])}\n{_table(rows)}"
+        sections.append(section(name, body))
+    write_page(path, title, sections)
+
+
+def _table(rows):
+    """The figures as a table of HTML."""
+    header = ["system", "EER %", "minDCF 0.01", "minDCF 0.05"]
+    header.append(f"EER less that of {rows[0]['system']}")
+    cells = []
+    for row in rows:
+        rate = f"{row['eer_percent']:.2f}"
+        if row["ci_low"] is not None:
+            rate += f" [{row['ci_low']:.2f}, {row['ci_high']:.2f}]"
+        change = ""
+        if "difference" in row:
+            change = f"{row['difference']:+.2f}"
+            if row["difference_low"] is not None:
+                change += (
+                    f" [{row['difference_low']:+.2f}, "
+                    f"{row['difference_high']:+.2f}]"
+                )
+        cells.append(
+            [
+                row["system"],
+                rate,
+                f"{row['min_dcf_0.01']:.3f}",
+                f"{row['min_dcf_0.05']:.3f}",
+                change,
+            ]
+        )
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>"
+        for row in cells
+    )
+    return (
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )

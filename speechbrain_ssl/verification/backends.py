@@ -1,0 +1,298 @@
+"""Back-ends: what is learnt from training embeddings before trials are scored.
+
+A back-end is declared in a YAML and has
+
+* ``name``, which names its scores in files and tables,
+* ``check(utterances, clusters=None)``, which refuses what ``fit`` could not use,
+  before hours of embedding,
+* ``fit(embeddings, clusters=None)``: training embeddings ``[N, D]`` and, if
+  there are any, pseudo labels (int ``[N]``, negative: none),
+* ``score(embeddings, trials)``: scores ``[T]``.
+
+None of them sees a label of a person: clusters come from pseudo labels or from
+k-means in ``fit``.
+"""
+
+import numpy as np
+
+from speechbrain_ssl.clustering.kmeans import check_count, spherical_kmeans
+from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.verification.normalisation import (
+    KINDS,
+    check_cohort_size,
+    cohort_centroids,
+    cohort_statistics,
+    normalise_scores,
+)
+from speechbrain_ssl.verification.plda import PLDA
+from speechbrain_ssl.verification.scoring import (
+    as_array,
+    check_table,
+    product_scores,
+    unit_rows,
+)
+
+
+class NormalisedCosine:
+    """Cosine less the training mean, relative to a cohort.
+
+    Arguments
+    ---------
+    kind : str
+        ``"z"``, ``"t"`` or ``"s"``, as in ``normalise_scores``.
+    top : int or None
+        How many of the highest cohort scores count (adaptive); None: all.
+    centroids : bool
+        Whether the cohort is the centroids of clusters (pseudo-speakers)
+        instead of the utterances.
+    clusters : int, optional
+        How many clusters k-means makes where ``fit`` is given none.
+    seed : int
+        Of k-means.
+
+    Raises
+    ------
+    ConfigError
+        If ``kind`` is unknown.
+
+    Example
+    -------
+    >>> from speechbrain_ssl.verification.trials import Trials
+    >>> rng = np.random.default_rng(0)
+    >>> backend = NormalisedCosine(top=10).fit(rng.normal(size=(50, 4)))
+    >>> trials = Trials([1, 0], [0, 0], [1, 2], ["a/1", "a/2", "b/1"])
+    >>> backend.name, backend.score(rng.normal(size=(3, 4)), trials).shape
+    ('as_norm', (2,))
+    """
+
+    def __init__(
+        self, kind="s", top=300, centroids=False, clusters=None, seed=0
+    ):
+        if kind not in KINDS:
+            raise ConfigError(
+                f"there is no score normalisation '{kind}'; take one of "
+                f"{', '.join(KINDS)}"
+            )
+        self.kind = kind
+        self.top = top
+        self.centroids = centroids
+        self.clusters = clusters
+        self.seed = seed
+        adaptive = "" if top is None else "a"
+        self.name = f"{adaptive}{kind}_norm"
+
+    def check(self, utterances, clusters=None):
+        """Refuses a cohort that is too small.
+
+        Arguments
+        ---------
+        utterances : int
+            How many there are.
+        clusters : array_like, optional
+            As in ``fit``.
+
+        Raises
+        ------
+        ConfigError
+            As ``fit``.
+        ClusteringError
+            If k-means cannot make so many clusters.
+        """
+        size = utterances
+        if self.centroids:
+            size = _number_of_clusters(utterances, clusters, self.clusters)
+        check_cohort_size(size, self.top)
+
+    def fit(self, embeddings, clusters=None):
+        """Makes the cohort.
+
+        Arguments
+        ---------
+        embeddings : numpy.ndarray
+            ``[N, D]``, of training utterances.
+        clusters : array_like, optional
+            int ``[N]``; used with ``centroids`` only.
+
+        Returns
+        -------
+        NormalisedCosine
+            This one.
+
+        Raises
+        ------
+        ConfigError
+            If the cohort has fewer members than two, or than ``top``.
+        EmbeddingError
+            If an embedding has no direction.
+        """
+        embeddings = as_array(embeddings)
+        self.check(len(embeddings), clusters)
+        self.mean = embeddings.mean(axis=0)
+        self.cohort = unit_rows(embeddings, mean=self.mean)
+        if self.centroids:
+            clusters = _clusters(
+                self.cohort, clusters, self.clusters, self.seed
+            )
+            self.cohort = cohort_centroids(self.cohort, clusters)
+            # K-means may have left some clusters empty.
+            check_cohort_size(len(self.cohort), self.top)
+        return self
+
+    def score(self, embeddings, trials):
+        """Normalised cosines.
+
+        Arguments
+        ---------
+        embeddings : numpy.ndarray
+            ``[U, D]``; row ``i`` belongs to ``trials.names[i]``.
+        trials : Trials
+            The trials.
+
+        Returns
+        -------
+        numpy.ndarray
+            float64 ``[T]``.
+
+        Raises
+        ------
+        EmbeddingError
+            As ``cosine_scores`` and ``cohort_statistics``.
+        """
+        embeddings = as_array(embeddings)
+        check_table(embeddings, trials.names)
+        rows = unit_rows(embeddings, trials.names, self.mean)
+        mean, deviation = cohort_statistics(
+            rows, self.cohort, self.top, trials.names
+        )
+        scores = product_scores(rows, trials)
+        return normalise_scores(scores, trials, mean, deviation, self.kind)
+
+
+class PLDABackend:
+    """PLDA of clusters, as ``speechbrain_ssl.verification.plda.PLDA``.
+
+    Arguments
+    ---------
+    lda, iterations
+        Those of ``PLDA``.
+    clusters : int, optional
+        How many clusters k-means makes where ``fit`` is given none.
+    least, most : int, optional
+        Clusters of fewer or more utterances are left out: small ones are
+        often chips of a speaker, large ones several speakers.
+    seed : int
+        Of k-means.
+
+    Example
+    -------
+    >>> rng = np.random.default_rng(0)
+    >>> rows = rng.normal(size=(20, 6)).repeat(8, axis=0)
+    >>> rows += 0.1 * rng.normal(size=rows.shape)
+    >>> backend = PLDABackend(lda=4, clusters=20).fit(rows)
+    >>> backend.name, backend.plda.between.shape
+    ('plda', (4,))
+    """
+
+    name = "plda"
+
+    def __init__(
+        self, lda=None, iterations=10, clusters=None, least=2, most=None, seed=0
+    ):
+        self.plda = PLDA(lda, iterations)
+        self.clusters = clusters
+        self.least = least
+        self.most = most
+        self.seed = seed
+
+    def check(self, utterances, clusters=None):
+        """Refuses pseudo labels of which no cluster has the wanted size.
+
+        Arguments
+        ---------
+        utterances : int
+            How many there are.
+        clusters : array_like, optional
+            As in ``fit``.
+
+        Raises
+        ------
+        ConfigError
+            As ``fit``.
+        ClusteringError
+            If k-means cannot make so many clusters.
+        """
+        _number_of_clusters(utterances, clusters, self.clusters)
+        if clusters is not None:
+            self._usable(np.asarray(clusters))
+
+    def _usable(self, clusters):
+        """Clusters, with -1 for those of another size than is wanted."""
+        _, number, sizes = np.unique(
+            clusters, return_inverse=True, return_counts=True
+        )
+        size = sizes[number]
+        most = np.inf if self.most is None else self.most
+        usable = (clusters >= 0) & (size >= self.least) & (size <= most)
+        if not usable.any():
+            raise ConfigError(
+                f"none of {len(sizes)} clusters has from {self.least} to "
+                f"{self.most} utterances (the largest has {sizes.max()}); "
+                "change these bounds or the number of clusters"
+            )
+        return np.where(usable, clusters, -1)
+
+    def fit(self, embeddings, clusters=None):
+        """Trains on clusters.
+
+        Arguments
+        ---------
+        embeddings : numpy.ndarray
+            ``[N, D]``, of training utterances.
+        clusters : array_like, optional
+            int ``[N]``; made by k-means if not given.
+
+        Returns
+        -------
+        PLDABackend
+            This one.
+
+        Raises
+        ------
+        ConfigError
+            As ``PLDA.fit``, and if no cluster is of the wanted size.
+        EmbeddingError
+            As ``PLDA.fit``.
+        """
+        embeddings = as_array(embeddings)
+        self.check(len(embeddings), clusters)
+        if clusters is None:
+            mean = embeddings.mean(axis=0)
+            rows = unit_rows(embeddings, mean=mean)
+            clusters = _clusters(rows, None, self.clusters, self.seed)
+        self.plda.fit(embeddings, self._usable(np.asarray(clusters)))
+        return self
+
+    def score(self, embeddings, trials):
+        """Log-likelihood ratios, as ``PLDA.score``."""
+        return self.plda.score(embeddings, trials)
+
+
+def _number_of_clusters(utterances, clusters, count):
+    """How many clusters were given, or k-means is to make."""
+    if clusters is not None:
+        clusters = np.asarray(clusters)
+        return len(np.unique(clusters[clusters >= 0]))
+    if count is None:
+        raise ConfigError(
+            "this back-end wants clusters: give backend_labels (pseudo "
+            "labels), or say in its `clusters` how many k-means shall make"
+        )
+    check_count(utterances, count)
+    return count
+
+
+def _clusters(rows, clusters, count, seed):
+    """Clusters that were given, or those of k-means."""
+    if clusters is not None:
+        return clusters
+    return spherical_kmeans(rows, count, seed=seed).assignments.numpy()

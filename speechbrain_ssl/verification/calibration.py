@@ -1,0 +1,364 @@
+"""From scores to log-likelihood ratios, and what they cost.
+
+A calibrated score is a log-likelihood ratio in nats: it says by itself how much
+a trial speaks for one speaker, and the threshold of any operating point follows
+from its costs and prior alone (``bayes_threshold``).
+
+Calibration is learnt from labelled trials. Learn it on other speakers than it
+is used on; figures on the trials it was learnt from flatter it.
+"""
+
+import numpy as np
+from sklearn.isotonic import isotonic_regression
+from sklearn.linear_model import LogisticRegression
+
+from speechbrain_ssl.errors import ConfigError, TrialError
+from speechbrain_ssl.verification.metrics import check_scores, last_of_equals
+
+# Weight of the squared slope against one trial's loss: scikit-learn's default.
+# Where the classes do not overlap it is all that bounds the slope.
+_PENALTY = 1.0
+
+
+def bayes_threshold(p_target=0.01, c_miss=1.0, c_fa=1.0):
+    """Above which log-likelihood ratio accepting costs less than rejecting.
+
+    Arguments
+    ---------
+    p_target : float
+        Prior probability of a target.
+    c_miss, c_fa : float
+        Costs of a miss and of a false alarm.
+
+    Returns
+    -------
+    float
+        ``ln(c_fa * (1 - p_target)) - ln(c_miss * p_target)``.
+
+    Raises
+    ------
+    ConfigError
+        If ``p_target`` is not between 0 and 1 or a cost is not positive.
+
+    Example
+    -------
+    >>> bayes_threshold(0.5), round(bayes_threshold(0.01), 3)
+    (0.0, 4.595)
+    """
+    if not (0 < p_target < 1 and c_miss > 0 and c_fa > 0):
+        raise ConfigError(
+            "an operating point has p_target between 0 and 1 and positive "
+            f"costs; got p_target={p_target}, c_miss={c_miss}, c_fa={c_fa}"
+        )
+    return float(np.log(c_fa * (1 - p_target)) - np.log(c_miss * p_target))
+
+
+class Calibration:
+    """Affine maps of scores to log-likelihood ratios, one score or several.
+
+    Logistic regression, in which the targets together weigh ``p_target``
+    (Brummer et al., *Fusion of heterogeneous speaker recognition systems*,
+    2007, section IV). Several scores of a trial make it a fusion.
+
+    Arguments
+    ---------
+    p_target : float
+        Prior at which the fit is to be best. 0.5 is our default.
+
+    Attributes
+    ----------
+    weights : numpy.ndarray
+        ``[S]``, one for each score.
+    offset : float
+        Added to the weighted sum.
+
+    Raises
+    ------
+    ConfigError
+        If ``p_target`` is not between 0 and 1.
+
+    Example
+    -------
+    >>> rng = np.random.default_rng(0)
+    >>> labels = np.arange(4000) % 2 == 0
+    >>> llr = rng.normal(size=4000) * 2 + np.where(labels, 2, -2)
+    >>> calibration = Calibration().fit(llr / 10 + 3, labels)
+    >>> bool(9 < calibration.weights[0] < 11)
+    True
+    """
+
+    def __init__(self, p_target=0.5):
+        # Refuses what is no prior.
+        bayes_threshold(p_target)
+        self.p_target = p_target
+
+    def fit(self, scores, labels):
+        """Learns the map.
+
+        Arguments
+        ---------
+        scores : array_like
+            ``[T]``, or ``[S, T]`` for the scores of several systems.
+        labels : array_like
+            ``[T]``; true for targets.
+
+        Returns
+        -------
+        Calibration
+            This one.
+
+        Raises
+        ------
+        TrialError
+            If a score is not finite, a class is missing, or the shapes do not
+            fit.
+        """
+        scores = _as_systems(scores)
+        for system in scores:
+            _, labels = check_scores(system, labels)
+        _check_finite(scores)
+        prior = self.p_target
+        share = labels.mean()
+        mean, scale = scores.mean(axis=1), scores.std(axis=1)
+        # Constant scores say nothing: they get no slope, not a division by 0.
+        scale[scale == 0] = 1
+        model = LogisticRegression(C=1 / _PENALTY, tol=1e-8, max_iter=1000)
+        model.fit(
+            ((scores - mean[:, None]) / scale[:, None]).T,
+            labels,
+            np.where(labels, prior / share, (1 - prior) / (1 - share)),
+        )
+        self.weights = model.coef_[0] / scale
+        # The regression gives posterior odds at the prior of the fit.
+        self.offset = float(
+            model.intercept_[0]
+            - self.weights @ mean
+            + bayes_threshold(self.p_target)
+        )
+        return self
+
+    def __call__(self, scores):
+        """Log-likelihood ratios.
+
+        Arguments
+        ---------
+        scores : array_like
+            ``[T]`` or ``[S, T]``, as in ``fit``.
+
+        Returns
+        -------
+        numpy.ndarray
+            float64 ``[T]``, in nats.
+
+        Raises
+        ------
+        TrialError
+            If there are not as many systems as in ``fit``.
+        """
+        scores = _as_systems(scores)
+        if len(scores) != len(self.weights):
+            raise TrialError(
+                f"{len(scores)} scores a trial, but the calibration was "
+                f"learnt for {len(self.weights)}"
+            )
+        return self.weights @ scores + self.offset
+
+    def threshold(self, p_target=0.01, c_miss=1.0, c_fa=1.0):
+        """The raw score above which a trial is accepted at least cost.
+
+        Arguments
+        ---------
+        p_target, c_miss, c_fa : float
+            The operating point, as in ``bayes_threshold``.
+
+        Returns
+        -------
+        float
+            In the unit of the scores that go in.
+
+        Raises
+        ------
+        ConfigError
+            As ``bayes_threshold``.
+        TrialError
+            If several scores go in, or the weight is not positive: then there
+            is no such score.
+        """
+        if len(self.weights) != 1 or not self.weights[0] > 0:
+            raise TrialError(
+                "only one score that rises with the log-likelihood ratio has a "
+                f"threshold; the weights are {self.weights.tolist()}"
+            )
+        point = bayes_threshold(p_target, c_miss, c_fa)
+        return float((point - self.offset) / self.weights[0])
+
+
+def _as_systems(scores):
+    """Scores as float64 ``[S, T]``."""
+    scores = np.asarray(scores, dtype=np.float64)
+    if scores.ndim not in (1, 2):
+        raise TrialError(
+            "scores are [trials] or [systems, trials]; got shape "
+            f"{scores.shape}"
+        )
+    return scores[None] if scores.ndim == 1 else scores
+
+
+def _check_finite(scores):
+    if np.isinf(scores).any():
+        raise TrialError(
+            "a calibration cannot be learnt from infinite scores; "
+            f"{int(np.isinf(scores).sum())} of {scores.size} are"
+        )
+
+
+def cllr(scores, labels):
+    """Cost of the log-likelihood ratio, over all operating points.
+
+        Cllr = (mean over targets of log2(1 + exp(-score))
+                + mean over non-targets of log2(1 + exp(score))) / 2
+
+    (Brummer and du Preez, *Application-independent evaluation of speaker
+    detection*, 2006, equation 13). 0 is perfect; 1 is what saying nothing
+    (a score of 0 everywhere) costs; a bad calibration costs more than that.
+
+    Arguments
+    ---------
+    scores : array_like
+        ``[T]``, log-likelihood ratios in nats.
+    labels : array_like
+        ``[T]``; true for targets.
+
+    Returns
+    -------
+    float
+        In bits.
+
+    Raises
+    ------
+    TrialError
+        As ``check_scores``.
+
+    Example
+    -------
+    >>> cllr([0.0, 0.0], [1, 0])
+    1.0
+    """
+    scores, labels = check_scores(scores, labels)
+    scores = scores.astype(np.float64)
+    targets = np.logaddexp(0, -scores[labels]).mean()
+    others = np.logaddexp(0, scores[~labels]).mean()
+    return float((targets + others) / (2 * np.log(2)))
+
+
+def pav(scores, labels):
+    """The best log-likelihood ratios that keep the order of the scores.
+
+    Pool adjacent violators: the non-decreasing posterior nearest to the labels
+    (equal scores get equal ones), less the prior log-odds of the list.
+
+    Arguments
+    ---------
+    scores : array_like
+        ``[T]``.
+    labels : array_like
+        ``[T]``; true for targets.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64 ``[T]``; infinite where scores above (or below) all of the
+        other class are.
+
+    Raises
+    ------
+    TrialError
+        As ``check_scores``.
+
+    Example
+    -------
+    >>> pav([0.1, 0.2, 0.3, 0.4], [0, 1, 0, 1]).tolist()
+    [-inf, 0.0, 0.0, inf]
+    """
+    scores, labels = check_scores(scores, labels)
+    order = np.argsort(scores)
+    ends = last_of_equals(scores[order])
+    counts = np.diff(ends, prepend=-1)
+    targets = np.diff(np.cumsum(labels[order])[ends], prepend=0)
+    posterior = isotonic_regression(targets / counts, sample_weight=counts)
+    posterior = np.clip(posterior, 0, 1)
+    with np.errstate(divide="ignore"):
+        ratio = np.log(posterior) - np.log1p(-posterior)
+    prior = np.log(labels.sum()) - np.log((~labels).sum())
+    found = np.empty(len(scores))
+    found[order] = np.repeat(ratio - prior, counts)
+    return found
+
+
+def min_cllr(scores, labels):
+    """Cllr after the best calibration that keeps the order of the scores.
+
+    Arguments
+    ---------
+    scores : array_like
+        ``[T]``, in any unit.
+    labels : array_like
+        ``[T]``; true for targets.
+
+    Returns
+    -------
+    float
+        In bits, in ``[0, 1]``. What ``cllr`` is above it is the fault of the
+        calibration.
+
+    Raises
+    ------
+    TrialError
+        As ``check_scores``.
+
+    Example
+    -------
+    >>> min_cllr([0.1, 0.2, 0.3, 0.4], [0, 1, 0, 1])
+    0.5
+    """
+    return cllr(pav(scores, labels), labels)
+
+
+def act_dcf(scores, labels, p_target=0.01, c_miss=1.0, c_fa=1.0):
+    """The detection cost at the threshold that the operating point dictates.
+
+    Arguments
+    ---------
+    scores : array_like
+        ``[T]``, log-likelihood ratios in nats.
+    labels : array_like
+        ``[T]``; true for targets.
+    p_target, c_miss, c_fa : float
+        The operating point.
+
+    Returns
+    -------
+    float
+        Normalised as ``min_dcf``, never below it, and above 1 where it were
+        better not to listen.
+
+    Raises
+    ------
+    TrialError
+        As ``check_scores``.
+    ConfigError
+        As ``bayes_threshold``.
+
+    Example
+    -------
+    >>> act_dcf([-3.0, 1.0, -1.0, 3.0], [0, 0, 1, 1], p_target=0.5)
+    1.0
+    """
+    threshold = bayes_threshold(p_target, c_miss, c_fa)
+    scores, labels = check_scores(scores, labels)
+    accepted = scores >= threshold
+    misses = c_miss * p_target * (~accepted[labels]).mean()
+    alarms = c_fa * (1 - p_target) * accepted[~labels].mean()
+    return float(
+        (misses + alarms) / min(c_miss * p_target, c_fa * (1 - p_target))
+    )

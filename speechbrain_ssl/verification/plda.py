@@ -1,0 +1,348 @@
+"""PLDA, trained on clusters, scored by matrix products.
+
+The model is the two-covariance one (Brummer and de Villiers, *The speaker
+partitioning problem*, 2010): utterance ``j`` of cluster ``k`` is
+
+    x_kj = m + y_k + e_kj,   y_k ~ N(0, B),   e_kj ~ N(0, W)
+
+with full covariances ``B`` between and ``W`` within clusters. A subspace for
+``y`` is not needed: the LDA in front takes that part. Maximum likelihood by EM,
+exact; the score of a trial is the log-likelihood ratio of "one y" against "two".
+
+Why not SpeechBrain's ``PLDA``: it wants the embeddings as an object with a
+string for each of them, loops over clusters, and gives scores as a full matrix
+of models and segments (some 170 GB for Vox1-E), its rows sorted by name. Here
+``B`` and ``W`` are diagonalised at once, so that EM and the score are a few
+products. It can be tested against the joint Gaussian of all utterances.
+
+In front: centring, LDA, whitening, length normalisation (Garcia-Romero and
+Espy-Wilson, *Analysis of i-vector length normalization*, 2011). Hyperion's
+self-supervised recipe has the same parts; that they come in this order is ours.
+"""
+
+import numpy as np
+from scipy import linalg
+
+from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.verification.normalisation import cluster_sums, members
+from speechbrain_ssl.verification.scoring import (
+    EmbeddingError,
+    as_array,
+    check_table,
+    product_scores,
+    refuse_rows,
+)
+
+# Share of the mean variance that every direction is given at least.
+_FLOOR = 1e-6
+
+
+class PLDA:
+    """LDA, whitening, length normalisation and two-covariance PLDA.
+
+    Arguments
+    ---------
+    lda : int, optional
+        Dimensions that LDA leaves; without it all are kept. At most the number
+        of clusters less one.
+    iterations : int
+        Steps of EM. It starts at the moments, which are close to its end where
+        clusters are of one size. 10 is our default.
+
+    Attributes
+    ----------
+    mean : numpy.ndarray
+        ``[D]``, of the training utterances.
+    projection : numpy.ndarray
+        ``[D, P]``, LDA and whitening.
+    basis : numpy.ndarray
+        ``[P, P]``; turns a projected row of length one, less ``offset``, into
+        coordinates in which ``W`` is the identity and ``B`` diagonal.
+    offset : numpy.ndarray
+        ``[P]``, the ``m`` of the model.
+    between : numpy.ndarray
+        ``[P]``, the diagonal of ``B`` in these coordinates.
+
+    Example
+    -------
+    >>> rng = np.random.default_rng(0)
+    >>> clusters = np.repeat(np.arange(50), 8)
+    >>> rows = rng.normal(size=(50, 6))[clusters]
+    >>> rows = rows + 0.3 * rng.normal(size=rows.shape)
+    >>> plda = PLDA(lda=5).fit(rows, clusters)
+    >>> from speechbrain_ssl.verification.trials import Trials
+    >>> trials = Trials([1, 0], [0, 0], [1, 2], ["a/1", "a/2", "b/1"])
+    >>> same, other = plda.score(rows[[8, 9, 16]], trials)
+    >>> bool(same > 0 > other)
+    True
+    """
+
+    def __init__(self, lda=None, iterations=10):
+        self.lda = lda
+        self.iterations = iterations
+
+    def fit(self, embeddings, clusters):
+        """Estimates all parts on the same utterances.
+
+        Arguments
+        ---------
+        embeddings : numpy.ndarray or torch.Tensor
+            ``[N, D]``.
+        clusters : array_like
+            int ``[N]``, pseudo labels; a negative one leaves the utterance
+            out.
+
+        Returns
+        -------
+        PLDA
+            This one.
+
+        Raises
+        ------
+        ConfigError
+            If fewer than two clusters, or no cluster of two, are left, or LDA
+            is to leave more dimensions than it can.
+        EmbeddingError
+            If the embeddings are no table, not finite, or all the same.
+        """
+        rows, number, sizes = members(_table(embeddings), clusters)
+        if len(sizes) < 2 or sizes.max() < 2:
+            raise ConfigError(
+                f"PLDA was given {len(sizes)} clusters, the largest of "
+                f"{int(sizes.max())} utterances; it needs at least two "
+                "clusters, and two utterances in some of them"
+            )
+        self.mean = rows.mean(axis=0)
+        rows = rows - self.mean
+        self.projection = np.eye(rows.shape[1])
+        if self.lda is not None:
+            self.projection = lda_directions(rows, number, sizes, self.lda)
+        total = rows @ self.projection
+        self.projection = self.projection @ _whitening(total)
+        rows = self._directions(rows)
+        self.offset, self.basis, self.between = _two_covariances(
+            rows, number, sizes, self.iterations
+        )
+        return self
+
+    def transform(self, embeddings, names=None):
+        """Coordinates in which the score is a sum over dimensions.
+
+        Arguments
+        ---------
+        embeddings : numpy.ndarray or torch.Tensor
+            ``[U, D]``.
+        names : sequence of str, optional
+            ``[U]``, for messages.
+
+        Returns
+        -------
+        numpy.ndarray
+            float64 ``[U, P]``.
+
+        Raises
+        ------
+        EmbeddingError
+            If a row is not finite, of another width, or has no direction left.
+        """
+        rows = _table(embeddings, names)
+        if rows.shape[1] != len(self.mean):
+            raise EmbeddingError(
+                f"PLDA was trained on embeddings of {len(self.mean)} "
+                f"dimensions; these have {rows.shape[1]}"
+            )
+        rows = self._directions(rows - self.mean, names)
+        return (rows - self.offset) @ self.basis
+
+    def score(self, embeddings, trials):
+        """Log-likelihood ratios of trials, in nats.
+
+        A model of several recordings is their mean embedding and is taken for
+        one recording.
+
+        Arguments
+        ---------
+        embeddings : numpy.ndarray or torch.Tensor
+            ``[U, D]``; row ``i`` belongs to ``trials.names[i]``.
+        trials : Trials
+            The trials.
+
+        Returns
+        -------
+        numpy.ndarray
+            float64 ``[T]``; positive: rather one speaker.
+
+        Raises
+        ------
+        EmbeddingError
+            As ``transform``.
+        """
+        embeddings = as_array(embeddings)
+        check_table(embeddings, trials.names)
+        rows = self.transform(embeddings, trials.names)
+        # In a coordinate both sides have variance t = 1 + b and, if of one
+        # speaker, covariance b: a ratio of Gaussians in two dimensions.
+        b, t = self.between, 1 + self.between
+        determinant = 1 + 2 * b
+        own = rows**2 @ (-0.5 * b**2 / (t * determinant))
+        scores = product_scores(rows * np.sqrt(b / determinant), trials)
+        scores += own[trials.left] + own[trials.right]
+        return scores + np.sum(np.log(t) - 0.5 * np.log(determinant))
+
+    def _directions(self, rows, names=None):
+        """Projected centred rows of length one."""
+        rows = rows @ self.projection
+        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+        refuse_rows(
+            lengths[:, 0] == 0,
+            names,
+            "equals the mean of the training utterances",
+        )
+        return rows / lengths
+
+
+def _table(embeddings, names=None):
+    """A float64 table of finite numbers."""
+    rows = as_array(embeddings)
+    if rows.ndim != 2:
+        raise EmbeddingError(
+            "embeddings must be a table, a row for each utterance; got shape "
+            f"{rows.shape}"
+        )
+    refuse_rows(~np.isfinite(rows).all(axis=1), names, "is not finite")
+    return rows
+
+
+def scatters(rows, number, sizes):
+    """Sums of squares between and within clusters.
+
+    Arguments
+    ---------
+    rows : numpy.ndarray
+        ``[N, D]``.
+    number : numpy.ndarray
+        int ``[N]``, the cluster of each row, from 0.
+    sizes : numpy.ndarray
+        ``[K]``, how many rows each has.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        Means of the clusters ``[K, D]``; scatter between them, each weighted
+        by its size, and within them, both ``[D, D]`` and not divided.
+
+    Example
+    -------
+    >>> rows = np.array([[0.0], [2.0], [5.0]])
+    >>> means, between, within = scatters(
+    ...     rows, np.array([0, 0, 1]), np.array([2, 1])
+    ... )
+    >>> means.ravel().tolist(), within.item(), round(between.item(), 3)
+    ([1.0, 5.0], 2.0, 10.667)
+    """
+    means = cluster_sums(rows, number, len(sizes)) / sizes[:, None]
+    residual = rows - means[number]
+    around = means - rows.mean(axis=0)
+    return means, (around.T * sizes) @ around, residual.T @ residual
+
+
+def lda_directions(rows, number, sizes, size):
+    """Directions in which clusters differ most, relative to their spread.
+
+    Arguments
+    ---------
+    rows, number, sizes
+        As in ``scatters``.
+    size : int
+        How many directions.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``[D, size]``, the best first; the covariance within clusters becomes
+        the identity.
+
+    Raises
+    ------
+    ConfigError
+        If there cannot be so many.
+    EmbeddingError
+        If no cluster has any spread.
+
+    Example
+    -------
+    >>> rows = np.array([[0.0, 1], [0, -1], [5, 1], [5.1, -1]])
+    >>> found = lda_directions(rows, np.array([0, 0, 1, 1]), np.array([2, 2]), 1)
+    >>> bool(abs(found[0, 0]) > 10 * abs(found[1, 0]))
+    True
+    """
+    most = min(rows.shape[1], len(sizes) - 1)
+    if not 1 <= size <= most:
+        raise ConfigError(
+            f"lda is {size}: embeddings of {rows.shape[1]} dimensions in "
+            f"{len(sizes)} clusters leave from 1 to {most}; lower it, or make "
+            "more clusters"
+        )
+    _, between, within = scatters(rows, number, sizes)
+    within /= len(rows) - len(sizes)
+    _, vectors = linalg.eigh(between, _lifted(within))
+    return vectors[:, ::-1][:, :size]
+
+
+def _lifted(covariance):
+    """A covariance with a little added, so that it has an inverse."""
+    size = len(covariance)
+    level = np.trace(covariance) / size
+    if not level > 0:
+        raise EmbeddingError(
+            "the embeddings of each cluster are all the same: nothing can be "
+            "learnt of how utterances of one speaker differ"
+        )
+    return covariance + _FLOOR * level * np.eye(size)
+
+
+def _whitening(rows):
+    """Makes the covariance of centred rows the identity, ``[P, P]``."""
+    values, vectors = np.linalg.eigh(_lifted(rows.T @ rows / len(rows)))
+    return vectors / np.sqrt(values)
+
+
+def _two_covariances(rows, number, sizes, iterations):
+    """EM for the two-covariance model.
+
+    Returns the mean ``[P]``, a basis ``[P, P]`` that makes the covariance
+    within the identity and that between diagonal, and that diagonal ``[P]``.
+    """
+    means, between, within = scatters(rows, number, sizes)
+    count, total = len(sizes), sizes.sum()
+    scatter = within
+    # Moments. n0 is the size of the clusters, where they are of one size.
+    within = _lifted(scatter / max(total - count, 1))
+    n0 = (total - (sizes.astype(float) ** 2).sum() / total) / (count - 1)
+    between = (between / (count - 1) - within) / n0
+    centre = sizes @ means / total
+    basis, b = _diagonalise(between, within)
+    for _ in range(iterations):
+        # E: given its utterances, y of a cluster is Gaussian. In the basis of
+        # both covariances its dimensions are independent.
+        weight = sizes[:, None] * b / (sizes[:, None] * b + 1)
+        variance = b / (sizes[:, None] * b + 1)
+        around = (means - centre) @ basis
+        back = np.linalg.inv(basis)
+        y = centre + (weight * around) @ back
+        # M: mean and covariance of y; covariance of what is left.
+        centre = y.mean(axis=0)
+        between = (y - centre).T @ (y - centre) / count
+        between += (back.T * variance.mean(axis=0)) @ back
+        off = means - y
+        within = scatter + (off.T * sizes) @ off
+        within += (back.T * (sizes @ variance)) @ back
+        basis, b = _diagonalise(between, within / total)
+    return centre, basis, b
+
+
+def _diagonalise(between, within):
+    """Basis with ``within`` the identity, and ``between`` there, above zero."""
+    values, basis = linalg.eigh(between, _lifted(within))
+    # EM cannot leave zero, and moments may lie below it.
+    return basis, np.maximum(values, _FLOOR)

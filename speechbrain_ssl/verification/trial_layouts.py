@@ -1,0 +1,219 @@
+"""How the lines of a trial list are laid out, in the lists that people use.
+
+| name | line | lists |
+|---|---|---|
+| voxceleb | `1 a.wav b.wav` | VoxCeleb1-O, -E, -H; VoxSRC validation |
+| cnceleb | `model b.wav 1` | CN-Celeb |
+| sitw | `model b.flac tgt`, `... imp` | the keys of SITW and VOiCES |
+| kaldi | `model b target`, `... nontarget` | Kaldi's `trials` |
+| pairs | `a.wav b.wav` | VoxSRC test: without labels |
+
+A *model* is the name of what a speaker is enrolled with. An enrolment list says
+which recordings those are.
+"""
+
+import pathlib
+
+from speechbrain_ssl.errors import TrialError
+
+# The position of the label (None: there is none) and the words it may be.
+LAYOUTS = {
+    "voxceleb": (0, {"1": True, "0": False}),
+    "cnceleb": (2, {"1": True, "0": False}),
+    "sitw": (2, {"tgt": True, "imp": False}),
+    "kaldi": (2, {"target": True, "nontarget": False}),
+    "pairs": (None, {}),
+}
+# Lists that have the layout of another.
+ALIASES = {"voxsrc": "voxceleb", "voices": "sitw"}
+
+
+def lines_of(path):
+    """The lines of a text file that are not blank.
+
+    Arguments
+    ---------
+    path : pathlib.Path
+        A file in UTF-8, with or without a byte order mark.
+
+    Yields
+    ------
+    tuple
+        Number of the line, from 1, and the line.
+
+    Raises
+    ------
+    TrialError
+        If the file is no text.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "list.txt"
+    >>> _ = path.write_text("\\na b\\n")
+    >>> list(lines_of(path))
+    [(2, 'a b\\n')]
+    """
+    try:
+        # Some editors put a byte order mark before the first label.
+        with open(path, encoding="utf-8-sig") as stream:
+            for number, line in enumerate(stream, start=1):
+                if line.strip():
+                    yield number, line
+    except UnicodeDecodeError as error:
+        raise TrialError(
+            f"{path} is no text file in UTF-8 ({error}); is it an archive?"
+        ) from error
+
+
+def split_trial(fields, layout):
+    """A line of a trial list: label, left name, right name.
+
+    Arguments
+    ---------
+    fields : list of str
+        The line at its white space.
+    layout : str
+        A key of ``LAYOUTS``.
+
+    Returns
+    -------
+    tuple or None
+        None where the line is not of this layout; the label is None where the
+        layout has none.
+
+    Example
+    -------
+    >>> split_trial(["m1", "b.flac", "imp"], "sitw")
+    (False, 'm1', 'b.flac')
+    """
+    position, words = LAYOUTS[layout]
+    if position is None:
+        return (None, *fields) if len(fields) == 2 else None
+    if len(fields) != 3 or fields[position] not in words:
+        return None
+    left, right = fields[1:] if position == 0 else fields[:2]
+    return words[fields[position]], left, right
+
+
+def detect_layout(fields):
+    """The layout of a list, from its first line.
+
+    Arguments
+    ---------
+    fields : list of str
+        The line at its white space.
+
+    Returns
+    -------
+    str or None
+        None where it is of no layout, or of several.
+
+    Example
+    -------
+    >>> detect_layout("id00800-enroll test/id00800-1.wav 1".split())
+    'cnceleb'
+    >>> detect_layout("1 model 0".split())
+    """
+    found = [name for name in LAYOUTS if split_trial(fields, name)]
+    # A word is a label for sure; `1` and `0` may be the name of a model.
+    by_word = [name for name in found if name in ("sitw", "kaldi")]
+    found = by_word or found
+    return found[0] if len(found) == 1 else None
+
+
+def check_layout(layout):
+    """The key of ``LAYOUTS`` that a name stands for.
+
+    Arguments
+    ---------
+    layout : str
+        A key of ``LAYOUTS`` or ``ALIASES``.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    TrialError
+        If there is none of that name.
+
+    Example
+    -------
+    >>> check_layout("voices")
+    'sitw'
+    """
+    name = ALIASES.get(layout, layout)
+    if name not in LAYOUTS:
+        raise TrialError(
+            f"there is no layout '{layout}' of trial lists; take one of "
+            f"{', '.join([*LAYOUTS, *ALIASES])}, or leave it out to have it "
+            "detected"
+        )
+    return name
+
+
+def read_enrolment(path):
+    """Reads which recordings every model is enrolled with.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        Lines of a model and its recordings: ``12013 audio/a.flac`` (SITW's
+        ``enroll-core.lst``, VOiCES' ``dev-enroll.lst``, CN-Celeb's
+        ``enroll.lst``), or several recordings in a line.
+
+    Returns
+    -------
+    dict
+        Model to a tuple of recordings.
+
+    Raises
+    ------
+    TrialError
+        If the file is missing or empty, a line lacks a recording, a model
+        occurs twice, or a line gives times.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "enroll.lst"
+    >>> _ = path.write_text("m1 a.wav b.wav\\nm2 c.wav\\n")
+    >>> read_enrolment(path)
+    {'m1': ('a.wav', 'b.wav'), 'm2': ('c.wav',)}
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise TrialError(f"there is no enrolment list {path}")
+    models = {}
+    for number, line in lines_of(path):
+        model, *recordings = line.split()
+        if not recordings:
+            raise TrialError(
+                f"{path}, line {number}: the model '{model}' has no "
+                "recording; expected 'model a.wav' or 'model a.wav b.wav'"
+            )
+        if model in models:
+            raise TrialError(
+                f"{path}, line {number}: the model '{model}' has occurred "
+                "before; put all its recordings in one line"
+            )
+        if any(_is_number(recording) for recording in recordings):
+            raise TrialError(
+                f"{path}, line {number}: '{line.strip()}' gives times within "
+                "a recording (SITW's assisted enrolment?); only whole "
+                "recordings are read"
+            )
+        models[model] = tuple(recordings)
+    if not models:
+        raise TrialError(f"the enrolment list {path} is empty")
+    return models
+
+
+def _is_number(text):
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
