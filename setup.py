@@ -9,6 +9,9 @@ magnitude slower and a fetching code that newer hub clients reject.
 
 from setuptools import find_packages, setup
 
+# torch's exporter writes ONNX through onnxscript; onnxruntime runs it.
+ONNX = ["onnx>=1.18,<2", "onnxruntime>=1.22,<2", "onnxscript>=0.5,<1"]
+
 setup(
     name="speechbrain_ssl",
     version="0.1.0",
@@ -22,6 +25,7 @@ setup(
         "torchaudio>=2.11,<2.12",
         "hyperpyyaml>=1.2.3",
         "huggingface_hub>=1.0,<3",
+        "safetensors>=0.5",
         "numpy>=1.26,<3",
         "scipy",
         "pandas>=2.0",
@@ -30,5 +34,12 @@ setup(
         "matplotlib>=3.7",
         "tqdm",
     ],
-    extras_require={"dev": ["pytest>=8", "ruff==0.17.5"]},
+    extras_require={
+        "onnx": ONNX,
+        "parquet": ["pyarrow>=15"],
+        "dev": ["pytest>=8", "ruff==0.17.5", *ONNX],
+    },
+    entry_points={
+        "console_scripts": ["speechbrain-ssl=speechbrain_ssl.cli.main:main"]
+    },
 )

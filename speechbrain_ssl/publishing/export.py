@@ -1,31 +1,43 @@
-"""A folder that stock SpeechBrain loads.
+"""A folder that stock SpeechBrain loads, and that is loaded without executing it.
 
 ``EncoderClassifier.from_hparams(folder)`` and ``SpeakerRecognition`` need a
 ``hyperparams.yaml`` with ``modules`` and a ``pretrainer``, and a checkpoint.
 The YAML names stock classes only: nothing of ours has to be installed where the
-model is used.
+model is used. Beside them lie ``config.json``, which says what the model is, and
+``model.safetensors``, our encoder's own weights: that is what we read ourselves,
+so that neither a YAML nor a pickle of others is ever run.
 """
 
 import contextlib
 import json
 import pathlib
 import pickle
-import re
 
+import numpy as np
+import safetensors.torch
 import torch
 from speechbrain.inference.speaker import EncoderClassifier
 from speechbrain.lobes.features import Fbank
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 
+from speechbrain_ssl.data.draws import uniform
 from speechbrain_ssl.encoders.ecapa import FastECAPA
 from speechbrain_ssl.encoders.features import LogMel
 from speechbrain_ssl.errors import CheckpointError, ConfigError, UserError
 from speechbrain_ssl.files import atomic_write
-
-_REMEDY = (
-    "give the output folder of a finished training run, its `model` folder, or "
-    "the name of a published model"
+from speechbrain_ssl.publishing.description import (
+    FILE_NAME,
+    YAML_NAME,
+    build,
+    describe,
+    read_description,
 )
+from speechbrain_ssl.publishing.hub import (
+    SAFE_WEIGHTS,
+    STOCK_WEIGHTS,
+    find_model,
+)
+from speechbrain_ssl.publishing.stock import stock_encoder
 
 _YAML = """\
 # Speaker embeddings, trained without labels by speechbrain-ssl.
@@ -34,7 +46,7 @@ _YAML = """\
 #   model = EncoderClassifier.from_hparams("this/folder")
 
 sample_rate: {sample_rate}
-
+{threshold}
 compute_features: !new:speechbrain.lobes.features.Fbank
     n_mels: {n_mels}
     sample_rate: {sample_rate}
@@ -43,8 +55,7 @@ mean_var_norm: !new:speechbrain.processing.features.InputNormalization
     norm_type: sentence
     std_norm: False
 
-embedding_model: !new:speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN
-{arguments}
+{encoder}
 
 modules:
     compute_features: !ref <compute_features>
@@ -57,18 +68,30 @@ pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
         embedding_model: !ref <embedding_model>
 """
 
+_THRESHOLD = """\
+# Cosines above it are of one speaker: {why}.
+#   model.verify_batch(a, b, threshold=model.hparams.verification_threshold)
+verification_threshold: {value!r}
+"""
 
-def export_encoder(folder, encoder, features):
+
+def export_encoder(folder, encoder, features, threshold=None, why=None):
     """Writes encoder and features as a folder of stock SpeechBrain.
 
     Arguments
     ---------
     folder : str or pathlib.Path
-        Where to write ``hyperparams.yaml`` and ``embedding_model.ckpt``.
-    encoder : speechbrain_ssl.encoders.ecapa.FastECAPA
-        The encoder.
+        Where to write ``hyperparams.yaml``, ``embedding_model.ckpt``,
+        ``config.json`` and ``model.safetensors``.
+    encoder : torch.nn.Module
+        ``FastECAPA``, ``ResNet34`` or ``FastResNet34``.
     features : speechbrain_ssl.encoders.features.LogMel
         Its input features.
+    threshold : float, optional
+        Of cosines, for a verification; a key ``verification_threshold`` of the
+        YAML.
+    why : str, optional
+        Where the threshold is from, in a few words.
 
     Returns
     -------
@@ -78,7 +101,8 @@ def export_encoder(folder, encoder, features):
     Raises
     ------
     ConfigError
-        If the stock features cannot be those.
+        If the stock features cannot be those, or no stock classes make the
+        encoder.
     """
     if not features.mean_norm:
         raise ConfigError(
@@ -86,112 +110,143 @@ def export_encoder(folder, encoder, features):
             "stock SpeechBrain has no such normalisation"
         )
     folder = pathlib.Path(folder)
-    arguments = "\n".join(
-        f"    {name}: {_yaml_value(value)}"
-        for name, value in encoder.arguments.items()
-    )
-    state = {k: v.detach().cpu() for k, v in encoder.state_dict().items()}
-    with atomic_write(folder / "embedding_model.ckpt", "wb") as stream:
+    text, state = stock_encoder(encoder)
+    about = describe(encoder, features)
+    # A clone each: safetensors knows no shared memory.
+    own = {
+        name: value.detach().cpu().clone().contiguous()
+        for name, value in encoder.state_dict().items()
+    }
+    with atomic_write(folder / STOCK_WEIGHTS, "wb") as stream:
         torch.save(state, stream)
-    with atomic_write(folder / "hyperparams.yaml") as stream:
+    with atomic_write(folder / SAFE_WEIGHTS, "wb") as stream:
+        stream.write(safetensors.torch.save(own))
+    with atomic_write(folder / FILE_NAME) as stream:
+        json.dump(about, stream, indent=2)
+        stream.write("\n")
+    shown = ""
+    if threshold is not None:
+        shown = "\n" + _THRESHOLD.format(why=why, value=float(threshold))
+    with atomic_write(folder / YAML_NAME) as stream:
         stream.write(
             _YAML.format(
                 sample_rate=features.sample_rate,
                 n_mels=features.n_mels,
-                arguments=arguments,
+                encoder=text,
+                threshold=shown,
             )
         )
     return folder
 
 
-def _yaml_value(value):
-    """A constructor's argument as HyperPyYAML."""
-    if isinstance(value, type):
-        return f"!name:{value.__module__}.{value.__qualname__}"
-    # JSON's numbers and lists are YAML's.
-    return json.dumps(value)
-
-
-def load_encoder(folder, device="cpu"):
+def load_encoder(folder, device="cpu", trust=False):
     """Loads such a folder into our own, faster classes.
+
+    Nothing in the folder is executed: ``config.json`` is read, or, without it,
+    the YAML is parsed; the weights are safetensors, or tensors that torch loads
+    as such (``weights_only``).
 
     Arguments
     ---------
     folder : str
-        A folder written by ``export_encoder``, or the name of a published
-        model of the same make-up.
+        A folder written by ``export_encoder``, the output folder of a training
+        run, or the name of a published model of the same make-up.
     device : str
         Where to put the encoder.
+    trust : bool
+        Whether a ``hyperparams.yaml`` that is not understood otherwise may be
+        executed. It can do whatever the user can.
 
     Returns
     -------
     tuple
-        ``FastECAPA`` in evaluation mode and ``LogMel``.
+        The encoder in evaluation mode and ``LogMel``.
 
     Raises
     ------
     ConfigError
-        If the folder is none, or holds another kind of model, or if a published
-        model cannot be had.
+        If the folder is none, or holds another kind of model.
+    HubError
+        If a published model cannot be had.
     CheckpointError
         If the weights are not those of the model.
     """
-    path = pathlib.Path(folder)
-    if path.is_dir() and (path / "model" / "hyperparams.yaml").is_file():
-        # The output folder of a training run was given.
-        path = path / "model"
-    if path.exists():
-        for name in ("hyperparams.yaml", "embedding_model.ckpt"):
-            if not (path / name).is_file():
-                raise ConfigError(
-                    f"{folder} is no model: {name} is missing; {_REMEDY}"
-                )
-    elif path.is_absolute() or not re.fullmatch(r"\w[^/]*/[^/]+", str(folder)):
-        # Not even the form of a name on the hub.
+    path = find_model(folder)
+    try:
+        about = read_description(path)
+    except ConfigError:
+        if not trust:
+            raise
+        encoder, features = _load_executed(path)
+    else:
+        encoder, features = build(about, path)
+        ours = "format" in about and (path / SAFE_WEIGHTS).is_file()
+        _load_weights(encoder, path / (SAFE_WEIGHTS if ours else STOCK_WEIGHTS))
+    return encoder.to(device).eval(), features.to(device)
+
+
+def _load_weights(encoder, path):
+    """Gives an encoder on the meta device its weights."""
+    if not path.is_file():
+        raise ConfigError(f"{path.parent} is no model: {path.name} is missing")
+    with _weights_error(path):
+        if path.suffix == ".safetensors":
+            state = safetensors.torch.load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        state = {
+            name: value.float() if value.is_floating_point() else value
+            for name, value in state.items()
+        }
+        encoder.load_state_dict(state, assign=True)
+
+
+def _load_executed(path):
+    """What SpeechBrain makes of a folder, its YAML executed."""
+    try:
+        stock = EncoderClassifier.from_hparams(source=str(path))
+    except UserError:
+        raise
+    except Exception as error:
+        # Whatever the YAML does may fail: there is no common class.
+        why = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ConfigError(
-            f"{folder} is no model: there is no such folder; {_REMEDY}"
-        )
-    weights = path / "embedding_model.ckpt"
-    stock, state = _load_stock(folder, path, weights, device)
+            f"{path} holds no model in SpeechBrain's layout ({why})"
+        ) from error
     model = getattr(stock.mods, "embedding_model", None)
     fbank = getattr(stock.mods, "compute_features", None)
     if not isinstance(model, ECAPA_TDNN) or not isinstance(fbank, Fbank):
         raise ConfigError(
-            f"{folder} holds another kind of model: this needs SpeechBrain's "
+            f"{path} holds another kind of model: this needs SpeechBrain's "
             f"ECAPA_TDNN on Fbank features, not {type(model).__name__} on "
             f"{type(fbank).__name__}"
         )
-    if state is not None:
-        with _weights_error(weights):
-            model.load_state_dict(state)
-    filters = fbank.compute_fbanks
-    features = LogMel(n_mels=filters.n_mels, sample_rate=filters.sample_rate)
-    return FastECAPA.from_stock(model), features.to(device)
+    features = LogMel(
+        fbank.compute_fbanks.n_mels, fbank.compute_fbanks.sample_rate
+    )
+    _compare_features(path, stock.mods, features)
+    weights = path / STOCK_WEIGHTS
+    with _weights_error(weights):
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+        model.load_state_dict(state)
+    return FastECAPA.from_stock(model), features
 
 
-def _load_stock(folder, path, weights, device):
-    """SpeechBrain's model and, where it is a local one, its weights."""
-    state = None
-    try:
-        if weights.is_file():
-            with _weights_error(weights):
-                state = torch.load(
-                    weights, map_location="cpu", weights_only=True
-                )
-        stock = EncoderClassifier.from_hparams(
-            source=str(path), run_opts={"device": str(device)}
+@torch.no_grad()
+def _compare_features(path, modules, features):
+    """Refuses a model whose features are not ours, whatever they are."""
+    count = features.sample_rate
+    draws = uniform("publishing features", size=count) - 0.5
+    wave = torch.from_numpy(draws * np.linspace(0, 1, count)).float()[None]
+    found = modules.mean_var_norm(modules.compute_features(wave), torch.ones(1))
+    wanted = features(wave)
+    if found.shape != wanted.shape or not torch.allclose(
+        found, wanted, atol=1e-2
+    ):
+        raise ConfigError(
+            f"the features of {path} are not those that can be computed here: "
+            "log-mel energies less their mean over the utterance"
         )
-    except UserError:
-        raise
-    except Exception as error:
-        # Of YAML, of the hub, of the network: there is no common class.
-        why = f"{type(error).__name__}: {error}".splitlines()[0]
-        if path.exists():
-            what = f"holds no ECAPA-TDNN in SpeechBrain's layout ({why})"
-        else:
-            what = f"is no folder, and could not be had from the hub ({why})"
-        raise ConfigError(f"{folder} {what}; {_REMEDY}") from error
-    return stock.eval(), state
 
 
 @contextlib.contextmanager
@@ -199,7 +254,17 @@ def _weights_error(path):
     """SpeechBrain only warns about weights that are missing or unknown."""
     try:
         yield
-    except (OSError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+    except (
+        AttributeError,
+        EOFError,
+        KeyError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        pickle.UnpicklingError,
+        safetensors.SafetensorError,
+    ) as error:
         raise CheckpointError(
             f"{path} does not hold the weights of the encoder beside it; "
             f"export or fetch the model again ({error})"
@@ -211,7 +276,7 @@ def initialise(encoder, folder):
 
     Arguments
     ---------
-    encoder : speechbrain_ssl.encoders.ecapa.FastECAPA
+    encoder : torch.nn.Module
         Changed in place.
     folder : str
         See ``load_encoder``.
@@ -234,4 +299,11 @@ def initialise(encoder, folder):
                 f"{tuple(theirs[name].shape) if name in theirs else 'absent'} "
                 "there; choose the same encoder block"
             )
+    more = [name for name in theirs if name not in mine]
+    if more:
+        raise ConfigError(
+            f"initial_model {folder} does not fit the encoder of this "
+            f"configuration, which has no {more[0]}; choose the same encoder "
+            "block"
+        )
     encoder.load_state_dict(theirs)

@@ -70,7 +70,7 @@ def test_no_blank_is_left_to_fill_in():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("row", RUNNABLE, ids=name_of)
-def test_a_row_runs_as_its_flags_say(row, corpus, tmp_path):
+def test_a_row_runs_as_its_flags_say(row, corpus, ssl_model, tmp_path):
     """The debug flags of a row, in a shell, as a user types them."""
     output = tmp_path / "output"
     manifests = tmp_path / "manifests"
@@ -79,11 +79,16 @@ def test_a_row_runs_as_its_flags_say(row, corpus, tmp_path):
     for name in ("noise", "music", "speech"):
         shutil.copy(corpus.noise_csv, manifests / f"{name}.csv")
     shutil.copy(corpus.rirs_csv, manifests / "rirs.csv")
+    speakers = pd.read_csv(corpus.train_csv)
+    speakers["spk_id"] = speakers["ID"].str.split("-").str[0]
+    speakers[["ID", "spk_id"]].to_csv(manifests / "speakers.csv", index=False)
     flags = row["test_debug_flags"].format(
         corpus=corpus.audio,
         manifests=manifests,
         output=output,
         trials=corpus.trials,
+        model=ssl_model,
+        speakers=manifests / "speakers.csv",
     )
     status, stderr = tiny.shell(
         [

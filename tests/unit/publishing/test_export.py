@@ -8,14 +8,17 @@ import sys
 
 import numpy as np
 import pytest
+import safetensors.torch
 import soundfile
 import torch
-from speechbrain.inference.speaker import EncoderClassifier
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 
+from speechbrain_ssl.config import read_plain
 from speechbrain_ssl.encoders.ecapa import FastECAPA
 from speechbrain_ssl.encoders.features import LogMel
+from speechbrain_ssl.encoders.resnet import FastResNet34, ResNet34
 from speechbrain_ssl.errors import CheckpointError, ConfigError
+from speechbrain_ssl.publishing import hub
 from speechbrain_ssl.publishing.export import (
     export_encoder,
     initialise,
@@ -68,6 +71,23 @@ def trained(**config):
     return encoder.eval()
 
 
+def trained_resnet(kind, **config):
+    """The same of a ResNet."""
+    torch.manual_seed(0)
+    encoder = kind(80, 24, channels=8, blocks=[1, 2, 1, 1], **config)
+    for _ in range(5):
+        encoder(torch.randn(8, 60, 80) * 5)
+    return encoder.eval()
+
+
+ENCODERS = {
+    "ecapa": trained,
+    "resnet": lambda: trained_resnet(ResNet34),
+    "fast": lambda: trained_resnet(FastResNet34),
+    "fast asp": lambda: trained_resnet(FastResNet34, pooling="asp"),
+}
+
+
 def offline(folder):
     return {
         **os.environ,
@@ -79,9 +99,10 @@ def offline(folder):
 
 
 @pytest.mark.slow
-def test_stock_speechbrain_loads_it(paths, tmp_path):
+@pytest.mark.parametrize("name", ENCODERS)
+def test_stock_speechbrain_loads_it(paths, tmp_path, name):
     """Without our package and without a network, to five digits."""
-    encoder, features = trained(), LogMel()
+    encoder, features = ENCODERS[name](), LogMel()
     folder = export_encoder(tmp_path / "model", encoder, features)
     done = subprocess.run(
         [sys.executable, "-c", STOCK, str(folder), str(tmp_path), *paths],
@@ -101,12 +122,15 @@ def test_stock_speechbrain_loads_it(paths, tmp_path):
     assert found["score"] == pytest.approx(unit[0] @ unit[1], abs=1e-5)
 
 
-def test_only_stock_classes_are_named(tmp_path):
+@pytest.mark.parametrize("name", ENCODERS)
+def test_only_stock_classes_are_named(tmp_path, name):
     """And nothing of where it was made."""
-    folder = export_encoder(tmp_path, trained(), LogMel())
+    folder = export_encoder(tmp_path, ENCODERS[name](), LogMel())
     assert sorted(os.listdir(folder)) == [
+        "config.json",
         "embedding_model.ckpt",
         "hyperparams.yaml",
+        "model.safetensors",
     ]
     text = (folder / "hyperparams.yaml").read_text()
     named = re.findall(r"!(?:new|name|apply):(\S+)", text)
@@ -153,6 +177,37 @@ def test_round_trip(paths, tmp_path, config):
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("name", ["resnet", "fast", "fast asp"])
+def test_resnets_come_back(paths, tmp_path, name):
+    """The compact ones, not what stock SpeechBrain is given."""
+    encoder, features = ENCODERS[name](), LogMel()
+    wanted = embed_files(encoder, features, paths, progress=False)
+    folder = export_encoder(tmp_path, encoder, features)
+    loaded, loaded_features = load_encoder(folder)
+    assert type(loaded) is type(encoder)
+    assert loaded.arguments == encoder.arguments
+    assert all(p.requires_grad for p in loaded.parameters())
+    found = embed_files(loaded, loaded_features, paths, progress=False)
+    assert np.array_equal(found, wanted)
+
+
+@torch.no_grad()
+def test_an_export_leaves_the_encoder_as_it_is(tmp_path):
+    encoder = trained_resnet(ResNet34).train()
+    before = {k: (id(v), v.clone()) for k, v in encoder.named_parameters()}
+    export_encoder(tmp_path, encoder, LogMel())
+    assert encoder.training
+    for name, parameter in encoder.named_parameters():
+        assert id(parameter) == before[name][0]
+        assert torch.equal(parameter, before[name][1])
+
+
+def test_an_encoder_of_others_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="Linear cannot be exported"):
+        export_encoder(tmp_path, torch.nn.Linear(80, 2), LogMel())
+    assert os.listdir(tmp_path) == []
+
+
 def test_other_features_come_back(tmp_path):
     encoder = FastECAPA(40, channels=[16, 16, 16, 16, 48], lin_neurons=24)
     features = LogMel(n_mels=40, sample_rate=8000)
@@ -172,6 +227,9 @@ def test_what_is_no_model_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="is no model: hyperparams.yaml"):
         load_encoder(str(tmp_path))
     folder = export_encoder(tmp_path / "model", trained(), LogMel())
+    (folder / "model.safetensors").unlink()
+    # What training left is enough.
+    load_encoder(folder)
     (folder / "embedding_model.ckpt").unlink()
     with pytest.raises(ConfigError, match="embedding_model.ckpt is missing"):
         load_encoder(str(folder))
@@ -187,7 +245,7 @@ def test_a_folder_that_is_not_there(monkeypatch, tmp_path, name):
     def forbidden(*args, **kwargs):
         raise AssertionError("the hub was asked")
 
-    monkeypatch.setattr(EncoderClassifier, "from_hparams", forbidden)
+    monkeypatch.setattr(hub, "pull", forbidden)
     match = f"{re.escape(name)} is no model: there is no such folder; give the"
     with pytest.raises(ConfigError, match="^" + match):
         load_encoder(name)
@@ -195,63 +253,41 @@ def test_a_folder_that_is_not_there(monkeypatch, tmp_path, name):
         initialise(None, name)
 
 
-def test_what_the_hub_does_not_give(monkeypatch, tmp_path):
-    """A name that may be one, without a network; and one that is none."""
-    monkeypatch.chdir(tmp_path)
-    # Refused by its form, before anything is sent.
-    with pytest.raises(ConfigError, match=r"a/b--c .*hub \(HFValidationError"):
-        load_encoder("a/b--c")
-
-    def unreachable(*args, **kwargs):
-        raise OSError("no route\nto the host")
-
-    monkeypatch.setattr(EncoderClassifier, "from_hparams", unreachable)
-    match = r"results/nope is no folder.*OSError: no route\); give the output"
-    with pytest.raises(ConfigError, match=match):
-        load_encoder("results/nope")
-
-
-def test_a_folder_that_speechbrain_does_not_understand(tmp_path):
-    folder = export_encoder(tmp_path / "model", trained(), LogMel())
-    (folder / "hyperparams.yaml").write_text("sample_rate: [\n")
-    with pytest.raises(ConfigError, match="holds no ECAPA-TDNN"):
-        load_encoder(str(folder))
-
-
-def test_another_kind_of_model_is_refused(tmp_path):
-    """Not half loaded: a linear layer has no ECAPA's forward."""
-    folder = export_encoder(tmp_path / "model", trained(), LogMel())
-    path = folder / "hyperparams.yaml"
-    text = path.read_text()
-    begin = text.index("embedding_model: !new")
-    end = text.index("modules:")
-    other = (
-        "embedding_model: !new:torch.nn.Linear\n"
-        "    in_features: 2\n    out_features: 2\n\n"
-    )
-    path.write_text(text[:begin] + other + text[end:])
-    torch.save(
-        torch.nn.Linear(2, 2).state_dict(), folder / "embedding_model.ckpt"
-    )
-    with pytest.raises(ConfigError, match="ECAPA_TDNN .* not Linear on Fbank"):
-        load_encoder(str(folder))
-
-
-@pytest.mark.parametrize("damage", ["prefix", "missing", "cut"])
-def test_wrong_weights_are_refused(tmp_path, damage):
+@pytest.mark.parametrize("damage", ["prefix", "missing", "cut", "other"])
+@pytest.mark.parametrize("file", ["embedding_model.ckpt", "model.safetensors"])
+def test_wrong_weights_are_refused(tmp_path, damage, file):
     """SpeechBrain only warns, and embeds with random weights."""
     folder = export_encoder(tmp_path / "model", trained(), LogMel())
-    path = folder / "embedding_model.ckpt"
-    state = torch.load(path, weights_only=True)
+    state = torch.load(folder / "embedding_model.ckpt", weights_only=True)
+    if file == "embedding_model.ckpt":
+        (folder / "model.safetensors").unlink()
     if damage == "prefix":
         state = {f"module.{k}": v for k, v in state.items()}
     elif damage == "missing":
         state.pop("fc.conv.weight")
-    torch.save(state, path)
+    elif damage == "other":
+        state["fc.conv.weight"] = state["fc.conv.weight"][:3].clone()
+    path = folder / file
+    if file == "embedding_model.ckpt":
+        torch.save(state, path)
+    else:
+        safetensors.torch.save_file(state, path)
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(CheckpointError, match=r"embedding_model\.ckpt does no"):
+    match = re.escape(file) + " does not hold the weights"
+    with pytest.raises(CheckpointError, match=match):
         load_encoder(str(folder))
+
+
+def test_a_threshold_is_a_key_of_the_yaml(tmp_path):
+    """Where stock SpeechBrain finds it, by name."""
+    folder = export_encoder(
+        tmp_path, trained(), LogMel(), threshold=0.375, why="of some trials"
+    )
+    plain = read_plain(folder / "hyperparams.yaml")
+    assert plain["verification_threshold"] == 0.375
+    assert "of some trials" in (folder / "hyperparams.yaml").read_text()
+    load_encoder(folder)
 
 
 def test_features_that_stock_has_not_are_refused(tmp_path):
@@ -289,3 +325,12 @@ def test_initialise_takes_the_weights(tmp_path):
     other = FastECAPA(**{**shape, "lin_neurons": 12})
     with pytest.raises(ConfigError, match=r"fc.*choose the same encoder"):
         initialise(other, tmp_path)
+
+
+def test_initialise_refuses_a_deeper_model(tmp_path):
+    """All weights of the shallower one are there, and more."""
+    deep = ResNet34(80, 8, channels=2, blocks=[1, 2, 1, 1])
+    export_encoder(tmp_path, deep, LogMel())
+    shallow = ResNet34(80, 8, channels=2, blocks=[1, 1, 1, 1])
+    with pytest.raises(ConfigError, match=r"has no stages\.1\.1"):
+        initialise(shallow, tmp_path)

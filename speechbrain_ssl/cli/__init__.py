@@ -1,0 +1,1 @@
+"""The command line ``speechbrain-ssl``: a trained model at work."""

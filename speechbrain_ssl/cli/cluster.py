@@ -1,0 +1,158 @@
+"""``speechbrain-ssl cluster folder``: who speaks in which file.
+
+Every file is taken to be of one speaker.
+"""
+
+import csv
+
+import numpy as np
+
+from speechbrain_ssl.cli.common import (
+    Checked,
+    Model,
+    audio_below,
+    check_output,
+)
+from speechbrain_ssl.clustering.agglomerative import (
+    kmeans_then_merge,
+    merge_centroids,
+)
+from speechbrain_ssl.clustering.choice import choose_k
+from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.files import atomic_write
+
+# Up to here all pairs of files are compared: 0.8 GB.
+_ALL_PAIRS = 10_000
+
+
+def run(options):
+    """Groups the files below a folder by voice.
+
+    Arguments
+    ---------
+    options : argparse.Namespace
+        See ``speechbrain_ssl.cli.main``.
+
+    Returns
+    -------
+    tuple
+        What ``--json`` prints: ``speakers`` (how many), ``guessed`` (whether
+        that was found here), ``files`` (file to speaker, numbered from 1, most
+        files first), ``unusable``, ``notes``; and the lines for a reader.
+
+    Raises
+    ------
+    ConfigError
+        If there are fewer files than speakers, or too few to guess from.
+    AudioError
+        If no file can be used.
+    """
+    if options.output is not None:
+        check_output(options.output, (".csv",))
+    wanted = options.speakers
+    if wanted is not None and wanted < 1:
+        raise ConfigError(f"--speakers={wanted} must be at least 1")
+    names, paths = audio_below(options.folder, options)
+    model = Model(options)
+    files = Checked(names, paths, options)
+    rows = files.embed(model, options)
+    count = len(rows)
+    if wanted is None:
+        if count < 4:
+            raise ConfigError(
+                f"{count} usable files are too few to guess the number of "
+                "speakers from; say it with --speakers"
+            )
+        wanted = choose_k(rows, candidates(count)).clusters
+        files.notes.append(
+            f"{wanted} speakers is a guess from the embeddings (best "
+            "silhouette), and one or a few groups of like voices can look "
+            "like speakers; --speakers says it better"
+        )
+    if wanted > count:
+        raise ConfigError(
+            f"--speakers={wanted}, but there are only {count} usable files"
+        )
+    labels = by_size(group(rows, wanted))
+    found = {
+        "speakers": wanted,
+        "guessed": options.speakers is None,
+        "files": dict(zip(files.names, labels.tolist(), strict=True)),
+        "unusable": files.unusable,
+        "notes": files.notes,
+    }
+    if options.output is not None:
+        with atomic_write(options.output, newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(["file", "speaker"])
+            writer.writerows(found["files"].items())
+        lines = [
+            f"{count} of {len(names)} files, {wanted} speakers: "
+            f"{options.output}"
+        ]
+    else:
+        order = sorted(found["files"].items(), key=lambda item: item[::-1])
+        lines = [f"speaker {number}\t{name}" for name, number in order]
+    return found, lines + files.notes
+
+
+def candidates(count):
+    """Numbers of speakers to compare for so many files.
+
+    From 2, in steps of a tenth, to half the files: of a speaker with one file
+    nothing can be known.
+
+    Example
+    -------
+    >>> candidates(12), len(candidates(1000))
+    ([2, 3, 4, 5, 6], 50)
+    """
+    found = [2]
+    while found[-1] < count // 2:
+        found.append(max(found[-1] + 1, round(found[-1] * 1.1)))
+    return [number for number in found if number <= count // 2]
+
+
+def group(rows, speakers):
+    """Clusters by average linkage of cosines.
+
+    Arguments
+    ---------
+    rows : numpy.ndarray
+        ``[N, size]``.
+    speakers : int
+        How many clusters.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``[N]``, from 0.
+    """
+    if len(rows) <= _ALL_PAIRS:
+        return merge_centroids(rows, speakers, linkage="average").numpy()
+    found = kmeans_then_merge(
+        rows,
+        max(_ALL_PAIRS // 2, speakers),
+        speakers,
+        linkage="average",
+        init="k-means++",
+    )
+    return found.assignments.cpu().numpy()
+
+
+def by_size(labels):
+    """Clusters numbered from 1, the largest first.
+
+    Example
+    -------
+    >>> by_size(np.array([7, 3, 3, 5])).tolist()
+    [2, 1, 1, 3]
+    """
+    values, first, inverse, sizes = np.unique(
+        labels, return_index=True, return_inverse=True, return_counts=True
+    )
+    # Of equals the one whose file comes first.
+    order = np.lexsort((first, -sizes))
+    rank = np.empty(len(values), dtype=int)
+    rank[order] = np.arange(1, len(values) + 1)
+    return rank[inverse]

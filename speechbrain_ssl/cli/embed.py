@@ -1,0 +1,79 @@
+"""``speechbrain-ssl embed folder --output=embeddings.npz``."""
+
+import importlib.util
+import pathlib
+
+import numpy as np
+import pandas as pd
+
+from speechbrain_ssl.cli.common import (
+    Checked,
+    Model,
+    audio_below,
+    check_output,
+)
+from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.files import atomic_write
+
+
+def run(options):
+    """Embeds all files below a folder.
+
+    Arguments
+    ---------
+    options : argparse.Namespace
+        See ``speechbrain_ssl.cli.main``.
+
+    Returns
+    -------
+    tuple
+        What ``--json`` prints: ``output``, ``embedded`` and ``size``
+        (numbers), ``unusable`` (file to reason), ``notes``; and the lines for
+        a reader.
+
+    Raises
+    ------
+    ConfigError
+        If the output cannot be written as what it is called.
+    AudioError
+        If no file can be used.
+    """
+    check_output(options.output, (".npz", ".parquet"))
+    parquet = pathlib.Path(options.output).suffix == ".parquet"
+    if parquet and importlib.util.find_spec("pyarrow") is None:
+        raise ConfigError(
+            f"--output={options.output} wants pyarrow, which is not installed: "
+            "pip install pyarrow, or write .npz"
+        )
+    names, paths = audio_below(options.folder, options)
+    model = Model(options)
+    files = Checked(names, paths, options)
+    rows = files.embed(model, options)
+    with atomic_write(options.output, "wb") as stream:
+        if parquet:
+            table = {
+                "file": files.names,
+                "seconds": files.seconds,
+                "embedding": list(rows),
+            }
+            pd.DataFrame(table).to_parquet(stream, index=False)
+        else:
+            np.savez(
+                stream,
+                files=np.array(files.names),
+                seconds=np.array(files.seconds),
+                embeddings=rows,
+            )
+    found = {
+        "output": options.output,
+        "embedded": len(rows),
+        "size": rows.shape[1],
+        "unusable": files.unusable,
+        "notes": files.notes,
+    }
+    lines = [
+        f"{len(rows)} of {len(names)} files embedded, {rows.shape[1]} "
+        f"dimensions: {options.output}",
+        *files.notes,
+    ]
+    return found, lines

@@ -1,0 +1,220 @@
+"""``speechbrain-ssl embed | verify | score | cluster``.
+
+Exit codes: 0 all is done; 1 something the user can mend, in words, or some of
+many files could not be used (the others are done); 2 the command line itself.
+"""
+
+import argparse
+import errno
+import importlib
+import json
+import logging
+import os
+import sys
+
+from speechbrain_ssl.errors import UserError
+from speechbrain_ssl.runtime import set_up_process
+
+_MODEL = (
+    "a model folder, the output folder of a training run, or the name of a "
+    "published model (owner/model)"
+)
+
+
+def make_parser():
+    """The command line, without importing torch.
+
+    Returns
+    -------
+    argparse.ArgumentParser
+
+    Example
+    -------
+    >>> options = make_parser().parse_args(
+    ...     ["verify", "a.wav", "b.wav", "--model=me/model"]
+    ... )
+    >>> options.command, options.first, options.p_target
+    ('verify', 'a.wav', 0.5)
+    """
+    parser = argparse.ArgumentParser(
+        prog="speechbrain-ssl",
+        description="Speaker embeddings and what they are for.",
+        epilog="Exit codes: 0 done, 1 an error you can mend or some files "
+        "could not be used, 2 wrong usage.",
+    )
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="command"
+    )
+    common = _common()
+    many = _many()
+
+    verify = commands.add_parser(
+        "verify",
+        parents=[common],
+        help="did one speaker say both recordings?",
+    )
+    verify.add_argument("first", help="an audio file")
+    verify.add_argument("second", help="another one")
+    verify.add_argument(
+        "--threshold",
+        type=float,
+        help="cosine above which it is one speaker; that of the model if not "
+        "given",
+    )
+    _add_prior(verify)
+
+    embed = commands.add_parser(
+        "embed",
+        parents=[common, many],
+        help="embeddings of all audio files below a folder",
+    )
+    embed.add_argument("folder", help="folder of audio files, or one file")
+    embed.add_argument(
+        "--output",
+        required=True,
+        help="file to write: .npz, or .parquet where pyarrow is installed",
+    )
+
+    score = commands.add_parser(
+        "score", parents=[common, many], help="scores of a list of trials"
+    )
+    score.add_argument("trials", help="text file: [label] a.wav b.wav")
+    score.add_argument(
+        "--audio_folder",
+        default=".",
+        help="folder that the names in the list are relative to (default: .)",
+    )
+    score.add_argument(
+        "--output", required=True, help="text file to write the scores to"
+    )
+    score.add_argument(
+        "--layout",
+        help="of the list, where its first line does not tell (voxceleb, "
+        "cnceleb, sitw, kaldi, pairs)",
+    )
+    score.add_argument(
+        "--enrolment",
+        help="text file: a model and the recordings it is enrolled with",
+    )
+    score.add_argument(
+        "--llr",
+        action="store_true",
+        help="write calibrated log-likelihood ratios instead of cosines",
+    )
+
+    cluster = commands.add_parser(
+        "cluster",
+        parents=[common, many],
+        help="who speaks in which file of a folder",
+    )
+    cluster.add_argument("folder", help="folder of audio files")
+    cluster.add_argument(
+        "--speakers",
+        type=int,
+        help="how many speakers; guessed from the embeddings if not given",
+    )
+    cluster.add_argument("--output", help="CSV file to write: file, speaker")
+    return parser
+
+
+def _common():
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--model", required=True, help=_MODEL)
+    common.add_argument("--revision", help="of a published model")
+    common.add_argument("--device", help="cpu or cuda (default: what there is)")
+    common.add_argument(
+        "--trust",
+        action="store_true",
+        help="execute the hyperparams.yaml of a model that is not understood "
+        "otherwise; it can do whatever you can",
+    )
+    common.add_argument(
+        "--json", action="store_true", help="print one JSON object"
+    )
+    return common
+
+
+def _many():
+    many = argparse.ArgumentParser(add_help=False)
+    many.add_argument(
+        "--jobs",
+        type=int,
+        default=min(4, os.cpu_count() or 1),
+        help="files that are read at a time (default: up to 4)",
+    )
+    many.add_argument(
+        "--batch_seconds",
+        type=float,
+        default=200.0,
+        help="seconds of audio in a batch; lower it where memory ends "
+        "(default: 200)",
+    )
+    many.add_argument(
+        "--quiet", action="store_true", help="no progress on stderr"
+    )
+    return many
+
+
+def _add_prior(parser):
+    parser.add_argument(
+        "--p_target",
+        type=float,
+        default=0.5,
+        help="prior probability of one speaker, for the calibrated decision "
+        "(default: 0.5)",
+    )
+
+
+def main(argv=None):
+    """Runs a command.
+
+    Arguments
+    ---------
+    argv : list of str, optional
+        Its arguments; those of the process if not given.
+
+    Returns
+    -------
+    int
+        The exit code. Wrong usage leaves as ``SystemExit(2)``.
+    """
+    options = make_parser().parse_args(argv)
+    # Before torch is imported, which only a command does.
+    set_up_process()
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    try:
+        command = importlib.import_module(
+            f"speechbrain_ssl.cli.{options.command}"
+        )
+        found, lines = command.run(options)
+    except UserError as error:
+        return _fail(str(error).strip(), options.json)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES):
+            raise
+        return _fail(str(error), options.json)
+    except KeyboardInterrupt:
+        return 130
+    try:
+        if options.json:
+            print(json.dumps(found, ensure_ascii=False))
+        else:
+            print("\n".join(lines))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read has gone; the interpreter would complain at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    for file, reason in found.get("unusable", {}).items():
+        sys.stderr.write(f"not used: {file}: {reason}\n")
+    return 1 if found.get("unusable") else 0
+
+
+def _fail(text, as_json):
+    sys.stderr.write(f"Error: {text}\n")
+    if as_json:
+        print(json.dumps({"error": text}, ensure_ascii=False))
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,308 @@
+"""A model folder that can be published, proven before anybody sees it."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+import torch
+
+from speechbrain_ssl.data.draws import uniform
+from speechbrain_ssl.errors import ConfigError, UserError
+from speechbrain_ssl.files import atomic_write
+from speechbrain_ssl.publishing.calibration_file import (
+    FILE_NAME as CALIBRATION,
+)
+from speechbrain_ssl.publishing.calibration_file import read_calibration
+from speechbrain_ssl.publishing.card import evaluations, make_card
+from speechbrain_ssl.publishing.description import describe, read_json
+from speechbrain_ssl.publishing.export import export_encoder, load_encoder
+from speechbrain_ssl.publishing.hub import find_model
+from speechbrain_ssl.publishing.onnx import FILE_NAME as ONNX
+from speechbrain_ssl.publishing.onnx import export_onnx
+
+RESULTS = "results.json"
+
+#: Largest difference between our embeddings and those of stock SpeechBrain,
+#: as a share of the largest value.
+TOLERANCE = 1e-5
+
+# Where our package cannot be imported, as at a user of the model.
+_STOCK = """
+import sys
+sys.modules["speechbrain_ssl"] = None
+import numpy, torch
+from speechbrain.inference.speaker import SpeakerRecognition
+folder, waves, found = sys.argv[1:]
+model = SpeakerRecognition.from_hparams(folder, savedir=found + ".links")
+with numpy.load(waves) as archive:
+    rows = [
+        model.encode_batch(torch.from_numpy(archive[key]))[0, 0].cpu().numpy()
+        for key in archive.files
+    ]
+numpy.save(found, numpy.stack(rows))
+"""
+
+
+class ProofError(UserError):
+    """Stock SpeechBrain does not give the embeddings that it should."""
+
+
+def threshold_of(calibration, results, p_target=0.5):
+    """The threshold that a model comes with, and where it is from.
+
+    Arguments
+    ---------
+    calibration : CosineCalibration, optional
+        Of the model; goes first.
+    results : dict
+        ``results.json``; its ``threshold`` is that of the equal error rate.
+    p_target : float
+        Prior of the calibrated threshold, costs being equal.
+
+    Returns
+    -------
+    tuple
+        The cosine and a few words; (None, None) if nothing is known.
+
+    Example
+    -------
+    >>> threshold_of(None, {"threshold": 0.3})
+    (0.3, 'equal error rate of its trials')
+    """
+    if calibration is not None:
+        return calibration.threshold(p_target), (
+            f"log-likelihood ratio calibrated on {calibration.trials}, target "
+            f"prior {p_target:g}"
+        )
+    value = results.get("threshold")
+    if value is None:
+        for row in results.get("evaluations", []):
+            if row.get("scoring") == "cosine" and "threshold" in row:
+                return row["threshold"], f"equal error rate of {row['list']}"
+        return None, None
+    return value, "equal error rate of its trials"
+
+
+def find_record(model, name):
+    """A file that lies in a model folder, or beside it in a run's output.
+
+    Arguments
+    ---------
+    model : str or pathlib.Path
+        What the user gave for the model.
+    name : str
+        Name of the file.
+
+    Returns
+    -------
+    pathlib.Path or None
+    """
+    folder = find_model(model)
+    places = [folder]
+    if folder.name == "model":
+        places.append(folder.parent)
+    for place in places:
+        if (place / name).is_file():
+            return place / name
+    return None
+
+
+def make_bundle(
+    model,
+    output_folder,
+    about,
+    results=None,
+    calibration=None,
+    p_target=0.5,
+    onnx=False,
+):
+    """Writes a folder to publish, and proves it.
+
+    Arguments
+    ---------
+    model : str
+        Output folder of a training run, or a model folder.
+    output_folder : str or pathlib.Path
+        Where to write it.
+    about : speechbrain_ssl.publishing.card.About
+        What the card says.
+    results : str, optional
+        The ``results.json`` of an evaluation; else that of the run, if any.
+    calibration : str, optional
+        A ``calibration.json``; else that beside the model, if any.
+    p_target : float
+        See ``threshold_of``.
+    onnx : bool
+        Whether to add ``model.onnx``.
+
+    Returns
+    -------
+    dict
+        ``folder``, ``threshold`` and ``threshold_from`` (or None),
+        ``evaluations`` (how many) and ``difference``, the largest that the
+        proof has seen.
+
+    Raises
+    ------
+    ConfigError
+        If something given is not there, or is not what it should be.
+    ProofError
+        As ``prove``.
+    """
+    encoder, features = load_encoder(model)
+    output_folder = pathlib.Path(output_folder)
+    if output_folder.resolve() in (
+        pathlib.Path(model).resolve(),
+        find_model(model).resolve(),
+    ):
+        raise ConfigError(
+            f"output_folder {output_folder} is the model itself; name a folder "
+            "of its own"
+        )
+    record = _records(results, model)
+    path = calibration or find_record(model, CALIBRATION)
+    calibrated = None
+    if path is not None:
+        if not pathlib.Path(path).is_file():
+            raise ConfigError(f"there is no calibration {path}")
+        calibrated = read_calibration(path)
+    threshold, why = threshold_of(calibrated, record, p_target)
+    card = make_card(about, describe(encoder, features), record, threshold, why)
+    folder = export_encoder(output_folder, encoder, features, threshold, why)
+    # Those of an earlier call would be taken for this model's.
+    for name, content in (
+        (RESULTS, record),
+        (CALIBRATION, None if calibrated is None else vars(calibrated)),
+    ):
+        if content:
+            with atomic_write(folder / name) as stream:
+                json.dump(content, stream, indent=2, ensure_ascii=False)
+                stream.write("\n")
+        else:
+            (folder / name).unlink(missing_ok=True)
+    with atomic_write(folder / "README.md") as stream:
+        stream.write(card)
+    if onnx:
+        export_onnx(folder / ONNX, encoder, features)
+    else:
+        (folder / ONNX).unlink(missing_ok=True)
+    return {
+        "folder": str(folder),
+        "threshold": threshold,
+        "threshold_from": why,
+        "evaluations": len(evaluations(record)),
+        "difference": prove(folder, encoder, features),
+    }
+
+
+def _records(given, model):
+    """The ``results.json`` for the card, with what is known of the training."""
+    if given is not None and not pathlib.Path(given).is_file():
+        raise ConfigError(f"there is no file {given}")
+    path = find_record(model, RESULTS)
+    of_run = {} if path is None else read_json(path)
+    if given is None:
+        return of_run
+    record = read_json(pathlib.Path(given))
+    if of_run:
+        record["training"] = of_run
+        # An evaluation of a lone model folder cannot know.
+        if record.get("labels_seen") in (None, "unknown"):
+            record["labels_seen"] = of_run.get("labels_seen", "unknown")
+    return record
+
+
+def _waveforms(sample_rate):
+    """Noise of several lengths that comes and goes, to prove on."""
+    waves = {}
+    for number, seconds in enumerate((0.7, 2.0, 4.3)):
+        count = round(seconds * sample_rate)
+        noise = uniform("publishing", number, size=count) - 0.5
+        time = np.arange(count) / sample_rate
+        envelope = 0.1 + np.sin(2 * np.pi * (1 + number) * time) ** 2
+        # A random walk has a spectrum that falls, as that of speech.
+        walk = np.cumsum(noise * envelope)
+        wave = 0.3 * walk / np.abs(walk).max()
+        waves[f"wave{number}"] = wave.astype(np.float32)
+    return waves
+
+
+@torch.no_grad()
+def prove(folder, encoder, features):
+    """Compares stock SpeechBrain's embeddings with the training code's.
+
+    SpeechBrain runs in a process of its own in which our package cannot be
+    imported, without a network.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The model folder.
+    encoder : torch.nn.Module
+        The encoder it was made from.
+    features : speechbrain_ssl.encoders.features.LogMel
+        Its features.
+
+    Returns
+    -------
+    float
+        The largest difference, as a share of the largest value.
+
+    Raises
+    ------
+    ProofError
+        If it is above ``TOLERANCE``, or SpeechBrain cannot load the folder.
+    """
+    waves = _waveforms(features.sample_rate)
+    encoder, features = encoder.cpu().eval(), features.cpu()
+    ours = np.stack(
+        [
+            encoder(features(torch.from_numpy(wave)[None]))[0, 0].numpy()
+            for wave in waves.values()
+        ]
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        given, found = f"{scratch}/waves.npz", f"{scratch}/found.npy"
+        np.savez(given, **waves)
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                _STOCK,
+                str(pathlib.Path(folder).resolve()),
+                given,
+                found,
+            ],
+            capture_output=True,
+            text=True,
+            cwd=scratch,
+            env={
+                **os.environ,
+                "HF_HUB_OFFLINE": "1",
+                "CUDA_VISIBLE_DEVICES": "",
+            },
+        )
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            raise ProofError(
+                f"stock SpeechBrain cannot load {folder} ({last}); nothing was "
+                "uploaded"
+            )
+        theirs = np.load(found)
+    if theirs.shape != ours.shape or not np.isfinite(theirs).all():
+        raise ProofError(
+            f"stock SpeechBrain makes other embeddings of {folder}: shape "
+            f"{theirs.shape} instead of {ours.shape}; nothing was uploaded"
+        )
+    difference = float(np.abs(theirs - ours).max() / np.abs(ours).max())
+    if not difference < TOLERANCE:
+        raise ProofError(
+            f"the embeddings of {folder} in stock SpeechBrain differ from ours "
+            f"by {difference:.1e} of their largest value (bound: "
+            f"{TOLERANCE:g}); nothing was uploaded"
+        )
+    return difference

@@ -1,0 +1,97 @@
+"""The calibration of a model folder: ``calibration.json``.
+
+``{"scale": a, "offset": b, "trials": name}``: the log-likelihood ratio of a
+cosine ``s`` is ``a * s + b``, learnt on the trials of that name. What
+``evaluate.py`` writes under the same name, for all its scorings, is read too: of
+it the plain cosine's.
+"""
+
+import dataclasses
+import math
+import pathlib
+
+from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.publishing.description import read_json
+from speechbrain_ssl.verification.calibration import bayes_threshold
+
+FILE_NAME = "calibration.json"
+
+
+@dataclasses.dataclass
+class CosineCalibration:
+    """From a cosine to a log-likelihood ratio.
+
+    Arguments
+    ---------
+    scale, offset : float
+        The ratio is ``scale * cosine + offset``, in nats; ``scale`` is
+        positive.
+    trials : str
+        What it was learnt on.
+
+    Example
+    -------
+    >>> calibration = CosineCalibration(10.0, -3.0, "some_trials")
+    >>> calibration(0.5), calibration.threshold(0.5)
+    (2.0, 0.3)
+    """
+
+    scale: float
+    offset: float
+    trials: str
+
+    def __call__(self, cosine):
+        """The log-likelihood ratio of a cosine, or of an array of them."""
+        return self.scale * cosine + self.offset
+
+    def threshold(self, p_target):
+        """The cosine above which to accept, costs equal, at this prior."""
+        return (bayes_threshold(p_target) - self.offset) / self.scale
+
+
+def read_calibration(path):
+    """Reads ``calibration.json``.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file, or the model folder that may hold it.
+
+    Returns
+    -------
+    CosineCalibration or None
+        None where a folder holds none.
+
+    Raises
+    ------
+    ConfigError
+        If the file is no calibration.
+    """
+    path = pathlib.Path(path)
+    if path.is_dir():
+        path = path / FILE_NAME
+        if not path.is_file():
+            return None
+    found = read_json(path)
+    if isinstance(found.get("cosine"), dict):
+        of_cosine = found["cosine"]
+        found = {
+            "scale": of_cosine.get("weight"),
+            "offset": of_cosine.get("offset"),
+            "trials": of_cosine.get("learnt_on", "unknown"),
+        }
+    scale, offset = found.get("scale"), found.get("offset")
+    for value in (scale, offset):
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            break
+        if not math.isfinite(value):
+            break
+    else:
+        if scale > 0:
+            return CosineCalibration(
+                float(scale), float(offset), str(found.get("trials", "unknown"))
+            )
+    raise ConfigError(
+        f"{path} is no calibration: it must hold a positive number `scale` and "
+        f"a number `offset`, not {scale!r} and {offset!r}"
+    )

@@ -1,0 +1,354 @@
+"""What a model is, as plain data that nothing has to be executed for.
+
+A ``hyperparams.yaml`` is a program: ``!apply:os.system`` in it runs when
+SpeechBrain loads it. Our exports therefore say in a ``config.json`` beside it
+which encoder on which features they hold, and that is what we read ourselves.
+A folder without one, such as a published model of SpeechBrain's, is understood
+where its YAML says nothing but that: an ``ECAPA_TDNN`` on an ``Fbank`` with the
+mean subtracted, with plain values as arguments. It is parsed, not executed.
+"""
+
+import inspect
+import json
+import math
+import pathlib
+import re
+
+import torch
+import yaml
+from speechbrain.lobes.features import Fbank
+from speechbrain.processing.features import InputNormalization
+
+from speechbrain_ssl.encoders.ecapa import FastECAPA
+from speechbrain_ssl.encoders.features import LogMel
+from speechbrain_ssl.encoders.resnet import FastResNet34, ResNet34
+from speechbrain_ssl.errors import ConfigError
+
+FILE_NAME = "config.json"
+YAML_NAME = "hyperparams.yaml"
+
+_FORMAT = "speechbrain-ssl encoder"
+_VERSION = 1
+_ENCODERS = {
+    kind.__name__: kind for kind in (FastECAPA, ResNet34, FastResNet34)
+}
+
+
+def describe(encoder, features):
+    """The description of an encoder and its features.
+
+    Arguments
+    ---------
+    encoder : torch.nn.Module
+        ``FastECAPA``, ``ResNet34`` or ``FastResNet34``.
+    features : speechbrain_ssl.encoders.features.LogMel
+        Its features.
+
+    Returns
+    -------
+    dict
+        Plain values; a class among the arguments is its name in ``torch.nn``.
+
+    Raises
+    ------
+    ConfigError
+        If ``build`` could not make them from it.
+
+    Example
+    -------
+    >>> about = describe(ResNet34(channels=2), LogMel())
+    >>> about["encoder"]["class"], about["features"]["n_mels"]
+    ('ResNet34', 80)
+    """
+    arguments = {}
+    for name, value in encoder.arguments.items():
+        if isinstance(value, type):
+            if _activation(value.__name__) is not value:
+                raise ConfigError(
+                    f"an encoder with {value.__qualname__} as its {name} "
+                    "cannot be described: it is no activation of torch.nn"
+                )
+            value = value.__name__
+        arguments[name] = value
+    return {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "encoder": {"class": type(encoder).__name__, "arguments": arguments},
+        "features": {
+            "n_mels": features.n_mels,
+            "sample_rate": features.sample_rate,
+            "mean_norm": features.mean_norm,
+        },
+    }
+
+
+def read_description(folder):
+    """What a folder says it holds; nothing is executed.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        A folder with ``config.json``, or with ``hyperparams.yaml`` only.
+
+    Returns
+    -------
+    dict
+        As ``describe`` makes it.
+
+    Raises
+    ------
+    ConfigError
+        If the folder describes nothing that is known here.
+    """
+    folder = pathlib.Path(folder)
+    if not is_described(folder):
+        return _from_yaml(folder / YAML_NAME)
+    path = folder / FILE_NAME
+    about = read_json(path)
+    if about.get("version") != _VERSION:
+        raise ConfigError(
+            f"{path} is of version {about.get('version')!r}, and this reads "
+            f"version {_VERSION}; install a newer speechbrain-ssl"
+        )
+    return about
+
+
+def is_described(folder):
+    """Whether a folder has a description of ours; other programs' are none.
+
+    Arguments
+    ---------
+    folder : pathlib.Path
+        The folder.
+
+    Returns
+    -------
+    bool
+
+    Raises
+    ------
+    ConfigError
+        If its ``config.json`` is broken.
+    """
+    path = folder / FILE_NAME
+    return path.is_file() and read_json(path).get("format") == _FORMAT
+
+
+def read_json(path):
+    """A JSON object from a file.
+
+    Arguments
+    ---------
+    path : pathlib.Path
+        The file.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read, or is none.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path} holds no JSON object")
+    return found
+
+
+def build(about, where):
+    """Makes the encoder, its weights undefined, and the features.
+
+    Arguments
+    ---------
+    about : dict
+        Of ``read_description``.
+    where : str or pathlib.Path
+        What to name in an error.
+
+    Returns
+    -------
+    tuple
+        The encoder on torch's meta device, so that a description alone takes
+        no memory, and ``LogMel``.
+
+    Raises
+    ------
+    ConfigError
+        If the description names what is not known here.
+    """
+    try:
+        kind = _ENCODERS[about["encoder"]["class"]]
+        arguments = dict(about["encoder"]["arguments"])
+        settings = dict(about["features"])
+        if not settings.pop("mean_norm"):
+            raise ValueError("features without mean_norm")
+        if "activation" in arguments:
+            name = arguments["activation"]
+            arguments["activation"] = _activation(name)
+            if arguments["activation"] is None:
+                raise ValueError(f"{name!r} is no activation of torch.nn")
+        if settings["n_mels"] != arguments["input_size"]:
+            raise ValueError("n_mels is not the encoder's input_size")
+        for value in (*settings.values(), *_numbers(arguments)):
+            # What decides over memory.
+            if not (math.isfinite(value) and 0 <= value <= 10**6):
+                raise ValueError(f"{value} is out of range")
+        with torch.device("meta"):
+            encoder = kind(**arguments)
+        return encoder, LogMel(**settings)
+    except (
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        ConfigError,
+        IndexError,
+        KeyError,
+        MemoryError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise ConfigError(
+            f"{where} describes no model that is known here "
+            f"({type(error).__name__}: {error})"
+        ) from error
+
+
+def _numbers(values):
+    """All numbers in nested lists and dictionaries."""
+    if isinstance(values, dict):
+        values = values.values()
+    for value in values:
+        if isinstance(value, (list, tuple)):
+            yield from _numbers(value)
+        elif isinstance(value, (int, float)):
+            yield value
+
+
+def _activation(name):
+    """A class of ``torch.nn`` that is an activation, or None."""
+    kind = getattr(torch.nn.modules.activation, str(name), None)
+    own = getattr(kind, "__module__", None) == "torch.nn.modules.activation"
+    return kind if own and issubclass(kind, torch.nn.Module) else None
+
+
+# ------------------------------------------------------- SpeechBrain's own YAML
+
+
+class _Loader(yaml.SafeLoader):
+    """Keeps what an object's tag is, and acts on none."""
+
+
+def _keep(loader, suffix, node):
+    if isinstance(node, yaml.MappingNode):
+        return {"!": suffix, **loader.construct_mapping(node, deep=True)}
+    if isinstance(node, yaml.SequenceNode):
+        # Positional arguments: nothing of what is understood has them.
+        return f"!{suffix} [...]"
+    return f"!{suffix} {loader.construct_scalar(node)}"
+
+
+_Loader.add_multi_constructor("!", _keep)
+
+
+def _read_yaml(path):
+    """The keys of a HyperPyYAML file, without making any object."""
+    try:
+        plain = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"{path} is no valid YAML: {error}") from error
+    if not isinstance(plain, dict):
+        raise ConfigError(f"{path} holds no keys")
+    return plain
+
+
+def _from_yaml(path):
+    """The description of a model in SpeechBrain's layout."""
+    plain = _read_yaml(path)
+    try:
+        modules = plain["modules"]
+        fbank = _made(plain, modules["compute_features"], Fbank)
+        norm = _made(plain, modules["mean_var_norm"], InputNormalization)
+        encoder = _made(plain, modules["embedding_model"], FastECAPA)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{path} holds no ECAPA-TDNN on Fbank features that is understood "
+            f"without executing it ({error}). If you trust who wrote it, have "
+            "it executed (--trust)"
+        ) from error
+    if norm["norm_type"] != "sentence" or norm["std_norm"]:
+        raise ConfigError(
+            f"{path} normalises its features in another way than by the mean "
+            "of the utterance, which is what can be done here"
+        )
+    # What our own features can be.
+    settings = {k: fbank.pop(k) for k in ("n_mels", "sample_rate")}
+    plain_fbank = _defaults(Fbank)
+    others = sorted(k for k in fbank if fbank[k] != plain_fbank[k])
+    if others:
+        raise ConfigError(
+            f"{path} sets {', '.join(others)} of Fbank, which cannot be done "
+            "here"
+        )
+    if "activation" in encoder:
+        encoder["activation"] = str(encoder["activation"]).rsplit(".", 1)[-1]
+    return {
+        "encoder": {"class": "FastECAPA", "arguments": encoder},
+        "features": {**settings, "mean_norm": True},
+    }
+
+
+_STOCK_NAMES = {
+    Fbank: "speechbrain.lobes.features.Fbank",
+    InputNormalization: "speechbrain.processing.features.InputNormalization",
+    FastECAPA: "speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN",
+}
+
+
+def _defaults(kind):
+    """Arguments of a class that have a default."""
+    return {
+        name: parameter.default
+        for name, parameter in inspect.signature(kind).parameters.items()
+        if parameter.default is not inspect.Parameter.empty
+    }
+
+
+def _made(plain, value, kind):
+    """The arguments that a YAML object of this class is made with."""
+    value = _resolved(plain, value)
+    wanted = _STOCK_NAMES[kind]
+    found = value.pop("!", None) if isinstance(value, dict) else value
+    if found != f"new:{wanted}":
+        raise ValueError(f"{wanted} expected, not {found}")
+    if kind is FastECAPA:
+        return value
+    unknown = sorted(set(value) - set(_defaults(kind)))
+    if unknown:
+        raise ValueError(f"unknown argument {unknown[0]}")
+    return {**_defaults(kind), **value}
+
+
+def _resolved(plain, value, depth=0):
+    """A value with references to other keys followed; nothing is computed."""
+    if depth > 20:
+        raise ValueError("references go round in circles")
+    if isinstance(value, dict):
+        return {k: _resolved(plain, v, depth + 1) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_resolved(plain, v, depth + 1) for v in value]
+    if not isinstance(value, str) or not value.startswith("!"):
+        return value
+    tag, _, rest = value[1:].partition(" ")
+    if tag == "ref" and (match := re.fullmatch(r"<(\w+)>", rest.strip())):
+        return _resolved(plain, plain[match.group(1)], depth + 1)
+    if tag.startswith("name:torch.nn.") and not rest.strip():
+        return tag.removeprefix("name:")
+    if tag.startswith("new:") and not rest.strip():
+        return {"!": tag}
+    raise ValueError(f"'{value.strip()}' would have to be computed")

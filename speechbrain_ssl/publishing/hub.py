@@ -1,0 +1,334 @@
+"""Model folders on the Hugging Face hub: fetched by name, and uploaded.
+
+Only the files of a model are ever fetched, by their names, and none of them is
+executed or unpickled here. ``HF_ENDPOINT``, ``HF_HOME``, ``HF_HUB_OFFLINE`` and
+``HF_TOKEN`` are the hub's own environment variables and mean here what they
+mean there.
+"""
+
+import contextlib
+import errno
+import os
+import pathlib
+import re
+
+import huggingface_hub
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from speechbrain_ssl.errors import ConfigError, UserError
+from speechbrain_ssl.publishing.description import is_described
+
+SAFE_WEIGHTS = "model.safetensors"
+STOCK_WEIGHTS = "embedding_model.ckpt"
+
+#: What a model folder may hold, and all that is uploaded of one.
+FILES = (
+    "hyperparams.yaml",
+    "config.json",
+    STOCK_WEIGHTS,
+    SAFE_WEIGHTS,
+    "model.onnx",
+    "calibration.json",
+    "results.json",
+    "README.md",
+)
+
+
+class HubError(ConfigError):
+    """The hub refuses, is not reached, or has no such model."""
+
+
+def is_name(text):
+    """Whether a text has the form of a name on the hub, ``owner/model``.
+
+    Arguments
+    ---------
+    text : str
+        What the user gave for a model.
+
+    Returns
+    -------
+    bool
+
+    Example
+    -------
+    >>> is_name("me/model"), is_name("../model"), is_name("results/a/1")
+    (True, False, False)
+    """
+    return re.fullmatch(r"\w[^/\\\s]*/[^/\\\s]+", str(text)) is not None
+
+
+def pull(name, revision=None):
+    """Fetches a model by name; what was fetched before is not fetched again.
+
+    Arguments
+    ---------
+    name : str
+        ``owner/model``.
+    revision : str, optional
+        A branch, a tag or a commit.
+
+    Returns
+    -------
+    pathlib.Path
+        A folder with the model's files, all of one commit. The checkpoint
+        for SpeechBrain is not among them where our safetensors are.
+
+    Raises
+    ------
+    HubError
+        If there is no such model, access to it is refused, or there is
+        neither a network nor a copy from before.
+    """
+
+    def fetch(filename):
+        return pathlib.Path(
+            huggingface_hub.hf_hub_download(name, filename, revision=revision)
+        )
+
+    with _explained(name):
+        folder = fetch("hyperparams.yaml").parent
+        # snapshots/<commit>/<file>: all else is of the same commit.
+        revision = folder.name
+        for filename in ("config.json", "calibration.json", "results.json"):
+            _optional(fetch, name, filename, revision)
+        safe = is_described(folder) and _optional(
+            fetch, name, SAFE_WEIGHTS, revision
+        )
+        if not safe:
+            fetch(STOCK_WEIGHTS)
+    return folder
+
+
+def _optional(fetch, name, filename, revision):
+    """Fetches a file, or returns None where the model has none."""
+    try:
+        return fetch(filename)
+    except LocalEntryNotFoundError:
+        # Not reached now. That the model has no such file may be known.
+        known = huggingface_hub.try_to_load_from_cache(
+            name, filename, revision=revision
+        )
+        if known is huggingface_hub._CACHED_NO_EXIST:
+            return None
+        raise
+    except EntryNotFoundError:
+        return None
+
+
+def push(folder, name, public=False, message="Model folder"):
+    """Uploads a model folder as one commit.
+
+    A push that broke can be started again: what has arrived is not sent twice,
+    and until the commit at the end nobody sees a part of the model.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        A model folder; of it only ``FILES`` are uploaded.
+    name : str
+        ``owner/model``; made if it does not exist.
+    public : bool
+        Whether all may see a model that is made now. One that exists stays as
+        visible as it is.
+    message : str
+        Of the commit.
+
+    Returns
+    -------
+    dict
+        ``url`` of the model and ``private``, whether it is.
+
+    Raises
+    ------
+    HubError
+        If there is no token, it does not suffice, the hub is not reached, or
+        the upload breaks.
+    ConfigError
+        If the folder is no model folder, or the name cannot be one.
+    """
+    folder = pathlib.Path(folder)
+    if not is_name(name):
+        raise ConfigError(
+            f"'{name}' is no name on the hub; give owner/model, such as "
+            "my-name/my-model"
+        )
+    for filename in ("hyperparams.yaml", STOCK_WEIGHTS):
+        if not (folder / filename).is_file():
+            raise ConfigError(
+                f"{folder} is no model folder: {filename} is missing"
+            )
+    token = huggingface_hub.get_token()
+    if not token:
+        raise HubError(
+            f"there is no token to push {name} with; make one that may write "
+            "at https://huggingface.co/settings/tokens and set HF_TOKEN to it"
+        )
+    api = huggingface_hub.HfApi(token=token)
+    with _explained(name, pushing=True):
+        api.create_repo(name, private=not public, exist_ok=True)
+        private = bool(api.repo_info(name).private)
+        api.upload_folder(
+            repo_id=name,
+            folder_path=str(folder),
+            allow_patterns=list(FILES),
+            commit_message=message,
+        )
+    return {"url": f"{api.endpoint}/{name}", "private": private}
+
+
+@contextlib.contextmanager
+def _explained(name, pushing=False):
+    """What the hub's errors mean, and what to do."""
+    again = (
+        "; what was sent stays, and the model is not changed before all of it "
+        "is there: start the same command again"
+        if pushing
+        else "; try again"
+    )
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        # The client raises what its parts raise: of the hub, of HTTP, of the
+        # operating system, and a RuntimeError around an upload's.
+        causes = list(_causes(error))
+        for kind, text in (
+            (
+                HFValidationError,
+                f"'{name}' is no name on the hub; give owner/model",
+            ),
+            (
+                GatedRepoError,
+                f"access to {name} has to be asked for on its page; then set "
+                "HF_TOKEN",
+            ),
+            (
+                RepositoryNotFoundError,
+                f"there is no model {name} on the hub, or it is private and "
+                "HF_TOKEN does not open it; correct the name or set HF_TOKEN",
+            ),
+            (
+                RevisionNotFoundError,
+                f"{name} has no such revision",
+            ),
+            (
+                LocalEntryNotFoundError,
+                f"the hub is not reached, and {name} was not fetched before; "
+                "check the network and HF_HUB_OFFLINE, or give a folder",
+            ),
+            (
+                OfflineModeIsEnabled,
+                "HF_HUB_OFFLINE forbids to reach the hub; unset it",
+            ),
+            (
+                EntryNotFoundError,
+                f"{name} is on the hub, but holds no model of this kind "
+                f"({_first_line(error)})",
+            ),
+        ):
+            if any(isinstance(cause, kind) for cause in causes):
+                raise HubError(text) from error
+        status = next(
+            (
+                cause.response.status_code
+                for cause in causes
+                if isinstance(cause, HfHubHTTPError)
+                and cause.response is not None
+            ),
+            None,
+        )
+        if status in (401, 403):
+            raise HubError(
+                f"the hub does not let this token work on {name} ({status}); "
+                "set HF_TOKEN to one that may write there"
+            ) from error
+        for cause in causes:
+            if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
+                # Not the hub's doing; run() has words for it.
+                raise cause from error
+        what = "push of" if pushing else "fetching"
+        raise HubError(
+            f"the {what} {name} broke ({_first_line(causes[-1])}){again}"
+        ) from error
+
+
+def _causes(error):
+    """The error and what brought it about."""
+    seen = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _first_line(error):
+    text = str(error).strip().splitlines()
+    return (
+        f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+    )
+
+
+def find_model(model, revision=None):
+    """The folder of a model that the user has named.
+
+    Arguments
+    ---------
+    model : str or pathlib.Path
+        A model folder, the output folder of a training run, or a name on the
+        hub. A folder of that name goes first.
+    revision : str, optional
+        For the hub.
+
+    Returns
+    -------
+    pathlib.Path
+        A folder with ``hyperparams.yaml`` and weights.
+
+    Raises
+    ------
+    ConfigError
+        If it is none.
+    HubError
+        As ``pull``.
+    """
+    remedy = (
+        "give the output folder of a finished training run, its `model` "
+        "folder, or the name of a published model"
+    )
+    path = pathlib.Path(model)
+    if path.exists():
+        if (path / "model" / "hyperparams.yaml").is_file():
+            path = path / "model"
+        missing = None
+        if not (path / "hyperparams.yaml").is_file():
+            missing = "hyperparams.yaml"
+        elif not any(
+            (path / weights).is_file()
+            for weights in (SAFE_WEIGHTS, STOCK_WEIGHTS)
+        ):
+            missing = STOCK_WEIGHTS
+        if missing:
+            raise ConfigError(
+                f"{model} is no model: {missing} is missing; {remedy}"
+            )
+        return path
+    # Nothing is looked for on the hub that cannot be there.
+    if os.path.isabs(model) or not is_name(model):
+        raise ConfigError(
+            f"{model} is no model: there is no such folder; {remedy}"
+        )
+    try:
+        return pull(str(model), revision)
+    except HubError as error:
+        raise HubError(f"{model} is no folder here, and {error}") from error

@@ -1,0 +1,285 @@
+"""Waveform to embedding as one ONNX graph, for use without Python's torch.
+
+``onnxruntime`` has no counterpart of ``torch.stft`` for every machine, so the
+spectrum is a convolution here: cosines and sines under the window as its
+kernels, the hop as its stride. On speech its energies differ from those of the
+transform by 3e-5 dB in the root mean square, by 2e-3 dB in the worst of
+millions: the rounding of fp32. Batch and length are dynamic; all waveforms of a
+batch are of one length (pad none, or run them one by one).
+
+Needs the extra ``onnx`` (``pip install speechbrain_ssl[onnx]``).
+"""
+
+import importlib.util
+import logging
+import math
+import os
+import pathlib
+import tempfile
+import warnings
+
+import numpy as np
+import torch
+
+from speechbrain_ssl.encoders.features import LogMel
+from speechbrain_ssl.errors import ConfigError, UserError
+
+FILE_NAME = "model.onnx"
+
+#: Names of the graph's input and output.
+INPUT, OUTPUT = "waveforms", "embeddings"
+
+#: Least cosine between the graph's embedding and the encoder's.
+PARITY = 0.9999
+
+_SECONDS = (1.0, 3.0, 10.0, 30.0)
+
+
+class ParityError(UserError):
+    """The graph does not give the encoder's embeddings."""
+
+
+class ConvLogMel(LogMel):
+    """``LogMel`` whose spectrum is a convolution.
+
+    Arguments
+    ---------
+    n_mels, sample_rate, mean_norm
+        Those of ``LogMel``.
+
+    Example
+    -------
+    >>> wave = torch.rand(2, 16000)
+    >>> found, wanted = ConvLogMel()(wave), LogMel()(wave)
+    >>> bool((found - wanted).abs().max() < 1e-2)
+    True
+    """
+
+    def __init__(self, n_mels=80, sample_rate=16000, mean_norm=True):
+        super().__init__(n_mels, sample_rate, mean_norm)
+        # The window lies in the middle of the transform, as in torch.stft.
+        left = (self.n_fft - self.win_length) // 2
+        window = torch.zeros(self.n_fft, dtype=torch.float64)
+        window[left : left + self.win_length] = self.window.double()
+        bins = torch.arange(self.n_fft // 2 + 1, dtype=torch.float64)
+        time = torch.arange(self.n_fft, dtype=torch.float64)
+        angle = 2 * math.pi / self.n_fft * torch.outer(bins, time)
+        kernels = torch.cat([angle.cos() * window, -angle.sin() * window])
+        self.register_buffer(
+            "kernels", kernels.float().unsqueeze(1), persistent=False
+        )
+
+    def forward(self, waveforms):
+        """Computes the features of waveforms of one length.
+
+        Arguments
+        ---------
+        waveforms : torch.Tensor
+            ``[batch, samples]``.
+
+        Returns
+        -------
+        torch.Tensor
+            ``[batch, frames, n_mels]`` in dB.
+        """
+        half = self.n_fft // 2
+        padded = torch.nn.functional.pad(waveforms.unsqueeze(1), (half, half))
+        spectrum = torch.nn.functional.conv1d(
+            padded, self.kernels, stride=self.hop
+        )
+        real, imaginary = spectrum.square().chunk(2, dim=1)
+        mel = torch.matmul((real + imaginary).transpose(1, 2), self.filters)
+        db = 10 * mel.clamp(min=self.amin).log10()
+        floor = db.amax(dim=(1, 2), keepdim=True) - self.top_db
+        db = torch.maximum(db, floor)
+        return db - db.mean(1, keepdim=True) if self.mean_norm else db
+
+
+class WaveEncoder(torch.nn.Module):
+    """Features and encoder in one.
+
+    Arguments
+    ---------
+    features : torch.nn.Module
+        ``features(waveforms)`` -> ``[batch, frames, bands]``.
+    encoder : torch.nn.Module
+        ``encoder(features)`` -> ``[batch, 1, size]``.
+    """
+
+    def __init__(self, features, encoder):
+        super().__init__()
+        self.features = features
+        self.encoder = encoder
+
+    def forward(self, waveforms):
+        """From ``[batch, samples]`` to ``[batch, size]``."""
+        return self.encoder(self.features(waveforms)).squeeze(1)
+
+
+def _require_extra():
+    """Refuses to begin without what is needed at the end."""
+    missing = [
+        name
+        for name in ("onnx", "onnxruntime", "onnxscript")
+        if importlib.util.find_spec(name) is None
+    ]
+    if missing:
+        raise ConfigError(
+            f"an ONNX export wants {', '.join(missing)}, which is not "
+            "installed: pip install onnx onnxruntime onnxscript"
+        )
+
+
+def export_onnx(path, encoder, features, check=True):
+    """Writes features and encoder as one ONNX file.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file to write.
+    encoder : torch.nn.Module
+        ``FastECAPA``, ``ResNet34`` or ``FastResNet34``; it goes to the CPU and
+        into evaluation mode.
+    features : speechbrain_ssl.encoders.features.LogMel
+        Its features.
+    check : bool
+        Whether ``parity`` must be good before the file is there.
+
+    Returns
+    -------
+    float or None
+        The least cosine that ``parity`` has found.
+
+    Raises
+    ------
+    ConfigError
+        If onnx, onnxruntime or onnxscript is not installed.
+    ParityError
+        If the graph gives other embeddings.
+    """
+    _require_extra()
+    path = pathlib.Path(path)
+    encoder = encoder.cpu().eval()
+    mine = ConvLogMel(features.n_mels, features.sample_rate, features.mean_norm)
+    whole = WaveEncoder(mine, encoder).eval()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(
+        dir=path.parent, prefix=f".{path.name}."
+    )
+    os.close(handle)
+    try:
+        _write(temporary, whole, features.sample_rate)
+        least = None
+        if check:
+            least = min(parity(temporary, encoder, features).values())
+            if not least > PARITY:
+                raise ParityError(
+                    f"the ONNX graph's embeddings have a cosine of {least:.6f} "
+                    f"with the encoder's, less than {PARITY}; no file was "
+                    "written"
+                )
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    finally:
+        pathlib.Path(temporary).unlink(missing_ok=True)
+    return least
+
+
+def _write(path, whole, sample_rate):
+    """The export itself; the exporter's own remarks are for its authors."""
+    example = torch.randn(2, 2 * sample_rate)
+    shapes = {
+        INPUT: {
+            0: torch.export.Dim.DYNAMIC,
+            1: torch.export.Dim.DYNAMIC,
+        }
+    }
+    level = logging.getLogger("torch.onnx").level
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                whole,
+                (example,),
+                path,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes=shapes,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+    finally:
+        logging.getLogger("torch.onnx").setLevel(level)
+
+
+def load_onnx(path):
+    """A function from waveforms to embeddings, by onnxruntime on the CPU.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        A file of ``export_onnx``.
+
+    Returns
+    -------
+    callable
+        Takes float32 ``[batch, samples]``, gives float32 ``[batch, size]``.
+
+    Raises
+    ------
+    ConfigError
+        If onnxruntime is not installed.
+    """
+    _require_extra()
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        str(path), options, providers=["CPUExecutionProvider"]
+    )
+
+    def embed(waveforms):
+        waveforms = np.ascontiguousarray(waveforms, dtype=np.float32)
+        return session.run([OUTPUT], {INPUT: waveforms})[0]
+
+    return embed
+
+
+@torch.no_grad()
+def parity(path, encoder, features, seconds=_SECONDS, batch=2):
+    """Compares the graph with the encoder, over lengths.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        A file of ``export_onnx``.
+    encoder, features
+        What it was made from.
+    seconds : sequence of float
+        Lengths to compare at.
+    batch : int
+        Waveforms of each length.
+
+    Returns
+    -------
+    dict
+        Seconds to the least cosine.
+    """
+    embed, found = load_onnx(path), {}
+    for length in seconds:
+        count = round(length * features.sample_rate)
+        generator = torch.Generator().manual_seed(count)
+        # Louder and softer, so that a loss of precision would show.
+        waves = torch.randn(batch, count, generator=generator)
+        waves = waves * torch.logspace(-3, -0.5, batch).unsqueeze(1)
+        waves = waves * torch.linspace(0.01, 1, count)
+        wanted = encoder(features(waves)).squeeze(1)
+        cosine = torch.cosine_similarity(
+            wanted, torch.from_numpy(embed(waves.numpy()))
+        )
+        found[length] = float(cosine.min())
+    return found

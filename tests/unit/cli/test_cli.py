@@ -1,0 +1,514 @@
+"""The commands: what they print, what they write, and how they fail."""
+
+import csv
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from voices import RATE, voice
+
+from speechbrain_ssl.cli.cluster import candidates
+from speechbrain_ssl.publishing.export import load_encoder
+from speechbrain_ssl.verification.extract import embed_files
+
+
+def cosine(model, *paths):
+    rows = embed_files(*load_encoder(model), list(map(str, paths)))
+    left, right = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return float(left @ right)
+
+
+# ----------------------------------------------------------------------- usage
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["sing"],
+        ["verify", "a.wav"],
+        ["verify", "a.wav", "b.wav"],
+        ["embed", "folder", "--model=m"],
+        ["cluster", "folder", "--model=m", "--speakers=many"],
+    ],
+)
+def test_wrong_usage_is_two(command, argv, capfd):
+    with pytest.raises(SystemExit) as stop:
+        command(*argv)
+    assert stop.value.code == 2
+    assert "usage: speechbrain-ssl" in capfd.readouterr().err
+
+
+def test_help_imports_no_torch(repository):
+    """It is there at once."""
+    code = (
+        "import sys\n"
+        "from speechbrain_ssl.cli.main import main\n"
+        "try:\n    main(['--help'])\n"
+        "except SystemExit as stop:\n"
+        "    print(stop.code, 'torch' in sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=repository,
+    )
+    assert done.stdout.splitlines()[-1] == "0 False"
+    for name in ("verify", "embed", "score", "cluster", "Exit codes"):
+        assert name in done.stdout
+
+
+def test_the_module_is_a_program(repository, tmp_path):
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "speechbrain_ssl.cli.main",
+            "verify",
+            "a.wav",
+            "b.wav",
+            "--model=m",
+        ],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(repository)},
+    )
+    assert done.returncode == 1
+    assert (
+        done.stderr
+        == "Error: a.wav cannot be used: missing (No such file or directory)\n"
+    )
+
+
+# ---------------------------------------------------------------------- verify
+
+
+def test_verify(command, command_json, model, audio):
+    files = audio / "s0/0.wav", audio / "s0/1.wav"
+    wanted = cosine(model, *files)
+    code, found, _ = command_json("verify", *files, f"--model={model}")
+    assert code == 0
+    assert found["score"] == pytest.approx(wanted, abs=1e-5)
+    # Without a threshold nothing is decided.
+    assert found["llr"] is found["same"] is found["threshold"] is None
+    code, out, _ = command("verify", *files, f"--model={model}")
+    assert code == 0 and f"{wanted:.4f}" in out and "none: the model" in out
+    for shift, same in ((-0.01, True), (0.01, False)):
+        _, found, _ = command_json(
+            "verify",
+            *files,
+            f"--model={model}",
+            f"--threshold={wanted + shift}",
+        )
+        assert found["same"] is same
+
+
+def test_verify_calibrated(command, command_json, calibrated, audio):
+    files = audio / "s0/0.wav", audio / "s1/1.wav"
+    score = cosine(calibrated, *files)
+    for prior in (0.5, 0.01, 0.999999):
+        code, found, _ = command_json(
+            "verify", *files, f"--model={calibrated}", f"--p_target={prior}"
+        )
+        assert code == 0
+        llr = 20 * score - 12
+        assert found["llr"] == pytest.approx(llr, abs=1e-3)
+        assert found["same"] is bool(llr > np.log((1 - prior) / prior))
+        assert "my_trials" in found["threshold_from"]
+    _, out, _ = command("verify", *files, f"--model={calibrated}")
+    assert "log-likelihood ratio" in out and "speaker" in out
+    code, found, err = command_json(
+        "verify", *files, f"--model={calibrated}", "--p_target=1"
+    )
+    assert code == 1 and "between 0 and 1" in found["error"]
+    assert err.startswith("Error: ")
+
+
+def test_verify_by_the_trials_of_the_run(command_json, model, audio, tmp_path):
+    """The results of a training run lie beside its model folder."""
+    run = tmp_path / "run"
+    (run / "model").mkdir(parents=True)
+    for path in (model / "model").iterdir():
+        (run / "model" / path.name).write_bytes(path.read_bytes())
+    (run / "results.json").write_text('{"threshold": -1.5, "eer": 5.0}')
+    for place in (run, run / "model"):
+        _, found, _ = command_json(
+            "verify",
+            audio / "s0/0.wav",
+            audio / "s1/0.wav",
+            f"--model={place}",
+        )
+        assert found["same"] is True and found["threshold"] == -1.5
+        assert "equal error rate" in found["threshold_from"]
+
+
+def test_verify_other_forms_of_audio(command_json, calibrated, tmp_path):
+    """48 kHz in stereo is the same voice; 0.1 s is said to be short."""
+    wave = voice(0, 0)
+    soundfile.write(tmp_path / "mono.wav", wave, RATE)
+    many = voice(0, 0, rate=48000)
+    soundfile.write(tmp_path / "many.wav", np.stack([many, many], 1), 48000)
+    soundfile.write(tmp_path / "short.flac", wave[: RATE // 10], RATE)
+    code, found, _ = command_json(
+        "verify",
+        tmp_path / "mono.wav",
+        tmp_path / "many.wav",
+        f"--model={calibrated}",
+    )
+    assert code == 0 and not found["notes"]
+    code, found, _ = command_json(
+        "verify",
+        tmp_path / "mono.wav",
+        tmp_path / "short.flac",
+        f"--model={calibrated}",
+    )
+    assert code == 0 and np.isfinite(found["score"])
+    assert "only 0.10 s" in found["notes"][0]
+
+
+@pytest.mark.parametrize(
+    "name, reason",
+    [
+        ("nowhere.wav", "missing"),
+        ("broken.wav", "unreadable"),
+        ("empty.wav", "empty file"),
+        ("silent.wav", "silent"),
+    ],
+)
+def test_verify_what_cannot_be_used(
+    command, command_json, model, bad_audio, name, reason
+):
+    good = bad_audio / "s0/0.wav"
+    code, out, err = command(
+        "verify", good, bad_audio / name, f"--model={model}"
+    )
+    assert code == 1 and out == ""
+    assert err.startswith("Error: ") and err.count("\n") == 1
+    assert name in err and reason in err
+    code, found, _ = command_json(
+        "verify", bad_audio / name, good, f"--model={model}"
+    )
+    assert code == 1 and list(found) == ["error"]
+
+
+@pytest.mark.parametrize(
+    "option, match",
+    [
+        ("--model=/no/where", "there is no such folder"),
+        ("--model=.", "hyperparams.yaml is missing"),
+        ("--device=cuda:99", "GPU"),
+        ("--device=toaster", "no device"),
+    ],
+)
+def test_what_is_no_model_or_device(command, model, audio, option, match):
+    code, _, err = command(
+        "verify",
+        audio / "s0/0.wav",
+        audio / "s0/1.wav",
+        f"--model={model}",
+        option,
+    )
+    assert code == 1 and match in err
+
+
+def test_a_broken_calibration_is_no_calibration(command, calibrated, audio):
+    files = audio / "s0/0.wav", audio / "s0/1.wav"
+    for text in ('{"scale": -1, "offset": 0}', '{"scale": true}', "[1]", ""):
+        (calibrated / "calibration.json").write_text(text)
+        code, _, err = command("verify", *files, f"--model={calibrated}")
+        assert code == 1 and "calibration.json" in err
+
+
+# ----------------------------------------------------------------------- embed
+
+
+def test_embed(command, command_json, model, bad_audio, tmp_path):
+    """What can be used is done, the rest is named, the code says so."""
+    output = tmp_path / "new" / "embeddings.npz"
+    code, found, err = command_json(
+        "embed", bad_audio, f"--model={model}", f"--output={output}"
+    )
+    assert code == 1
+    assert found["embedded"] == 12 and found["size"] == 24
+    assert set(found["unusable"]) == {"broken.wav", "empty.wav", "silent.wav"}
+    for name in found["unusable"]:
+        assert f"not used: {name}: " in err
+    with np.load(output, allow_pickle=False) as kept:
+        files, rows = kept["files"].tolist(), kept["embeddings"]
+        assert kept["seconds"] == pytest.approx([1.5] * 12)
+    assert files == sorted(f"s{s}/{t}.wav" for s in range(3) for t in range(4))
+    paths = [str(bad_audio / name) for name in files]
+    wanted = embed_files(*load_encoder(model), paths, progress=False)
+    assert np.abs(rows - wanted).max() < 1e-5 * np.abs(wanted).max()
+
+
+def test_embed_all_well_is_zero(command, model, audio, tmp_path):
+    output = tmp_path / "embeddings.npz"
+    code, out, _ = command(
+        "embed", audio, f"--model={model}", f"--output={output}", "--quiet"
+    )
+    assert code == 0 and "12 of 12 files embedded, 24 dimensions" in out
+
+
+@pytest.mark.parametrize(
+    "make, match",
+    [
+        (lambda f: f / "nowhere", "there is no folder"),
+        (lambda f: (f / "none").mkdir() or f / "none", "no audio file below"),
+        (lambda f: f / "empty.wav", "none of 1 files can be used"),
+    ],
+)
+def test_embed_nothing(command, model, bad_audio, tmp_path, make, match):
+    output = tmp_path / "embeddings.npz"
+    code, _, err = command(
+        "embed", make(bad_audio), f"--model={model}", f"--output={output}"
+    )
+    assert code == 1 and match in err
+    assert not output.exists()
+
+
+def test_embed_outputs(command, model, audio, tmp_path):
+    for name, match in (("a.csv", "must end in"), ("", "must end in")):
+        code, _, err = command(
+            "embed", audio, f"--model={model}", f"--output={tmp_path / name}"
+        )
+        assert code == 1 and match in err
+
+
+def test_embed_parquet(command, model, audio, tmp_path, monkeypatch):
+    output = tmp_path / "embeddings.parquet"
+    argv = ["embed", audio, f"--model={model}", f"--output={output}"]
+    if importlib.util.find_spec("pyarrow") is not None:
+        assert command(*argv)[0] == 0
+        table = pd.read_parquet(output)
+        assert len(table) == 12 and len(table["embedding"][0]) == 24
+        output.unlink()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    code, _, err = command(*argv)
+    assert code == 1 and "pip install pyarrow" in err
+    assert not output.exists()
+
+
+# ----------------------------------------------------------------------- score
+
+
+def write_trials(path, audio, extra=()):
+    lines = [
+        f"{int(a == b)} s{a}/0.wav s{b}/{t}.wav"
+        for a in range(3)
+        for b in range(3)
+        for t in (1, 2)
+    ]
+    path.write_text("\n".join([*lines, *extra]) + "\n")
+    return path
+
+
+def read_scores(path):
+    return [float(line.split()[-1]) for line in path.read_text().splitlines()]
+
+
+def test_score(command_json, calibrated, audio, tmp_path):
+    trials = write_trials(tmp_path / "trials.txt", audio)
+    output = tmp_path / "scores.txt"
+    argv = [
+        "score",
+        trials,
+        f"--model={calibrated}",
+        f"--audio_folder={audio}",
+        f"--output={output}",
+    ]
+    code, found, _ = command_json(*argv)
+    assert code == 0
+    assert found["trials"] == found["scored"] == 18
+    assert found["recordings"] == 9
+    scores = read_scores(output)
+    first = output.read_text().split("\n")[0].split()
+    assert first[:3] == ["1", "s0/0.wav", "s0/1.wav"]
+    assert scores[0] == pytest.approx(
+        cosine(calibrated, audio / "s0/0.wav", audio / "s0/1.wav"), abs=1e-5
+    )
+    # Formants tell these apart without any training.
+    assert found["eer_percent"] < 20
+    code, found, _ = command_json(*argv, "--llr")
+    assert code == 0 and found["kind"] == "log-likelihood ratio"
+    assert read_scores(output) == pytest.approx(
+        [20 * s - 12 for s in scores], abs=1e-3
+    )
+
+
+def test_score_without_labels(command_json, model, audio, tmp_path):
+    trials = tmp_path / "pairs.txt"
+    trials.write_text("s0/0.wav s0/1.wav\ns0/0.wav s1/0.wav\n")
+    output = tmp_path / "scores.txt"
+    code, found, _ = command_json(
+        "score",
+        trials,
+        f"--model={model}",
+        f"--audio_folder={audio}",
+        f"--output={output}",
+    )
+    assert code == 0 and found["eer_percent"] is None
+    assert output.read_text().startswith("s0/0.wav s0/1.wav 0.")
+
+
+def test_score_an_unreadable_file_among_others(
+    command_json, model, bad_audio, tmp_path
+):
+    trials = write_trials(
+        tmp_path / "trials.txt", bad_audio, ["1 broken.wav s0/0.wav"]
+    )
+    output = tmp_path / "scores.txt"
+    code, found, err = command_json(
+        "score",
+        trials,
+        f"--model={model}",
+        f"--audio_folder={bad_audio}",
+        f"--output={output}",
+    )
+    assert code == 1 and "not used: broken.wav" in err
+    assert found["scored"] == 18 and found["trials"] == 19
+    scores = read_scores(output)
+    assert np.isfinite(scores[:18]).all() and np.isnan(scores[18])
+
+
+@pytest.mark.parametrize(
+    "text, options, match",
+    [
+        ("1 s0/0.wav s9/9.wav\n", [], "line 1: there is no file 's9/9.wav'"),
+        ("1 s0/0.wav\n2 3 4 5\n", [], "line 2"),
+        ("", [], "empty"),
+        ("1 s0/0.wav s0/1.wav\n", ["--llr"], "no calibration.json"),
+        ("1 s0/0.wav s0/1.wav\n", ["--layout=odd"], "layout"),
+        ("1 s0/0.wav s0/1.wav\n", ["--output=."], "is a folder"),
+    ],
+)
+def test_score_what_cannot_be(
+    command, model, audio, tmp_path, text, options, match
+):
+    (tmp_path / "trials.txt").write_text(text)
+    output = tmp_path / "scores.txt"
+    code, _, err = command(
+        "score",
+        tmp_path / "trials.txt",
+        f"--model={model}",
+        f"--audio_folder={audio}",
+        f"--output={output}",
+        *options,
+    )
+    assert code == 1 and match in err
+    assert not output.exists()
+
+
+# --------------------------------------------------------------------- cluster
+
+
+def speakers_apart(files):
+    """Whether every cluster is one speaker's folder, and every one has one."""
+    groups = {}
+    for name, number in files.items():
+        groups.setdefault(number, set()).add(name.split("/")[0])
+    folders = [next(iter(g)) for g in groups.values() if len(g) == 1]
+    return len(folders) == len(groups) == len(set(folders))
+
+
+def test_cluster(command, command_json, model, audio, tmp_path):
+    argv = ["cluster", audio, f"--model={model}", "--quiet"]
+    code, found, _ = command_json(*argv, "--speakers=3")
+    assert code == 0 and found["guessed"] is False
+    assert len(found["files"]) == 12 and speakers_apart(found["files"])
+    code, found, _ = command_json(*argv)
+    assert code == 0 and found["guessed"] is True
+    assert found["speakers"] == 3 and speakers_apart(found["files"])
+    assert "is a guess" in found["notes"][0]
+    output = tmp_path / "clusters.csv"
+    code, out, _ = command(*argv, "--speakers=3", f"--output={output}")
+    assert code == 0 and "12 of 12 files, 3 speakers" in out
+    with open(output, newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert {r["file"]: int(r["speaker"]) for r in rows} == found["files"]
+    code, out, _ = command(*argv, "--speakers=1")
+    assert code == 0 and out.count("speaker 1\t") == 12
+
+
+def test_cluster_names_what_it_left_out(command_json, model, bad_audio):
+    code, found, err = command_json(
+        "cluster", bad_audio, f"--model={model}", "--speakers=3"
+    )
+    assert code == 1 and len(found["files"]) == 12
+    assert "not used: silent.wav: silent" in err
+
+
+def test_a_name_that_is_no_utf8(command_json, model, audio):
+    """Latin-1 in a file name: libsndfile's Python cannot open it; it is named."""
+    odd = os.path.join(os.fsencode(audio / "s0"), b"caf\xe9.wav")
+    os.rename(os.fsencode(audio / "s0/0.wav"), odd)
+    code, found, err = command_json(
+        "cluster", audio, f"--model={model}", "--speakers=3"
+    )
+    assert code == 1 and len(found["files"]) == 11
+    assert list(found["unusable"]) == ["s0/caf\\udce9.wav"]
+    assert "not used: s0/caf\\udce9.wav: unreadable" in err
+
+
+@pytest.mark.parametrize(
+    "options, match",
+    [
+        (["--speakers=0"], "at least 1"),
+        (["--speakers=13"], "only 12 usable files"),
+        (["--output=a.txt"], "must end in .csv"),
+    ],
+)
+def test_cluster_what_cannot_be(command, model, audio, options, match):
+    code, _, err = command("cluster", audio, f"--model={model}", *options)
+    assert code == 1 and match in err
+
+
+def test_too_few_files_to_guess_from(command, model, audio):
+    code, _, err = command("cluster", audio / "s0/0.wav", f"--model={model}")
+    assert code == 1 and "too few to guess" in err
+
+
+def test_candidates_end_at_half_of_the_files():
+    for count in (4, 5, 10, 1000):
+        found = candidates(count)
+        assert found == sorted(set(found)) and found[0] == 2
+        assert found[-1] <= count // 2
+        assert count // 2 - found[-1] <= 0.1 * count
+
+
+def test_an_unexpected_error_is_not_hidden(command, model, audio, monkeypatch):
+    """A bug has a traceback; only what a user can mend is one line."""
+
+    def bug(*args, **kwargs):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("speechbrain_ssl.cli.verify.Checked", bug)
+    with pytest.raises(ZeroDivisionError):
+        command("verify", "a", "b", f"--model={model}")
+
+
+def test_json_is_one_line_of_json(command, model, audio):
+    _, out, _ = command(
+        "verify",
+        audio / "s0/0.wav",
+        audio / "s1/0.wav",
+        f"--model={model}",
+        "--json",
+    )
+    assert set(json.loads(out)) == {
+        "score",
+        "llr",
+        "threshold",
+        "threshold_from",
+        "same",
+        "files",
+        "notes",
+    }

@@ -1,0 +1,260 @@
+"""A model is described by data; what would have to be executed is not."""
+
+import json
+import os
+import pathlib
+
+import pytest
+import torch
+
+from speechbrain_ssl.encoders.ecapa import FastECAPA
+from speechbrain_ssl.encoders.features import LogMel
+from speechbrain_ssl.encoders.resnet import FastResNet34, ResNet34
+from speechbrain_ssl.errors import CheckpointError, ConfigError
+from speechbrain_ssl.publishing.description import build, describe
+from speechbrain_ssl.publishing.export import export_encoder, load_encoder
+
+TINY = {"channels": [8, 8, 8, 8, 24], "lin_neurons": 8, "se_channels": 4}
+
+# As published models of SpeechBrain's are written.
+PUBLISHED = """\
+pretrained_path: someone/model
+n_mels: 80
+width: 8
+compute_features: !new:speechbrain.lobes.features.Fbank
+    n_mels: !ref <n_mels>
+    deltas: False
+mean_var_norm: !new:speechbrain.processing.features.InputNormalization
+    norm_type: sentence
+    std_norm: False
+embedding_model: !new:speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN
+    input_size: !ref <n_mels>
+    channels: [!ref <width>, 8, 8, 8, 24]
+    se_channels: 4
+    activation: !name:torch.nn.LeakyReLU
+    lin_neurons: 8
+mean_var_norm_emb: !new:speechbrain.processing.features.InputNormalization
+    norm_type: global
+modules:
+    compute_features: !ref <compute_features>
+    mean_var_norm: !ref <mean_var_norm>
+    embedding_model: !ref <embedding_model>
+label_encoder: !new:speechbrain.dataio.encoder.CategoricalEncoder
+pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
+    loadables:
+        embedding_model: !ref <embedding_model>
+    paths:
+        embedding_model: !ref <pretrained_path>/embedding_model.ckpt
+"""
+
+
+@pytest.fixture
+def published(tmp_path):
+    """A folder without a description of ours."""
+    torch.manual_seed(0)
+    encoder = FastECAPA(80, activation=torch.nn.LeakyReLU, **TINY).eval()
+    (tmp_path / "hyperparams.yaml").write_text(PUBLISHED)
+    torch.save(encoder.state_dict(), tmp_path / "embedding_model.ckpt")
+    return tmp_path, encoder
+
+
+def edit(folder, old, new):
+    path = pathlib.Path(folder) / "hyperparams.yaml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+@torch.no_grad()
+def test_a_published_model_is_parsed(published):
+    folder, encoder = published
+    loaded, features = load_encoder(folder)
+    x = torch.randn(2, 50, 80)
+    assert torch.equal(loaded(x), encoder(x))
+    assert isinstance(loaded.blocks[0].activation, torch.nn.LeakyReLU)
+    assert (features.n_mels, features.sample_rate) == (80, 16000)
+
+
+@pytest.mark.parametrize(
+    "old, new, match",
+    [
+        ("n_mels: 80\n", "n_mels: !ref <width> * 10\n", "would have to be co"),
+        ("n_mels: 80\n", "n_mels: !ref <nowhere>\n", "nowhere"),
+        ("n_mels: 80\n", "n_mels: !ref <n_mels>\n", "round in circles"),
+        ("ECAPA_TDNN.ECAPA_TDNN", "Xvector.Xvector", "ECAPA_TDNN expected"),
+        ("features.Fbank", "features.MFCC", "Fbank expected"),
+        ("std_norm: False", "std_norm: True", "in another way"),
+        ("type: sentence", "type: global", "in another way"),
+        ("deltas: False", "deltas: True", "sets deltas of Fbank"),
+        ("deltas: False", "colour: red", "unknown argument colour"),
+        ("modules:", "parts:", "'modules'"),
+        ("pretrained_path: someone/model", "[", "no valid YAML"),
+        (
+            "lin_neurons: 8",
+            "lin_neurons: !apply:os.getpid []",
+            "holds no ECAPA-TDNN",
+        ),
+        ("!name:torch.nn.LeakyReLU", "7", "'7' is no activation"),
+        ("!name:torch.nn.LeakyReLU", "!name:os.system", "have to be comp"),
+        ("[!ref <width>, 8", "!apply:sorted [8, 8", "holds no ECAPA-TDNN"),
+        ("lin_neurons: 8", "lin_neurons: 9", "does not hold the weights"),
+    ],
+)
+def test_what_is_not_understood_is_refused(published, old, new, match):
+    folder, _ = published
+    edit(folder, old, new)
+    with pytest.raises((ConfigError, CheckpointError), match=match):
+        load_encoder(folder)
+
+
+def trap(folder):
+    """A YAML that leaves a trace where it is executed."""
+    trace = pathlib.Path(folder) / "trace"
+    edit(
+        folder,
+        "pretrained_path: someone/model",
+        f"__trap: !apply:os.mkdir ['{trace}']",
+    )
+    return trace
+
+
+def test_a_yaml_of_others_is_executed_only_on_demand(published):
+    """The trap lies in a key that is not even needed."""
+    folder, encoder = published
+    trace = trap(folder)
+    edit(folder, "<pretrained_path>", "<n_mels>")
+    load_encoder(folder)
+    assert not trace.exists()
+    # Not understood, and still not executed.
+    edit(folder, "    lin_neurons: 8", "    lin_neurons: !ref <width> * 1")
+    with pytest.raises(ConfigError, match=r"\(--trust\)"):
+        load_encoder(folder)
+    assert not trace.exists()
+    # A path of the pretrainer's would be looked for on the hub.
+    text = (folder / "hyperparams.yaml").read_text()
+    (folder / "hyperparams.yaml").write_text(text[: text.index("    paths:")])
+    loaded, _ = load_encoder(folder, trust=True)
+    assert trace.is_dir()
+    x = torch.randn(1, 40, 80)
+    with torch.no_grad():
+        assert torch.allclose(loaded(x), encoder(x), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ("std_norm: False", "std_norm: True"),
+        ("deltas: False", "f_max: 4000"),
+    ],
+)
+def test_trust_does_not_make_other_features_ours(published, old, new):
+    """What SpeechBrain computes for it is not what we would."""
+    folder, _ = published
+    edit(folder, old, new)
+    text = (folder / "hyperparams.yaml").read_text()
+    (folder / "hyperparams.yaml").write_text(text[: text.index("    paths:")])
+    with pytest.raises(ConfigError, match="features .* are not those"):
+        load_encoder(folder, trust=True)
+
+
+def test_our_own_yaml_is_not_executed_either(tmp_path):
+    """Not even where the user trusts: the description is enough."""
+    folder = export_encoder(tmp_path, FastECAPA(80, **TINY), LogMel())
+    trace = tmp_path / "trace"
+    edit(
+        folder,
+        "sample_rate: 16000\n\n",
+        f"sample_rate: 16000\n__x: !apply:os.mkdir ['{trace}']\n",
+    )
+    load_encoder(folder, trust=True)
+    assert not trace.exists()
+    os.unlink(folder / "config.json")
+    load_encoder(folder)
+    assert not trace.exists()
+
+
+class Payload:
+    """Leaves a trace where a pickle of it is read."""
+
+    def __init__(self, trace):
+        self.trace = trace
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.trace),)
+
+
+def test_a_pickle_is_not_unpickled(published):
+    folder, encoder = published
+    state = {**encoder.state_dict(), "more": Payload(folder / "trace")}
+    torch.save(state, folder / "embedding_model.ckpt")
+    with pytest.raises(CheckpointError, match="does not hold the weights"):
+        load_encoder(folder)
+    assert not (folder / "trace").exists()
+
+
+ENCODERS = [
+    lambda: FastECAPA(80, activation=torch.nn.GELU, **TINY),
+    lambda: ResNet34(80, 8, channels=2, blocks=[1, 1, 1, 1]),
+    lambda: FastResNet34(80, 8, channels=8, pooling="asp"),
+]
+
+
+@pytest.mark.parametrize("make", ENCODERS)
+def test_a_description_is_plain_and_makes_it_again(make):
+    encoder = make()
+    about = json.loads(json.dumps(describe(encoder, LogMel())))
+    again, features = build(about, "here")
+    assert type(again) is type(encoder)
+    assert describe(again, features) == about
+    assert {k: v.shape for k, v in again.state_dict().items()} == {
+        k: v.shape for k, v in encoder.state_dict().items()
+    }
+    # It has taken no memory yet.
+    assert all(p.is_meta for p in again.parameters())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"class": "Linear"},
+        {"class": ["FastECAPA"]},
+        {"arguments": {"colour": "red"}},
+        {"arguments": {"input_size": 80, "activation": "Sequential"}},
+        {"arguments": {"input_size": 80, "activation": "torch"}},
+        {"arguments": {"input_size": 40}},
+        {"arguments": {"input_size": 80, "lin_neurons": -3}},
+        {"arguments": {"input_size": 80, "lin_neurons": 10**12}},
+        {"arguments": {"input_size": 80, "channels": [8]}},
+        {"arguments": None},
+    ],
+)
+def test_a_description_of_something_else_is_refused(change):
+    about = describe(FastECAPA(80, **TINY), LogMel())
+    about["encoder"].update(change)
+    with pytest.raises(ConfigError, match="^here describes no model"):
+        build(about, "here")
+
+
+def test_a_newer_or_broken_description_is_refused(tmp_path):
+    folder = export_encoder(tmp_path, FastECAPA(80, **TINY), LogMel())
+    path = folder / "config.json"
+    about = json.loads(path.read_text())
+    path.write_text(json.dumps({**about, "version": 2}))
+    with pytest.raises(ConfigError, match="install a newer"):
+        load_encoder(folder)
+    for text in ("{", "[]", "\xff" * 3, "[" * 100000):
+        path.write_text(text, encoding="latin-1")
+        with pytest.raises(ConfigError, match="no JSON"):
+            load_encoder(folder)
+    # One of another program's is no matter.
+    path.write_text('{"speechbrain_interface": "EncoderClassifier"}')
+    load_encoder(folder)
+
+
+def test_an_activation_of_ones_own_is_refused():
+    class Mine(torch.nn.ReLU):
+        pass
+
+    encoder = FastECAPA(80, activation=Mine, **TINY)
+    with pytest.raises(ConfigError, match="no activation of torch.nn"):
+        describe(encoder, LogMel())
