@@ -7,6 +7,7 @@ it drops is encoded once more, clean and without gradient, and may come back
 under the label the network itself gives it.
 """
 
+import hashlib
 import json
 import pathlib
 
@@ -84,9 +85,9 @@ class PseudoLabelBrain(TrainingBrain):
         }
 
     def identity(self):
-        """The labels, by a sum that tells other ones apart."""
-        weights = torch.arange(1, len(self.labels) + 1) % 65521
-        return {"labels": int((self.labels.cpu() * weights).sum())}
+        """The labels."""
+        digest = hashlib.sha256(self.labels.cpu().numpy().tobytes())
+        return {"labels": digest.hexdigest()[:16]}
 
     def frozen(self):
         """All of the encoder but its last layer, during the first epochs."""
@@ -104,13 +105,11 @@ class PseudoLabelBrain(TrainingBrain):
     def after_epoch(self):
         """Reports and draws what the gate and label correction have done."""
         losses = self.losses.finish_epoch()
-        correct = None
+        correct = known = None
         if self.truth is not None:
             truth = self.truth.to(self.device)
-            known = truth >= 0
-            correct = self.labels == truth
-            losses = torch.where(known, losses, torch.nan)
-        scalars = self.gate.report(losses, correct)
+            correct, known = self.labels == truth, truth >= 0
+        scalars = self.gate.report(losses, correct, known)
         predicted = self.corrections.finish_epoch()
         if self._correcting:
             scalars |= correction_report(
@@ -120,11 +119,12 @@ class PseudoLabelBrain(TrainingBrain):
             write_epoch(
                 pathlib.Path(self.hparams.output_folder) / "gate",
                 self.epoch,
-                self.losses.previous,
+                losses,
                 self.gate.threshold,
                 self._fit,
                 scalars,
                 correct,
+                known,
             )
         return scalars
 
@@ -268,7 +268,16 @@ def load_classifier(classifier, path):
         ) from error
 
 
-def write_epoch(folder, epoch, losses, threshold, fit, scalars, correct=None):
+def write_epoch(
+    folder,
+    epoch,
+    losses,
+    threshold,
+    fit,
+    scalars,
+    correct=None,
+    known=None,
+):
     """Keeps what the gate saw in an epoch, for the report.
 
     Arguments
@@ -285,11 +294,14 @@ def write_epoch(folder, epoch, losses, threshold, fit, scalars, correct=None):
         The mixture the threshold came from (of the epoch before).
     scalars : dict
         Shares that the gate has reported.
-    correct : torch.Tensor, optional
-        bool ``[N]``, for monitoring.
+    correct, known : torch.Tensor, optional
+        bool ``[N]``, for monitoring: whether a label is right, and of which
+        that is known. The histogram is then of these.
     """
     losses = losses.double().cpu().numpy()
     usable = np.isfinite(losses) & (losses > 0)
+    if known is not None:
+        usable &= known.cpu().numpy()
     values = np.log(losses[usable])
     edges = np.histogram_bin_edges(values, 60) if len(values) else np.arange(2)
     record = {

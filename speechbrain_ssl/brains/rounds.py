@@ -569,6 +569,12 @@ class Rounds:
             kept = np.full(len(self.manifest), -1)
             kept[rows] = np.where(brain.trusted(), labels[rows], -1)
             write_labels(folder / "trusted.csv", self.manifest, kept)
+            # What follows belongs to no stage's log.
+            to_file = {"filename": str(self.folder / "log.txt")}
+            sb.utils.logger.setup_logging(
+                sb.core.DEFAULT_LOG_CONFIG,
+                {"handlers": {"file_handler": to_file}},
+            )
         names = ("eer", "ci_low", "ci_high", "eer_initial")
         return {k: figures[k] for k in names if k in figures}
 

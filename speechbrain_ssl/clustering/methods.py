@@ -7,9 +7,12 @@ a few figures for the log. None of them sees a label.
 import dataclasses
 
 from speechbrain_ssl import distributed
-from speechbrain_ssl.clustering.agglomerative import kmeans_then_merge
+from speechbrain_ssl.clustering.agglomerative import (
+    check_memory,
+    kmeans_then_merge,
+)
 from speechbrain_ssl.clustering.choice import choose_k
-from speechbrain_ssl.clustering.kmeans import spherical_kmeans
+from speechbrain_ssl.clustering.kmeans import check_count, spherical_kmeans
 from speechbrain_ssl.clustering.rows import ClusteringError
 
 
@@ -40,6 +43,30 @@ class KMeansClusters:
 
     #: No label is looked at, and embeddings are.
     labels_seen = "none"
+
+    @property
+    def _candidates(self):
+        return [self.clusters] if self._one else list(self.clusters)
+
+    @property
+    def _one(self):
+        return isinstance(self.clusters, int)
+
+    def check(self, total):
+        """Refuses numbers of clusters that cannot be, before there are rows.
+
+        Arguments
+        ---------
+        total : int
+            Rows, of all processes.
+
+        Raises
+        ------
+        ClusteringError
+            If a number is not between 1 and ``total``.
+        """
+        for clusters in self._candidates:
+            check_count(total, clusters)
 
     def __call__(self, rows, seed, device="cpu", names=None):
         """Clusters the rows of this process.
@@ -73,14 +100,17 @@ class KMeansClusters:
             "device": device,
         }
         figures, clusters = {}, self.clusters
-        if not isinstance(clusters, int):
+        if not self._one:
             if distributed.is_distributed():
                 raise ClusteringError(
                     "a number of clusters is chosen in one process: run the "
                     "stage `cluster` without torchrun, or give one number"
                 )
             chosen = choose_k(rows, clusters, seed=seed, **options)
-            figures["candidates"] = chosen.table
+            # What was not asked for is NaN, which JSON does not have.
+            figures["candidates"] = [
+                {k: v for k, v in row.items() if v == v} for row in chosen.table
+            ]
             clusters = chosen.clusters
         found = spherical_kmeans(rows, clusters, seed=seed, **options)
         figures["inertia"] = found.inertia[-1]
@@ -121,6 +151,12 @@ class MergedClusters:
     limit_gib: float = 24.0
 
     labels_seen = KMeansClusters.labels_seen
+
+    def check(self, total):
+        """As ``KMeansClusters``, and the memory for the merging."""
+        check_memory(self.centroids, self.limit_gib)
+        check_count(total, self.centroids)
+        check_count(self.centroids, self.clusters)
 
     def __call__(self, rows, seed, device="cpu", names=None):
         """As ``KMeansClusters``."""

@@ -298,9 +298,9 @@ def correction_report(accepted, predicted, labels, truth=None):
     predicted, labels : array_like
         Integers ``[n]``: corrected and old pseudo labels.
     truth : array_like, optional
-        ``[n]``: the class that is right, for monitoring only. Where classes
-        are clusters, that is for the caller to say: a corrected label counts
-        as right if it equals this one.
+        ``[n]``: the class that is right, -1 where it is not known; for
+        monitoring only. Where classes are clusters, that is for the caller to
+        say: a corrected label counts as right if it equals this one.
 
     Returns
     -------
@@ -308,8 +308,9 @@ def correction_report(accepted, predicted, labels, truth=None):
         ``corrected`` (share of all samples that count with a prediction),
         ``corrected_changed`` (share of these whose label is another now), and
         with labels ``corrected_precision`` (share of these whose new label is
-        right) and ``corrected_precision_before`` (share whose old one was). A
-        share of nothing is absent.
+        right, among those where that is known) and
+        ``corrected_precision_before`` (share whose old one was). A share of
+        nothing is absent.
 
     Example
     -------
@@ -324,8 +325,9 @@ def correction_report(accepted, predicted, labels, truth=None):
     flags = {"corrected": accepted, "corrected_changed": predicted != labels}
     if truth is not None:
         truth = torch.as_tensor(truth).cpu()[accepted]
-        flags["corrected_precision"] = predicted == truth
-        flags["corrected_precision_before"] = labels == truth
+        known = truth >= 0
+        flags["corrected_precision"] = (predicted == truth)[known]
+        flags["corrected_precision_before"] = (labels == truth)[known]
     return {
         name: float(values.float().mean())
         for name, values in flags.items()

@@ -9,6 +9,7 @@ import pathlib
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics.cluster import contingency_matrix
 
 from speechbrain_ssl.errors import ManifestError
 from speechbrain_ssl.files import atomic_write
@@ -57,8 +58,8 @@ def read_labels(path, manifest, column="label"):
     Raises
     ------
     ManifestError
-        If the file is missing, lacks a column or a label, names an utterance
-        twice, or names one that the manifest does not have.
+        If the file is missing or empty, lacks a column or a label, names an
+        utterance twice, or names one that the manifest does not have.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -75,6 +76,8 @@ def read_labels(path, manifest, column="label"):
             f"{path} holds no labels: the columns ID and {column} are needed "
             f"({error})"
         ) from error
+    if not len(table):
+        raise ManifestError(f"{path} gives no utterance a label")
     empty = np.flatnonzero((table == "").any(axis=1))
     if len(empty):
         raise ManifestError(
@@ -98,16 +101,16 @@ def read_labels(path, manifest, column="label"):
             f"({len(absent)} of {len(table)} are not); the labels are of "
             "another manifest"
         )
-    names = table[column]
-    numbers = pd.to_numeric(names, errors="coerce")
-    # Sorted as numbers where they are: cluster 10 is not between 1 and 2.
-    order = numbers if not numbers.isna().any() else names
-    _, first, classes = np.unique(
-        order.to_numpy(), return_index=True, return_inverse=True
-    )
+    names, classes = np.unique(table[column].to_numpy(), return_inverse=True)
+    numbers = pd.to_numeric(pd.Series(names), errors="coerce").to_numpy()
+    if not np.isnan(numbers).any():
+        # Sorted as numbers: cluster 10 is not between 1 and 2. What differs as
+        # text (01 and 1) stays apart.
+        order = np.argsort(numbers, kind="stable")
+        names, classes = names[order], np.argsort(order)[classes]
     labels = np.full(len(manifest), -1)
     labels[places.to_numpy(np.int64)] = classes
-    return labels, names.iloc[first].tolist()
+    return labels, names.tolist()
 
 
 def keep_large(labels, least):
@@ -175,15 +178,19 @@ def majority_classes(labels, speakers):
     [0, 0, 1, 1]
     """
     known = speakers >= 0
-    table = pd.crosstab(labels[known], speakers[known])
-    speaker_of = pd.Series(
-        table.columns[table.to_numpy().argmax(1)], table.index
-    )
-    size = pd.Series(table.to_numpy().max(1), table.index)
-    class_of = {}
-    for label in size.sort_values(ascending=False, kind="stable").index:
-        class_of.setdefault(speaker_of[label], label)
-    right = np.array([class_of.get(s, -1) for s in speakers], dtype=np.int64)
-    own = pd.Series(labels).map(speaker_of).to_numpy() == speakers
+    if not known.any():
+        return np.full(len(labels), -1), known
+    classes, rows = np.unique(labels[known], return_inverse=True)
+    table = contingency_matrix(rows, speakers[known], sparse=True)
+    # The columns are the speakers that occur, in their order.
+    stands_for = np.unique(speakers[known])[np.asarray(table.argmax(1)).ravel()]
+    speaker_of = np.full(labels.max() + 1, -1)
+    speaker_of[classes] = stands_for
+    # Smaller classes first, so that the largest (of equals the first) remains.
+    order = np.lexsort((-classes, table.max(1).toarray().ravel()))
+    class_of = np.full(speakers.max() + 1, -1)
+    class_of[stands_for[order]] = classes[order]
+    own = known & (speaker_of[labels] == speakers)
     # A class that stands for the speaker is right, even if a larger one does.
-    return np.where(own & known, labels, right), own & known
+    right = np.where(known, class_of[speakers], -1)
+    return np.where(own, labels, right), own

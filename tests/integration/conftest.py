@@ -2,8 +2,10 @@
 
 import pytest
 import tiny
+from speechbrain.utils import logger as sb_logger
 
 from speechbrain_ssl.brains import finish
+from speechbrain_ssl.brains import rounds as rounds_module
 
 
 @pytest.fixture(scope="session")
@@ -18,10 +20,18 @@ def train():
     return tiny.load_train()
 
 
+def leave_out_reports(patch):
+    """The slowest parts of a run of seconds, of which none is learned."""
+    patch.setattr(finish, "build_report", lambda *_, **__: None)
+    patch.setattr(rounds_module, "build_rounds_report", lambda *_: None)
+    # It calls pip, for every training stage.
+    patch.setattr(sb_logger, "get_environment_description", lambda: "")
+
+
 @pytest.fixture
 def no_report(monkeypatch):
     """Leaves out the report, the slowest part of a run of seconds."""
-    monkeypatch.setattr(finish, "build_report", lambda *_, **__: None)
+    leave_out_reports(monkeypatch)
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +39,32 @@ def reference(corpus, train, tmp_path_factory):
     """An uninterrupted run of two epochs, with everything at its default."""
     output = tmp_path_factory.mktemp("reference") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finish, "build_report", lambda *_, **__: None)
+        leave_out_reports(patch)
         train.main(corpus.argv(output))
+    return output
+
+
+@pytest.fixture(scope="session")
+def rounds():
+    """The ``train.py`` of pseudo labels: ``rounds.main(argv)``."""
+    return tiny.load_train(tiny.ROUNDS)
+
+
+@pytest.fixture(scope="session")
+def ssl_model(corpus, train, tmp_path_factory):
+    """The output folder of a self-supervised run of one epoch."""
+    output = tmp_path_factory.mktemp("ssl") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        leave_out_reports(patch)
+        train.main(corpus.argv(output, number_of_epochs=1))
+    return output
+
+
+@pytest.fixture(scope="session")
+def two_rounds(corpus, rounds, ssl_model, tmp_path_factory):
+    """Two uninterrupted rounds, with everything at its default."""
+    output = tmp_path_factory.mktemp("rounds") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        leave_out_reports(patch)
+        rounds.main(corpus.rounds_argv(output, ssl_model))
     return output

@@ -1,0 +1,715 @@
+"""Rounds of pseudo labels, from a self-supervised model to the last results."""
+
+import json
+import os
+import shutil
+import signal
+
+import numpy as np
+import pandas as pd
+import pytest
+import test_distributed
+import tiny
+import torch
+from killed import kill_at
+
+from speechbrain_ssl.brains import rounds as module
+from speechbrain_ssl.brains.pseudo_label_brain import PseudoLabelBrain
+from speechbrain_ssl.brains.rounds import Rounds, set_centres
+from speechbrain_ssl.brains.training_brain import TrainingBrain
+from speechbrain_ssl.clustering.kmeans import spherical_kmeans
+from speechbrain_ssl.clustering.rows import ClusteringError
+from speechbrain_ssl.data.manifest import Manifest
+from speechbrain_ssl.errors import (
+    CheckpointError,
+    ConfigError,
+    ManifestError,
+    UserError,
+)
+from speechbrain_ssl.objectives.margin import AAMSoftmax
+from speechbrain_ssl.pseudo_labels.labels import keep_large, read_labels
+from speechbrain_ssl.report.rounds import build_rounds_report
+from speechbrain_ssl.verification.store import EmbeddingStore
+
+pytestmark = pytest.mark.usefixtures("no_report")
+
+STAGES = [(r, stage) for r in (1, 2) for stage in ("embed", "cluster", "train")]
+
+
+def done(output):
+    """Rounds and stages that are recorded."""
+    records = json.loads((output / "rounds.json").read_text())
+    return [(record["round"], record["stage"]) for record in records]
+
+
+def record(output, number, stage):
+    """The figures of a stage."""
+    records = json.loads((output / "rounds.json").read_text())
+    (found,) = [
+        r for r in records if (r["round"], r["stage"]) == (number, stage)
+    ]
+    return found
+
+
+def exported(folder):
+    """Bytes of an exported model's weights."""
+    return (folder / "model" / "embedding_model.ckpt").read_bytes()
+
+
+def assert_same_round(left, right, number):
+    """Equal labels, weights and lines of the log."""
+    left, right = (each / f"round_{number}" for each in (left, right))
+    for name in ("labels.csv", "trusted.csv"):
+        assert (left / name).read_bytes() == (right / name).read_bytes()
+    tiny.assert_identical(left, right, tiny.LABEL_PARTS)
+    for stage in ("train", "valid"):
+        assert tiny.lines(left, stage) == tiny.lines(right, stage)
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    """Training that ends where it begins: a round's model is its first one."""
+
+    def fit(brain, *_):
+        brain.on_fit_start()
+        brain.epoch = 1
+        brain._save_weights(1)
+
+    monkeypatch.setattr(PseudoLabelBrain, "fit", fit)
+
+
+# -- a whole run -----------------------------------------------------------------
+
+
+def test_two_rounds(two_rounds, ssl_model):
+    """What a run leaves, and that it is of what it should be."""
+    assert done(two_rounds) == STAGES
+    found = tiny.results(two_rounds)
+    assert (found["rounds"], found["stopped"]) == (2, "all rounds done")
+    assert found["labels_seen"] == "none"
+    assert [r["stage"] for r in found["stages"]] == [s for _, s in STAGES]
+    assert not [k for k in str(found["stages"]).split("'") if "monitor" in k]
+    assert exported(two_rounds) == exported(two_rounds / "round_2")
+    models = [ssl_model, two_rounds / "round_1", two_rounds / "round_2"]
+    assert len({exported(model) for model in models}) == 3
+    for number in (1, 2):
+        folder = two_rounds / f"round_{number}"
+        labels = pd.read_csv(folder / "labels.csv")
+        trusted = pd.read_csv(folder / "trusted.csv")
+        assert list(labels) == list(trusted) == ["ID", "label"]
+        both = labels.merge(trusted)
+        assert 0 < len(trusted) == len(both) < len(labels)
+        figures = record(two_rounds, number, "cluster")
+        assert figures["labelled"] == len(labels)
+        assert ("agreement_nmi" in figures) == (number == 2)
+        assert len(list((folder / "gate").glob("epoch_*.json"))) == 3
+        # The gate was at work, and so was label correction.
+        valid = tiny.lines(folder, "valid")
+        assert valid[0]["gate_kept"] == 1.0 and "corrected" not in valid[0]
+        for line in valid[1:]:
+            assert 0 < line["gate_kept"] < 1 and line["corrected"] > 0
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_the_labels_are_the_clusters_of_the_embeddings(
+    corpus, two_rounds, number
+):
+    """Of the model of the round before, by k-means of a seed of its own."""
+    manifest = Manifest.read(corpus.train_csv)
+    folder = two_rounds / f"round_{number}"
+    rows, places = EmbeddingStore(folder / "embeddings", manifest, 20).read()
+    assert len(places) == 56
+    found = spherical_kmeans(
+        rows,
+        7,
+        iterations=30,
+        seed=7 + number,
+        init="k-means++",
+        empty="reseed",
+    )
+    wanted = keep_large(found.assignments.numpy(), 3)
+    labels, names = read_labels(folder / "labels.csv", manifest)
+    assert np.array_equal(labels, wanted)
+    assert names == [str(k) for k in range(wanted.max() + 1)]
+
+
+def test_the_page(two_rounds, tmp_path):
+    """It is made of what such a run leaves."""
+    copy = tmp_path / "run"
+    shutil.copytree(two_rounds, copy)
+    text = build_rounds_report(copy).read_text(encoding="utf-8")
+    assert "Agreement of the labels" in text and "all rounds done" in text
+
+
+def test_the_log_of_the_loop(two_rounds):
+    """It is one file; only what training says is in a stage's own."""
+    text = (two_rounds / "log.txt").read_text()
+    for number, stage in STAGES:
+        assert f"round {number}: {stage}" in text
+    for number in (1, 2):
+        own = (two_rounds / f"round_{number}" / "log.txt").read_text()
+        assert "Going into epoch" in own and ": embed" not in own
+    assert "Going into epoch" not in text
+
+
+@pytest.fixture
+def copied(two_rounds, tmp_path):
+    """A copy of the two rounds that may be spoilt."""
+    shutil.copytree(two_rounds, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def contents(folder):
+    """Bytes of every file that holds something learned or measured."""
+    return {
+        p.relative_to(folder): p.read_bytes()
+        for p in sorted(folder.rglob("*"))
+        if p.suffix in {".ckpt", ".pt", ".jsonl", ".csv", ".npz"}
+    }
+
+
+def test_started_again(corpus, rounds, ssl_model, copied, monkeypatch):
+    """Nothing is done anew, and nothing changes."""
+    before, results = contents(copied), tiny.results(copied)
+    for stage in ("embed", "cluster", "train", "fine_tune"):
+        monkeypatch.setattr(Rounds, stage, None)
+    rounds.main(corpus.rounds_argv(copied, ssl_model))
+    assert contents(copied) == before
+    assert tiny.results(copied) == results
+
+
+def test_a_higher_number_goes_on(
+    corpus, rounds, ssl_model, two_rounds, copied, untrained
+):
+    """A third round after two; the first two stay."""
+    rounds.main(corpus.rounds_argv(copied, ssl_model, rounds=3))
+    assert done(copied) == [*STAGES, *[(3, s) for _, s in STAGES[:3]]]
+    assert tiny.results(copied)["rounds"] == 3
+    for number in (1, 2):
+        assert_same_round(copied, two_rounds, number)
+
+
+# -- interrupted -------------------------------------------------------------------
+
+
+def killed(rounds, argv, owner, name, count):
+    """A run in a process of its own, killed after a call."""
+    child = os.fork()
+    if child == 0:
+        kill_at(owner, name, count)
+        try:
+            rounds.main(argv)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+
+
+@pytest.mark.slow
+def test_killed_in_every_stage(corpus, rounds, ssl_model, two_rounds, tmp_path):
+    """SIGKILL again and again: labels and weights of an uninterrupted run."""
+    argv = corpus.rounds_argv(tmp_path, ssl_model, ckpt_interval_steps=2)
+    shards = tmp_path / "round_1" / "embeddings"
+    killed(rounds, argv, EmbeddingStore, "_make_shard", 2)
+    assert len(list(shards.glob("shard_*.npz"))) == 2
+    assert not (tmp_path / "rounds.json").exists()
+    # The labels are written, and their record is not.
+    killed(rounds, argv, Rounds, "cluster", 1)
+    assert (tmp_path / "round_1" / "labels.csv").is_file()
+    assert done(tmp_path) == STAGES[:1]
+    # In the middle of the second epoch, in which the gate is at work.
+    killed(rounds, argv, TrainingBrain, "on_fit_batch_end", 8)
+    assert done(tmp_path) == STAGES[:2]
+    steps = [line["step"] for line in tiny.lines(tmp_path / "round_1")]
+    assert steps == list(range(1, 9))
+    # Trained, exported, and not recorded.
+    killed(rounds, argv, Rounds, "train", 1)
+    assert (tmp_path / "round_1" / "trusted.csv").is_file()
+    assert done(tmp_path) == STAGES[:2]
+    # Before the first checkpoint of the second round.
+    killed(rounds, argv, TrainingBrain, "on_fit_batch_end", 1)
+    assert done(tmp_path) == STAGES[:5]
+    rounds.main(argv)
+    assert done(tmp_path) == STAGES
+    for number in (1, 2):
+        assert_same_round(tmp_path, two_rounds, number)
+    assert exported(tmp_path) == exported(two_rounds)
+
+
+@pytest.mark.slow
+def test_one_stage_at_a_time(corpus, rounds, ssl_model, two_rounds, tmp_path):
+    """``--stop_after`` each stage, and at last none: as one command."""
+    for count, (_, stage) in enumerate(STAGES, 1):
+        rounds.main(corpus.rounds_argv(tmp_path, ssl_model, stop_after=stage))
+        assert done(tmp_path) == STAGES[:count]
+        assert not (tmp_path / "results.json").exists()
+    rounds.main(corpus.rounds_argv(tmp_path, ssl_model))
+    for number in (1, 2):
+        assert_same_round(tmp_path, two_rounds, number)
+    assert exported(tmp_path) == exported(two_rounds)
+
+
+def forget(folder, count):
+    """Takes the last records away, and what the last training left."""
+    path = folder / "rounds.json"
+    path.write_text(json.dumps(json.loads(path.read_text())[:-count]))
+    for name in ("results.json", "model"):
+        target = folder / name
+        shutil.rmtree(target) if target.is_dir() else target.unlink()
+
+
+def test_stop_by_agreement(
+    corpus, rounds, ssl_model, two_rounds, copied, untrained
+):
+    """Labels that agree are not trained on; with a higher bar, they are."""
+    forget(copied, 1)
+    shutil.rmtree(copied / "round_2" / "model")
+    agreement = record(copied, 2, "cluster")["agreement_nmi"]
+    rounds.main(corpus.rounds_argv(copied, ssl_model, stop_agreement=agreement))
+    found = tiny.results(copied)
+    assert found["rounds"] == 1
+    assert f"NMI {agreement:.3f}" in found["stopped"]
+    assert exported(copied) == exported(two_rounds / "round_1")
+    assert done(copied) == STAGES[:5]
+    # Again: the same, and nothing is done.
+    rounds.main(corpus.rounds_argv(copied, ssl_model, stop_agreement=agreement))
+    assert tiny.results(copied) == found
+    rounds.main(
+        corpus.rounds_argv(copied, ssl_model, stop_agreement=agreement + 1e-9)
+    )
+    assert tiny.results(copied)["rounds"] == 2
+    assert done(copied) == STAGES
+
+
+# -- what a round begins with --------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", ["initial", "previous", "nothing"])
+def test_start_from(
+    corpus, rounds, ssl_model, two_rounds, tmp_path, untrained, start
+):
+    """The model of the second round before its first step."""
+    other = two_rounds / "round_2"
+    original = Rounds._model_before
+
+    def before(self, number):
+        # Round 1 left another model than the initial one, so to say.
+        return original(self, number) if number == 1 else other
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Rounds, "_model_before", before)
+        rounds.main(corpus.rounds_argv(tmp_path, ssl_model, start_from=start))
+    found = [exported(tmp_path / f"round_{number}") for number in (1, 2)]
+    first, initial = exported(other), exported(ssl_model)
+    if start == "initial":
+        assert found == [initial, initial]
+    elif start == "previous":
+        assert found == [initial, first]
+    else:
+        assert initial not in found and first not in found
+
+
+def test_classes_begin_at_their_members(
+    corpus, rounds, ssl_model, tmp_path, untrained
+):
+    """With ``centres_from_embeddings``: the direction of each mean."""
+    rounds.main(
+        corpus.rounds_argv(
+            tmp_path, ssl_model, rounds=1, centres_from_embeddings=True
+        )
+    )
+    folder = tmp_path / "round_1"
+    manifest = Manifest.read(corpus.train_csv)
+    rows, _ = EmbeddingStore(folder / "embeddings", manifest, 20).read()
+    labels, names = read_labels(folder / "labels.csv", manifest)
+    state = torch.load(folder / "save" / "classifier.pt", weights_only=True)
+    weight = state["weight"].double().numpy()
+    assert len(weight) == len(names)
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    for label, centre in enumerate(weight):
+        mean = unit[labels == label].mean(0)
+        cosine = centre @ mean / np.linalg.norm(centre) / np.linalg.norm(mean)
+        assert cosine > 0.97
+
+
+def test_centres_of_classes_without_members():
+    """They keep a random direction; sub-centres of the others differ."""
+    torch.manual_seed(0)
+    classifier = AAMSoftmax(8, 3, sub_centres=2)
+    before = classifier.weight.detach().clone()
+    rows = np.random.default_rng(0).normal(size=(5, 8))
+    labels = np.array([0, -1, 2, 2, 0, 2, -1])
+    set_centres(classifier, rows, np.array([0, 1, 2, 4, 6]), labels)
+    after = classifier.weight.detach()
+    assert torch.equal(after[2:4], before[2:4])
+    assert not torch.equal(after[0], after[1])
+    mean = rows[[0, 3]] / np.linalg.norm(rows[[0, 3]], axis=1)[:, None]
+    mean = torch.from_numpy(mean.mean(0)).float()
+    assert torch.cosine_similarity(after[0], mean, dim=0) > 0.97
+
+
+# -- the final stage -------------------------------------------------------------------
+
+FINAL = (
+    "{global_seconds: 0.6, margin: 0.3, margin_epochs: 0, number_of_epochs: 1}"
+)
+
+
+@pytest.mark.slow
+def test_the_final_stage(corpus, rounds, ssl_model, tmp_path, monkeypatch):
+    """On trusted labels, with model and classes of the last round.
+
+    Also where the highest class has lost all its members.
+    """
+    original, brains = PseudoLabelBrain.trusted, []
+
+    def trusted(self):
+        kept = original(self)
+        highest = int(self.labels.max())
+        return kept & (self.labels != highest).numpy()
+
+    def started(self):
+        result = begin(self)
+        weights = {k: v.clone() for k, v in self.modules.state_dict().items()}
+        brains.append((weights, self.hparams, self.schedules["margin"]))
+        return result
+
+    begin = PseudoLabelBrain.on_fit_start
+    monkeypatch.setattr(PseudoLabelBrain, "on_fit_start", started)
+    monkeypatch.setattr(PseudoLabelBrain, "trusted", trusted)
+    options = {"rounds": 1, "final_stage": FINAL, "gate": 30.0}
+    rounds.main(corpus.rounds_argv(tmp_path, ssl_model, **options))
+    assert done(tmp_path) == [*STAGES[:3], (1, "fine_tune")]
+    folder = tmp_path / "fine_tuning_1"
+    assert exported(tmp_path) == exported(folder)
+    assert exported(folder) != exported(tmp_path / "round_1")
+    first = torch.load(
+        tmp_path / "round_1" / "save" / "classifier.pt", weights_only=True
+    )
+    weights, hparams, margin = brains[1]
+    assert torch.equal(weights["classifier.weight"], first["weight"])
+    labels = pd.read_csv(tmp_path / "round_1" / "labels.csv")["label"]
+    kept = pd.read_csv(tmp_path / "round_1" / "trusted.csv")["label"]
+    assert len(first["weight"]) == labels.max() + 1 == kept.max() + 2
+    assert (hparams.number_of_epochs, margin.min()) == (1, 0.3)
+    assert hparams.crops.global_seconds == 0.6
+    averaged = torch.load(
+        tmp_path / "round_1" / "model" / "embedding_model.ckpt",
+        weights_only=True,
+    )
+    assert torch.equal(
+        weights["encoder.fc.conv.weight"], averaged["fc.conv.weight"]
+    )
+    # More rounds have a final stage of their own.
+    options |= {"rounds": 2}
+    rounds.main(corpus.rounds_argv(tmp_path, ssl_model, **options))
+    assert done(tmp_path)[-1] == (2, "fine_tune")
+    assert exported(tmp_path) == exported(tmp_path / "fine_tuning_2")
+
+
+def test_a_gate_that_has_kept_nothing(
+    corpus, rounds, ssl_model, tmp_path, untrained
+):
+    """There is nothing to fine-tune on, and the file that says so is named."""
+    with pytest.raises(ManifestError, match=r"trusted\.csv gives no utteran"):
+        rounds.main(
+            corpus.rounds_argv(tmp_path, ssl_model, rounds=1, final_stage=FINAL)
+        )
+
+
+# -- labels that are given, and further views ---------------------------------------------
+
+
+def given_argv(corpus, output, model, csv, **overrides):
+    """A command line for labels that people gave."""
+    text = corpus.rounds_yaml.read_text()
+    new = "speechbrain_ssl.pseudo_labels.given.GivenLabels"
+    old = "speechbrain_ssl.clustering.methods.KMeansClusters"
+    text = text.replace(old, new).replace(
+        "    clusters: !ref <clusters>\nmin",
+        "    path: !ref <labels_csv>\n    fraction: !ref <fraction>\n"
+        "    of: !ref <of>\nmin",
+    )
+    text = text.replace("clusters: 7\n", "labels_csv: null\nfraction: 1.0\n")
+    text = text.replace("rounds: 2\n", "rounds: 1\nof: speakers\n")
+    path = corpus.rounds_yaml.with_name("given.yaml")
+    path.write_text(text)
+    argv = corpus.rounds_argv(output, model, labels_csv=csv, **overrides)
+    return [str(path), *argv[1:]]
+
+
+@pytest.mark.parametrize("model", [True, False])
+def test_given_labels(corpus, rounds, ssl_model, tmp_path, untrained, model):
+    """Every result says which labels were seen; nothing is clustered."""
+    rounds.main(
+        given_argv(
+            corpus,
+            tmp_path,
+            ssl_model if model else None,
+            corpus.speakers_csv,
+            fraction=0.5,
+            of="utterances",
+            centres_from_embeddings=True,
+        )
+    )
+    for folder in (tmp_path, tmp_path / "round_1"):
+        assert tiny.results(folder)["labels_seen"] == "50 % of the utterances"
+    labels = pd.read_csv(tmp_path / "round_1" / "labels.csv")
+    assert labels["label"].value_counts().tolist() == [7] * 4
+    # Embeddings are for the first centres alone, of a model that is there.
+    assert (tmp_path / "round_1" / "embeddings").is_dir() == model
+
+
+def test_given_labels_are_not_iterated(corpus, rounds, ssl_model, tmp_path):
+    argv = given_argv(
+        corpus, tmp_path, ssl_model, corpus.speakers_csv, rounds=2
+    )
+    with pytest.raises(ConfigError, match="set `rounds` to 1"):
+        rounds.main(argv)
+
+
+def test_labels_of_absent_utterances(corpus, rounds, ssl_model, tmp_path):
+    """The file, the line and the utterance are named, before any training."""
+    path = tmp_path / "labels.csv"
+    text = corpus.speakers_csv.read_text()
+    path.write_text(text + "somebody-else,id10001\n")
+    argv = given_argv(corpus, tmp_path / "run", ssl_model, path)
+    with pytest.raises(ManifestError, match=r"labels\.csv, line 58.*somebody"):
+        rounds.main(argv)
+    assert not list((tmp_path / "run").rglob("metrics.jsonl"))
+
+
+def test_other_models(
+    corpus, rounds, ssl_model, two_rounds, tmp_path, untrained
+):
+    """Two views that are the same count as one; others change the labels."""
+    same = tmp_path / "same"
+    shutil.copytree(ssl_model, same)
+    labels = []
+    for name, other in (("a", same), ("b", two_rounds / "round_2")):
+        rounds.main(
+            corpus.rounds_argv(
+                tmp_path / name,
+                ssl_model,
+                other_models=f"[{other}]",
+                stop_after="cluster",
+            )
+        )
+        folder = tmp_path / name / "round_1"
+        assert (folder / "embeddings_1" / "shard_00002.npz").is_file()
+        labels.append((folder / "labels.csv").read_bytes())
+    alone = (two_rounds / "round_1" / "labels.csv").read_bytes()
+    assert labels[0] == alone != labels[1]
+
+
+# -- bad input ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "overrides, error, text",
+    [
+        ({"rounds": 0}, ConfigError, "`rounds` must be at least 1, got 0"),
+        ({"stop_after": "lunch"}, ConfigError, "embed, cluster, train.*lunch"),
+        ({"start_from": "scratch"}, ConfigError, "`start_from`.*'scratch'"),
+        ({"model": None}, ConfigError, "`initial_model` is needed"),
+        ({"model": "/no/model"}, UserError, "/no/model"),
+        ({"clusters": 57}, ClusteringError, "57 clusters.* of 56 utterances"),
+        ({"clusters": "[4, 99]"}, ClusteringError, "99 clusters.* of 56"),
+        ({"other_models": "[/no/other]"}, UserError, "/no/other"),
+        ({"final_stage": "{margins: 1}"}, ConfigError, "margins.*mean `margin"),
+        ({"monitor_labels": "no.csv"}, ManifestError, r"no labels no\.csv"),
+        ({"train_manifest": "no.csv"}, ManifestError, r"no manifest no\.csv"),
+    ],
+)
+def test_refused(corpus, rounds, ssl_model, tmp_path, overrides, error, text):
+    """By the key at fault, and before hours of embedding."""
+    overrides = {"model": ssl_model, **overrides}
+    argv = corpus.rounds_argv(tmp_path, **overrides)
+    with pytest.raises(error, match=f"(?s){text}"):
+        rounds.main(argv)
+    assert not (tmp_path / "round_1").exists()
+    assert not (tmp_path / "rounds.json").exists()
+
+
+def test_an_encoder_of_another_shape(corpus, rounds, ssl_model, tmp_path):
+    """It is noticed at the start, and not after the clustering."""
+    text = corpus.rounds_yaml.read_text()
+    path = corpus.rounds_yaml.with_name("wide.yaml")
+    path.write_text(text.replace("channels: 16", "channels: 24"))
+    argv = corpus.rounds_argv(tmp_path, ssl_model)
+    with pytest.raises(ConfigError, match="initial_model.*does not fit"):
+        rounds.main([str(path), *argv[1:]])
+    assert not (tmp_path / "round_1").exists()
+
+
+def test_other_settings(corpus, rounds, ssl_model, copied):
+    """In the folder of a run: refused by name, whatever stage is done."""
+    before = contents(copied)
+    for change, named in (
+        ({"lr": 0.1}, r"lr \(0.003 there, 0.1 here\)"),
+        ({"clusters": 8}, r"clusters \(7 there, 8 here\)"),
+        ({"embed_most_seconds": 9}, "embed_most_seconds"),
+        ({"final_stage": FINAL}, "final_stage"),
+    ):
+        with pytest.raises(CheckpointError, match=named):
+            rounds.main(corpus.rounds_argv(copied, ssl_model, **change))
+    assert contents(copied) == before
+
+
+def test_another_model_or_manifest(
+    corpus, rounds, ssl_model, two_rounds, copied
+):
+    """Embeddings in the folder are of neither; also when all is done."""
+    other = two_rounds / "round_1"
+    with pytest.raises(CheckpointError, match="embeddings of another model"):
+        rounds.main(corpus.rounds_argv(copied, other))
+    table = pd.read_csv(corpus.train_csv)
+    fewer = copied.parent / "fewer.csv"
+    table.iloc[:-1].to_csv(fewer, index=False)
+    argv = corpus.rounds_argv(copied, ssl_model, train_manifest=fewer)
+    with pytest.raises(CheckpointError, match="embeddings of another manifest"):
+        rounds.main(argv)
+
+
+@pytest.fixture
+def embedded(corpus, rounds, ssl_model, two_rounds, tmp_path):
+    """A run whose first stage is done; its rows can be replaced."""
+    folder = tmp_path / "run"
+    shutil.copytree(two_rounds, folder)
+    forget(folder, 5)
+    for path in folder.glob("round_*/*"):
+        if path.name != "embeddings" or "round_2" in str(path):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert done(folder) == STAGES[:1]
+
+    def replace(rows):
+        for number, begin in enumerate(range(0, 56, 20)):
+            path = folder / "round_1" / "embeddings"
+            with open(path / f"shard_{number:05d}.npz", "wb") as stream:
+                np.savez(
+                    stream,
+                    embeddings=rows[begin : begin + 20].astype(np.float32),
+                    bad=np.frombuffer(b"[]", np.uint8),
+                )
+
+    return folder, replace
+
+
+def test_embeddings_that_are_not_finite(corpus, rounds, ssl_model, embedded):
+    """The utterance is named."""
+    folder, replace = embedded
+    rows = np.random.default_rng(0).normal(size=(56, 192))
+    rows[33, 5] = np.nan
+    replace(rows)
+    name = Manifest.read(corpus.train_csv).ids[33]
+    with pytest.raises(ClusteringError, match=f"{name}.*not finite"):
+        rounds.main(corpus.rounds_argv(folder, ssl_model))
+    assert done(folder) == STAGES[:1]
+
+
+def test_a_cluster_of_one(corpus, rounds, ssl_model, embedded):
+    """It is left out and counted; the others are numbered without a gap."""
+    folder, replace = embedded
+    draws = np.random.default_rng(0)
+    centres = draws.normal(size=(7, 192))
+    which = np.concatenate([np.arange(55) % 6, [6]])
+    replace(centres[which] + 0.1 * draws.normal(size=(56, 192)))
+    rounds.main(corpus.rounds_argv(folder, ssl_model, stop_after="cluster"))
+    figures = record(folder, 1, "cluster")
+    assert (figures["clusters"], figures["singletons"]) == (7, 1)
+    assert figures["labelled"] == 55
+    labels = pd.read_csv(folder / "round_1" / "labels.csv")
+    assert sorted(labels["label"].unique()) == list(range(6))
+    assert Manifest.read(corpus.train_csv).ids[55] not in set(labels["ID"])
+
+
+def test_embeddings_that_have_collapsed(corpus, rounds, ssl_model, embedded):
+    """Less than two clusters are of use: a plain sentence."""
+    folder, replace = embedded
+    replace(np.ones((56, 192)))
+    with pytest.raises(ManifestError, match="nothing to tell apart"):
+        rounds.main(corpus.rounds_argv(folder, ssl_model))
+
+
+def test_a_shard_that_is_gone(corpus, rounds, ssl_model, embedded):
+    """The remedy that is named is one."""
+    folder, _ = embedded
+    (folder / "round_1" / "embeddings" / "shard_00001.npz").unlink()
+    argv = corpus.rounds_argv(folder, ssl_model, stop_after="cluster")
+    with pytest.raises(CheckpointError, match=r"00001\.npz.*rounds\.json"):
+        rounds.main(argv)
+    (folder / "rounds.json").write_text("[]")
+    rounds.main(argv)
+    assert done(folder) == STAGES[:2]
+
+
+# -- several processes --------------------------------------------------------------------
+
+
+def sgd(corpus, output, model, **overrides):
+    """A command line with SGD, see ``test_distributed.sgd``."""
+    path = corpus.rounds_yaml.with_name("rounds_sgd.yaml")
+    text = corpus.rounds_yaml.read_text().replace("AdamW", "SGD")
+    path.write_text(text.replace("betas: [0.9, 0.99]", "momentum: 0.9"))
+    options = {"number_of_epochs": 2, "rounds": 1, "lr": 0.002, **overrides}
+    return [str(path), *corpus.rounds_argv(output, model, **options)[1:]]
+
+
+@pytest.mark.slow
+def test_two_processes_are_one(corpus, rounds, ssl_model, tmp_path):
+    """The same labels and figures, and losses but for the order of sums."""
+    options = {
+        "batch_size": 4,
+        "distributed_backend": "gloo",
+        "centres_from_embeddings": True,
+        "monitor_labels": corpus.speakers_csv,
+    }
+    argv = sgd(corpus, tmp_path / "two", ssl_model, **options)
+    status, stderr = test_distributed.torchrun(tiny.ROUNDS, *argv)
+    assert status == 0, stderr
+    options |= {"batch_size": 8}
+    del options["distributed_backend"]
+    rounds.main(sgd(corpus, tmp_path / "one", ssl_model, **options))
+    pair, alone = tmp_path / "two", tmp_path / "one"
+    for name in ("labels.csv",):
+        left, right = (each / "round_1" / name for each in (pair, alone))
+        assert left.read_bytes() == right.read_bytes()
+    ours, theirs = (record(each, 1, "cluster") for each in (pair, alone))
+    assert ours.keys() == theirs.keys()
+    for key in set(ours) - {"minutes", "stage"}:
+        assert ours[key] == pytest.approx(theirs[key], rel=1e-4), key
+    for stage in ("train", "valid"):
+        left, right = (
+            tiny.lines(each / "round_1", stage) for each in (pair, alone)
+        )
+        assert len(left) == len(right) > 1
+        for mine, other in zip(left, right, strict=True):
+            assert mine.keys() == other.keys()
+            for key in set(mine) - {"stage", "grad_norm"}:
+                assert mine[key] == pytest.approx(other[key], rel=1e-3), key
+    trusted = [
+        set(pd.read_csv(each / "round_1" / "trusted.csv")["ID"])
+        for each in (pair, alone)
+    ]
+    assert len(trusted[0] ^ trusted[1]) <= 1
+
+
+def test_nobody_sees_a_record_before_all_have_looked(tmp_path, monkeypatch):
+    """A stage that takes no time in one process is not skipped in others."""
+    events = []
+    monkeypatch.setattr(module, "ddp_barrier", lambda: events.append("wait"))
+    original = module.atomic_write
+
+    def noted(path):
+        events.append("record")
+        return original(path)
+
+    monkeypatch.setattr(module, "atomic_write", noted)
+    made = Rounds.__new__(Rounds)
+    made.folder = tmp_path
+    made.hparams = {"stop_after": None}
+    made.embed = lambda number: events.append("embed") or {}
+    assert made._do(1, "embed") is False
+    assert events == ["embed", "wait", "record", "wait"]
+    assert made._do(1, "embed") is False
+    assert len(events) == 4
