@@ -8,7 +8,6 @@ The emotion that an actor was asked for is in the name of the file
 ``VideoDemographics.csv``.
 """
 
-import argparse
 import logging
 import os
 import re
@@ -16,13 +15,14 @@ import sys
 
 import pandas as pd
 
-from speechbrain_ssl.data.scan import CHECKS, completed, list_files
+from speechbrain_ssl.data.scan import completed, list_files
 from speechbrain_ssl.downstream.corpus import (
     find_folder,
     read_label_table,
+    run_prepare,
     write_corpus,
 )
-from speechbrain_ssl.errors import ConfigError, ManifestError, UserError
+from speechbrain_ssl.errors import ConfigError, ManifestError
 
 logger = logging.getLogger(__name__)
 
@@ -219,21 +219,7 @@ def add_demographics(root, rows):
 
 def main(argv=None):
     """Runs the preparation from the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data_folder", required=True, help="The corpus.")
-    parser.add_argument(
-        "--save_folder", required=True, help="Folder for the manifest."
-    )
-    parser.add_argument("--labels", choices=LABELS, default="intended")
-    parser.add_argument("--check", choices=CHECKS, default="decode")
-    parser.add_argument("--num_workers", type=int, help="Processes.")
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        prepare_crema_d(**vars(parser.parse_args(argv)))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_prepare(prepare_crema_d, __doc__, argv, labels=LABELS)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ happy with excited, neutral and sad turns are taken, 5 531 in all; the other
 labels, and turns without a majority (``xxx``), are left out.
 """
 
-import argparse
 import collections
 import logging
 import os
@@ -17,9 +16,13 @@ import sys
 
 import pandas as pd
 
-from speechbrain_ssl.data.scan import CHECKS, completed
-from speechbrain_ssl.downstream.corpus import find_folder, write_corpus
-from speechbrain_ssl.errors import ManifestError, UserError
+from speechbrain_ssl.data.scan import completed
+from speechbrain_ssl.downstream.corpus import (
+    find_folder,
+    run_prepare,
+    write_corpus,
+)
+from speechbrain_ssl.errors import ManifestError
 
 logger = logging.getLogger(__name__)
 
@@ -217,20 +220,7 @@ def read_evaluation(path, session):
 
 def main(argv=None):
     """Runs the preparation from the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data_folder", required=True, help="The corpus.")
-    parser.add_argument(
-        "--save_folder", required=True, help="Folder for the manifest."
-    )
-    parser.add_argument("--check", choices=CHECKS, default="header")
-    parser.add_argument("--num_workers", type=int, help="Processes.")
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        prepare_iemocap(**vars(parser.parse_args(argv)))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_prepare(prepare_iemocap, __doc__, argv)
 
 
 if __name__ == "__main__":

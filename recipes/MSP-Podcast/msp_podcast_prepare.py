@@ -8,20 +8,20 @@ with another one (``O``), and of partitions whose labels are withheld, are left
 out.
 """
 
-import argparse
 import logging
 import os
 import sys
 
 import numpy as np
 
-from speechbrain_ssl.data.scan import CHECKS, completed
+from speechbrain_ssl.data.scan import completed
 from speechbrain_ssl.downstream.corpus import (
     find_folder,
     read_label_table,
+    run_prepare,
     write_corpus,
 )
-from speechbrain_ssl.errors import ManifestError, UserError
+from speechbrain_ssl.errors import ManifestError
 
 logger = logging.getLogger(__name__)
 
@@ -178,20 +178,7 @@ def _refuse(path, table, wrong, column, wanted):
 
 def main(argv=None):
     """Runs the preparation from the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data_folder", required=True, help="The corpus.")
-    parser.add_argument(
-        "--save_folder", required=True, help="Folder for the manifest."
-    )
-    parser.add_argument("--check", choices=CHECKS, default="header")
-    parser.add_argument("--num_workers", type=int, help="Processes.")
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        prepare_msp_podcast(**vars(parser.parse_args(argv)))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_prepare(prepare_msp_podcast, __doc__, argv)
 
 
 if __name__ == "__main__":

@@ -4,13 +4,16 @@ The prepare scripts read the label files, each in its corpus' own format; what
 is the same for all of them is here.
 """
 
+import argparse
 import logging
 import os
 import pathlib
+import sys
 
 import pandas as pd
 
 from speechbrain_ssl.data.scan import (
+    CHECKS,
     mark_completed,
     reasons,
     scan,
@@ -203,3 +206,43 @@ def write_corpus(
         ", ".join(f"{n} {r}" for r, n in summary["rejected"].items()) or "none",
     )
     return summary
+
+
+def run_prepare(prepare, description, argv=None, **choices):
+    """Runs a prepare function from the command line.
+
+    Arguments
+    ---------
+    prepare : callable
+        Takes ``data_folder``, ``save_folder``, ``check``, ``num_workers`` and
+        the names of ``choices``; its defaults count for what is not given.
+    description : str
+        Its first line is said by ``--help``.
+    argv : list of str, optional
+        The arguments; those of this process if not given.
+    **choices : sequence of str
+        Name of a further option to what it may be.
+
+    Returns
+    -------
+    int
+        The exit status: 1 where the user has to mend something.
+    """
+    parser = argparse.ArgumentParser(
+        description=description.split("\n")[0],
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.add_argument("--data_folder", required=True, help="The corpus.")
+    parser.add_argument(
+        "--save_folder", required=True, help="Folder for the manifest."
+    )
+    for name, values in {"check": CHECKS, **choices}.items():
+        parser.add_argument(f"--{name}", choices=values)
+    parser.add_argument("--num_workers", type=int, help="Processes.")
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        prepare(**vars(parser.parse_args(argv)))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0

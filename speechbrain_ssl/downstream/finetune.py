@@ -110,7 +110,7 @@ class FineTuning:
             brain.fit(
                 brain.hparams.epoch_counter, self._loader(brain, task, fold)
             )
-            predicted = self._predict(brain, task, fold, system, hparams)
+            predicted = self._predict(brain, task, fold, hparams)
             yield predicted, {"train_loss": brain.last_loss}
 
     def _loader(self, brain, task, fold):
@@ -204,19 +204,18 @@ class FineTuning:
 
     @staticmethod
     @torch.no_grad()
-    def _predict(brain, task, fold, system, hparams):
-        encoder, classifier = brain.modules.encoder, brain.modules.classifier
+    def _predict(brain, task, fold, hparams):
+        judged = task.manifest.select(fold.test)
         embeddings = embed_files(
-            encoder,
+            brain.modules.encoder,
             brain.hparams.features,
             task.paths(fold.test),
-            task.manifest.durations[fold.test].tolist(),
+            judged.durations.tolist(),
             device=brain.device,
             batch_seconds=hparams["batch_seconds"],
             num_workers=hparams["num_workers"],
         )
-        everyone = np.zeros((len(task), embeddings.shape[1]), np.float32)
-        everyone[fold.test] = embeddings
-        check_finite(everyone, task)
+        check_finite(embeddings, judged.ids)
         inputs = torch.from_numpy(embeddings).to(brain.device)
-        return classifier.eval()(inputs).argmax(1).cpu().numpy()
+        classifier = brain.modules.classifier.eval()
+        return classifier(inputs).argmax(1).cpu().numpy()

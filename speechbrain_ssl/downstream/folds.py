@@ -119,9 +119,9 @@ def _split(labels, groups, count, seed):
     return [test for _, test in splitter.split(labels, labels, groups)]
 
 
-def _inner(task, train, groups, count, seed):
+def _inner(task, train, count, seed):
     """Folds inside of a training side."""
-    tests = _split(task.labels[train], groups[train], count, seed)
+    tests = _split(task.labels[train], task.speakers[train], count, seed)
     return [(np.delete(train, test), train[test]) for test in tests]
 
 
@@ -137,7 +137,7 @@ class SpeakerFolds:
     count : int
         Number of folds.
     inner_folds : int
-        Number of folds inside of a training side.
+        Number of folds inside of a training side; 0 where nothing is chosen.
     seed : int
         Of the deal. Keep it while systems are compared.
     """
@@ -169,9 +169,9 @@ class SpeakerFolds:
         tests = _split(task.labels, task.speakers, self.count, self.seed)
         for number, test in enumerate(tests, start=1):
             train = np.delete(everyone, test)
-            inner = _inner(
-                task, train, task.speakers, self.inner_folds, self.seed
-            )
+            inner = []
+            if self.inner_folds:
+                inner = _inner(task, train, self.inner_folds, self.seed)
             folds.append(Fold(str(number), train, test, inner))
         return _finished(folds, task)
 

@@ -1,7 +1,7 @@
 """What a straight line can read off a frozen embedding.
 
-Embeddings of whole utterances are standardised by mean and deviation of the
-training side and given to a logistic regression. Its one setting, the inverse
+Embeddings of utterances are standardised by mean and deviation of the training
+side and given to a logistic regression. Its one setting, the inverse
 strength C of the L2 penalty, is chosen by micro-F1 over the inner folds, so
 that no test utterance has a part in it.
 """
@@ -19,6 +19,7 @@ from speechbrain.utils.distributed import infer_device
 
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.verification.cache import embed_cached
+from speechbrain_ssl.verification.multicrop import CropGrid
 
 logger = logging.getLogger(__name__)
 
@@ -30,21 +31,33 @@ class Probe:
     ---------
     strengths : list of float
         Candidates for C; small is strong regularisation.
+    chunk_seconds : float, optional
+        Length of the stretches whose unit embeddings are averaged, on either
+        side of a fold; a shorter utterance is repeated. Utterances are embedded
+        whole if it is not given.
+    chunks : int
+        How many stretches, evenly spread over an utterance.
     max_iterations : int
         Of the solver (L-BFGS).
 
     Raises
     ------
     ConfigError
-        If there is no candidate, or one is not above 0.
+        If there is no candidate, or one is not above 0, or if there is no
+        stretch, or a too short one.
     """
 
-    def __init__(self, strengths, max_iterations=1000):
+    def __init__(
+        self, strengths, chunk_seconds=None, chunks=4, max_iterations=1000
+    ):
         if not strengths or not all(float(c) > 0 for c in strengths):
             raise ConfigError(
                 f"`strengths` must be numbers above 0, got {strengths}"
             )
         self.strengths = sorted(float(c) for c in strengths)
+        self.grid = None
+        if chunk_seconds is not None:
+            self.grid = CropGrid(chunks, chunk_seconds)
         self.max_iterations = max_iterations
 
     def labels_seen(self, label, system):
@@ -62,7 +75,7 @@ class Probe:
             The task.
         folds : list of speechbrain_ssl.downstream.folds.Fold
             Its folds.
-        system : speechbrain_ssl.downstream.systems.System
+        system : speechbrain_ssl.publishing.systems.System
             What embeds.
         hparams : dict
             ``output_folder``, ``embeddings`` (a file to keep them in),
@@ -85,11 +98,12 @@ class Probe:
             system.features,
             task.paths(range(len(task))),
             task.manifest.durations.tolist(),
+            grid=self.grid,
             device=run_opts["device"] or infer_device(),
             batch_seconds=hparams["batch_seconds"],
             num_workers=hparams["num_workers"],
         )
-        check_finite(embeddings, task)
+        check_finite(embeddings, task.manifest.ids)
         for fold in folds:
             predicted, strength = self.fold(embeddings, task.labels, fold)
             yield predicted, {"C": strength}
@@ -119,6 +133,11 @@ class Probe:
         """The C of most hits over the inner folds, the smallest of equals."""
         if len(self.strengths) == 1:
             return self.strengths[0]
+        if not inner:
+            raise ConfigError(
+                "there are no inner folds to choose C by; set `inner_folds` "
+                "to 2 or more, or give one number as `strengths`"
+            )
         hits = [
             sum(
                 np.count_nonzero(
@@ -152,15 +171,15 @@ class Probe:
         return model
 
 
-def check_finite(embeddings, task):
+def check_finite(embeddings, ids):
     """Raises if an embedding is not a number.
 
     Arguments
     ---------
     embeddings : numpy.ndarray
         ``[N, size]``.
-    task : speechbrain_ssl.downstream.task.Task
-        Names the utterance.
+    ids : sequence of str
+        What the utterances are called.
 
     Raises
     ------
@@ -171,6 +190,6 @@ def check_finite(embeddings, task):
     if len(bad):
         raise ConfigError(
             f"the embeddings of {len(bad)} utterances are not finite, the "
-            f"first that of {task.manifest.ids[bad[0]]}; the model is broken, "
+            f"first that of {ids[bad[0]]}; the model is broken, "
             "or the audio (prepare again with --check=decode)"
         )

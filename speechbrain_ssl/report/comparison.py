@@ -19,9 +19,9 @@ from speechbrain_ssl.report.blocks import (
     section,
     write_page,
 )
-from speechbrain_ssl.verification.bootstrap import WeightedCurves
+from speechbrain_ssl.verification.bootstrap import paired_difference
 from speechbrain_ssl.verification.evaluation import evaluate_scores
-from speechbrain_ssl.verification.metrics import det_points, eer_of_curve
+from speechbrain_ssl.verification.metrics import det_points
 from speechbrain_ssl.verification.trials import Trials
 
 
@@ -113,62 +113,6 @@ def _same(one, other):
     )
 
 
-def difference_interval(
-    scores, reference, trials, replicates=1000, confidence=0.95, seed=0
-):
-    """Interval of the difference of two equal error rates.
-
-    Both systems are evaluated on the same resampled speakers (as in
-    ``bootstrap_interval``): what makes a draw hard for both cancels out.
-
-    Arguments
-    ---------
-    scores, reference : array_like
-        ``[T]``, of the two systems.
-    trials : Trials
-        The trials, with speakers.
-    replicates, confidence, seed
-        As in ``bootstrap_interval``.
-
-    Returns
-    -------
-    tuple of float
-        Low and high end of the first rate less the second, in ``[-1, 1]``.
-
-    Raises
-    ------
-    TrialError
-        As ``WeightedCurves``, and if no replicate has both classes.
-
-    Example
-    -------
-    >>> names = [f"s{s}/{u}" for s in range(9) for u in range(2)]
-    >>> left, right = np.triu_indices(18, 1)
-    >>> trials = Trials(left // 2 == right // 2, left, right, names)
-    >>> difference_interval(trials.labels * 1.0, trials.labels * 2.0, trials)
-    (0.0, 0.0)
-    """
-    curves = [WeightedCurves(s, trials) for s in (scores, reference)]
-    count = curves[0].speakers
-    rng = np.random.default_rng(seed)
-    found = []
-    for _ in range(replicates):
-        drawn = rng.integers(count, size=count)
-        times = np.bincount(drawn, minlength=count)
-        both = [curve.curve(times) for curve in curves]
-        if both[0] is not None:
-            one, other = (eer_of_curve(*curve) for curve in both)
-            found.append(one - other)
-    if not found:
-        raise TrialError(
-            f"no resampling of the {count} speakers has targets and "
-            "non-targets; too few speakers for an interval"
-        )
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(found, [tail, 1 - tail])
-    return float(low), float(high)
-
-
 def compare(trials, scores, replicates=1000, seed=0):
     """Figures of all systems, and of each against the first.
 
@@ -200,16 +144,14 @@ def compare(trials, scores, replicates=1000, seed=0):
             **evaluate_scores(found, trials, replicates, seed),
         }
         if rows:
+            row["difference"] = row["eer_percent"] - rows[0]["eer_percent"]
             low = high = None
             if replicates:
                 reference = next(iter(scores.values()))
-                low, high = (
-                    100 * end
-                    for end in difference_interval(
-                        found, reference, trials, replicates, seed=seed
-                    )
+                _, interval = paired_difference(
+                    reference, found, trials, replicates=replicates, seed=seed
                 )
-            row["difference"] = row["eer_percent"] - rows[0]["eer_percent"]
+                low, high = 100 * interval.low, 100 * interval.high
             row["difference_low"], row["difference_high"] = low, high
         rows.append(row)
     return rows
@@ -283,6 +225,6 @@ def _table(rows):
         for row in cells
     )
     return (
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
+        f'<div class="scroll" style="margin-top: 1rem"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )

@@ -1,4 +1,4 @@
-"""The page of a downstream task: the confusion matrix above everything."""
+"""The page of a downstream task: what was taken for what."""
 
 import pathlib
 
@@ -158,10 +158,4 @@ def build_downstream_report(output_folder, title, confusion, classes):
             [blocks.picture(confusion_figure(confusion, classes), _CAPTION)]
         ),
     )
-    page = build_report(folder, title=title)
-    text = page.read_text(encoding="utf-8")
-    opening = "<main>\n"
-    place = text.index("</h1>\n", text.index(opening)) + len("</h1>\n")
-    with atomic_write(page) as stream:
-        stream.write(f"{text[:place]}{section}\n{text[place:]}")
-    return page
+    return build_report(folder, title=title, extra_sections=[section])

@@ -178,7 +178,8 @@ def evaluations_text(evaluations):
     Arguments
     ---------
     evaluations : list of dict
-        The evaluations.
+        The evaluations; those of several systems have ``system`` instead of
+        ``scoring``.
 
     Returns
     -------
@@ -192,7 +193,8 @@ def evaluations_text(evaluations):
     list  scoring  trials  EER % [95 % interval]  minDCF 0.01  minDCF 0.05
     O     cosine   9       5.00                   0.500        0.250
     """
-    header = ["list", "scoring", "trials", "EER % [95 % interval]"]
+    kind = "system" if "system" in evaluations[0] else "scoring"
+    header = ["list", kind, "trials", "EER % [95 % interval]"]
     header += ["minDCF 0.01", "minDCF 0.05"]
     calibrated = any("cllr" in found for found in evaluations)
     if calibrated:
@@ -204,7 +206,9 @@ def evaluations_text(evaluations):
             rate += f" [{found['ci_low']:.2f}, {found['ci_high']:.2f}]"
         row = [
             found["list"],
-            found["scoring"].replace("_", " "),
+            found["system"]
+            if kind == "system"
+            else found["scoring"].replace("_", " "),
             str(found["trials"]),
             rate,
             f"{found['min_dcf_0.01']:.3f}",
@@ -262,7 +266,7 @@ def flat_figures(evaluations):
     return flat
 
 
-def write_table(path, evaluations, about, record):
+def write_table(path, evaluations, system, record):
     """Writes a CSV file with a row for every list and scoring.
 
     Arguments
@@ -271,8 +275,8 @@ def write_table(path, evaluations, about, record):
         The file.
     evaluations : list of dict
         The evaluations.
-    about : dict
-        ``system``, ``seed`` and ``labels_seen``.
+    system : speechbrain_ssl.publishing.systems.System
+        ``name``, ``seed`` and ``labels_seen`` are taken.
     record : dict
         What ``results.json`` holds; ``minutes`` and ``command`` are taken.
     """
@@ -280,16 +284,18 @@ def write_table(path, evaluations, about, record):
     columns = COLUMNS + (CALIBRATED if calibrated else ())
     rows = []
     for found in evaluations:
-        system = about["system"]
+        name = system.name
         if found["scoring"] != "cosine":
-            system += f", {found['scoring'].replace('_', ' ')}"
+            name += f", {found['scoring'].replace('_', ' ')}"
         given = {
-            "system": system,
+            "system": name,
+            "seed": system.seed,
+            "labels_seen": system.labels_seen,
             "trials": found["list"],
             "minutes": record["minutes"],
             "command": record["command"],
         }
-        rows.append({**found, **about, **given})
+        rows.append({**found, **given})
     write_rows(path, columns, rows)
 
 

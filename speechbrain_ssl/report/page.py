@@ -32,6 +32,7 @@ def build_report(
     schedules=None,
     trials=None,
     embeddings=None,
+    extra_sections=(),
 ):
     """Writes ``report.html`` from what a run has left in its folder.
 
@@ -52,6 +53,8 @@ def build_report(
     embeddings : dict, optional
         ``embeddings`` (``[N, D]``) and, if there are any, ``groups``
         (``[N]``) and ``group_name``.
+    extra_sections : list of str
+        HTML, as ``blocks.section`` makes it; put after the results.
 
     Returns
     -------
@@ -80,6 +83,7 @@ def build_report(
     sections = [
         _headline(final),
         _warnings(metrics),
+        *extra_sections,
         section("Training", _training(metrics)),
         section("Validation without labels", _validation(metrics)),
         section("Loss gate", gate.body(folder / gate.FOLDER, metrics)),
@@ -118,7 +122,7 @@ def _headline(final):
             rows.append((_name(key), f"{text} [{low}, {high}]"))
         else:
             rows.append((_name(key), text))
-        main = key in ("eer", "eer_percent") or _is_dcf(key)
+        main = key in ("eer", "eer_percent", "micro_f1") or _is_dcf(key)
         if main and value is not None:
             note = ""
             if interval is not None:
@@ -126,8 +130,9 @@ def _headline(final):
             tiles.append((_name(key), text, note))
     if final.get("minutes") is not None:
         tiles.append(("Wall time", _duration(final["minutes"]), ""))
-    if "labels_seen" in final:
-        tiles.append(("Speaker labels seen", _labels(final), ""))
+    # A longer answer is in the table alone.
+    if "labels_seen" in final and _labels(final) in ("yes", "none"):
+        tiles.append((_NAMES["labels_seen"], _labels(final), ""))
     for key in _LAST:
         if key not in final:
             continue
@@ -159,8 +164,12 @@ _NAMES = {
     "eer_percent": "EER (%)",
     "eer_untrained": "EER of the untrained encoder (%)",
     "eer_statistics": "EER of feature statistics (%)",
+    "micro_f1": "Micro-F1 (%)",
+    "uar": "Unweighted average recall (%)",
+    "macro_f1": "Macro-F1 (%)",
+    "majority": "Most frequent class (%)",
     "minutes": "Wall time (minutes)",
-    "labels_seen": "Speaker labels seen",
+    "labels_seen": "Labels seen",
     "seed": "Seed",
     "git_revision": "Revision",
     "command": "Command",

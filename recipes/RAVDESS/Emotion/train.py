@@ -32,10 +32,10 @@ from speechbrain.utils.distributed import infer_device
 
 from speechbrain_ssl.config import load_config, run
 from speechbrain_ssl.downstream.metrics import FIGURES, summarise
-from speechbrain_ssl.downstream.systems import load_system
 from speechbrain_ssl.downstream.task import read_task
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.files import atomic_write
+from speechbrain_ssl.publishing.systems import load_system
 from speechbrain_ssl.report.downstream import build_downstream_report
 from speechbrain_ssl.report.results import write_results
 
@@ -67,7 +67,7 @@ def predict(task, folds, system, hparams, run_opts):
         The task.
     folds : list of speechbrain_ssl.downstream.folds.Fold
         Its folds.
-    system : speechbrain_ssl.downstream.systems.System
+    system : speechbrain_ssl.publishing.systems.System
         The encoder.
     hparams : dict
         The hyper-parameters.

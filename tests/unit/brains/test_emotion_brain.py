@@ -13,11 +13,11 @@ from speechbrain_ssl.brains.emotion_brain import EmotionBrain, make_classifier
 from speechbrain_ssl.data.augmentation import Augmentation
 from speechbrain_ssl.downstream.finetune import FineTuning
 from speechbrain_ssl.downstream.folds import SpeakerFolds
-from speechbrain_ssl.downstream.systems import System, load_system
 from speechbrain_ssl.downstream.task import read_task
 from speechbrain_ssl.encoders.ecapa import FastECAPA
 from speechbrain_ssl.encoders.features import LogMel
 from speechbrain_ssl.errors import CheckpointError, ConfigError
+from speechbrain_ssl.publishing.systems import System, load_system
 
 KNOBS = {
     "affine_epochs": 1,

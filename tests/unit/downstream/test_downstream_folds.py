@@ -69,6 +69,7 @@ def test_folds_are_alike_and_repeatable():
         assert np.ptp(np.bincount(task.labels[fold.test])) <= 4
     again = SpeakerFolds(6, seed=0)(task)
     other = SpeakerFolds(6, seed=1)(task)
+    assert [f.inner for f in SpeakerFolds(6, inner_folds=0)(task)] == [[]] * 6
     same = [set(f.test) for f in folds]
     assert same == [set(f.test) for f in again]
     assert same != [set(f.test) for f in other]

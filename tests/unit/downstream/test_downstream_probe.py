@@ -4,14 +4,17 @@ import types
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from sklearn.linear_model import LogisticRegression
 from test_downstream_folds import make_task
 
-from speechbrain_ssl.data.manifest import StringColumn
 from speechbrain_ssl.downstream.folds import SpeakerFolds
 from speechbrain_ssl.downstream.probe import Probe, check_finite
+from speechbrain_ssl.downstream.task import read_task
+from speechbrain_ssl.encoders.features import LogMel
 from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.verification.baselines import LogMelStatistics
 
 STRENGTHS = [0.001, 0.1, 10.0]
 
@@ -94,13 +97,71 @@ def test_equal_embeddings_tell_nothing(problem):
 
 
 def test_broken_embeddings_are_refused(problem):
-    task, _, embeddings = problem
-    ids = StringColumn.from_strings([f"u{i}" for i in range(240)])
-    task = types.SimpleNamespace(manifest=types.SimpleNamespace(ids=ids))
-    check_finite(embeddings, task)
+    _, _, embeddings = problem
+    ids = [f"u{i}" for i in range(240)]
+    check_finite(embeddings, ids)
     embeddings[7, 3] = np.nan
     with pytest.raises(ConfigError, match="of 1 utterances .* that of u7"):
-        check_finite(embeddings, task)
+        check_finite(embeddings, ids)
+
+
+def test_chunks_are_averaged(tmp_path):
+    """By hand: four unit embeddings an utterance; the last is repeated."""
+    rng = np.random.default_rng(0)
+    lines = ["ID,duration,wav,spk_id,emotion"]
+    waves = []
+    for number, seconds in enumerate([1.5, 2.0, 1.0, 0.2]):
+        waves.append(0.1 * rng.normal(size=round(16000 * seconds)))
+        soundfile.write(
+            tmp_path / f"{number}.wav", waves[-1], 16000, subtype="DOUBLE"
+        )
+        kind = ("angry", "sad")[number % 2]
+        lines.append(f"{number},{seconds},{number}.wav,s{number},{kind}")
+    (tmp_path / "labelled.csv").write_text("\n".join(lines) + "\n")
+    task = read_task(tmp_path / "labelled.csv", "emotion")
+    features = LogMel(mean_norm=False)
+    encoder = LogMelStatistics()
+    hparams = {
+        "embeddings": tmp_path / "kept.npz",
+        "batch_seconds": 10,
+        "num_workers": 0,
+    }
+
+    def embeddings(**knobs):
+        probe = Probe([0.1], **knobs)
+        system = types.SimpleNamespace(encoder=encoder, features=features)
+        list(probe(task, [], system, hparams, {"device": "cpu"}))
+        return np.load(tmp_path / "kept.npz")["embeddings"]
+
+    whole = embeddings()
+    # Those of another length are not taken for them.
+    found = embeddings(chunk_seconds=0.5)
+    for wave, row, other in zip(waves, found, whole, strict=True):
+        if len(wave) < 8000:
+            wave = np.tile(wave, 3)[:8000]
+        starts = np.linspace(0, len(wave) - 8000, 4).astype(int)
+        units = []
+        for start in starts:
+            piece = torch.from_numpy(wave[start : start + 8000]).float()
+            unit = encoder(features(piece[None]))[0, 0]
+            units.append(unit / unit.norm())
+        expected = torch.stack(units).mean(0).numpy()
+        np.testing.assert_allclose(row, expected, atol=1e-4)
+        assert np.abs(row - other).max() > 0.01
+
+
+def test_nothing_to_choose_by(problem):
+    task, _, embeddings = problem
+    (fold, *_) = SpeakerFolds(4, inner_folds=0)(task)
+    assert Probe([0.1]).fold(embeddings, task.labels, fold)[1] == 0.1
+    with pytest.raises(ConfigError, match="no inner folds to choose C by"):
+        Probe(STRENGTHS).fold(embeddings, task.labels, fold)
+
+
+@pytest.mark.parametrize("knobs", [{"chunk_seconds": 0}, {"chunks": 0}])
+def test_chunks_are_checked(knobs):
+    with pytest.raises(ConfigError, match="at least one crop"):
+        Probe([0.1], **{"chunk_seconds": 1.0, **knobs})
 
 
 @pytest.mark.parametrize("strengths", [[], [0.1, 0], [-1.0]])

@@ -414,5 +414,9 @@ def test_command_line(module, name, request, tmp_path, capsys):
     main = load(module).main
     save = f"--save_folder={tmp_path / 'save'}"
     assert main([f"--data_folder={data}", save, "--num_workers=0"]) == 0
+    record = json.loads((tmp_path / "save/prepare.json").read_text())
+    # CREMA-D alone decodes: one of its clips is silent.
+    check = "decode" if name == "crema_data" else "header"
+    assert record["arguments"]["check"] == check
     assert main([f"--data_folder={tmp_path / 'no'}", save]) == 1
     assert "error: there is no folder" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 
+from speechbrain_ssl.report.blocks import section
 from speechbrain_ssl.report.logbook import Logbook
 from speechbrain_ssl.report.page import build_report
 from speechbrain_ssl.report.results import write_results
@@ -201,6 +202,25 @@ def test_what_a_user_wrote_is_escaped(tmp_path):
     # The checker refuses any script tag.
     text, _ = check(path)
     assert "&lt;script&gt;" in text
+
+
+def test_extra_sections_come_after_the_figures(tmp_path):
+    fill_metrics(tmp_path)
+    write_results(tmp_path, {"eer": 6.4}, seed=1, seconds=9)
+    extra = [section("One", "<p>a</p>"), "", section("Two", "<p>b</p>")]
+    _, headings = check(build_report(tmp_path, extra_sections=extra))
+    assert headings[:4] == ["Results", "One", "Two", "Training"]
+
+
+def test_only_a_short_answer_on_labels_is_a_tile(tmp_path):
+    def tiles(**keys):
+        write_results(tmp_path, {}, seed=1, seconds=9, **keys)
+        page = build_report(tmp_path).read_text()
+        return page[: page.index("<h2>")], page
+
+    assert "Labels seen" in tiles()[0]
+    above, page = tiles(labels_seen="emotion, by the classifier")
+    assert "Labels seen" not in above and "by the classifier" in page
 
 
 @pytest.mark.parametrize("label", [True, False])

@@ -55,10 +55,8 @@ def test_page(tmp_path):
     page = build_downstream_report(tmp_path, "emotion < x", COUNTS, CLASSES)
     text = page.read_text()
     assert text.count("What is taken for what") == 1
-    # Before the other results, after the heading.
-    assert text.index("<h1>") < text.index("taken for what</h2>")
-    assert text.index("taken for what</h2>") < text.index("<h2>Results")
-    assert "emotion &lt; x" in text and "Micro f1" in text
+    assert text.index("<h2>Results") < text.index("taken for what</h2>")
+    assert "emotion &lt; x" in text and "Micro-F1 (%)" in text
     (drawing,) = re.findall(r"<figure>.*?(<svg.*?</svg>)", text, re.DOTALL)
     ET.fromstring(re.sub(r"&#?\w+;", "", drawing))
     assert "var(--ink)" in drawing and "calm" in drawing
