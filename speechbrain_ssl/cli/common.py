@@ -12,14 +12,14 @@ from tqdm import tqdm
 from speechbrain_ssl.config import check_device
 from speechbrain_ssl.data.scan import list_files, probe
 from speechbrain_ssl.errors import AudioError, ConfigError
-from speechbrain_ssl.publishing.bundle import RESULTS, find_record
 from speechbrain_ssl.publishing.calibration_file import (
     FILE_NAME as CALIBRATION,
 )
 from speechbrain_ssl.publishing.calibration_file import read_calibration
 from speechbrain_ssl.publishing.description import read_json
 from speechbrain_ssl.publishing.export import load_encoder
-from speechbrain_ssl.publishing.hub import find_model
+from speechbrain_ssl.publishing.hub import find_model, find_record
+from speechbrain_ssl.report.results import FILE_NAME as RESULTS
 from speechbrain_ssl.verification.extract import embed_files
 
 #: Shorter recordings hold too little speech for a score to mean much.

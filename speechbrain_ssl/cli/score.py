@@ -6,8 +6,8 @@ import numpy as np
 
 from speechbrain_ssl.cli.common import Checked, Model, check_output
 from speechbrain_ssl.errors import ConfigError
-from speechbrain_ssl.files import atomic_write
 from speechbrain_ssl.verification.metrics import eer
+from speechbrain_ssl.verification.protocol import write_scores
 from speechbrain_ssl.verification.scoring import cosine_scores
 from speechbrain_ssl.verification.trial_layouts import read_enrolment
 from speechbrain_ssl.verification.trials import (
@@ -65,7 +65,7 @@ def run(options):
     scores = _scores(files, model, trials, options)
     if options.llr:
         scores = model.calibration(scores)
-    _write(options.output, trials, scores)
+    write_scores(options.output, trials, scores)
     scored = np.isfinite(scores)
     rate = None
     if trials.labels is not None:
@@ -110,21 +110,3 @@ def _scores(files, model, trials, options):
         rows[~usable] = 1.0
         scores[scored] = cosine_scores(rows, part)
     return scores
-
-
-def _write(path, trials, scores):
-    labels = [""] * len(trials)
-    if trials.labels is not None:
-        labels = [f"{label:d} " for label in trials.labels.tolist()]
-    names = trials.names
-    columns = (
-        labels,
-        trials.left.tolist(),
-        trials.right.tolist(),
-        scores.tolist(),
-    )
-    with atomic_write(path) as stream:
-        stream.writelines(
-            f"{label}{names[a]} {names[b]} {score:.6f}\n"
-            for label, a, b, score in zip(*columns, strict=True)
-        )

@@ -20,11 +20,11 @@ from speechbrain_ssl.publishing.calibration_file import read_calibration
 from speechbrain_ssl.publishing.card import evaluations, make_card
 from speechbrain_ssl.publishing.description import describe, read_json
 from speechbrain_ssl.publishing.export import export_encoder, load_encoder
-from speechbrain_ssl.publishing.hub import find_model
+from speechbrain_ssl.publishing.hub import find_model, find_record
 from speechbrain_ssl.publishing.onnx import FILE_NAME as ONNX
 from speechbrain_ssl.publishing.onnx import export_onnx
-
-RESULTS = "results.json"
+from speechbrain_ssl.publishing.record import without_folders
+from speechbrain_ssl.report.results import FILE_NAME as RESULTS
 
 #: Largest difference between our embeddings and those of stock SpeechBrain,
 #: as a share of the largest value.
@@ -87,30 +87,6 @@ def threshold_of(calibration, results, p_target=0.5):
     return value, "equal error rate of its trials"
 
 
-def find_record(model, name):
-    """A file that lies in a model folder, or beside it in a run's output.
-
-    Arguments
-    ---------
-    model : str or pathlib.Path
-        What the user gave for the model.
-    name : str
-        Name of the file.
-
-    Returns
-    -------
-    pathlib.Path or None
-    """
-    folder = find_model(model)
-    places = [folder]
-    if folder.name == "model":
-        places.append(folder.parent)
-    for place in places:
-        if (place / name).is_file():
-            return place / name
-    return None
-
-
 def make_bundle(
     model,
     output_folder,
@@ -163,7 +139,7 @@ def make_bundle(
             f"output_folder {output_folder} is the model itself; name a folder "
             "of its own"
         )
-    record = _records(results, model)
+    record = without_folders(_records(results, model))
     path = calibration or find_record(model, CALIBRATION)
     calibrated = None
     if path is not None:

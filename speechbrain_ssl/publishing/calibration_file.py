@@ -1,9 +1,8 @@
 """The calibration of a model folder: ``calibration.json``.
 
 ``{"scale": a, "offset": b, "trials": name}``: the log-likelihood ratio of a
-cosine ``s`` is ``a * s + b``, learnt on the trials of that name. What
-``evaluate.py`` writes under the same name, for all its scorings, is read too: of
-it the plain cosine's.
+cosine ``s`` is ``a * s + b``, learnt on the trials of that name. Further keys,
+such as those that ``evaluate.py`` writes for its other scorings, are left out.
 """
 
 import dataclasses
@@ -73,13 +72,6 @@ def read_calibration(path):
         if not path.is_file():
             return None
     found = read_json(path)
-    if isinstance(found.get("cosine"), dict):
-        of_cosine = found["cosine"]
-        found = {
-            "scale": of_cosine.get("weight"),
-            "offset": of_cosine.get("offset"),
-            "trials": of_cosine.get("learnt_on", "unknown"),
-        }
     scale, offset = found.get("scale"), found.get("offset")
     for value in (scale, offset):
         if isinstance(value, bool) or not isinstance(value, (int, float)):

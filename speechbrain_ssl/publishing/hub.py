@@ -332,3 +332,27 @@ def find_model(model, revision=None):
         return pull(str(model), revision)
     except HubError as error:
         raise HubError(f"{model} is no folder here, and {error}") from error
+
+
+def find_record(model, name):
+    """A file that lies in a model folder, or beside it in a run's output.
+
+    Arguments
+    ---------
+    model : str or pathlib.Path
+        What the user gave for the model.
+    name : str
+        Name of the file.
+
+    Returns
+    -------
+    pathlib.Path or None
+    """
+    folder = find_model(model)
+    places = [folder]
+    if folder.name == "model":
+        places.append(folder.parent)
+    for place in places:
+        if (place / name).is_file():
+            return place / name
+    return None

@@ -130,8 +130,8 @@ def _require_extra():
         )
 
 
-def export_onnx(path, encoder, features, check=True):
-    """Writes features and encoder as one ONNX file.
+def export_onnx(path, encoder, features):
+    """Writes features and encoder as one ONNX file, if their ``parity`` is good.
 
     Arguments
     ---------
@@ -142,12 +142,10 @@ def export_onnx(path, encoder, features, check=True):
         into evaluation mode.
     features : speechbrain_ssl.encoders.features.LogMel
         Its features.
-    check : bool
-        Whether ``parity`` must be good before the file is there.
 
     Returns
     -------
-    float or None
+    float
         The least cosine that ``parity`` has found.
 
     Raises
@@ -169,15 +167,12 @@ def export_onnx(path, encoder, features, check=True):
     os.close(handle)
     try:
         _write(temporary, whole, features.sample_rate)
-        least = None
-        if check:
-            least = min(parity(temporary, encoder, features).values())
-            if not least > PARITY:
-                raise ParityError(
-                    f"the ONNX graph's embeddings have a cosine of {least:.6f} "
-                    f"with the encoder's, less than {PARITY}; no file was "
-                    "written"
-                )
+        least = min(parity(temporary, encoder, features).values())
+        if not least > PARITY:
+            raise ParityError(
+                f"the ONNX graph's embeddings have a cosine of {least:.6f} "
+                f"with the encoder's, less than {PARITY}; no file was written"
+            )
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     finally:
@@ -212,6 +207,17 @@ def _write(path, whole, sample_rate):
             )
     finally:
         logging.getLogger("torch.onnx").setLevel(level)
+    _forget_origin(path)
+
+
+def _forget_origin(path):
+    """Takes out where each node was traced: files of this machine."""
+    import onnx
+
+    model = onnx.load(path)
+    for node in model.graph.node:
+        node.ClearField("metadata_props")
+    onnx.save(model, path)
 
 
 def load_onnx(path):

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import pathlib
+import time
 import zipfile
 
 import numpy as np
@@ -98,6 +99,7 @@ def embed_cached(
     stamps = [_stamp(path) for path in paths]
     known, rows = _read(cache, key)
     missing = [i for i, stamp in enumerate(stamps) if stamp not in known]
+    start = time.perf_counter()
     if missing:
         lost = [paths[i] for i in missing]
         if grid is not None:
@@ -125,6 +127,13 @@ def embed_cached(
                 files=np.frombuffer(names, dtype=np.uint8),
                 embeddings=rows,
             )
+    logger.info(
+        "%d utterances: %d embedded in %.1f s, %d kept from an earlier call",
+        len(paths),
+        len(missing),
+        time.perf_counter() - start,
+        len(paths) - len(missing),
+    )
     return rows[[known[stamp] for stamp in stamps]], len(missing)
 
 

@@ -44,7 +44,8 @@ class CropGrid:
     """
 
     def __init__(self, count=15, seconds=4.0):
-        if count < 1 or not seconds >= 0.1:
+        numbers = isinstance(count, int) and isinstance(seconds, (int, float))
+        if not numbers or count < 1 or not seconds >= 0.1:
             raise ConfigError(
                 "multi-crop scoring needs at least one crop of at least 0.1 "
                 f"s; got {count} of {seconds} s"

@@ -1,5 +1,6 @@
 """From trial lists to files, and from embeddings back to lines of scores."""
 
+import os
 import pathlib
 
 import numpy as np
@@ -231,6 +232,58 @@ def check_speakers(lists):
                 "correct trials_speaker_component, or set it to null",
             )
             raise TrialError(f"{name}: {text}") from error
+
+
+def choose_training(manifest, trial_paths, count=None, purpose="training"):
+    """Chooses training utterances, none of which may be of the trials.
+
+    Arguments
+    ---------
+    manifest : Manifest
+        The training utterances.
+    trial_paths : list of str
+        The audio files of the trials.
+    count : int, optional
+        How many to take; all of them if not given. They are taken by key, so
+        that the order of the manifest does not matter.
+    purpose : str
+        What they are for, named in errors (``<purpose>_manifest``).
+
+    Returns
+    -------
+    numpy.ndarray
+        Rows of the manifest, int64 ``[N]``.
+
+    Raises
+    ------
+    ConfigError
+        If ``count`` is below 1, an utterance is of the trials, or a file is
+        not there.
+    """
+    chosen = np.arange(len(manifest))
+    if count is not None:
+        if count < 1:
+            raise ConfigError(
+                f"{purpose}_utterances must be at least 1, or null for all"
+            )
+        chosen = np.argsort(manifest.keys)[:count]
+    paths = [manifest.path(i) for i in chosen]
+    common = set(map(os.path.realpath, paths)).intersection(
+        map(os.path.realpath, trial_paths)
+    )
+    if common:
+        raise ConfigError(
+            f"{purpose}_manifest: {len(common)} of its {len(paths)} utterances "
+            f"are in the trials ({min(common)}); they must be other "
+            "utterances. Use the training manifest, or null"
+        )
+    for path in paths:
+        if not os.path.isfile(path):
+            raise ConfigError(
+                f"{purpose}_manifest: there is no file {path}; correct "
+                "data_folder, or set it to null"
+            )
+    return chosen
 
 
 def write_scores(path, trials, scores):

@@ -156,7 +156,10 @@ def test_end_to_end(call, corpus, tmp_path, capsys):
     np.testing.assert_allclose(found, scores, atol=2e-6)
     printed = capsys.readouterr().out
     assert f"{expected:.2f} [" in printed and "minDCF 0.05" in printed
-    assert "EER" in (out / "report.html").read_text()
+    page = (out / "report.html").read_text()
+    assert "EER" in page and "Embeddings</h2>" in page
+    names = {name for line in wanted for name in line.split()[1:]}
+    assert f"{len(names)} embeddings, t-SNE" in page
     assert (out / "hyperparams.yaml").is_file()
 
 

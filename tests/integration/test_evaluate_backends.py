@@ -13,7 +13,6 @@ from speechbrain_ssl.errors import ConfigError, ManifestError, TrialError
 from speechbrain_ssl.verification.backends import NormalisedCosine, PLDABackend
 from speechbrain_ssl.verification.calibration import Calibration, cllr
 from speechbrain_ssl.verification.metrics import eer
-from speechbrain_ssl.verification.multicrop import CropGrid
 from speechbrain_ssl.verification.trials import read_trials
 
 TEST, TRAINING, UTTERANCES = 6, 10, 4
@@ -238,17 +237,8 @@ def test_breakdown_by_gender_and_nationality(call, corpus, tmp_path):
     assert int(rows[1]["nontargets"]) == (~trials.labels[same]).sum()
 
 
-def test_several_crops(script, call, corpus, tmp_path, monkeypatch):
-    """The key holds an object, which a command line cannot make."""
-    load_config = script.load_config
-
-    def with_crops(*arguments):
-        path, options, overrides, hparams = load_config(*arguments)
-        hparams["crops"] = CropGrid(3, 0.4)
-        return path, options, overrides, hparams
-
-    monkeypatch.setattr(script, "load_config", with_crops)
-    record = call("cosine_asnorm", top=15)
+def test_several_crops(call, tmp_path):
+    record = call("cosine_asnorm", top=15, crops=3, crop_seconds=0.4)
     scorings = [e["scoring"] for e in record["evaluations"]]
     assert scorings == ["cosine", "as_norm", "multi_crop"]
     plain, crops = (written(tmp_path, s) for s in ("cosine", "multi_crop"))
@@ -310,6 +300,13 @@ def test_sitw_from_the_command_line(call, corpus, tmp_path):
         ),
         ("plda", {"backend_utterances": 0}, ConfigError, "backend_utterances"),
         ("plda", {"backend_labels": "no.csv"}, ManifestError, "no.csv"),
+        ("cosine_one_list", {"crops": -1}, ConfigError, "crops is -1"),
+        (
+            "cosine_one_list",
+            {"crops": 3, "crop_seconds": 0.01},
+            ConfigError,
+            "got 3 of 0.01 s",
+        ),
         ("cosine_one_list", {"calibrate_on": "E"}, ConfigError, "'E', which"),
         ("cosine_one_list", {"speaker_table": "no.csv"}, TrialError, "no.csv"),
         ("cosine_one_list", {"trials_layout": "nist"}, TrialError, "'nist'"),
@@ -346,7 +343,7 @@ def test_comparing_systems(repository, call, corpus, tmp_path, capsys):
     rows = compare.main(
         [
             f"plain={out}",
-            f"normalised={out}:as_norm",
+            f"under_score={out}:as_norm",
             "--fuse_on=half",
             "--fuse",
             "--bootstrap_replicates=20",
@@ -356,16 +353,16 @@ def test_comparing_systems(repository, call, corpus, tmp_path, capsys):
     found = {(row["list"], row["system"]): row for row in rows}
     assert list(found) == [
         ("all", "plain"),
-        ("all", "normalised"),
+        ("all", "under_score"),
         ("all", "mean of all"),
         ("all", "fusion, learnt on half"),
         ("half", "plain"),
-        ("half", "normalised"),
+        ("half", "under_score"),
         ("half", "mean of all"),
     ]
     trials = read_trials(corpus / "all.txt")
     rate = 100 * eer(written(tmp_path, "as_norm"), trials.labels)[0]
-    row = found["all", "normalised"]
+    row = found["all", "under_score"]
     assert row["eer_percent"] == pytest.approx(rate)
     assert row["difference"] == pytest.approx(
         rate - found["all", "plain"]["eer_percent"]
@@ -375,7 +372,8 @@ def test_comparing_systems(repository, call, corpus, tmp_path, capsys):
     assert "fusion, learnt on half" in page
     with open(tmp_path / "page/comparison.csv", newline="") as stream:
         assert len(list(csv.DictReader(stream))) == 7
-    assert "normalised" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "list  system" in said and "under_score" in said
     for arguments, message in (
         ([out, out], "two systems are called"),
         ([f"{out}:plda"], "has no scores called 'plda'"),

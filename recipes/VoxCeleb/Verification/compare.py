@@ -145,8 +145,7 @@ def main(argv):
     folder = pathlib.Path(options.output_folder)
     write_comparison(folder / "comparison.html", compared)
     write_rows(folder / "comparison.csv", COLUMNS, rows)
-    shown = [{**row, "scoring": row["system"]} for row in rows]
-    print(f"\n{evaluations_text(shown)}\n")
+    print(f"\n{evaluations_text(rows)}\n")
     print(f"page: {folder / 'comparison.html'}")
     return rows
 

@@ -23,8 +23,6 @@ set_up_process()  # before torch is imported
 
 import functools
 import json
-import logging
-import os
 import pathlib
 import shlex
 import time
@@ -36,10 +34,9 @@ from speechbrain.utils.distributed import infer_device
 
 from speechbrain_ssl.config import load_config, run
 from speechbrain_ssl.data.manifest import Manifest
-from speechbrain_ssl.encoders.features import LogMel
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.pseudo_labels.labels import read_labels
-from speechbrain_ssl.publishing.export import load_encoder
+from speechbrain_ssl.publishing.systems import load_system
 from speechbrain_ssl.report.evaluations import (
     evaluate_lists,
     evaluations_text,
@@ -49,22 +46,20 @@ from speechbrain_ssl.report.evaluations import (
 )
 from speechbrain_ssl.report.page import build_report
 from speechbrain_ssl.report.results import write_results
-from speechbrain_ssl.verification.baselines import LogMelStatistics
 from speechbrain_ssl.verification.breakdown import (
     check_in_table,
     read_speaker_table,
 )
 from speechbrain_ssl.verification.cache import embed_cached
 from speechbrain_ssl.verification.extract import PRECISIONS
-from speechbrain_ssl.verification.multicrop import multicrop_rows
+from speechbrain_ssl.verification.multicrop import CropGrid, multicrop_rows
 from speechbrain_ssl.verification.protocol import (
     check_speakers,
+    choose_training,
     load_lists,
     named_lists,
 )
 from speechbrain_ssl.verification.scoring import cosine_scores, product_scores
-
-logger = logging.getLogger(__name__)
 
 # What this script reads; anything else in a YAML must be referred to by another
 # key, or it is an error.
@@ -73,67 +68,10 @@ KEYS = set(
     seed output_folder data_folder model encoder features trials trials_folder
     trials_manifest trials_speaker_component trials_layout trials_enrolment
     mean_manifest mean_utterances backend backend_manifest backend_utterances
-    backend_labels crops calibrate_on speaker_table bootstrap_replicates
+    backend_labels crops crop_seconds calibrate_on speaker_table bootstrap_replicates
     batch_seconds num_workers eval_precision
     """.split()
 )
-
-
-def load_model(hparams):
-    """The encoder that `model` names, its features, and what is known of it.
-
-    Arguments
-    ---------
-    hparams : dict
-        The hyper-parameters.
-
-    Returns
-    -------
-    tuple
-        Encoder, features, and a dict of ``system``, ``seed`` and
-        ``labels_seen``.
-
-    Raises
-    ------
-    ConfigError
-        If ``model`` is no model.
-    """
-    name, seed, features = (
-        hparams["model"],
-        hparams["seed"],
-        hparams["features"],
-    )
-    if name == "statistics":
-        # Nothing is drawn, so no seed has any part in it.
-        about = {"system": name, "seed": None, "labels_seen": "none"}
-        features = LogMel(
-            features.n_mels, features.sample_rate, mean_norm=False
-        )
-        return LogMelStatistics(), features, about
-    if name == "untrained":
-        about = {"system": name, "seed": seed, "labels_seen": "none"}
-        return hparams["encoder"], features, about
-    path = pathlib.Path(str(name))
-    try:
-        encoder, features = load_encoder(str(name))
-    except ConfigError as error:
-        raise ConfigError(
-            f"--model={error}; a baseline is `statistics` or `untrained`"
-        ) from error
-    parts = path.resolve().parts if path.is_dir() else path.parts
-    if parts[-1] == "model":
-        parts = parts[:-1]
-    about = {"system": "/".join(parts[-2:]), "seed": None}
-    # How it was trained only its own run can tell.
-    about["labels_seen"] = "unknown"
-    for folder in (path, path.parent):
-        record = folder / "results.json"
-        if path.is_dir() and record.is_file():
-            record = json.loads(record.read_text(encoding="utf-8"))
-            for key in ("seed", "labels_seen"):
-                about[key] = record.get(key, about[key])
-            break
-    return encoder, features, about
 
 
 def read_lists(hparams):
@@ -180,14 +118,6 @@ def read_lists(hparams):
     return loaded, seconds
 
 
-def durations(manifest):
-    """Path to seconds."""
-    return {
-        manifest.path(i): float(manifest.durations[i])
-        for i in range(len(manifest))
-    }
-
-
 def read_training(hparams, purpose, trial_paths):
     """The training utterances for the mean, or for the back-end.
 
@@ -204,111 +134,28 @@ def read_training(hparams, purpose, trial_paths):
     -------
     tuple
         Manifest and pseudo labels (int ``[N]``), either of them None.
-
-    Raises
-    ------
-    ConfigError
-        If an utterance of the trials is among them.
     """
-    key = f"{purpose}_manifest"
+    key, count = f"{purpose}_manifest", f"{purpose}_utterances"
     if hparams[key] is None:
         return None, None
     manifest = Manifest.read(hparams[key], hparams["data_folder"])
     labels = hparams.get(f"{purpose}_labels")
     if labels is not None:
         labels, _ = read_labels(labels, manifest)
-    count = hparams[f"{purpose}_utterances"]
-    if count is not None:
-        if count < 1:
-            raise ConfigError(
-                f"{purpose}_utterances must be at least 1, or null for all"
-            )
-        # By key, hence the same ones in whatever order the manifest is.
-        chosen = np.argsort(manifest.keys)[:count]
-        manifest = manifest.select(chosen)
-        labels = None if labels is None else labels[chosen]
-    paths = {os.path.realpath(manifest.path(i)) for i in range(len(manifest))}
-    common = paths.intersection(map(os.path.realpath, trial_paths))
-    if common:
-        raise ConfigError(
-            f"{key}: {len(common)} of its {len(manifest)} utterances are in "
-            f"the trials ({min(common)}); they must be other utterances. Use "
-            "the training manifest, or null"
-        )
-    for i in range(len(manifest)):
-        if not os.path.isfile(manifest.path(i)):
-            raise ConfigError(
-                f"{key}: there is no file {manifest.path(i)}; correct "
-                "data_folder, or set it to null"
-            )
-    return manifest, labels
+    chosen = choose_training(manifest, trial_paths, hparams[count], purpose)
+    labels = None if labels is None else labels[chosen]
+    return manifest.select(chosen), labels
 
 
-def paths_of(manifest):
-    """The audio files of a manifest."""
-    return [manifest.path(i) for i in range(len(manifest))]
-
-
-def embed(hparams, encoder, features, paths, seconds, device, grid=None):
-    """Embeds every file once, however many lists name it.
-
-    Arguments
-    ---------
-    hparams : dict
-        The hyper-parameters.
-    encoder, features : torch.nn.Module
-        The model.
-    paths : list of str
-        The files.
-    seconds : dict
-        Path to seconds, where known.
-    device : str
-        Where to compute.
-    grid : speechbrain_ssl.verification.multicrop.CropGrid, optional
-        For the crops of the files instead of the whole of them.
-
-    Returns
-    -------
-    numpy.ndarray
-        Embeddings ``[files, size]``.
-    """
-    known = all(path in seconds for path in paths)
-    name = "embeddings.npz" if grid is None else "embeddings_crops.npz"
-    start = time.perf_counter()
-    embeddings, made = embed_cached(
-        pathlib.Path(hparams["output_folder"]) / name,
-        encoder,
-        features,
-        paths,
-        [seconds[path] for path in paths] if known else None,
-        PRECISIONS[hparams["eval_precision"]],
-        grid,
-        device=device,
-        batch_seconds=hparams["batch_seconds"],
-        num_workers=hparams["num_workers"],
-    )
-    spent = time.perf_counter() - start
-    logger.info(
-        "%d utterances: %d embedded in %.1f s (%.1f a second), %d kept from an "
-        "earlier call",
-        len(paths),
-        made,
-        spent,
-        made / spent,
-        len(paths) - made,
-    )
-    return embeddings
-
-
-def scorings(hparams, encoder, features, lists, seconds, training, device):
+def scorings(hparams, system, lists, seconds, training, device):
     """Embeds, and prepares every way in which the lists are scored.
 
     Arguments
     ---------
     hparams : dict
         The hyper-parameters.
-    encoder, features : torch.nn.Module
-        The model.
+    system : speechbrain_ssl.publishing.systems.System
+        What embeds.
     lists, seconds
         From ``read_lists``.
     training : dict
@@ -322,16 +169,34 @@ def scorings(hparams, encoder, features, lists, seconds, training, device):
         Path to row; and name to a pair of rows ``[files, size]`` and a
         function of rows and trials that scores.
     """
-    trial_paths = [path for _, paths in lists.values() for path in paths]
-    paths = list(dict.fromkeys(trial_paths))
-    trial_files = len(paths)
+    files = unique(path for _, paths in lists.values() for path in paths)
+    paths = list(files)
     for manifest, _ in training.values():
         if manifest is not None:
             seconds = {**seconds, **durations(manifest)}
             paths += paths_of(manifest)
-    paths = list(dict.fromkeys(paths))
+    paths = unique(paths)
     rows = {path: row for row, path in enumerate(paths)}
-    embeddings = embed(hparams, encoder, features, paths, seconds, device)
+
+    def embed(name, paths, seconds=None, grid=None):
+        embeddings, _ = embed_cached(
+            pathlib.Path(hparams["output_folder"]) / name,
+            system.encoder,
+            system.features,
+            paths,
+            seconds,
+            PRECISIONS[hparams["eval_precision"]],
+            grid,
+            device=device,
+            batch_seconds=hparams["batch_seconds"],
+            num_workers=hparams["num_workers"],
+        )
+        return embeddings
+
+    known = all(path in seconds for path in paths)
+    embeddings = embed(
+        "embeddings.npz", paths, [seconds[p] for p in paths] if known else None
+    )
     found = {"cosine": (embeddings, cosine_scores)}
     manifest, _ = training["mean"]
     if manifest is not None:
@@ -344,14 +209,40 @@ def scorings(hparams, encoder, features, lists, seconds, training, device):
         manifest, labels = training["backend"]
         chosen = embeddings[[rows[path] for path in paths_of(manifest)]]
         found[backend.name] = embeddings, backend.fit(chosen, labels).score
-    if hparams["crops"] is not None:
-        files = paths[:trial_files]
-        crops = embed(
-            hparams, encoder, features, files, {}, device, hparams["crops"]
-        )
-        crop_rows = multicrop_rows(embeddings[:trial_files], crops, files)
+    if hparams["crops"]:
+        grid = CropGrid(hparams["crops"], hparams["crop_seconds"])
+        crops = embed("embeddings_crops.npz", files, grid=grid)
+        crop_rows = multicrop_rows(embeddings[: len(files)], crops, files)
         found["multi_crop"] = crop_rows, product_scores
     return rows, found
+
+
+def unique(values):
+    """The values, each once, in the order of their first appearance."""
+    return list(dict.fromkeys(values))
+
+
+def paths_of(manifest):
+    """The audio files of a manifest."""
+    return [manifest.path(i) for i in range(len(manifest))]
+
+
+def durations(manifest):
+    """Path to seconds."""
+    return dict(
+        zip(paths_of(manifest), manifest.durations.tolist(), strict=True)
+    )
+
+
+def mapped(lists, embeddings, rows, by_speaker):
+    """What the page draws as a map: the utterances of the first list."""
+    trials, paths = next(iter(lists.values()))
+    found = {
+        "embeddings": trials.pool(embeddings[[rows[path] for path in paths]])
+    }
+    if by_speaker:
+        found.update(groups=trials.speakers(), group_name="speaker")
+    return found
 
 
 def check_settings(hparams):
@@ -361,12 +252,13 @@ def check_settings(hparams):
             f"eval_precision is {hparams['eval_precision']!r}; it must be one "
             f"of {', '.join(PRECISIONS)}"
         )
-    for key, least in (("bootstrap_replicates", 0), ("num_workers", 0)):
-        if not isinstance(hparams[key], int) or hparams[key] < least:
+    for key in ("bootstrap_replicates", "num_workers", "crops"):
+        if not isinstance(hparams[key], int) or hparams[key] < 0:
             raise ConfigError(
-                f"{key} is {hparams[key]!r}; it must be a whole number from "
-                f"{least}"
+                f"{key} is {hparams[key]!r}; it must be a whole number from 0"
             )
+    if hparams["crops"]:
+        CropGrid(hparams["crops"], hparams["crop_seconds"])
     if (hparams["backend"] is None) != (hparams["backend_manifest"] is None):
         raise ConfigError(
             "a back-end is trained on backend_manifest: give both, or null "
@@ -383,7 +275,12 @@ def main(argv):
         hparams["eval_precision"] = run_opts["eval_precision"]
     check_settings(hparams)
     # All that can be wrong with the inputs shows before any embedding is made.
-    encoder, features, about = load_model(hparams)
+    system = load_system(
+        hparams["model"],
+        hparams["encoder"],
+        hparams["features"],
+        hparams["seed"],
+    )
     lists, seconds = read_lists(hparams)
     trial_paths = [path for _, paths in lists.values() for path in paths]
     training = {
@@ -399,9 +296,9 @@ def main(argv):
         check_in_table(lists, speakers)
     if hparams["output_folder"] is None:
         # One for each model, so that none overwrites another's figures.
-        name = about["system"]
+        name = system.name
         if name == "untrained":
-            name += f"/{about['seed']}"
+            name += f"/{system.seed}"
         hparams["output_folder"] = f"results/{name}"
     folder = pathlib.Path(hparams["output_folder"])
     sb.create_experiment_directory(
@@ -410,15 +307,13 @@ def main(argv):
         overrides=overrides,
     )
     device = run_opts["device"] or infer_device()
-    rows, systems = scorings(
-        hparams, encoder, features, lists, seconds, training, device
-    )
+    rows, ways = scorings(hparams, system, lists, seconds, training, device)
     scores = {
         name: {
             scoring: scorer(
                 trials.pool(table[[rows[path] for path in paths]]), trials
             )
-            for scoring, (table, scorer) in systems.items()
+            for scoring, (table, scorer) in ways.items()
         }
         for name, (trials, paths) in lists.items()
     }
@@ -435,25 +330,32 @@ def main(argv):
     written = write_results(
         folder,
         flat_figures(evaluations),
-        seed=hparams["seed"] if about["seed"] is None else about["seed"],
+        seed=hparams["seed"] if system.seed is None else system.seed,
         seconds=time.perf_counter() - start,
         command=shlex.join(["python", pathlib.Path(__file__).name, *argv]),
         extra={
-            "system": about["system"],
+            "system": system.name,
             # What `eer` and its neighbours at the top are of.
             "headline": f"{evaluations[0]['list']}, cosine",
             # Its labels were used, for what is called calibrated.
             "calibrated_on": hparams["calibrate_on"],
             "evaluations": evaluations,
         },
-        labels_seen=about["labels_seen"],
+        labels_seen=system.labels_seen,
         gpu=torch.cuda.get_device_name(device) if on_gpu else None,
     )
     record = json.loads(written.read_text(encoding="utf-8"))
-    write_table(folder / "table.csv", evaluations, about, record)
-    build_report(folder, title=f"Verification: {about['system']}", trials=drawn)
+    write_table(folder / "table.csv", evaluations, system, record)
+    build_report(
+        folder,
+        title=f"Verification: {system.name}",
+        trials=drawn,
+        embeddings=mapped(
+            lists, ways["cosine"][0], rows, bootstrap["replicates"] > 0
+        ),
+    )
     print(f"\n{evaluations_text(evaluations)}\n")
-    print(f"labels seen in training: {about['labels_seen']}")
+    print(f"labels seen in training: {system.labels_seen}")
     print(f"report: {folder / 'report.html'}")
     return record
 

@@ -221,6 +221,27 @@ def test_results_and_calibration_that_are_given(run, tmp_path, monkeypatch):
     assert read_calibration(folder) is None
 
 
+def test_no_folder_of_this_machine_is_published(run, tmp_path, monkeypatch):
+    without_proof(monkeypatch)
+    record = json.loads((run / "results.json").read_text())
+    record["command"] = f"train.py a.yaml --data_folder={tmp_path}/corpora"
+    (run / "results.json").write_text(json.dumps(record))
+    given = tmp_path / "r.json"
+    command = f"evaluate.py b.yaml '--trials=[{tmp_path}/O.txt]'"
+    given.write_text(json.dumps({"command": command}))
+    folder = tmp_path / "published"
+    make_bundle(run, folder, ABOUT, results=given)
+    for path in folder.iterdir():
+        assert str(tmp_path).encode() not in path.read_bytes(), path.name
+    card = (folder / "README.md").read_text()
+    kept = json.loads((folder / "results.json").read_text())
+    for shown, options in (
+        (kept["command"], "'--trials=[/path/to/O.txt]'"),
+        (kept["training"]["command"], "--data_folder=/path/to/corpora"),
+    ):
+        assert shown.endswith(options) and shown in card
+
+
 def test_what_is_not_there_is_said(run, tmp_path, monkeypatch):
     without_proof(monkeypatch)
     folder = tmp_path / "published"

@@ -1,0 +1,70 @@
+"""A record of a run as strangers may see it: without the folders of a machine.
+
+Where a corpus lay, and under whose name, is nobody's business; which options
+were given is what others need.
+"""
+
+import re
+import shlex
+
+# What ends a path inside a list or a mapping of YAML.
+_ENDS = r",;'\"\[\]{}()"
+# Where an absolute path begins: not within a relative one, or a URL.
+_BEGIN = rf"(?<![^\s{_ENDS}=])(?:~\w*)?/"
+_IN_TEXT = re.compile(rf"{_BEGIN}[^\s{_ENDS}]*")
+# The blanks in an argument are those of its paths.
+_IN_ARGUMENT = re.compile(rf"{_BEGIN}[^{_ENDS}]*")
+_SHOWN = "/path/to/"
+
+
+def without_folders(record):
+    """The record with every absolute path cut to its last component.
+
+    Arguments
+    ---------
+    record : dict, list, str, number or None
+        What a ``results.json`` holds. A ``command`` is split as a shell would,
+        so that folders with blanks in their names are found as well.
+
+    Returns
+    -------
+    dict, list, str, number or None
+        A copy.
+
+    Example
+    -------
+    >>> without_folders(
+    ...     {"command": "train.py a.yaml '--data=/home/me/my data' --seed=1"}
+    ... )
+    {'command': "train.py a.yaml '--data=/path/to/my data' --seed=1"}
+    >>> without_folders("[/a/b/train.csv, ../save/c.csv, https://x.org/d/e]")
+    '[/path/to/train.csv, ../save/c.csv, https://x.org/d/e]'
+    """
+    if isinstance(record, dict):
+        return {
+            key: _command(value)
+            if key == "command" and isinstance(value, str)
+            else without_folders(value)
+            for key, value in record.items()
+        }
+    if isinstance(record, list):
+        return [without_folders(value) for value in record]
+    if isinstance(record, str):
+        return _IN_TEXT.sub(_last, record)
+    return record
+
+
+def _command(text):
+    """A command line without folders."""
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        # Quotes that do not close: no command, but text.
+        return without_folders(text)
+    return shlex.join(_IN_ARGUMENT.sub(_last, word) for word in words)
+
+
+def _last(match):
+    """A path whose folders are left out."""
+    path = match[0].rstrip("/")
+    return _SHOWN + path.rsplit("/", 1)[-1]
