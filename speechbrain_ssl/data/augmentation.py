@@ -29,15 +29,29 @@ class Augmentation(torch.nn.Module):
         Name -> ``NoiseBank``; one whose manifest is None is left out.
     responses : ResponseBank, optional
         Room responses; likewise.
+    clean_first_crops : int
+        How many of the first crops of a sample stay as they were recorded. The
+        global crops come first: with as many as there are of them a teacher
+        sees clean crops and the student's local ones are augmented, as in SDPN.
+        Of the crops of label-free validation the first ones stay clean too.
 
     Raises
     ------
     ConfigError
-        If the probabilities are none, or ask for what no bank provides.
+        If the probabilities are none, or ask for what no bank provides, or if
+        ``clean_first_crops`` is no count.
     """
 
-    def __init__(self, probabilities, noises=None, responses=None):
+    def __init__(
+        self, probabilities, noises=None, responses=None, clean_first_crops=0
+    ):
         super().__init__()
+        if type(clean_first_crops) is not int or clean_first_crops < 0:
+            raise ConfigError(
+                "`clean_first_crops` must be a whole number from 0, got "
+                f"{clean_first_crops!r}"
+            )
+        self.clean_first_crops = clean_first_crops
         unknown = set(probabilities) - set(CASES)
         values = [float(probabilities.get(case, 0.0)) for case in CASES]
         if unknown or min(values) < 0 or abs(sum(values) - 1) > 1e-6:
@@ -112,6 +126,7 @@ class Augmentation(torch.nn.Module):
             return values.reshape((batch * count,) + values.shape[2:])
 
         case = np.searchsorted(self.limits, draw("case"), side="right")
+        case[np.tile(number < self.clean_first_crops, batch)] = 0
         waves = crops.reshape(batch * count, length).clone()
 
         rows = np.flatnonzero((case == 1) | (case == 3))

@@ -24,6 +24,9 @@ def table():
 
 ROWS = table()
 RUNNABLE = [row for row in ROWS if row["test_debug_flags"]]
+# Of a script and a corpus one row with a report will do.
+IN_SHELL = [r for r in RUNNABLE if "report.html" in r["test_debug_checks"]]
+IN_PROCESS = [row for row in RUNNABLE if row not in IN_SHELL]
 
 
 def name_of(row):
@@ -68,12 +71,9 @@ def test_no_blank_is_left_to_fill_in():
                 assert not marks.search(path.read_text("utf-8")), path
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("row", RUNNABLE, ids=name_of)
-def test_a_row_runs_as_its_flags_say(row, corpus, ssl_model, tmp_path):
-    """The debug flags of a row, in a shell, as a user types them."""
-    output = tmp_path / "output"
-    manifests = tmp_path / "manifests"
+def arguments(row, corpus, model, output):
+    """The debug flags of a row, with what they name put in their places."""
+    manifests = output.with_name("manifests")
     manifests.mkdir()
     shutil.copy(corpus.train_csv, manifests / "train.csv")
     for name in ("noise", "music", "speech"):
@@ -87,20 +87,15 @@ def test_a_row_runs_as_its_flags_say(row, corpus, ssl_model, tmp_path):
         manifests=manifests,
         output=output,
         trials=corpus.trials,
-        model=ssl_model,
+        model=model,
         speakers=manifests / "speakers.csv",
     )
-    status, stderr = tiny.shell(
-        [
-            sys.executable,
-            str(ROOT / row["Script_file"]),
-            str(ROOT / row["Hparam_file"]),
-            f"--output_folder={output}",
-            *flags.split(),
-        ],
-        timeout=300,
-    )
-    assert status == 0, stderr[-3000:]
+    yaml = str(ROOT / row["Hparam_file"])
+    return [yaml, f"--output_folder={output}", *flags.split()]
+
+
+def check(row, output):
+    """What the row asks for is there."""
     checks = row["test_debug_checks"]
     names = re.search(r"file_exists=\[([^\]]*)\]", checks).group(1)
     for name in names.split(","):
@@ -109,3 +104,25 @@ def test_a_row_runs_as_its_flags_say(row, corpus, ssl_model, tmp_path):
     if limit:
         results = json.loads((output / "results.json").read_text())
         assert results[limit.group(1)] < float(limit.group(2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", IN_SHELL, ids=name_of)
+def test_a_row_runs_as_its_flags_say(row, corpus, ssl_model, tmp_path):
+    """The debug flags of a row, in a shell, as a user types them."""
+    output = tmp_path / "output"
+    script = str(ROOT / row["Script_file"])
+    argv = arguments(row, corpus, ssl_model, output)
+    status, stderr = tiny.shell([sys.executable, script, *argv], timeout=300)
+    assert status == 0, stderr[-3000:]
+    check(row, output)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", IN_PROCESS, ids=name_of)
+def test_a_row_without_report_runs(row, corpus, no_report, tmp_path):
+    """In this process: that spares the start of an interpreter and a report."""
+    output = tmp_path / "output"
+    train = tiny.load_train(ROOT / row["Script_file"])
+    train.main([*arguments(row, corpus, None, output), "--noprogressbar"])
+    check(row, output)

@@ -84,6 +84,29 @@ def test_clean_crops_are_untouched(corpora):
     assert 0.4 < untouched < 0.6
 
 
+def test_first_crops_of_a_sample_stay_clean(corpora):
+    """Of every sample, in whichever group they are; the others do not change."""
+    x = crops(views=3)
+    plain = make(corpora, both=1.0)
+    clean = make(corpora, both=1.0)
+    clean.clean_first_crops = 2
+    everything, some = (each(x, (1, 1, KEYS)) for each in (plain, clean))
+    assert torch.equal(some[:, :2], x[:, :2])
+    assert (everything[:, :2] != x[:, :2]).any(2).all()
+    torch.testing.assert_close(some[:, 2], everything[:, 2])
+    # The first of a second group is the third crop of its sample.
+    again = clean(x[:, 1:], (1, 1, KEYS), first_crop=1)
+    assert torch.equal(again[:, 0], x[:, 1])
+    assert (again[:, 1] != x[:, 2]).any(1).all()
+
+
+def test_a_number_of_clean_crops_that_is_none():
+    for wrong in (-1, 1.0, True):
+        with pytest.raises(ConfigError, match="clean_first_crops"):
+            Augmentation({"clean": 1.0}, clean_first_crops=wrong)
+    assert Augmentation({"clean": 1.0}, clean_first_crops=3)
+
+
 def snr_of(x, y):
     noise = (y - x).double().square().mean(2)
     return 10 * torch.log10(x.double().square().mean(2) / noise)

@@ -1,0 +1,76 @@
+"""The code of the documentation is executed, as it stands there."""
+
+import importlib
+import re
+import sys
+
+import pytest
+import tiny
+
+from speechbrain_ssl.errors import ConfigError
+
+PAGE = tiny.ROOT / "docs" / "add_your_own_objective.md"
+
+
+def code(name):
+    """A block of the page, by the comment above it."""
+    text = PAGE.read_text(encoding="utf-8")
+    found = re.findall(
+        rf"<!-- {re.escape(name)} -->\n```\w+\n(.*?)```", text, re.S
+    )
+    (block,) = found
+    return block
+
+
+@pytest.fixture
+def alignment(tmp_path, monkeypatch):
+    """The page's files in a folder of recipes; its module."""
+    folder = tmp_path / "recipe"
+    (folder / "hparams").mkdir(parents=True)
+    (folder / "alignment.py").write_text(code("alignment.py"))
+    (folder / "hparams" / "alignment.yaml").write_text(code("alignment.yaml"))
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "alignment", raising=False)
+    yield importlib.import_module("alignment")
+    monkeypatch.delitem(sys.modules, "alignment")
+
+
+def test_the_objective_of_the_page_passes_its_tests(alignment):
+    names = {}
+    exec(compile(code("test"), str(PAGE), "exec"), names)
+    tests = [f for name, f in names.items() if name.startswith("test_")]
+    assert len(tests) == 3
+    for test in tests:
+        test()
+    with pytest.raises(ConfigError, match="above 0"):
+        alignment.Alignment(8, weight=0.0)
+
+
+def test_the_objective_of_the_page_trains(
+    alignment, corpus, train, no_report, tmp_path
+):
+    """As the page puts it into a recipe."""
+    text = corpus.yaml.read_text()
+    for line in ("global_pairs: True\n", "prototypes: 32\n"):
+        text = text.replace(line, "", 1)
+    start, end = text.index("objective: !new"), text.index("crops: !new")
+    text = text[:start] + code("recipe") + text[end:]
+    start, end = text.index("    momentum: !new"), text.index("epoch_counter:")
+    text = text[:start] + text[end:]
+    text = text.replace("    local_crops: 2\n", "")
+    path = tmp_path / "recipe" / "hparams" / "tiny.yaml"
+    path.write_text(text)
+    argv = corpus.argv(tmp_path / "run", number_of_epochs=2, trials_every=0)
+    train.main([str(path), *argv[1:]])
+    lines = tiny.lines(tmp_path / "run")
+    assert len(lines) == 2 * tiny.STEPS
+    assert all({"alignment", "uniformity"} <= set(line) for line in lines)
+    assert lines[-1]["uniformity"] < 0 < lines[-1]["alignment"]
+    assert (tmp_path / "run" / "model" / "embedding_model.ckpt").is_file()
+
+
+def test_links_of_the_page():
+    text = PAGE.read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)#]+)\)", text)
+    assert len(links) >= 2
+    assert all((PAGE.parent / link).exists() for link in links)

@@ -1,0 +1,85 @@
+"""Every objective goes on bit for bit, and so do both kinds of positives.
+
+What a killed process leaves is tested with SIGKILL in ``test_resume.py``. Here
+an exception ends the run and everything is built anew, which is as good for
+the question whether all state is in the checkpoint, and takes a second.
+"""
+
+import pytest
+import tiny
+import tiny_objectives
+from tiny_objectives import CASES, STEPS
+
+from speechbrain_ssl.brains.checkpointing import AtomicCheckpointer
+from speechbrain_ssl.brains.ssl_brain import SSLBrain
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_report")]
+
+
+class Cut(Exception):
+    """The end of a run, in the middle of it."""
+
+
+def run_until(train, argv, step):
+    """Ends a run after a step, before its checkpoint is written."""
+    original = SSLBrain.on_fit_batch_end
+
+    def cut(brain, *args):
+        original(brain, *args)
+        if brain.optimizer_step == step:
+            raise Cut
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SSLBrain, "on_fit_batch_end", cut)
+        with pytest.raises(Cut):
+            train.main(argv)
+
+
+def saved_step(output):
+    """Optimiser step of the newest checkpoint."""
+    found = AtomicCheckpointer(output / "save/checkpoints").find_checkpoint()
+    text = found.paramfiles["brain"].read_text()
+    return int(text.split("optimizer_step:")[1].split()[0])
+
+
+def check(corpus, train, folder, path, parts, epochs, cuts):
+    """A run that is ended at some steps equals one that is not."""
+    options = {"number_of_epochs": epochs, "ckpt_interval_steps": 1}
+    whole = tiny_objectives.argv(corpus, path, folder / "whole", **options)
+    train.main(whole)
+    parted = tiny_objectives.argv(corpus, path, folder / "cut", **options)
+    for step in cuts:
+        # In the middle of an epoch: the step is taken once more.
+        assert (step - 1) % STEPS
+        run_until(train, parted, step)
+        assert saved_step(folder / "cut") == step - 1
+    train.main(parted)
+    tiny.assert_identical(folder / "whole", folder / "cut", parts)
+    for stage, count in (("train", STEPS * epochs), ("valid", epochs)):
+        ours = tiny.lines(folder / "cut", stage)
+        assert len(ours) == count
+        assert ours == tiny.lines(folder / "whole", stage)
+    return tiny.lines(folder / "cut")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_objective_goes_on(corpus, train, tmp_path, name):
+    """Ended in the second epoch, where queues and clusters are in use."""
+    path = tiny_objectives.configuration(corpus, name)
+    check(corpus, train, tmp_path, path, CASES[name].parts, 2, [5])
+
+
+@pytest.mark.parametrize("name", ["moco", "dino"])
+def test_ssps_goes_on(corpus, train, tmp_path, name):
+    """Memory, queue and clusters; ended in both epochs that have SSPS."""
+    path = tiny_objectives.configuration(corpus, name, "ssps")
+    parts = (*CASES[name].parts, "positives")
+    lines = check(corpus, train, tmp_path, path, parts, 3, [5, 8])
+    assert ["coverage" in line for line in lines] == [False] * 3 + [True] * 6
+
+
+def test_cluster_aware_sampling_goes_on(corpus, train, tmp_path):
+    """The clusters of the epoch that was broken off, not new ones."""
+    path = tiny_objectives.configuration(corpus, "dino", "cluster_aware")
+    parts = (*CASES["dino"].parts, "positives")
+    check(corpus, train, tmp_path, path, parts, 3, [5, 8])

@@ -1,0 +1,99 @@
+"""Every self-supervised configuration, at its own size, but without its bytes.
+
+A run of a few steps takes smaller sizes than a configuration has. What the
+published sizes could get wrong is looked at here, on torch's meta device.
+"""
+
+import pytest
+import tiny
+import torch
+
+from speechbrain_ssl.config import load_config
+from speechbrain_ssl.encoders.features import LogMel
+from speechbrain_ssl.positives.cluster_aware import ClusterAware
+from speechbrain_ssl.positives.ssps import SSPS
+
+PATHS = sorted((tiny.ROOT / "recipes").glob("*/SSL/hparams/*.yaml"))
+
+#: Utterances of VoxCeleb2's training part; of the others, at least.
+UTTERANCES = {"VoxCeleb": 1_092_009, "MiniVox": 1_200, "UnlabeledFolder": 2_000}
+
+
+def name_of(path):
+    return f"{path.parts[-4]}-{path.stem}"
+
+
+@pytest.fixture
+def load(train, tmp_path, monkeypatch):
+    """``load(path)`` -> hyper-parameters whose tensors have no content."""
+    original = LogMel.__init__
+
+    def with_content(*args, **kwargs):
+        # Its filters are computed, not drawn.
+        with torch.device("cpu"):
+            original(*args, **kwargs)
+
+    monkeypatch.setattr(LogMel, "__init__", with_content)
+
+    def load(path):
+        options = [f"--data_folder={tmp_path}", "--device=cpu"]
+        with torch.device("meta"):
+            return load_config([str(path), *options], train.KEYS)[-1]
+
+    return load
+
+
+@pytest.mark.parametrize("path", PATHS, ids=name_of)
+def test_values_fit_each_other(path, load, train):
+    """Schedules, sizes, batches, crops and positives."""
+    hparams = load(path)
+    objective, plan = hparams["objective"], hparams["crops"]
+    train.check_values(hparams)
+    wanted = {"lr", "weight_decay", *objective.knobs}
+    if objective.momentum:
+        wanted.add("momentum")
+    assert set(hparams["schedules"]) == wanted
+    epochs, batch = hparams["number_of_epochs"], hparams["batch_size"]
+    for schedule in hparams["schedules"].values():
+        assert schedule(epochs, 3).shape == (3 * epochs,)
+    # Something is frozen where there is something to freeze.
+    freezes = hparams["freeze_last_layer_epochs"] > 0
+    assert freezes == bool(objective.last_layer())
+    size = hparams["encoder"].arguments["lin_neurons"]
+    layers = [m for m in objective.head.modules() if hasattr(m, "in_features")]
+    if layers:
+        assert layers[0].in_features == size
+    if objective.needs_frames:
+        assert not plan.local_crops
+        channels = hparams["encoder"].arguments["channels"][-1]
+        assert objective.context.input_size == channels
+    if hasattr(objective, "whitening_size"):
+        assert batch % objective.whitening_size == 0
+    utterances = UTTERANCES[path.parts[-4]] - hparams["valid_utterances"]
+    with torch.device("meta"):
+        if not hasattr(objective, "clusters"):
+            objective.set_up(utterances, seed=1)
+        else:
+            assert max(objective.clusters) < utterances / 5
+        positives = hparams["positives"]
+        if isinstance(positives, SSPS):
+            vector = layers[-1].out_features if layers else size
+            crops = plan.global_crops
+            positives.set_up(
+                objective, utterances, size, crops, vector, batch, seed=1
+            )
+        if isinstance(positives, ClusterAware):
+            assert max(positives.counts) < utterances
+    if positives is not None:
+        assert 1 < positives.start_epoch < epochs
+
+
+@pytest.mark.parametrize("path", PATHS, ids=name_of)
+def test_header_says_whose_figures_it_quotes(path):
+    """And the output goes to a folder of the configuration's name."""
+    text = path.read_text(encoding="utf-8")
+    header = " ".join(text.split("\nseed:")[0].replace("#", " ").split())
+    assert header.count("Model: ") == 1
+    if "% EER" in header and "VoxCeleb" in path.parts:
+        assert "not our" in header
+    assert f"results/{path.stem}" in text
