@@ -29,8 +29,11 @@ def state_of(ssps):
 
 
 def same_state(left, right):
+    def same(a, b):
+        return torch.equal(a, b) if torch.is_tensor(a) else a == b
+
     return left.keys() == right.keys() and all(
-        torch.equal(left[key], right[key]) for key in left
+        same(left[key], right[key]) for key in left
     )
 
 
@@ -559,3 +562,15 @@ def test_two_processes_are_one(tmp_path):
     assert (torch.cat(one["partners"]) >= 0).any()
     for found in ranks:
         assert torch.equal(found["aware"], one["aware"])
+
+
+def test_a_postponed_start_survives_a_checkpoint():
+    """What the start rule has put off, a resumed run does not begin."""
+    ssps = SSPS(clusters=2, queue=4, start_epoch=3)
+    assert ssps.filling(2) and ssps.active(3)
+    ssps.postpone()
+    assert not ssps.filling(2) and not ssps.active(3)
+    assert ssps.filling(3) and ssps.active(4)
+    again = SSPS(clusters=2, queue=4, start_epoch=3)
+    again.load_state_dict(ssps.state_dict())
+    assert again.filling(3) and not again.active(3)
