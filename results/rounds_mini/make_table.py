@@ -68,7 +68,7 @@ def draw(table):
         mine = [float(r["eer_percent"]) for r in table if r["seed"] == seed]
         ax.plot(range(len(mine)), mine, marker="o", label=f"seed {seed}")
     ax.set(xlabel="round", ylabel="EER (%)", xticks=range(len(mine)))
-    ax.set_ylim(0)
+    ax.set_ylim(0, 1.1 * max(float(r["eer_percent"]) for r in table))
     ax.set_title("EER on dev_trials_H; 0 is stage I", loc="left")
     ax.legend(frameon=False)
     ax.spines[["top", "right"]].set_visible(False)
