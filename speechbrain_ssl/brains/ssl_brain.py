@@ -13,6 +13,7 @@ import torch
 
 from speechbrain_ssl import distributed
 from speechbrain_ssl.brains.training_brain import TrainingBrain, encode
+from speechbrain_ssl.clustering.rows import sum_over_ranks
 from speechbrain_ssl.data.halves import HalvesDataset
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.objectives.base import Branch
@@ -310,9 +311,7 @@ class SSLBrain(TrainingBrain):
         whole[mine.start :: ranks] = (
             torch.from_numpy(rows).nan_to_num().to(self.device)
         )
-        if distributed.is_distributed():
-            torch.distributed.all_reduce(whole)
-        return whole.cpu()
+        return sum_over_ranks(whole)
 
     def held_out(self, embeddings):
         """What the teacher says of held-out crops."""

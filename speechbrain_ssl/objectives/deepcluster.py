@@ -26,8 +26,7 @@ import torch
 import torch.nn.functional as F
 
 from speechbrain_ssl import distributed
-from speechbrain_ssl.clustering.kmeans import spherical_kmeans
-from speechbrain_ssl.clustering.rows import sum_over_ranks
+from speechbrain_ssl.clustering.kmeans import kmeans_of_all
 from speechbrain_ssl.data.draws import uniform
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.objectives.base import Objective
@@ -181,17 +180,11 @@ class DeepCluster(Objective):
         seen = self.in_memory.nonzero().flatten()
         if not len(seen):
             return
-        # Where this process's share lies in a list of all that were seen.
-        share = torch.arange(len(seen), device=seen.device)
-        share = share.tensor_split(distributed.world_size())[distributed.rank()]
-        rows = self.memory[seen[share]]
         for i, k in enumerate(self.clusters):
             seed = int(2**53 * uniform(self.seed, "deep cluster", epoch, i))
-            found = spherical_kmeans(rows, k, self.iterations, seed)
+            found = kmeans_of_all(self.memory, seen, k, self.iterations, seed)
             self.prototype(i).copy_(found.centroids)
-            labels = torch.zeros_like(seen)
-            labels[share] = found.assignments
-            self.assignments[i, seen] = sum_over_ranks(labels)
+            self.assignments[i, seen] = found.assignments
         self.clustered.fill_(True)
 
     def prototype(self, i):

@@ -19,11 +19,9 @@ crops.
 import numpy as np
 import torch
 
-from speechbrain_ssl import distributed
-from speechbrain_ssl.clustering.kmeans import spherical_kmeans
+from speechbrain_ssl.clustering.kmeans import kmeans_of_all
 from speechbrain_ssl.data.draws import uniform
 from speechbrain_ssl.errors import ConfigError
-from speechbrain_ssl.positives.gathering import gather_rows
 
 RULES = ("all", "locals")
 
@@ -189,22 +187,18 @@ class ClusterAware(torch.nn.Module):
                 "fewer than you expect, training has diverged, otherwise "
                 "lower `clusters`"
             )
-        share = usable.tensor_split(distributed.world_size())[
-            distributed.rank()
-        ]
-        found = spherical_kmeans(
-            rows[share],
+        found = kmeans_of_all(
+            rows,
+            usable,
             clusters,
             self.iterations,
             seed=int(uniform(self.seed, epoch, "cluster-aware") * 2**53),
             init="k-means++",
             empty="reseed",
         )
-        (assignments,) = gather_rows(found.assignments)
-        self.assignments.fill_(-1)
-        self.assignments[usable.to(self.assignments.device)] = assignments.to(
-            self.assignments.device
-        )
+        labels = torch.full((len(rows),), -1, device=rows.device)
+        labels[usable] = found.assignments
+        self.assignments.copy_(labels)
         _tabulate(self)
 
     def partners(self, epoch, index, key, crops, global_crops):

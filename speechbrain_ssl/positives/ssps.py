@@ -44,8 +44,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from speechbrain_ssl import distributed
-from speechbrain_ssl.clustering.kmeans import spherical_kmeans
+from speechbrain_ssl.clustering.kmeans import kmeans_of_all
 from speechbrain_ssl.data.draws import uniform
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.positives.gathering import gather_rows
@@ -345,17 +344,15 @@ class SSPS(torch.nn.Module):
             )
         if self.variant == "nearest":
             return
-        # Every process clusters its share of the same memory.
-        shares = known.tensor_split(distributed.world_size())
-        found = spherical_kmeans(
-            self.memory[shares[distributed.rank()]],
+        found = kmeans_of_all(
+            self.memory,
+            known,
             self.clusters,
             self.iterations,
             # Other first centroids in every epoch.
             seed=int(uniform(self.seed, epoch, "ssps-clusters") * 2**53),
         )
-        (assignments,) = gather_rows(found.assignments)
-        self.assignments[known] = assignments
+        self.assignments[known] = found.assignments
         self.centroids.copy_(found.centroids)
         if self.neighbours:
             self.near.copy_(
