@@ -10,7 +10,9 @@ import json
 import os
 import pathlib
 
+import speechbrain as sb
 from hyperpyyaml import resolve_references
+from speechbrain.utils.distributed import ddp_init_group, run_on_main
 
 from speechbrain_ssl.config import parse_plain
 from speechbrain_ssl.errors import CheckpointError
@@ -31,6 +33,35 @@ MAY_CHANGE = set(
     ckpt_interval_minutes ckpt_interval_steps eval_precision __set_seed
     """.split()
 )
+
+
+def begin_run(path, run_opts, overrides, hparams):
+    """What comes first in a training script.
+
+    Claims the output folder, joins the processes, writes down what is run, and
+    prepares the data in one process.
+
+    Arguments
+    ---------
+    path, run_opts, overrides, hparams
+        What ``load_config`` returned, of which ``output_folder`` and
+        ``prepare`` (a function, or None) are used.
+
+    Raises
+    ------
+    CheckpointError
+        If the folder holds a run with other settings.
+    """
+    # Before anything is written: the folder may belong to another run.
+    claim_folder(hparams["output_folder"], settings_of(path, overrides))
+    ddp_init_group(run_opts)
+    sb.create_experiment_directory(
+        experiment_directory=hparams["output_folder"],
+        hyperparams_to_save=path,
+        overrides=overrides,
+    )
+    if hparams["prepare"] is not None:
+        run_on_main(hparams["prepare"])
 
 
 def settings_of(path, overrides):

@@ -140,16 +140,15 @@ class Rounds:
 
     def _check(self):
         """Refuses what would fail in hour three."""
-        source, rounds = self.hparams["labels_from"], self.hparams["rounds"]
+        rounds = self.hparams["rounds"]
         if rounds < 1:
             raise ConfigError(f"`rounds` must be at least 1, got {rounds}")
-        given = isinstance(source, GivenLabels)
-        if given and rounds > 1:
+        if self._given and rounds > 1:
             raise ConfigError(
                 "labels that are given do not change from round to round: set "
                 "`rounds` to 1"
             )
-        if not given and not self.hparams["initial_model"]:
+        if not self._given and not self.hparams["initial_model"]:
             raise ConfigError(
                 "`initial_model` is needed: the output folder of a "
                 "self-supervised training run, whose embeddings are clustered"
@@ -173,9 +172,9 @@ class Rounds:
 
     def _look_ahead(self):
         """Refuses what a later stage would, before hours of an earlier one."""
-        source, initial = self.hparams["labels_from"], self._initial_model
-        if not isinstance(source, GivenLabels):
-            source.check(len(self.manifest))
+        initial = self._initial_model
+        if not self._given:
+            self.hparams["labels_from"].check(len(self.manifest))
         if self._embeds:
             for model, store in self._stores(1).items():
                 store.check(*load_encoder(model), **self._embed_options)
@@ -184,6 +183,11 @@ class Rounds:
             initialise(self.hparams["encoder"], initial)
         if self.hparams["final_stage"]:
             self.load(**self.hparams["final_stage"])
+
+    @property
+    def _given(self):
+        """Whether people gave the labels: nothing is clustered."""
+        return isinstance(self.hparams["labels_from"], GivenLabels)
 
     @property
     def _initial_model(self):
@@ -195,7 +199,7 @@ class Rounds:
     @property
     def _embeds(self):
         """Whether embeddings are needed: to cluster, or for first centres."""
-        if not isinstance(self.hparams["labels_from"], GivenLabels):
+        if not self._given:
             return True
         centres = self.hparams["centres_from_embeddings"]
         return centres and self._initial_model is not None
@@ -378,7 +382,7 @@ class Rounds:
         """Makes the labels of a round; figures of their quality."""
         source, seed = self.hparams["labels_from"], self.hparams["seed"]
         figures = {}
-        if isinstance(source, GivenLabels):
+        if self._given:
             labels = source.read(self.manifest, seed)
         else:
             rows, places = self._read_share(number)

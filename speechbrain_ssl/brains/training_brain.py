@@ -154,10 +154,6 @@ class TrainingBrain(sb.Brain):
         """
         return {}
 
-    def signs(self, trained, held_out, scalars):
-        """What the collapse alarm looks at, of an epoch's figures."""
-        return {**trained, **held_out, **scalars}
-
     # -- set-up ------------------------------------------------------------
 
     @property
@@ -510,7 +506,7 @@ class TrainingBrain(sb.Brain):
         # The last look at the figures of training; the alarm needs both.
         self.state.values["signs"] = self.alarm.check(
             epoch,
-            self.signs(trained, held_out, scalars),
+            {**trained, **held_out, **scalars},
             self.state.values["signs"],
         )
         self._save_checkpoint(end_of_epoch=True)

@@ -148,7 +148,7 @@ def embed_files(
     encoder = encoder.to(device).eval()
     features = features.to(device)
     result, unreadable = None, {}
-    with _progress_bar(progress, len(paths)) as bar:
+    with progress_bar(progress, len(paths)) as bar:
         for index, waves, sizes, failed in loader:
             unreadable.update(failed)
             if failed and bad is None:
@@ -194,7 +194,7 @@ def _durations(paths, rate):
     return seconds
 
 
-def _progress_bar(progress, total):
+def progress_bar(progress, total):
     """A new bar, or the one that was given, which stays open."""
     if isinstance(progress, tqdm):
         return contextlib.nullcontext(progress)

@@ -12,10 +12,10 @@ utterance become one row, and no pair of crops is ever visited.
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from speechbrain_ssl.data.audio import AudioFile, fit_length
 from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.verification.extract import progress_bar
 from speechbrain_ssl.verification.scoring import EmbeddingError, unit_rows
 
 
@@ -152,13 +152,7 @@ def embed_crops(
     encoder = encoder.to(device).eval()
     features = features.to(device)
     result, counts = None, np.zeros(len(paths))
-    bar = tqdm(
-        total=len(paths),
-        unit="utt",
-        disable=None if progress else True,
-        leave=False,
-    )
-    with bar:
+    with progress_bar(progress, len(paths)) as bar:
         for index, waves in loader:
             inputs = features(waves.to(device))
             with torch.autocast(

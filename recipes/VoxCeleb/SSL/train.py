@@ -16,15 +16,12 @@ from speechbrain_ssl.runtime import set_up_process
 
 set_up_process()  # before torch is imported
 
-import speechbrain as sb
-from speechbrain.utils.distributed import run_on_main
-
 from speechbrain_ssl.brains.ssl_brain import SSLBrain
 from speechbrain_ssl.config import load_config, run
 from speechbrain_ssl.data.loaders import make_loaders
 from speechbrain_ssl.data.manifest import Manifest
 from speechbrain_ssl.errors import ConfigError
-from speechbrain_ssl.settings import claim_folder, settings_of
+from speechbrain_ssl.settings import begin_run
 
 # What this script and the Brain read; anything else in a YAML must be referred
 # to by another key, or it is an error.
@@ -77,16 +74,7 @@ def main(argv):
     """Prepares, trains, evaluates."""
     path, run_opts, overrides, hparams = load_config(argv, KEYS)
     check_values(hparams)
-    # Before anything is written: the folder may belong to another run.
-    claim_folder(hparams["output_folder"], settings_of(path, overrides))
-    sb.utils.distributed.ddp_init_group(run_opts)
-    sb.create_experiment_directory(
-        experiment_directory=hparams["output_folder"],
-        hyperparams_to_save=path,
-        overrides=overrides,
-    )
-    if hparams["prepare"] is not None:
-        run_on_main(hparams["prepare"])
+    begin_run(path, run_opts, overrides, hparams)
     brain = SSLBrain(
         modules={
             "encoder": hparams["encoder"],

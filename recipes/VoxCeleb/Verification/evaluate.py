@@ -32,7 +32,7 @@ import speechbrain as sb
 import torch
 from speechbrain.utils.distributed import infer_device
 
-from speechbrain_ssl.config import load_config, run
+from speechbrain_ssl.config import load_config, run, run_option
 from speechbrain_ssl.data.manifest import Manifest
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.pseudo_labels.labels import read_labels
@@ -270,9 +270,8 @@ def main(argv):
     """Checks all inputs, embeds, scores, writes."""
     start = time.perf_counter()
     path, run_opts, overrides, hparams = load_config(argv, KEYS)
-    if "eval_precision" in run_opts.overridden_args:
-        # SpeechBrain takes this key for itself where the command line has it.
-        hparams["eval_precision"] = run_opts["eval_precision"]
+    # SpeechBrain takes this key for itself where the command line has it.
+    hparams["eval_precision"] = run_option("eval_precision", run_opts, hparams)
     check_settings(hparams)
     # All that can be wrong with the inputs shows before any embedding is made.
     system = load_system(
