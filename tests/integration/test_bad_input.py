@@ -4,6 +4,7 @@ import csv
 import os
 import re
 import shutil
+import types
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ import pytest
 import soundfile
 import tiny
 
+from speechbrain_ssl.data.crops import CropPlan
 from speechbrain_ssl.errors import (
     AudioError,
     ConfigError,
@@ -253,7 +255,26 @@ def test_zeros_are_refused(corpus, train, tmp_path, key):
         train.main(corpus.argv(tmp_path, **{key: 0}))
 
 
-def test_pairs_that_do_not_fit_the_crops(corpus, train, tmp_path):
-    """Overlapping crops without the pairs that need them to overlap."""
-    with pytest.raises(ConfigError, match="disjoint: True.*global_pairs"):
-        train.main(corpus.argv(tmp_path, global_pairs=False))
+@pytest.mark.parametrize(
+    "disjoint, local_crops, sees_global, message",
+    [
+        (True, 2, True, "with `disjoint: True` set `global_pairs: False`"),
+        (False, 0, False, "raise `local_crops`"),
+        (False, 2, False, None),  # SDPN with overlapping crops
+        (True, 0, True, None),  # two disjoint crops of SimCLR
+    ],
+)
+def test_pairs_that_do_not_fit_the_crops(
+    train, disjoint, local_crops, sees_global, message
+):
+    """Global crops on both sides of a cut, and no crops to compare at all."""
+    hparams = {
+        **dict.fromkeys(train.AT_LEAST_ONE, 1),
+        "crops": CropPlan(2, 3.0, local_crops, disjoint=disjoint),
+        "objective": types.SimpleNamespace(first_sees_global=sees_global),
+    }
+    if message is None:
+        train.check_values(hparams)
+    else:
+        with pytest.raises(ConfigError, match=message):
+            train.check_values(hparams)

@@ -60,13 +60,17 @@ def check_values(hparams):
     for key in AT_LEAST_ONE:
         if not hparams[key] >= 1:
             raise ConfigError(f"`{key}` must be at least 1, got {hparams[key]}")
-    plan = hparams["crops"]
-    separate = plan.disjoint and plan.local_crops > 0
-    if separate == hparams["objective"].first_sees_global:
+    plan, both = hparams["crops"], hparams["objective"].first_sees_global
+    if plan.disjoint and plan.local_crops and both:
         raise ConfigError(
-            "disjoint local crops want an objective that does not compare "
-            "global crops with each other, and the other way round: set "
-            "`disjoint: True` and `global_pairs: False` together, or neither"
+            "crops can only be disjoint where global ones are not compared "
+            "with each other: with `disjoint: True` set `global_pairs: False`, "
+            "or leave out the local crops"
+        )
+    if not (plan.local_crops or both):
+        raise ConfigError(
+            "an objective that does not compare global crops with each other "
+            "needs local ones: raise `local_crops`, or set `global_pairs: True`"
         )
 
 
