@@ -34,6 +34,8 @@ def load(train, tmp_path, monkeypatch):
             original(*args, **kwargs)
 
     monkeypatch.setattr(LogMel, "__init__", with_content)
+    # A checkpointer makes its folder, which is relative to where one is.
+    monkeypatch.chdir(tmp_path)
 
     def load(path):
         options = [f"--data_folder={tmp_path}", "--device=cpu"]
