@@ -182,48 +182,6 @@ def spherical_kmeans(
     return KMeans(centroids, labels, inertia, sizes)
 
 
-def kmeans_of_all(embeddings, chosen, clusters, *args, **kwargs):
-    """``spherical_kmeans`` where every process has the rows of all.
-
-    Each clusters its share of them, and all have the whole result.
-
-    Arguments
-    ---------
-    embeddings : torch.Tensor
-        ``[N, d]``, the same in every process.
-    chosen : torch.Tensor
-        int64 ``[n]``, the rows that are clustered, on the same device.
-    clusters : int
-        How many.
-    *args, **kwargs
-        As of ``spherical_kmeans``, but for ``names``.
-
-    Returns
-    -------
-    KMeans
-        With the ``assignments`` of all chosen rows, ``[n]``.
-
-    Raises
-    ------
-    ClusteringError
-        As ``spherical_kmeans``.
-
-    Example
-    -------
-    >>> rows = torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]])
-    >>> kmeans_of_all(rows, torch.tensor([0, 2]), 2).sizes.tolist()
-    [1, 1]
-    """
-    share = torch.arange(len(chosen), device=chosen.device)
-    share = share.tensor_split(distributed.world_size())[distributed.rank()]
-    found = spherical_kmeans(
-        embeddings[chosen[share]], clusters, *args, **kwargs
-    )
-    labels = torch.zeros_like(chosen)
-    labels[share] = found.assignments
-    return dataclasses.replace(found, assignments=sum_over_ranks(labels))
-
-
 def check_count(total, clusters):
     """Refuses a number of clusters that a number of rows cannot have.
 

@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 
 from speechbrain_ssl import distributed
-from speechbrain_ssl.clustering.kmeans import kmeans_of_all
+from speechbrain_ssl.clustering.agglomerative import clusters_of_all
 from speechbrain_ssl.data.draws import uniform
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.objectives.base import Objective
@@ -182,7 +182,9 @@ class DeepCluster(Objective):
             return
         for i, k in enumerate(self.clusters):
             seed = int(2**53 * uniform(self.seed, "deep cluster", epoch, i))
-            found = kmeans_of_all(self.memory, seen, k, self.iterations, seed)
+            found = clusters_of_all(
+                self.memory, seen, k, iterations=self.iterations, seed=seed
+            )
             self.prototype(i).copy_(found.centroids)
             self.assignments[i, seen] = found.assignments
         self.clustered.fill_(True)

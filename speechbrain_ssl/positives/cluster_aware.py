@@ -19,7 +19,10 @@ crops.
 import numpy as np
 import torch
 
-from speechbrain_ssl.clustering.kmeans import kmeans_of_all
+from speechbrain_ssl.clustering.agglomerative import (
+    check_memory,
+    clusters_of_all,
+)
 from speechbrain_ssl.data.draws import uniform
 from speechbrain_ssl.errors import ConfigError
 
@@ -48,6 +51,9 @@ class ClusterAware(torch.nn.Module):
         ``"all"`` or ``"locals"``, see above.
     iterations : int
         Of k-means, whose first centroids are drawn by k-means++.
+    merge_from : int, optional
+        The ``clusters`` are made of so many of a k-means, by Ward's criterion:
+        they come out purer where the encoder is still weak. An option of ours.
 
     Raises
     ------
@@ -66,7 +72,13 @@ class ClusterAware(torch.nn.Module):
     """
 
     def __init__(
-        self, clusters, start_epoch, every=5, rule="all", iterations=20
+        self,
+        clusters,
+        start_epoch,
+        every=5,
+        rule="all",
+        iterations=20,
+        merge_from=None,
     ):
         super().__init__()
         counts = [clusters] if isinstance(clusters, int) else list(clusters)
@@ -87,6 +99,14 @@ class ClusterAware(torch.nn.Module):
                     f"cluster-aware sampling: `{key}` must be a whole number "
                     f"from 1, got {value!r}"
                 )
+        if merge_from is not None and (
+            not isinstance(merge_from, int) or merge_from <= max(counts)
+        ):
+            raise ConfigError(
+                "cluster-aware sampling: `merge_from` is the number of small "
+                f"clusters that `clusters` are made of: above {max(counts)}, "
+                f"got {merge_from!r}"
+            )
         if rule not in RULES:
             raise ConfigError(
                 "cluster-aware sampling: `rule` is one of "
@@ -97,6 +117,7 @@ class ClusterAware(torch.nn.Module):
         self.every = every
         self.rule = rule
         self.iterations = iterations
+        self.merge_from = merge_from
         # Tables made of the buffer also where a checkpoint brings it.
         self.register_load_state_dict_post_hook(_tabulate)
 
@@ -119,6 +140,8 @@ class ClusterAware(torch.nn.Module):
         ConfigError
             If there are more clusters than utterances, or the rule is about
             crops that there are none of.
+        ClusteringError
+            If the merging would take more memory than it may.
         """
         if self.rule == "locals" and local_crops < 1:
             raise ConfigError(
@@ -126,11 +149,15 @@ class ClusterAware(torch.nn.Module):
                 "utterances of local crops, of which there are none; take the "
                 "rule all, or set `local_crops`"
             )
-        if max(self.counts) > utterances:
+        most = self.merge_from or max(self.counts)
+        if most > utterances:
             raise ConfigError(
-                f"cluster-aware sampling cannot make {max(self.counts)} "
-                f"clusters of {utterances} utterances; lower `clusters`"
+                f"cluster-aware sampling cannot make {most} clusters of "
+                f"{utterances} utterances; lower `clusters` (`merge_from`)"
             )
+        if self.merge_from is not None:
+            # Hours before the first clustering.
+            check_memory(self.merge_from)
         self.seed = seed
         self.register_buffer("assignments", torch.full((utterances,), -1))
         _tabulate(self)
@@ -179,19 +206,21 @@ class ClusterAware(torch.nn.Module):
         lengths = rows.float().norm(dim=1)
         usable = (lengths.isfinite() & (lengths > 0)).nonzero().flatten()
         clusters = self.clusters_of(epoch)
-        if len(usable) < clusters:
+        made = self.merge_from or clusters
+        if len(usable) < made:
             raise ConfigError(
-                f"cluster-aware sampling cannot make {clusters} clusters in "
+                f"cluster-aware sampling cannot make {made} clusters in "
                 f"epoch {epoch}: only {len(usable)} of {len(rows)} utterances "
                 "have an embedding that is finite and not zero; if there are "
                 "fewer than you expect, training has diverged, otherwise "
-                "lower `clusters`"
+                "lower `clusters` (`merge_from`)"
             )
-        found = kmeans_of_all(
+        found = clusters_of_all(
             rows,
             usable,
             clusters,
-            self.iterations,
+            merge_from=self.merge_from,
+            iterations=self.iterations,
             seed=int(uniform(self.seed, epoch, "cluster-aware") * 2**53),
             init="k-means++",
             empty="reseed",

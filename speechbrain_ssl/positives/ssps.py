@@ -30,6 +30,9 @@ What differs from the published code, and why:
 * A sample is never its own pseudo-positive, and a cluster without members is
   nobody's neighbour.
 
+What is ours: ``merge_from`` makes the clusters of more and smaller ones, which
+pays where the encoder is still weak (results/ssps_conditions).
+
 Where the papers leave it open: one partner is drawn for all global crops of a
 sample, and ``nearest`` looks for neighbours in the queue, not in the memory.
 
@@ -44,7 +47,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from speechbrain_ssl.clustering.kmeans import kmeans_of_all
+from speechbrain_ssl.clustering.agglomerative import (
+    check_memory,
+    clusters_of_all,
+)
 from speechbrain_ssl.data.draws import uniform
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.positives.gathering import gather_rows
@@ -107,6 +113,11 @@ class SSPS(torch.nn.Module):
         Length of the crop that the reference is computed from; 4 in the paper.
     iterations : int
         Of k-means; 10 in the paper.
+    merge_from : int, optional
+        The ``clusters`` are made of so many of a k-means, by Ward's criterion
+        (an option of ours, for neighbours 0): clusters as large as the
+        speakers come out purer than those of k-means alone. Memory and time:
+        see ``speechbrain_ssl/clustering/agglomerative.py``.
     speaker_count : int, optional
         A guess of the number of speakers in the training set. With it the rule
         of ``positives/start_rule.py`` is asked before ``start_epoch``, and the
@@ -144,6 +155,7 @@ class SSPS(torch.nn.Module):
         neighbour_draw="uniform",
         reference_seconds=4.0,
         iterations=10,
+        merge_from=None,
         speaker_count=None,
     ):
         super().__init__()
@@ -186,6 +198,13 @@ class SSPS(torch.nn.Module):
                 f"of the queue: from 1 to {queue - 1} for a queue of {queue}, "
                 f"got {neighbours}"
             )
+        if merge_from is not None and (
+            not isinstance(merge_from, int) or merge_from <= clusters
+        ):
+            raise ConfigError(
+                "SSPS's merge_from is the number of small clusters that "
+                f"`clusters` are made of: above {clusters}, got {merge_from!r}"
+            )
         if variant != "nearest" and neighbours >= clusters:
             raise ConfigError(
                 f"SSPS cannot draw among {neighbours} neighbours of a cluster "
@@ -198,6 +217,7 @@ class SSPS(torch.nn.Module):
         self.neighbours = neighbours
         self.variant = variant
         self.reference_seconds = reference_seconds
+        self.merge_from = merge_from
         self.iterations = iterations
         self.speaker_count = speaker_count
         rank = np.arange(max(1, neighbours))
@@ -243,6 +263,8 @@ class SSPS(torch.nn.Module):
         ------
         ConfigError
             If the objective, the queue or the clusters do not fit.
+        ClusteringError
+            If the merging would take more memory than it may.
         """
         name = type(objective).__name__
         if not objective.has_second_branch:
@@ -266,12 +288,16 @@ class SSPS(torch.nn.Module):
                 f"{batch} (over all processes and accumulated steps); raise "
                 "`queue`: 25 000 in the paper, ten batches or more in any case"
             )
-        if self.clusters > utterances and self.variant != "nearest":
+        made = self.merge_from or self.clusters
+        if made > utterances and self.variant != "nearest":
             raise ConfigError(
-                f"SSPS cannot make {self.clusters} clusters of {utterances} "
-                "utterances; lower `clusters` (the paper has one for every 44 "
-                "utterances)"
+                f"SSPS cannot make {made} clusters of {utterances} utterances; "
+                "lower `merge_from`, or `clusters` (the paper has one for every "
+                "44 utterances)"
             )
+        if self.merge_from is not None:
+            # Hours before the first clustering.
+            check_memory(self.merge_from)
         self.utterances = utterances
         self.seed = seed
         buffers = {
@@ -334,23 +360,31 @@ class SSPS(torch.nn.Module):
         if not self.active(epoch):
             return
         known = self.known.nonzero().flatten()
-        least = 1 if self.variant == "nearest" else self.clusters
+        least = self.merge_from or self.clusters
+        if self.variant == "nearest":
+            least = 1
         if len(known) < least:
             raise ConfigError(
                 f"SSPS is to begin in epoch {epoch}, but its memory holds "
                 f"references of {len(known)} utterances, of {least} at least; "
                 "the epoch before has to fill it: train that one first "
-                "(`start_epoch`), or lower `clusters`"
+                "(`start_epoch`), or lower `clusters` (`merge_from`)"
             )
         if self.variant == "nearest":
             return
-        found = kmeans_of_all(
+        # The paper's k-means; for merging the one of lower inertia.
+        better = {}
+        if self.merge_from is not None:
+            better = {"init": "k-means++", "empty": "reseed"}
+        found = clusters_of_all(
             self.memory,
             known,
             self.clusters,
-            self.iterations,
+            merge_from=self.merge_from,
+            iterations=self.iterations,
             # Other first centroids in every epoch.
             seed=int(uniform(self.seed, epoch, "ssps-clusters") * 2**53),
+            **better,
         )
         self.assignments[known] = found.assignments
         self.centroids.copy_(found.centroids)

@@ -49,7 +49,7 @@ import math
 
 import torch
 
-from speechbrain_ssl.clustering.kmeans import spherical_kmeans
+from speechbrain_ssl.clustering.agglomerative import clusters_of_all
 from speechbrain_ssl.clustering.rows import unit_rows
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.positives.neighbours import nearest_clusters
@@ -94,6 +94,7 @@ def advise(
     neighbours=(0, 1),
     least=0.5,
     iterations=10,
+    merge_ratio=None,
     seed=0,
 ):
     """Says whether SSPS may start, and with which K and M.
@@ -124,6 +125,9 @@ def advise(
         SSPS may start where ``expected`` is at least this.
     iterations : int
         Of k-means.
+    merge_ratio : float, optional
+        Of how many small clusters each one is made (SSPS's ``merge_from``
+        over ``clusters``).
     seed : int
         Of the first centroids.
 
@@ -175,7 +179,7 @@ def advise(
         if k not in made:
             made = {
                 k: [
-                    spherical_kmeans(view, k, iterations, seed=seed + turn)
+                    _clusters(view, k, iterations, merge_ratio, seed + turn)
                     for turn, view in enumerate(views)
                 ]
             }
@@ -211,6 +215,16 @@ def advise(
         reason,
         table,
     )
+
+
+def _clusters(rows, clusters, iterations, merge_ratio, seed):
+    """The clusters of a view, made as SSPS makes its own."""
+    options = {"iterations": iterations, "seed": seed}
+    if merge_ratio is not None:
+        small = min(len(rows), round(merge_ratio * clusters))
+        options |= {"merge_from": small, "init": "k-means++", "empty": "reseed"}
+    everything = torch.arange(len(rows), device=rows.device)
+    return clusters_of_all(rows, everything, clusters, **options)
 
 
 def _row(clusters, neighbours, found, speaker_count):

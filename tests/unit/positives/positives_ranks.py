@@ -52,7 +52,7 @@ def run(rank, world):
                 mine, x[mine], torch.stack([x[mine], epoch + x[mine]], dim=1)
             )
             ssps.after_step()
-    aware = ClusterAware(clusters=12, start_epoch=2)
+    aware = ClusterAware(clusters=12, start_epoch=2, merge_from=30)
     aware.set_up(utterances=101, local_crops=4, seed=3)
     aware.recluster(2, x)
     return {

@@ -97,6 +97,18 @@ def test_progressive_numbers_of_clusters(voices):
         assert len(sampling.assignments.unique()) == count
 
 
+def test_merged_clusters(voices):
+    """As many as asked for, and each of whole small ones."""
+    rows, _ = voices(spread=0.4)
+    small, merged = made(rows, clusters=20), made(rows, merge_from=20)
+    small.recluster(2, rows)
+    merged.recluster(2, rows)
+    assert len(merged.assignments.unique()) == 6
+    for cluster in small.assignments.unique():
+        members = merged.assignments[small.assignments == cluster]
+        assert len(members.unique()) == 1
+
+
 def test_only_the_anchor_before_the_start(voices):
     rows, _ = voices()
     sampling = made(rows, start_epoch=5)
@@ -131,6 +143,8 @@ def test_a_checkpoint_carries_the_clusters(voices, tmp_path):
         ({"clusters": []}, "number of `clusters` from 1"),
         ({"clusters": [10, 0]}, r"number of `clusters` from 1.*\[10, 0\]"),
         ({"clusters": [61, 5]}, "61 clusters of 60 utterances; lower"),
+        ({"merge_from": 6}, "`merge_from`.*above 6, got 6"),
+        ({"merge_from": 61}, "61 clusters of 60 utterances; lower"),
         ({"start_epoch": 1}, "`start_epoch` must be at least 2.*initial_model"),
         ({"every": 0}, "`every` must be a whole number from 1, got 0"),
         ({"iterations": 1.5}, "`iterations` must be a whole number"),

@@ -28,6 +28,7 @@ def test_ssps_block(repository):
         "start_epoch": 7,
         "reference_seconds": 3.0,
         "iterations": 5,
+        "merge_from": 9000,
     }
     ssps = load(repository, "ssps.yaml", other)["positives"]
     other["queue_size"] = other.pop("queue")
@@ -48,6 +49,7 @@ def test_cluster_aware_block(repository):
         "every": 2,
         "rule": "locals",
         "iterations": 5,
+        "merge_from": 50,
     }
     partners = load(repository, "cluster_aware.yaml", other)["partners"]
     assert partners.counts == [30, 15]

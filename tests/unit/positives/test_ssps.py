@@ -10,8 +10,10 @@ import sys
 import numpy as np
 import positives_ranks
 import pytest
+import scipy.cluster.hierarchy
 import torch
 
+from speechbrain_ssl.clustering.kmeans import spherical_kmeans
 from speechbrain_ssl.data.draws import uniform
 from speechbrain_ssl.errors import ConfigError, UserError
 from speechbrain_ssl.objectives.base import Branch
@@ -144,6 +146,37 @@ def test_clusters_are_those_of_the_memory(voices, make):
     first = ssps.assignments.clone()
     ssps.before_epoch(3)
     assert not torch.equal(first, ssps.assignments)
+
+
+def test_merged_clusters_are_those_of_small_ones(voices, make):
+    """Ward's merging by SciPy; centroids are the means of the members."""
+    rows, _ = voices(spread=0.4)
+    ssps = make(rows, merge_from=20, neighbours=0)
+    ssps.before_epoch(2)
+    unit = torch.nn.functional.normalize(rows, dim=1)
+    small = spherical_kmeans(
+        unit,
+        20,
+        iterations=10,
+        seed=int(uniform(11, 2, "ssps-clusters") * 2**53),
+        init="k-means++",
+        empty="reseed",
+    )
+    tree = scipy.cluster.hierarchy.linkage(small.centroids.numpy(), "ward")
+    parents = scipy.cluster.hierarchy.fcluster(tree, 6, "maxclust")
+    wanted = torch.from_numpy(parents)[small.assignments]
+    # The same partition, whatever the numbers.
+    together = ssps.assignments[:, None] == ssps.assignments
+    assert torch.equal(together, wanted[:, None] == wanted)
+    for c in range(6):
+        mean = unit[ssps.assignments == c].sum(0)
+        torch.testing.assert_close(ssps.centroids[c], mean / mean.norm())
+    index = torch.arange(60)
+    partners = ssps.partners(index, 2, KEYS).utterances
+    there = partners >= 0
+    assert torch.equal(
+        ssps.assignments[partners[there]], ssps.assignments[there]
+    )
 
 
 def test_nearest_clusters_leave_out_empty_ones():
@@ -488,7 +521,12 @@ def test_accuracy_is_for_monitoring(voices, make):
             "from 1 to 29 for a queue of 30, got 0",
         ),
         ({"batch": 31}, "queue of 30 cannot hold a batch of 31.*raise `queue`"),
-        ({"clusters": 61}, "61 clusters of 60 utterances; lower `clusters`"),
+        ({"clusters": 61}, "61 clusters of 60 utterances; lower"),
+        ({"merge_from": 6}, "merge_from is.*above 6, got 6"),
+        (
+            {"merge_from": 61},
+            "61 clusters of 60 utterances; lower `merge_from`",
+        ),
     ],
 )
 def test_refused_at_the_start(voices, make, options, message):
@@ -522,6 +560,8 @@ def test_clusters_before_any_reference_are_refused(voices, make):
         make(rows, []).before_epoch(2)
     with pytest.raises(ConfigError, match="of 5 utterances, of 6 at least"):
         make(rows, range(5)).before_epoch(2)
+    with pytest.raises(ConfigError, match="of 9 utterances, of 10 at least"):
+        make(rows, range(9), merge_from=10).before_epoch(2)
     with pytest.raises(ConfigError, match="of 0 utterances, of 1 at least"):
         make(rows, [], variant="nearest").before_epoch(2)
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from speechbrain_ssl.clustering.agglomerative import kmeans_then_merge
 from speechbrain_ssl.clustering.kmeans import spherical_kmeans
 from speechbrain_ssl.clustering.rows import ClusteringError
 from speechbrain_ssl.errors import ConfigError
@@ -42,18 +43,41 @@ def possible(found, neighbours):
     return weights
 
 
-@pytest.mark.parametrize(("clusters", "neighbours"), [(8, 0), (8, 2), (50, 1)])
-def test_figures_by_brute_force(voices, clusters, neighbours):
+def merged(rows, clusters, ratio, seed):
+    """Clusters as SSPS merges them."""
+    return kmeans_then_merge(
+        rows,
+        ratio * clusters,
+        clusters,
+        iterations=10,
+        seed=seed,
+        init="k-means++",
+        empty="reseed",
+    )
+
+
+@pytest.mark.parametrize(
+    ("clusters", "neighbours", "ratio"),
+    [(8, 0, None), (8, 2, None), (50, 1, None), (12, 0, 4)],
+)
+def test_figures_by_brute_force(voices, clusters, neighbours, ratio):
     """Every pair is looked at; the module works on counts."""
     views, _ = two_views(voices, spread=0.25, utterances=90)
     advice = advise(
-        *views, speaker_count=12, clusters=[clusters], neighbours=[neighbours]
+        *views,
+        speaker_count=12,
+        clusters=[clusters],
+        neighbours=[neighbours],
+        merge_ratio=ratio,
     )
     [row] = advice.table
     drawn = [
-        possible(spherical_kmeans(view, clusters, 10, seed), neighbours)
+        spherical_kmeans(view, clusters, 10, seed)
+        if ratio is None
+        else merged(view, clusters, ratio, seed)
         for seed, view in enumerate(views)
     ]
+    drawn = [possible(found, neighbours) for found in drawn]
     overlaps, chances = [], []
     for here, there in (drawn, drawn[::-1]):
         somebody = here.sum(1) > 0
