@@ -19,8 +19,10 @@ from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.objectives.base import Branch
 from speechbrain_ssl.objectives.teacher import MomentumTeacher
 from speechbrain_ssl.positives.cluster_aware import ClusterAware
+from speechbrain_ssl.positives.monitor import PositiveMonitor
 from speechbrain_ssl.positives.ssps import SSPS
 from speechbrain_ssl.positives.start_rule import advise
+from speechbrain_ssl.pseudo_labels.labels import read_labels
 from speechbrain_ssl.verification.extract import embed_files
 
 logger = logging.getLogger(__name__)
@@ -216,6 +218,18 @@ class SSLBrain(TrainingBrain):
                 self.hparams.seed,
             )
             self.ssps.to(self.device)
+            self.monitor = self._read_monitor()
+
+    def _read_monitor(self):
+        """What compares partners with people's knowledge, for the log."""
+        path, columns = self.ssps.monitor_labels, self.ssps.monitor_columns
+        if path is None:
+            return None
+        known = {
+            name: read_labels(path, self.train_manifest, name, others=True)[0]
+            for name in columns
+        }
+        return PositiveMonitor(known, self.device)
 
     @torch.no_grad()
     def _sizes(self):
@@ -237,7 +251,9 @@ class SSLBrain(TrainingBrain):
             references = encode(encoder.eval(), [clean])[:, 0]
         encoder.train(training)
         self.ssps.observe(second.index, references, second.vectors)
-        second, scalars = self.ssps.substitute(second, self.epoch, batch.keys)
+        second, scalars = self.ssps.substitute(
+            second, self.epoch, batch.keys, self.monitor
+        )
         self._add(**scalars)
         return second
 

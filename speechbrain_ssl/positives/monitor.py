@@ -4,43 +4,58 @@ Labels come in here and figures go out; nothing that trains or selects may read
 either.
 """
 
-import numpy as np
 import torch
 
 
-def monitor_accuracy(partners, anchors, labels):
-    """Share of pseudo-positives with the label of their anchor.
+class PositiveMonitor:
+    """Compares pseudo-positives with their anchors, by labels.
 
-    With speaker labels it is how often SSPS is right; with recording labels,
-    how often it brings nothing new.
+    With speakers it tells how often SSPS is right; with recordings, how often
+    it brings nothing new.
 
     Arguments
     ---------
-    partners : torch.Tensor or numpy.ndarray
-        Positions in the manifest, int64, of any shape; negative where there is
-        none.
-    anchors : torch.Tensor or numpy.ndarray
-        The samples' own positions, of a shape that broadcasts against it.
-    labels : numpy.ndarray or sequence
-        The label of each utterance of the manifest.
-
-    Returns
-    -------
-    float
-        From 0 to 1; NaN where no sample has a partner.
+    columns : dict
+        Name of a column to the class of every utterance of the manifest, int64
+        ``[utterances]``; -1 where it is not known.
+    device : str
+        Where the partners are.
 
     Example
     -------
-    >>> partners, anchors = torch.tensor([1, 2, -1]), torch.tensor([0, 1, 2])
-    >>> monitor_accuracy(partners, anchors, ["ann", "ann", "bob"])
-    0.5
+    >>> monitor = PositiveMonitor({"voice": [0, 0, 1]})
+    >>> monitor(torch.tensor([1, 2, -1]), torch.tensor([0, 1, 2]))
+    {'same_voice': tensor(0.3333)}
     """
-    labels = np.asarray(labels)
-    partners, anchors = np.broadcast_arrays(
-        torch.as_tensor(partners).cpu().numpy(),
-        torch.as_tensor(anchors).cpu().numpy(),
-    )
-    there = partners >= 0
-    if not there.any():
-        return float("nan")
-    return float((labels[partners[there]] == labels[anchors[there]]).mean())
+
+    def __init__(self, columns, device="cpu"):
+        self.columns = {
+            name: torch.as_tensor(classes, device=device)
+            for name, classes in columns.items()
+        }
+
+    def __call__(self, partners, anchors):
+        """Figures of a batch.
+
+        Arguments
+        ---------
+        partners : torch.Tensor
+            Positions in the manifest, int64 ``[batch]``; -1 where there is
+            none.
+        anchors : torch.Tensor
+            The samples' own positions, int64 ``[batch]``.
+
+        Returns
+        -------
+        dict
+            ``same_<column>``: the share of the batch whose partner is known to
+            be of the anchor's class. Over ``coverage`` it is the accuracy of
+            the partners.
+        """
+        there = partners >= 0
+        found = {}
+        for name, classes in self.columns.items():
+            own, other = classes[anchors], classes[partners.clamp(min=0)]
+            same = there & (own == other) & (own >= 0)
+            found[f"same_{name}"] = same.float().mean()
+        return found

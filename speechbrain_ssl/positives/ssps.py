@@ -122,6 +122,11 @@ class SSPS(torch.nn.Module):
         A guess of the number of speakers in the training set. With it the rule
         of ``positives/start_rule.py`` is asked before ``start_epoch``, and the
         start is put off for as long as it says no.
+    monitor_labels : str, optional
+        A CSV file with ``ID`` and the columns below, for the log alone: how
+        often a partner is of the anchor's speaker, say.
+    monitor_columns : sequence of str
+        Such as the speaker's and the recording's.
 
     Raises
     ------
@@ -157,6 +162,8 @@ class SSPS(torch.nn.Module):
         iterations=10,
         merge_from=None,
         speaker_count=None,
+        monitor_labels=None,
+        monitor_columns=("spk_id",),
     ):
         super().__init__()
         for key, value, least in (
@@ -220,6 +227,8 @@ class SSPS(torch.nn.Module):
         self.merge_from = merge_from
         self.iterations = iterations
         self.speaker_count = speaker_count
+        self.monitor_labels = monitor_labels
+        self.monitor_columns = tuple(monitor_columns)
         rank = np.arange(max(1, neighbours))
         decay = DECAY if neighbour_draw == "exponential" else 0.0
         weights = np.cumsum(np.exp(-decay * rank))
@@ -395,7 +404,7 @@ class SSPS(torch.nn.Module):
 
     # -- a step ----------------------------------------------------------------
 
-    def substitute(self, second, epoch, keys):
+    def substitute(self, second, epoch, keys, monitor=None):
         """Draws partners and puts their vectors into the second branch.
 
         Arguments
@@ -406,18 +415,23 @@ class SSPS(torch.nn.Module):
             Counted from 1.
         keys : numpy.ndarray
             Utterance keys, uint64 ``[batch]``, which address the draws.
+        monitor : PositiveMonitor, optional
+            Looks at the partners that were drawn.
 
         Returns
         -------
         tuple
             The branch (the same one before ``start_epoch``), and scalars:
-            ``coverage``, the share of the samples whose positive was replaced.
+            ``coverage``, the share of the samples whose positive was replaced,
+            and those of the monitor.
         """
         if not self.active(epoch):
             return second, {}
         partners = self.partners(second.index, epoch, keys)
-        coverage = (partners.clusters >= 0).float().mean()
-        return self.replace(second, partners), {"coverage": coverage}
+        scalars = {"coverage": (partners.clusters >= 0).float().mean()}
+        if monitor is not None:
+            scalars |= monitor(partners.utterances, second.index)
+        return self.replace(second, partners), scalars
 
     @torch.no_grad()
     def partners(self, index, epoch, keys):

@@ -37,7 +37,7 @@ def write_labels(path, manifest, labels):
         table.to_csv(stream, index=False)
 
 
-def read_labels(path, manifest, column="label"):
+def read_labels(path, manifest, column="label", others=False):
     """Reads labels and puts them in the order of a manifest.
 
     Arguments
@@ -48,6 +48,8 @@ def read_labels(path, manifest, column="label"):
         The utterances.
     column : str
         Name of the column of labels.
+    others : bool
+        Whether the file may name utterances that the manifest does not have.
 
     Returns
     -------
@@ -59,7 +61,8 @@ def read_labels(path, manifest, column="label"):
     ------
     ManifestError
         If the file is missing or empty, lacks a column or a label, names an
-        utterance twice, or names one that the manifest does not have.
+        utterance twice, or names one that the manifest does not have; or
+        with ``others`` none that it has.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -94,7 +97,9 @@ def read_labels(path, manifest, column="label"):
     rows = {manifest.ids[i]: i for i in range(len(manifest))}
     places = table["ID"].map(rows)
     absent = np.flatnonzero(places.isna())
-    if len(absent):
+    if others and len(absent) < len(table):
+        table, places = table[places.notna()], places.dropna()
+    elif len(absent):
         raise ManifestError(
             f"{path}, line {absent[0] + 2}: the utterance "
             f"'{table['ID'].iloc[absent[0]]}' is not in the manifest "

@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiny
+import tiny_objectives
+from tiny_objectives import CASES, STEPS
 
 from speechbrain_ssl.data.manifest import write_manifest
 from speechbrain_ssl.errors import ManifestError
@@ -118,6 +120,34 @@ def test_monitored_speakers_change_nothing(
         assert other.items() <= mine.items()
         assert "gate_precision" in mine and "gate_precision" not in other
     assert tiny.results(output)["labels_seen"] == "none"
+
+
+@pytest.mark.slow
+def test_monitored_positives_change_nothing(corpus, train, tmp_path):
+    """SSPS with somebody looking at whom it draws: the same bits."""
+    path = tiny_objectives.configuration(corpus, "simclr", "ssps")
+    corpus.write_speakers(tmp_path / "speakers.csv", corpus.speakers)
+    plain, watched = tmp_path / "plain", tmp_path / "watched"
+    train.main(tiny_objectives.argv(corpus, path, plain))
+    train.main(
+        tiny_objectives.argv(
+            corpus,
+            path,
+            watched,
+            sampling=f"{{monitor_labels: {tmp_path / 'speakers.csv'}}}",
+        )
+    )
+    parts = (*CASES["simclr"].parts, "positives")
+    tiny.assert_identical(watched, plain, parts)
+    pairs = zip(tiny.lines(watched), tiny.lines(plain), strict=True)
+    seen = [(mine, other) for mine, other in pairs if "coverage" in other]
+    assert len(seen) == STEPS
+    for mine, other in seen:
+        assert other.items() <= mine.items()
+        # They were looked at.
+        assert 0 <= mine["same_spk_id"] <= mine["coverage"]
+    assert sum(mine["same_spk_id"] for mine, _ in seen) > 0
+    assert tiny.results(watched)["labels_seen"] == "none"
 
 
 def strings(tree):

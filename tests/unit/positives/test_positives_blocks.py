@@ -29,6 +29,8 @@ def test_ssps_block(repository):
         "reference_seconds": 3.0,
         "iterations": 5,
         "merge_from": 9000,
+        "monitor_labels": "speakers.csv",
+        "monitor_columns": ("spk_id", "session"),
     }
     ssps = load(repository, "ssps.yaml", other)["positives"]
     other["queue_size"] = other.pop("queue")

@@ -19,7 +19,7 @@ from speechbrain_ssl.errors import ConfigError, UserError
 from speechbrain_ssl.objectives.base import Branch
 from speechbrain_ssl.objectives.dino import DINO
 from speechbrain_ssl.objectives.simclr import SimCLR
-from speechbrain_ssl.positives.monitor import monitor_accuracy
+from speechbrain_ssl.positives.monitor import PositiveMonitor
 from speechbrain_ssl.positives.neighbours import nearest_clusters
 from speechbrain_ssl.positives.ssps import SSPS
 
@@ -494,12 +494,21 @@ def test_accuracy_is_for_monitoring(voices, make):
     ssps.before_epoch(2)
     index = torch.arange(60)
     partners = ssps.partners(index, 2, KEYS).utterances
-    right = [speaker[j] == speaker[i] for i, j in enumerate(partners) if j >= 0]
-    found = monitor_accuracy(partners, index, speaker)
-    assert found == pytest.approx(np.mean(right)) and found > 0.9
-    assert monitor_accuracy(partners, index, torch.from_numpy(speaker)) == found
-    assert math.isnan(monitor_accuracy([-1, -1], [0, 1], [3, 3]))
-    assert monitor_accuracy([[1], [2]], [[0], [0]], list("aab")) == 0.5
+    right = [
+        j >= 0 and speaker[j] == speaker[i] for i, j in enumerate(partners)
+    ]
+    monitor = PositiveMonitor({"voice": speaker, "unknown": [-1] * 60})
+    found = monitor(partners, index)
+    assert float(found["same_voice"]) == pytest.approx(np.mean(right))
+    assert found["same_voice"] > 0.9 and found["same_unknown"] == 0
+    nobody = torch.full_like(index, -1)
+    assert monitor(nobody, index)["same_voice"] == 0
+    # It changes nothing.
+    second = branch_of(index)
+    plain, scalars = ssps.substitute(second, 2, KEYS)
+    watched, more = ssps.substitute(second, 2, KEYS, monitor)
+    assert torch.equal(plain.vectors, watched.vectors)
+    assert more == {**scalars, **found}
 
 
 # -- refusals ------------------------------------------------------------------
