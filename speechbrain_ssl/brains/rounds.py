@@ -175,6 +175,8 @@ class Rounds:
         initial = self._initial_model
         if not self._given:
             self.hparams["labels_from"].check(len(self.manifest))
+            if self.hparams["stop_after"] is None:
+                self.hparams["labels_from"].check_alone()
         if self._embeds:
             for model, store in self._stores(1).items():
                 store.check(*load_encoder(model), **self._embed_options)
@@ -456,7 +458,8 @@ class Rounds:
             return {}
         if distributed.is_distributed():
             # Its share has but a part of most clusters.
-            rows, _ = self._read(number, 0, len(self.manifest))
+            with distributed.alone():
+                rows, _ = self._read(number, 0, len(self.manifest))
         figures = {
             "silhouette": silhouette(
                 rows, labels[labels >= 0], self.hparams["silhouette_sample"]

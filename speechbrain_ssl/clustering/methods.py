@@ -63,10 +63,31 @@ class KMeansClusters:
         Raises
         ------
         ClusteringError
-            If a number is not between 1 and ``total``.
+            If a number is not between 1 and ``total`` (of several: above 1
+            and below ``total``).
         """
         for clusters in self._candidates:
             check_count(total, clusters)
+            if not self._one and not 1 < clusters < total:
+                raise ClusteringError(
+                    f"of several numbers of clusters each must be above 1 and "
+                    f"below the {total} utterances; got {clusters}"
+                )
+
+    def check_alone(self):
+        """Refuses to choose a number in a distributed run.
+
+        Raises
+        ------
+        ClusteringError
+            If there are several processes and several numbers.
+        """
+        if not self._one and distributed.is_distributed():
+            raise ClusteringError(
+                "a number of clusters is chosen in one process: run with "
+                "--stop_after=embed, then with --stop_after=cluster without "
+                "torchrun, then with --stop_after=train; or give one number"
+            )
 
     def __call__(self, rows, seed, device="cpu", names=None):
         """Clusters the rows of this process.
@@ -101,11 +122,7 @@ class KMeansClusters:
         }
         figures, clusters = {}, self.clusters
         if not self._one:
-            if distributed.is_distributed():
-                raise ClusteringError(
-                    "a number of clusters is chosen in one process: run the "
-                    "stage `cluster` without torchrun, or give one number"
-                )
+            self.check_alone()
             chosen = choose_k(rows, clusters, seed=seed, **options)
             # What was not asked for is NaN, which JSON does not have.
             figures["candidates"] = [
@@ -157,6 +174,9 @@ class MergedClusters:
         check_memory(self.centroids, self.limit_gib)
         check_count(total, self.centroids)
         check_count(self.centroids, self.clusters)
+
+    def check_alone(self):
+        """Any number of processes will do."""
 
     def __call__(self, rows, seed, device="cpu", names=None):
         """As ``KMeansClusters``."""

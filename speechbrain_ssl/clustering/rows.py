@@ -62,7 +62,7 @@ def unit_rows(embeddings, names=None, device=None, alone=False):
         rows = _unit_rows(embeddings, names, device)
     except ClusteringError as error:
         problem = error
-    _together(problem, embeddings, device)
+    _together(problem, embeddings)
     return rows
 
 
@@ -114,13 +114,15 @@ def _refuse(index, length, names):
     raise ClusteringError(f"the embedding of {where} is {what}")
 
 
-def _together(problem, embeddings, device):
+def _together(problem, embeddings):
     """Lets all processes raise if one must: the others would wait for it."""
     if distributed.is_distributed():
         shape = np.shape(embeddings)
         size = shape[1] if len(shape) == 2 else 0
-        on = _collective_device(embeddings, device)
-        state = torch.tensor([problem is not None, size, -size], device=on)
+        state = torch.tensor(
+            [problem is not None, size, -size],
+            device=distributed.collective_device(),
+        )
         dist.all_reduce(state, dist.ReduceOp.MAX)
         failed, widest, narrowest = state.tolist()
         if problem is None and failed:
@@ -135,13 +137,6 @@ def _together(problem, embeddings, device):
             )
     if problem is not None:
         raise problem
-
-
-def _collective_device(embeddings, device):
-    """Where the tensors of a collective must lie."""
-    if device is None and isinstance(embeddings, torch.Tensor):
-        return embeddings.device
-    return device or "cpu"
 
 
 def sum_over_ranks(tensor):

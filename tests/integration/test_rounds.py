@@ -656,9 +656,10 @@ def sgd(corpus, output, model, **overrides):
 
 
 @pytest.mark.slow
-def test_two_processes_are_one(corpus, rounds, ssl_model, tmp_path):
+def test_two_processes_are_one(corpus, rounds, ssl_model, two_rounds, tmp_path):
     """The same labels and figures, and losses but for the order of sums."""
     options = {
+        "other_models": f"[{two_rounds / 'round_2'}]",
         "batch_size": 4,
         "distributed_backend": "gloo",
         "centres_from_embeddings": True,

@@ -81,6 +81,10 @@ def test_the_number_is_chosen_in_one_process(rows, monkeypatch):
     monkeypatch.setattr(methods.distributed, "is_distributed", lambda: True)
     with pytest.raises(ClusteringError, match="without torchrun"):
         KMeansClusters([3, 6])(rows[0], seed=1)
+    with pytest.raises(ClusteringError, match="--stop_after=embed"):
+        KMeansClusters([3, 6]).check_alone()
+    KMeansClusters(3).check_alone()
+    MergedClusters(9, 3).check_alone()
 
 
 @pytest.mark.parametrize(
@@ -89,6 +93,8 @@ def test_the_number_is_chosen_in_one_process(rows, monkeypatch):
         (KMeansClusters(121), "121 clusters cannot be made of 120"),
         (KMeansClusters([6, 500]), "500 clusters cannot be made of 120"),
         (KMeansClusters(0), "at least 1; it is 0"),
+        (KMeansClusters([6, 120]), "below the 120 utterances; got 120"),
+        (KMeansClusters([1, 6]), "above 1.*got 1"),
         (MergedClusters(121, 6), "121 clusters cannot be made of 120"),
         (MergedClusters(20, 30), "20 .*30 clusters|30 clusters.* of 20"),
         (MergedClusters(100, 6, limit_gib=1e-6), "GiB"),
@@ -102,7 +108,7 @@ def test_impossible_numbers_are_refused_without_rows(method, message):
 
 def test_possible_numbers_pass():
     KMeansClusters(120).check(120)
-    KMeansClusters([2, 120]).check(120)
+    KMeansClusters([2, 119]).check(120)
     MergedClusters(120, 6).check(120)
 
 
