@@ -1,4 +1,4 @@
-"""The settings of a run, so that its folder is not taken for another run.
+"""The beginning of a run, whose folder is not taken for that of another.
 
 A checkpoint of another configuration may load and mean nothing: other crops,
 another noise, another optimiser. What a run was started with is kept beside its
@@ -33,6 +33,10 @@ MAY_CHANGE = set(
     ckpt_interval_minutes ckpt_interval_steps eval_precision __set_seed
     """.split()
 )
+
+
+#: Keys of any block that are for the log alone.
+WATCHING = {"monitor_labels", "monitor_columns"}
 
 
 def begin_run(path, run_opts, overrides, hparams):
@@ -92,7 +96,11 @@ def settings_of(path, overrides):
 
 def _without_paths(value):
     if isinstance(value, dict):
-        return {str(k): _without_paths(v) for k, v in value.items()}
+        return {
+            str(k): _without_paths(v)
+            for k, v in value.items()
+            if k not in WATCHING
+        }
     if isinstance(value, list):
         return [_without_paths(v) for v in value]
     if isinstance(value, str) and os.sep in value:

@@ -303,6 +303,7 @@ class SSLBrain(TrainingBrain):
             max(2, round(self.ssps.speaker_count * part)),
             [max(2, round(self.ssps.clusters * part))],
             [self.ssps.neighbours],
+            iterations=self.ssps.iterations,
             merge_ratio=self.ssps.merge_from
             and self.ssps.merge_from / self.ssps.clusters,
             seed=self.hparams.seed,

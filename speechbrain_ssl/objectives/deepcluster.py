@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 
 from speechbrain_ssl import distributed
-from speechbrain_ssl.clustering.agglomerative import clusters_of_all
+from speechbrain_ssl.clustering.replicated import clusters_of_all
 from speechbrain_ssl.data.draws import uniform
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.objectives.base import Objective

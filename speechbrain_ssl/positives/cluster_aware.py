@@ -19,10 +19,8 @@ crops.
 import numpy as np
 import torch
 
-from speechbrain_ssl.clustering.agglomerative import (
-    check_memory,
-    clusters_of_all,
-)
+from speechbrain_ssl.clustering.agglomerative import check_memory
+from speechbrain_ssl.clustering.replicated import clusters_of_all
 from speechbrain_ssl.data.draws import uniform
 from speechbrain_ssl.errors import ConfigError
 
@@ -52,8 +50,8 @@ class ClusterAware(torch.nn.Module):
     iterations : int
         Of k-means, whose first centroids are drawn by k-means++.
     merge_from : int, optional
-        The ``clusters`` are made of so many of a k-means, by Ward's criterion:
-        they come out purer where the encoder is still weak. An option of ours.
+        The ``clusters`` are made of so many of a k-means, by Ward's criterion.
+        An option of ours; see results/ssps_conditions.
 
     Raises
     ------

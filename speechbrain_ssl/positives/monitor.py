@@ -25,7 +25,7 @@ class PositiveMonitor:
     -------
     >>> monitor = PositiveMonitor({"voice": [0, 0, 1]})
     >>> monitor(torch.tensor([1, 2, -1]), torch.tensor([0, 1, 2]))
-    {'same_voice': tensor(0.3333)}
+    {'same_voice': tensor(0.3333), 'known_voice': tensor(0.6667)}
     """
 
     def __init__(self, columns, device="cpu"):
@@ -48,14 +48,16 @@ class PositiveMonitor:
         Returns
         -------
         dict
-            ``same_<column>``: the share of the batch whose partner is known to
-            be of the anchor's class. Over ``coverage`` it is the accuracy of
-            the partners.
+            ``known_<column>``: the share of the batch that has a partner and
+            where both classes are known. ``same_<column>``: the share where
+            they are the same. ``same`` over ``known`` is the accuracy of the
+            partners.
         """
         there = partners >= 0
         found = {}
         for name, classes in self.columns.items():
             own, other = classes[anchors], classes[partners.clamp(min=0)]
-            same = there & (own == other) & (own >= 0)
-            found[f"same_{name}"] = same.float().mean()
+            known = there & (own >= 0) & (other >= 0)
+            found[f"same_{name}"] = (known & (own == other)).float().mean()
+            found[f"known_{name}"] = known.float().mean()
         return found

@@ -30,8 +30,8 @@ What differs from the published code, and why:
 * A sample is never its own pseudo-positive, and a cluster without members is
   nobody's neighbour.
 
-What is ours: ``merge_from`` makes the clusters of more and smaller ones, which
-pays where the encoder is still weak (results/ssps_conditions).
+What is ours: ``merge_from`` makes the clusters of more and smaller ones
+(results/ssps_conditions).
 
 Where the papers leave it open: one partner is drawn for all global crops of a
 sample, and ``nearest`` looks for neighbours in the queue, not in the memory.
@@ -47,10 +47,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from speechbrain_ssl.clustering.agglomerative import (
-    check_memory,
-    clusters_of_all,
-)
+from speechbrain_ssl.clustering.agglomerative import check_memory
+from speechbrain_ssl.clustering.replicated import clusters_of_all
 from speechbrain_ssl.data.draws import uniform
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.positives.gathering import gather_rows
@@ -115,9 +113,8 @@ class SSPS(torch.nn.Module):
         Of k-means; 10 in the paper.
     merge_from : int, optional
         The ``clusters`` are made of so many of a k-means, by Ward's criterion
-        (an option of ours, for neighbours 0): clusters as large as the
-        speakers come out purer than those of k-means alone. Memory and time:
-        see ``speechbrain_ssl/clustering/agglomerative.py``.
+        (an option of ours, meant for neighbours 0). Memory and time: see
+        ``speechbrain_ssl/clustering/agglomerative.py``.
     speaker_count : int, optional
         A guess of the number of speakers in the training set. With it the rule
         of ``positives/start_rule.py`` is asked before ``start_epoch``, and the
@@ -205,6 +202,15 @@ class SSPS(torch.nn.Module):
                 f"of the queue: from 1 to {queue - 1} for a queue of {queue}, "
                 f"got {neighbours}"
             )
+        if variant == "nearest" and merge_from is not None:
+            raise ConfigError(
+                "SSPS's variant nearest makes no clusters: leave out merge_from"
+            )
+        if variant == "centroid" and monitor_labels is not None:
+            raise ConfigError(
+                "SSPS's variant centroid draws no utterance that monitor_labels "
+                "could say anything of: leave it out"
+            )
         if merge_from is not None and (
             not isinstance(merge_from, int) or merge_from <= clusters
         ):
@@ -228,6 +234,8 @@ class SSPS(torch.nn.Module):
         self.iterations = iterations
         self.speaker_count = speaker_count
         self.monitor_labels = monitor_labels
+        if isinstance(monitor_columns, str):
+            monitor_columns = [monitor_columns]
         self.monitor_columns = tuple(monitor_columns)
         rank = np.arange(max(1, neighbours))
         decay = DECAY if neighbour_draw == "exponential" else 0.0

@@ -49,7 +49,7 @@ import math
 
 import torch
 
-from speechbrain_ssl.clustering.agglomerative import clusters_of_all
+from speechbrain_ssl.clustering.replicated import clusters_of_all
 from speechbrain_ssl.clustering.rows import unit_rows
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.positives.neighbours import nearest_clusters

@@ -37,6 +37,14 @@ def test_references_are_followed_and_paths_left_out(settings):
     assert found == settings("lr: 0.2\ndata_folder: /elsewhere")
 
 
+def test_what_watches_is_no_setting(settings):
+    """At any depth: a monitor may come and go."""
+    block = "ssps:\n    clusters: 3\n    monitor_labels: {}\n"
+    watched = settings(text=YAML + block.format("some.csv"))
+    assert watched == settings(text=YAML + block.format("null"))
+    assert watched["ssps"] == {"clusters": 3}
+
+
 def test_a_class_is_a_setting(settings):
     """AdamW in place of SGD has the same arguments here."""
     other = settings(text=YAML.replace("SGD", "AdamW"))

@@ -29,12 +29,14 @@ def test_ssps_block(repository):
         "reference_seconds": 3.0,
         "iterations": 5,
         "merge_from": 9000,
-        "monitor_labels": "speakers.csv",
-        "monitor_columns": ("spk_id", "session"),
     }
     ssps = load(repository, "ssps.yaml", other)["positives"]
     other["queue_size"] = other.pop("queue")
     assert {key: getattr(ssps, key) for key in other} == other
+    watch = {"monitor_labels": "a.csv", "monitor_columns": ["spk_id", "tape"]}
+    watched = load(repository, "ssps.yaml", watch)["positives"]
+    assert watched.monitor_labels == "a.csv"
+    assert watched.monitor_columns == ("spk_id", "tape")
     even = load(repository, "ssps.yaml", {"neighbours": 3})["positives"]
     decay = {"neighbours": 3, "neighbour_draw": "exponential"}
     decay = load(repository, "ssps.yaml", decay)["positives"]

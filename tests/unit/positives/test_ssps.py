@@ -501,6 +501,8 @@ def test_accuracy_is_for_monitoring(voices, make):
     found = monitor(partners, index)
     assert float(found["same_voice"]) == pytest.approx(np.mean(right))
     assert found["same_voice"] > 0.9 and found["same_unknown"] == 0
+    assert found["known_voice"] == (partners >= 0).float().mean()
+    assert found["known_unknown"] == 0
     nobody = torch.full_like(index, -1)
     assert monitor(nobody, index)["same_voice"] == 0
     # It changes nothing.
@@ -532,6 +534,11 @@ def test_accuracy_is_for_monitoring(voices, make):
         ({"batch": 31}, "queue of 30 cannot hold a batch of 31.*raise `queue`"),
         ({"clusters": 61}, "61 clusters of 60 utterances; lower"),
         ({"merge_from": 6}, "merge_from is.*above 6, got 6"),
+        ({"merge_from": 9, "variant": "nearest"}, "leave out merge_from"),
+        (
+            {"monitor_labels": "a.csv", "variant": "centroid"},
+            "centroid draws no utterance",
+        ),
         (
             {"merge_from": 61},
             "61 clusters of 60 utterances; lower `merge_from`",

@@ -87,6 +87,18 @@ def test_no_file(tmp_path):
         read_labels(tmp_path / "absent.csv", manifest_of(2))
 
 
+def test_a_file_of_a_larger_corpus(tmp_path):
+    """Others may be in it, where that is allowed; nobody else may not."""
+    path = table(tmp_path / "a.csv", "ID,label\nx,ann\nu1,bob\ny,bob\nu0,eve\n")
+    with pytest.raises(ManifestError, match="line 2: the utterance 'x'"):
+        read_labels(path, manifest_of(3))
+    found, names = read_labels(path, manifest_of(3), others=True)
+    assert found.tolist() == [1, 0, -1] and names == ["bob", "eve"]
+    path = table(tmp_path / "b.csv", "ID,label\nx,ann\n")
+    with pytest.raises(ManifestError, match="1 of 1 are not"):
+        read_labels(path, manifest_of(3), others=True)
+
+
 def test_small_clusters_lose_their_members():
     """Counted by hand; the rest is numbered anew in the old order."""
     labels = np.array([4, 4, 9, 0, 0, 0, -1, -1, -1, -1, 7, 7])
