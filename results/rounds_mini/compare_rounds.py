@@ -13,6 +13,8 @@ import argparse
 import json
 import pathlib
 
+import numpy as np
+
 from speechbrain_ssl.report.comparison import read_scores
 from speechbrain_ssl.verification.bootstrap import paired_difference
 from speechbrain_ssl.verification.trials import path_component
@@ -28,6 +30,12 @@ def read(folder, seeds):
     ]
     found = [read_scores(file) for file in files]
     trials = found[0][0]
+    for file, (other, _) in zip(files, found, strict=True):
+        same = np.array_equal(trials.left, other.left) and np.array_equal(
+            trials.right, other.right
+        )
+        if not (same and trials.names == other.names):
+            raise SystemExit(f"{file} is of other trials than {files[0]}")
     trials.speaker_of = path_component(1)
     return trials, [scores for _, scores in found]
 
