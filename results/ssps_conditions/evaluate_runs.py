@@ -1,0 +1,145 @@
+#!/usr/bin/env python3
+"""Evaluates the encoders of the study, and compares the systems pairwise.
+
+    python evaluate_runs.py --runs=/path/to/runs --corpus=/path/to/conditions
+
+``runs`` holds one output folder of train.py a run, called <system>_<seed>;
+``corpus`` is what make_corpus.py has written. Writes runs/ (what training and
+evaluation have found) and differences.json beside this file. Runs that scores.npz
+has already are not evaluated again: delete it where a run has been repeated.
+
+What an embedding knows of the speaker and of the recording is measured on the
+probe, whose utterances of held-out speakers have conditions that speakers share:
+the embeddings are clustered into as many clusters as there are speakers, and
+compared with the speakers (NMI); then into as many as there are conditions, and
+compared with those. Both are means over five k-means. Their ratio is that of the
+paper (speaker NMI / recording NMI), with conditions for recordings.
+"""
+
+import argparse
+import json
+import pathlib
+import re
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.metrics import normalized_mutual_info_score
+
+from speechbrain_ssl.clustering.kmeans import spherical_kmeans
+from speechbrain_ssl.publishing.export import load_encoder
+from speechbrain_ssl.verification.bootstrap import paired_difference
+from speechbrain_ssl.verification.evaluation import evaluate_scores
+from speechbrain_ssl.verification.extract import embed_files
+from speechbrain_ssl.verification.protocol import load_trials, score_trials
+
+HERE = pathlib.Path(__file__).resolve().parent
+#: What is compared with what.
+PAIRS = (
+    ("simclr_ssps", "simclr"),
+    ("dino_ssps", "dino"),
+    ("ca_dino", "dino"),
+)
+
+
+def information(encoder, features, corpus):
+    """NMI with speakers and with conditions, and their ratio."""
+    table = pd.read_csv(corpus / "probe.csv", dtype=str)
+    paths = [str(corpus / wav) for wav in table["wav"]]
+    rows = embed_files(encoder, features, paths, precision=torch.bfloat16)
+    found = {}
+    for name, column in (("speaker", "spk_id"), ("condition", "condition")):
+        groups = table[column]
+        found[f"{name}_nmi"] = np.mean(
+            [
+                normalized_mutual_info_score(
+                    groups,
+                    spherical_kmeans(
+                        rows, groups.nunique(), 20, seed, init="k-means++"
+                    ).assignments,
+                )
+                for seed in range(5)
+            ]
+        )
+    found["ratio"] = found["speaker_nmi"] / found["condition_nmi"]
+    return found
+
+
+def evaluate(folder, trials, corpus):
+    """Scores of a run's model; its figures go to runs/."""
+    encoder, features = load_encoder(folder / "model")
+    scores, _ = score_trials(
+        encoder, features, trials, corpus / "dev", precision=torch.bfloat16
+    )
+    figures = evaluate_scores(scores, trials)
+    figures |= information(encoder, features, corpus)
+    target = HERE / "runs" / folder.name
+    target.mkdir(parents=True, exist_ok=True)
+    results = json.loads((folder / "results.json").read_text())
+    # Folders of the machine have no place in the project.
+    results["command"] = re.sub(
+        r"(?<![.\w])/(?:[^/\s,]+/)+([^/\s,]+/[^/\s,]+)",
+        r"/path/to/\1",
+        results["command"],
+    )
+    for name, found in (("evaluation", figures), ("results", results)):
+        text = json.dumps(found, indent=1)
+        (target / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+    metrics = (folder / "metrics.jsonl").read_text()
+    (target / "metrics.jsonl").write_text(metrics, encoding="utf-8")
+    print(
+        folder.name,
+        f"{figures['eer_percent']:.2f} %, ratio {figures['ratio']:.2f}",
+        flush=True,
+    )
+    return scores
+
+
+def main():
+    """Evaluates all, then compares."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--runs", required=True, type=pathlib.Path)
+    parser.add_argument("--corpus", required=True, type=pathlib.Path)
+    given = parser.parse_args()
+    trials = load_trials(
+        given.corpus / "dev_trials_H.txt",
+        given.corpus / "dev",
+        speaker_component=1,
+    )
+    cache = HERE / "scores.npz"
+    known = dict(np.load(cache)) if cache.is_file() else {}
+    for folder in sorted(given.runs.glob("*_[0-9]")):
+        if (folder / "results.json").is_file() and folder.name not in known:
+            known[folder.name] = evaluate(folder, trials, given.corpus)
+            np.savez(cache, **known)
+    differences = []
+    for better, other in PAIRS:
+        seeds = [
+            seed
+            for seed in "123"
+            if {f"{better}_{seed}", f"{other}_{seed}"} <= set(known)
+        ]
+        if not seeds:
+            continue
+        found, interval = paired_difference(
+            [known[f"{better}_{seed}"] for seed in seeds],
+            [known[f"{other}_{seed}"] for seed in seeds],
+            trials,
+        )
+        differences.append(
+            {
+                "better": better,
+                "than": other,
+                "seeds": len(seeds),
+                "difference": 100 * found,
+                "ci_low": 100 * interval.low,
+                "ci_high": 100 * interval.high,
+            }
+        )
+    text = json.dumps(differences, indent=1)
+    (HERE / "differences.json").write_text(text + "\n", encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,256 @@
+#!/usr/bin/env python3
+"""Gives every utterance of a corpus a recording condition of its own.
+
+    python make_corpus.py --data_folder=/path/to/corpora \\
+        --noise_csv=/path/to/esc50/manifest.csv \\
+        --rirs_csv=/path/to/rooms/manifest.csv --output_folder=/path/to/conditions
+
+In ``data_folder`` are ``speechocean762`` (``train.csv``, ``dev.csv``) and
+``librispeech_mini`` (``train.csv``). A condition is drawn from the identifier of
+the utterance, without a look at who speaks: an equaliser (a smooth curve,
+standard deviation ``--equaliser`` dB at the centres of its bands), for a share of
+``--rooms`` a room, a noise at a level drawn from ``--snr`` dB, and one of three
+codecs (none, mu-law, Opus). Training utterances, trials and the augmentation of
+training have rooms and clips of noise of their own.
+
+Written, outside of the project, are the training audio with ``train.csv``, the
+trials' audio in ``dev`` with the two lists, the manifests ``noise.csv`` and
+``rirs.csv`` that are left to the augmentation, and a probe: utterances of the
+held-out speakers, each under ``--probe_views`` of ``--probe_conditions``
+conditions that speakers share, with ``probe.csv``. Needs soundfile 0.13.
+"""
+
+import argparse
+import io
+import pathlib
+
+import numpy as np
+import pandas as pd
+import scipy.signal
+import soundfile
+
+from speechbrain_ssl.data.audio import AudioFile
+from speechbrain_ssl.data.draws import permutation, uniform
+from speechbrain_ssl.data.manifest import Manifest, write_manifest
+
+RATE = 16000
+LEVEL = 0.03  # root mean square; even a sharp peak is then below 1
+# Centres of the equaliser's bands, in Hz: a third of a decade apart.
+BANDS = np.geomspace(60, 8000, 8)
+# Of libsndfile: 0 is the best quality, 1 the smallest file.
+COMPRESSION = 0.5
+CODECS = (None, "mu-law", "opus")
+# Who may use a room or a noise, by its place in the manifest.
+AUGMENTATION, TRAIN, TRIALS = 0, 1, 2
+
+
+def wave_of(manifest, i):
+    """Samples ``[samples]`` of an utterance, of one channel."""
+    with AudioFile(manifest.path(i), RATE) as audio:
+        return np.asarray(audio.read(), dtype=np.float64)
+
+
+def share(count, who):
+    """Rows of a bank: half for the augmentation, a quarter each for others."""
+    order = permutation(count, 0, "conditions")
+    cuts = [0, count // 2, 3 * count // 4, count]
+    return np.sort(order[cuts[who] : cuts[who + 1]])
+
+
+class Studio:
+    """Draws a condition from an address and applies it.
+
+    Arguments
+    ---------
+    rooms, noises : list of numpy.ndarray
+        Impulse responses, and recordings of noise.
+    given : argparse.Namespace
+        ``rooms``, ``equaliser`` and ``snr``.
+    """
+
+    def __init__(self, rooms, noises, given):
+        self.rooms, self.noises, self.given = rooms, noises, given
+
+    def record(self, wave, *address):
+        """The wave under the condition of this address."""
+        draw = uniform(*address, "condition", size=16)
+        wave = self._equalised(wave, draw[:8])
+        if draw[8] < self.given.rooms:
+            response = self.rooms[int(draw[9] * len(self.rooms))]
+            wave = scipy.signal.fftconvolve(wave, response)[: len(wave)]
+        noise = self.noises[int(draw[10] * len(self.noises))]
+        first = int(draw[11] * len(noise))
+        noise = np.resize(np.roll(noise, -first), len(wave))
+        low, high = self.given.snr
+        level = low + draw[12] * (high - low)
+        noise = noise * rms(wave) / max(rms(noise), 1e-6) * 10 ** (-level / 20)
+        wave = wave + noise
+        wave = wave * (LEVEL / max(rms(wave), 1e-6))
+        return coded(wave, CODECS[int(draw[13] * len(CODECS))])
+
+    def _equalised(self, wave, draws):
+        """A smooth curve over the logarithm of the frequency."""
+        # Of a uniform draw the deviation is 1 / sqrt(12).
+        gains = (draws - 0.5) * np.sqrt(12) * self.given.equaliser
+        spectrum = np.fft.rfft(wave)
+        hertz = np.fft.rfftfreq(len(wave), 1 / RATE)
+        curve = np.interp(
+            np.log(np.maximum(hertz, BANDS[0])), np.log(BANDS), gains
+        )
+        return np.fft.irfft(spectrum * 10 ** (curve / 20), len(wave))
+
+
+def rms(wave):
+    """The root mean square."""
+    return float(np.sqrt(np.mean(np.square(wave))))
+
+
+def coded(wave, codec):
+    """The wave after a codec, of the same length."""
+    if codec is None:
+        return wave
+    if codec == "mu-law":
+        full = wave / np.abs(wave).max()
+        steps = np.round(np.log1p(255 * np.abs(full)) / np.log(256) * 127)
+        back = np.sign(full) * np.expm1(steps / 127 * np.log(256)) / 255
+        return back * np.abs(wave).max()
+    file = io.BytesIO()
+    soundfile.write(
+        file,
+        wave,
+        RATE,
+        format="OGG",
+        subtype="OPUS",
+        compression_level=COMPRESSION,
+    )
+    file.seek(0)
+    decoded, _ = soundfile.read(file)
+    return np.resize(decoded, len(wave)) if len(decoded) else wave
+
+
+def write(studio, manifest, i, path, *address):
+    """Records an utterance under a condition into a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    wave = studio.record(wave_of(manifest, i), *address)
+    # A rare peak is clipped, as a recorder does.
+    wave = np.clip(wave * (LEVEL / max(rms(wave), 1e-6)), -1, 1)
+    soundfile.write(path, wave, RATE, subtype="PCM_16")
+
+
+def main():
+    """Reads, changes and writes every utterance."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    for name in "data_folder noise_csv rirs_csv output_folder".split():
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--rooms", type=float, default=0.5)
+    parser.add_argument("--equaliser", type=float, default=6.0)
+    parser.add_argument("--snr", type=float, nargs=2, default=[15, 30])
+    parser.add_argument("--probe_conditions", type=int, default=40)
+    parser.add_argument("--probe_views", type=int, default=8)
+    given = parser.parse_args()
+    data = pathlib.Path(given.data_folder)
+    folder = pathlib.Path(given.output_folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    studios = banks(given, folder)
+
+    rows = []
+    for corpus in ("speechocean762", "librispeech_mini"):
+        manifest = Manifest.read(data / corpus / "train.csv", data / corpus)
+        for i in range(len(manifest)):
+            name = f"{corpus}/{manifest.ids[i]}.flac"
+            write(
+                studios[TRAIN],
+                manifest,
+                i,
+                folder / name,
+                manifest.keys[i],
+            )
+            rows.append((manifest.ids[i], manifest.durations[i], name))
+    columns = ["ID", "duration", "wav"]
+    write_manifest(folder / "train.csv", pd.DataFrame(rows, columns=columns))
+
+    manifest = Manifest.read(
+        data / "speechocean762" / "dev.csv", data / "speechocean762"
+    )
+    for i in range(len(manifest)):
+        path = pathlib.Path(manifest.path(i)).relative_to(
+            data / "speechocean762"
+        )
+        write(
+            studios[TRIALS],
+            manifest,
+            i,
+            folder / "dev" / path.with_suffix(".flac"),
+            manifest.keys[i],
+        )
+    for name in ("dev_trials_H.txt", "dev_trials_O.txt"):
+        trials = (data / "speechocean762" / name).read_text()
+        (folder / name).write_text(trials.replace(".ogg", ".flac"))
+    probe(studios[TRIALS], manifest, data, folder, given)
+
+
+def banks(given, folder):
+    """Studios for training and trials; writes what is left to augmentation."""
+    kept = {}
+    for name in ("noise", "rirs"):
+        path = getattr(given, f"{name}_csv")
+        manifest = Manifest.read(path, pathlib.Path(path).parent)
+        rows = share(len(manifest), AUGMENTATION)
+        write_manifest(
+            folder / f"{name}.csv",
+            pd.DataFrame(
+                {
+                    "ID": [manifest.ids[i] for i in rows],
+                    "duration": manifest.durations[rows],
+                    "wav": [str(manifest.path(i)) for i in rows],
+                }
+            ),
+        )
+        for who in (TRAIN, TRIALS):
+            kept[name, who] = [
+                wave_of(manifest, i) for i in share(len(manifest), who)
+            ]
+    for who in (TRAIN, TRIALS):
+        # Silent stretches have no level to be set.
+        kept["noise", who] = [w for w in kept["noise", who] if rms(w) > 1e-3]
+        # The direct sound is where it was.
+        kept["rirs", who] = [w[np.abs(w).argmax() :] for w in kept["rirs", who]]
+    return {
+        who: Studio(kept["rirs", who], kept["noise", who], given)
+        for who in (TRAIN, TRIALS)
+    }
+
+
+def probe(studio, manifest, data, folder, given):
+    """Utterances of every held-out speaker under conditions that all share."""
+    table = pd.read_csv(data / "speechocean762" / "dev.csv", dtype=str)
+    speakers = table.set_index("ID")["spk_id"]
+    seen, rows = {}, []
+    for i in permutation(len(manifest), 0, "probe"):
+        speaker = speakers[manifest.ids[i]]
+        seen[speaker] = seen.get(speaker, 0) + 1
+        if seen[speaker] > 5:
+            continue
+        views = permutation(
+            given.probe_conditions, 0, manifest.keys[i], "views"
+        )
+        for view in views[: given.probe_views]:
+            name = f"probe/{manifest.ids[i]}_{view:02d}.flac"
+            write(studio, manifest, i, folder / name, int(view), "shared")
+            rows.append(
+                (
+                    f"{manifest.ids[i]}_{view:02d}",
+                    manifest.durations[i],
+                    name,
+                    speaker,
+                    f"condition_{view:02d}",
+                )
+            )
+    columns = ["ID", "duration", "wav", "spk_id", "condition"]
+    pd.DataFrame(rows, columns=columns).sort_values("ID").to_csv(
+        folder / "probe.csv", index=False
+    )
+
+
+if __name__ == "__main__":
+    main()
