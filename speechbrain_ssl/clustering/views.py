@@ -1,4 +1,4 @@
-"""Clustering of utterances that are seen in several ways, as voice and face.
+"""Embeddings of utterances seen in several ways, as voice and face, in one row.
 
 Each view is normalised by itself and the views are concatenated. The cosine of
 two utterances is then the mean of their cosines in the views, and none wins by
@@ -10,8 +10,6 @@ import math
 
 import torch
 
-from speechbrain_ssl.clustering.agglomerative import kmeans_then_merge
-from speechbrain_ssl.clustering.kmeans import spherical_kmeans
 from speechbrain_ssl.clustering.rows import ClusteringError, unit_rows
 
 
@@ -75,56 +73,3 @@ def join_views(views, weights=None, names=None, device=None):
             raise ClusteringError(f"view {name!r}: {error}") from error
         parts.append(unit.mul_(math.sqrt(weights[name] / total)))
     return torch.cat(parts, dim=1)
-
-
-def cluster_views(
-    views,
-    clusters,
-    centroids=None,
-    linkage="ward",
-    weights=None,
-    names=None,
-    device=None,
-    **options,
-):
-    """Clusters utterances by all of their views together.
-
-    Arguments
-    ---------
-    views : dict
-        Name of the view to embeddings ``[N, d_v]``.
-    clusters : int
-        How many clusters.
-    centroids : int, optional
-        Clusters of a k-means that are merged into ``clusters``; as a default
-        there is no merging.
-    linkage : str
-        Of the merging: ``"ward"`` or ``"average"``.
-    weights, names, device
-        As in ``join_views``.
-    **options
-        For ``spherical_kmeans`` or ``kmeans_then_merge``.
-
-    Returns
-    -------
-    KMeans or Merged
-        As ``spherical_kmeans`` or ``kmeans_then_merge``.
-
-    Raises
-    ------
-    ClusteringError
-        As those and ``join_views``.
-
-    Example
-    -------
-    >>> voice = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    >>> face = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
-    >>> cluster_views({"voice": voice, "face": face}, 3).sizes.tolist()
-    [1, 1, 1]
-    """
-    rows = join_views(views, weights, names, device)
-    if centroids is None:
-        return spherical_kmeans(rows, clusters, names=names, **options)
-    return kmeans_then_merge(
-        rows, centroids, clusters, linkage, names=names, **options
-    )

@@ -24,6 +24,7 @@ _SHARES = {
 _MONITORED = {
     "gate_precision": "right among the kept",
     "gate_recall": "kept among the right",
+    "gate_noise_precision": "wrong among the dropped",
     "gate_noise_recall": "dropped among the wrong",
     "corrected_precision": "right among the corrected",
 }

@@ -5,9 +5,10 @@
 A step of SimCLR (ECAPA-TDNN, two crops an utterance: encode, loss, backward,
 optimiser), the reference forward pass of SSPS, and what SSPS does beside it
 (drawing partners, replacing vectors, taking up memory and queue), in turns in one
-process, at the paper's sizes: 1 092 009 utterances, K and queue 25 000. Features
-and clusters are drawn at random; SSPS takes as long for any. ``--channels=64``
-is an encoder so small that SSPS weighs most.
+process, at the paper's sizes: 1 092 009 utterances, K and queue 25 000. The
+k-means of each epoch is not in it. Features and clusters are drawn at random; SSPS
+takes as long for any. ``--channels=64`` is an encoder so small that SSPS weighs
+most.
 """
 
 import argparse
@@ -17,35 +18,35 @@ import time
 import numpy as np
 import torch
 
-from speechbrain_ssl.brains.ssl_brain import encode
+from speechbrain_ssl.brains.training_brain import encode
 from speechbrain_ssl.encoders.ecapa import FastECAPA
 from speechbrain_ssl.objectives.base import Branch
 from speechbrain_ssl.objectives.simclr import SimCLR
 from speechbrain_ssl.positives.ssps import SSPS
 
-UTTERANCES, CLUSTERS, QUEUE, MELS = 1_092_009, 25_000, 25_000, 80
+MELS = 80
 FRAMES = 100  # in a second
 
 
-def make_ssps(objective, encoder, batch):
+def make_ssps(objective, encoder, given):
     """SSPS in the middle of an epoch: memory, clusters and queue are full."""
-    size = encoder.fc.conv.out_channels
-    ssps = SSPS(CLUSTERS, QUEUE, start_epoch=2, neighbours=1)
-    ssps.set_up(objective, UTTERANCES, size, 2, size, batch, seed=1)
+    size, total = encoder.fc.conv.out_channels, given.utterances
+    ssps = SSPS(given.clusters, given.queue, start_epoch=2, neighbours=1)
+    ssps.set_up(objective, total, size, 2, size, given.batch, seed=1)
     draw = torch.Generator().manual_seed(1)
     ssps.memory.normal_(generator=draw)
     ssps.known.fill_(True)
-    ssps.assignments.random_(CLUSTERS, generator=draw)
-    ssps.near.random_(CLUSTERS, generator=draw)
-    ids = torch.randperm(UTTERANCES, generator=draw)[:QUEUE]
-    ssps.queue.push(ids, torch.randn(QUEUE, 2, size, generator=draw))
+    ssps.assignments.random_(given.clusters, generator=draw)
+    ssps.near.random_(given.clusters, generator=draw)
+    ids = torch.randperm(total, generator=draw)[: given.queue]
+    ssps.queue.push(ids, torch.randn(len(ids), 2, size, generator=draw))
     return ssps
 
 
 class Bench:
     """An encoder with its objective, optimiser and SSPS."""
 
-    def __init__(self, channels, batch, seconds, reference_seconds):
+    def __init__(self, channels, given):
         self.encoder = FastECAPA(
             MELS,
             lin_neurons=192,
@@ -55,12 +56,14 @@ class Bench:
             attention_channels=128,
         )
         self.objective = SimCLR(temperature=0.03)
-        self.ssps = make_ssps(self.objective, self.encoder, batch)
+        self.ssps = make_ssps(self.objective, self.encoder, given)
         self.optimizer = torch.optim.Adam(self.encoder.parameters())
-        self.crops = torch.randn(batch, 2, int(FRAMES * seconds), MELS)
-        frames = int(FRAMES * reference_seconds)
-        self.references = torch.randn(batch, 1, frames, MELS)
-        self.batch, self.turn = batch, 0
+        self.batch, self.utterances = given.batch, given.utterances
+        frames = int(FRAMES * given.seconds)
+        self.crops = torch.randn(self.batch, 2, frames, MELS)
+        frames = int(FRAMES * given.reference_seconds)
+        self.references = torch.randn(self.batch, 1, frames, MELS)
+        self.turn = 0
         self.seconds = {"step": [], "reference": [], "ssps": []}
 
     def timed(self, what, call):
@@ -90,7 +93,7 @@ class Bench:
         """A step with SSPS, in three parts; returns its coverage."""
         self.turn += 1
         index = torch.randint(
-            UTTERANCES,
+            self.utterances,
             (self.batch,),
             generator=torch.Generator().manual_seed(self.turn),
         )
@@ -120,6 +123,9 @@ def main(argv=None):
     """Reads the command line, measures, writes the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--channels", type=int, nargs="+", default=[64, 512])
+    parser.add_argument("--utterances", type=int, default=1_092_009)
+    parser.add_argument("--clusters", type=int, default=25_000)
+    parser.add_argument("--queue", type=int, default=25_000)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--reference_seconds", type=float, default=4.0)
@@ -128,9 +134,7 @@ def main(argv=None):
     given = parser.parse_args(argv)
     rows = []
     for channels in given.channels:
-        bench = Bench(
-            channels, given.batch, given.seconds, given.reference_seconds
-        )
+        bench = Bench(channels, given)
         bench.step()  # the first one allocates
         for found in bench.seconds.values():
             found.clear()

@@ -95,6 +95,7 @@ def write_run(folder, epochs=4, truth=True):
         shares = {"gate_kept": 1 / epoch, "corrected": 0.1}
         if truth:
             shares |= {"gate_precision": 0.9, "gate_recall": 0.8}
+            shares |= {"gate_noise_precision": 0.4, "gate_noise_recall": 0.7}
         logbook.log("train", epoch, epoch, loss=1.0)
         logbook.log("valid", epoch, epoch, pseudo_eer=9.0, **shares)
         path = folder / "gate" / f"epoch_{epoch:05d}.json"
@@ -113,6 +114,8 @@ def test_the_section_of_the_page(tmp_path, truth):
         assert f"<h3>Epoch {epoch}: " in text
     assert ("Was it right?" in text) == truth
     assert ("they are for the reader" in text) == truth
+    for name in ("wrong among the dropped", "dropped among the wrong"):
+        assert (name in text) == truth
 
 
 def test_no_section_without_a_gate(tmp_path):
