@@ -237,6 +237,29 @@ def test_killed_in_every_stage(corpus, rounds, ssl_model, two_rounds, tmp_path):
 
 
 @pytest.mark.slow
+def test_killed_in_the_final_stage(corpus, rounds, ssl_model, tmp_path):
+    """In the middle of the fine-tuning, after a checkpoint."""
+    options = {
+        "rounds": 1,
+        "final_stage": FINAL,
+        "gate": 30.0,
+        "ckpt_interval_steps": 2,
+    }
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    rounds.main(corpus.rounds_argv(whole, ssl_model, **options))
+    steps = len(tiny.lines(whole / "round_1"))
+    assert len(tiny.lines(whole / "fine_tuning_1")) > 3
+    argv = corpus.rounds_argv(broken, ssl_model, **options)
+    killed(rounds, argv, TrainingBrain, "on_fit_batch_end", steps + 3)
+    assert done(broken) == STAGES[:3]
+    rounds.main(argv)
+    assert done(broken) == [*STAGES[:3], (1, "fine_tune")]
+    for folder in ("round_1", "fine_tuning_1"):
+        tiny.assert_identical(broken / folder, whole / folder, tiny.LABEL_PARTS)
+    assert exported(broken) == exported(whole)
+
+
+@pytest.mark.slow
 def test_one_stage_at_a_time(corpus, rounds, ssl_model, two_rounds, tmp_path):
     """``--stop_after`` each stage, and at last none: as one command."""
     for count, (_, stage) in enumerate(STAGES, 1):
