@@ -34,7 +34,8 @@ def clusters_of_all(
         So many clusters of a k-means are merged (``kmeans_then_merge``);
         without it ``clusters`` are those of a k-means.
     **options
-        For ``spherical_kmeans``, but for ``names``.
+        For ``spherical_kmeans``, but for ``names``. What is merged begins by
+        k-means++ and without empty clusters, unless they say otherwise.
 
     Returns
     -------
@@ -58,6 +59,7 @@ def clusters_of_all(
     if merge_from is None:
         found = spherical_kmeans(rows, clusters, **options)
     else:
+        options = {"init": "k-means++", "empty": "reseed", **options}
         found = kmeans_then_merge(rows, merge_from, clusters, **options)
     labels = torch.zeros_like(chosen)
     labels[share] = found.assignments

@@ -389,10 +389,6 @@ class SSPS(torch.nn.Module):
             )
         if self.variant == "nearest":
             return
-        # The paper's k-means; for merging the one of lower inertia.
-        better = {}
-        if self.merge_from is not None:
-            better = {"init": "k-means++", "empty": "reseed"}
         found = clusters_of_all(
             self.memory,
             known,
@@ -401,7 +397,6 @@ class SSPS(torch.nn.Module):
             iterations=self.iterations,
             # Other first centroids in every epoch.
             seed=int(uniform(self.seed, epoch, "ssps-clusters") * 2**53),
-            **better,
         )
         self.assignments[known] = found.assignments
         self.centroids.copy_(found.centroids)

@@ -219,12 +219,17 @@ def advise(
 
 def _clusters(rows, clusters, iterations, merge_ratio, seed):
     """The clusters of a view, made as SSPS makes its own."""
-    options = {"iterations": iterations, "seed": seed}
+    merge_from = None
     if merge_ratio is not None:
-        small = min(len(rows), round(merge_ratio * clusters))
-        options |= {"merge_from": small, "init": "k-means++", "empty": "reseed"}
-    everything = torch.arange(len(rows), device=rows.device)
-    return clusters_of_all(rows, everything, clusters, **options)
+        merge_from = min(len(rows), round(merge_ratio * clusters))
+    return clusters_of_all(
+        rows,
+        torch.arange(len(rows), device=rows.device),
+        clusters,
+        merge_from=merge_from,
+        iterations=iterations,
+        seed=seed,
+    )
 
 
 def _row(clusters, neighbours, found, speaker_count):
