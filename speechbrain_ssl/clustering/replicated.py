@@ -10,9 +10,13 @@ import dataclasses
 import torch
 
 from speechbrain_ssl import distributed
-from speechbrain_ssl.clustering.agglomerative import kmeans_then_merge
+from speechbrain_ssl.clustering.agglomerative import (
+    check_memory,
+    kmeans_then_merge,
+)
 from speechbrain_ssl.clustering.kmeans import spherical_kmeans
 from speechbrain_ssl.clustering.rows import sum_over_ranks
+from speechbrain_ssl.errors import ConfigError
 
 
 def clusters_of_all(
@@ -64,3 +68,32 @@ def clusters_of_all(
     labels = torch.zeros_like(chosen)
     labels[share] = found.assignments
     return dataclasses.replace(found, assignments=sum_over_ranks(labels))
+
+
+def check_merge_from(name, merge_from, clusters):
+    """Refuses what ``clusters_of_all`` cannot merge, hours before it would.
+
+    Arguments
+    ---------
+    name : str
+        What the user calls it.
+    merge_from : int or None
+        Clusters of the k-means; None is always allowed.
+    clusters : int
+        The most clusters that are made of them.
+
+    Raises
+    ------
+    ConfigError
+        If it is no number above ``clusters``.
+    ClusteringError
+        If the merging would take more memory than it may.
+    """
+    if merge_from is None:
+        return
+    if not isinstance(merge_from, int) or merge_from <= clusters:
+        raise ConfigError(
+            f"{name} is the number of small clusters that `clusters` are made "
+            f"of: above {clusters}, got {merge_from!r}"
+        )
+    check_memory(merge_from)

@@ -19,8 +19,10 @@ crops.
 import numpy as np
 import torch
 
-from speechbrain_ssl.clustering.agglomerative import check_memory
-from speechbrain_ssl.clustering.replicated import clusters_of_all
+from speechbrain_ssl.clustering.replicated import (
+    check_merge_from,
+    clusters_of_all,
+)
 from speechbrain_ssl.data.draws import uniform
 from speechbrain_ssl.errors import ConfigError
 
@@ -57,6 +59,8 @@ class ClusterAware(torch.nn.Module):
     ------
     ConfigError
         If a value makes no sense.
+    ClusteringError
+        If the merging would take more memory than it may.
 
     Example
     -------
@@ -97,14 +101,9 @@ class ClusterAware(torch.nn.Module):
                     f"cluster-aware sampling: `{key}` must be a whole number "
                     f"from 1, got {value!r}"
                 )
-        if merge_from is not None and (
-            not isinstance(merge_from, int) or merge_from <= max(counts)
-        ):
-            raise ConfigError(
-                "cluster-aware sampling: `merge_from` is the number of small "
-                f"clusters that `clusters` are made of: above {max(counts)}, "
-                f"got {merge_from!r}"
-            )
+        check_merge_from(
+            "cluster-aware sampling: `merge_from`", merge_from, max(counts)
+        )
         if rule not in RULES:
             raise ConfigError(
                 "cluster-aware sampling: `rule` is one of "
@@ -138,8 +137,6 @@ class ClusterAware(torch.nn.Module):
         ConfigError
             If there are more clusters than utterances, or the rule is about
             crops that there are none of.
-        ClusteringError
-            If the merging would take more memory than it may.
         """
         if self.rule == "locals" and local_crops < 1:
             raise ConfigError(
@@ -153,9 +150,6 @@ class ClusterAware(torch.nn.Module):
                 f"cluster-aware sampling cannot make {most} clusters of "
                 f"{utterances} utterances; lower `clusters` (`merge_from`)"
             )
-        if self.merge_from is not None:
-            # Hours before the first clustering.
-            check_memory(self.merge_from)
         self.seed = seed
         self.register_buffer("assignments", torch.full((utterances,), -1))
         _tabulate(self)

@@ -47,8 +47,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from speechbrain_ssl.clustering.agglomerative import check_memory
-from speechbrain_ssl.clustering.replicated import clusters_of_all
+from speechbrain_ssl.clustering.replicated import (
+    check_merge_from,
+    clusters_of_all,
+)
 from speechbrain_ssl.data.draws import uniform
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.positives.gathering import gather_rows
@@ -129,6 +131,8 @@ class SSPS(torch.nn.Module):
     ------
     ConfigError
         If a value makes no sense.
+    ClusteringError
+        If the merging would take more memory than it may.
 
     Example
     -------
@@ -211,13 +215,7 @@ class SSPS(torch.nn.Module):
                 "SSPS's variant centroid draws no utterance that monitor_labels "
                 "could say anything of: leave it out"
             )
-        if merge_from is not None and (
-            not isinstance(merge_from, int) or merge_from <= clusters
-        ):
-            raise ConfigError(
-                "SSPS's merge_from is the number of small clusters that "
-                f"`clusters` are made of: above {clusters}, got {merge_from!r}"
-            )
+        check_merge_from("SSPS's merge_from", merge_from, clusters)
         if variant != "nearest" and neighbours >= clusters:
             raise ConfigError(
                 f"SSPS cannot draw among {neighbours} neighbours of a cluster "
@@ -280,8 +278,6 @@ class SSPS(torch.nn.Module):
         ------
         ConfigError
             If the objective, the queue or the clusters do not fit.
-        ClusteringError
-            If the merging would take more memory than it may.
         """
         name = type(objective).__name__
         if not objective.has_second_branch:
@@ -312,9 +308,6 @@ class SSPS(torch.nn.Module):
                 "lower `merge_from`, or `clusters` (the paper has one for every "
                 "44 utterances)"
             )
-        if self.merge_from is not None:
-            # Hours before the first clustering.
-            check_memory(self.merge_from)
         self.utterances = utterances
         self.seed = seed
         buffers = {

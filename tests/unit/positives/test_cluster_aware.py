@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from speechbrain_ssl.clustering.rows import ClusteringError
 from speechbrain_ssl.data.draws import uniform
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.positives.cluster_aware import ClusterAware
@@ -95,6 +96,12 @@ def test_progressive_numbers_of_clusters(voices):
     for epoch, count in ((2, 20), (4, 5), (6, 5)):
         sampling.recluster(epoch, rows)
         assert len(sampling.assignments.unique()) == count
+
+
+def test_a_merging_that_would_not_fit_is_refused(voices):
+    """Before anything else, hours before the first clustering."""
+    with pytest.raises(ClusteringError, match="GiB"):
+        made(voices()[0], merge_from=10**6)
 
 
 def test_merged_clusters(voices):

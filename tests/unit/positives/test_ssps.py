@@ -14,6 +14,7 @@ import scipy.cluster.hierarchy
 import torch
 
 from speechbrain_ssl.clustering.kmeans import spherical_kmeans
+from speechbrain_ssl.clustering.rows import ClusteringError
 from speechbrain_ssl.data.draws import uniform
 from speechbrain_ssl.errors import ConfigError, UserError
 from speechbrain_ssl.objectives.base import Branch
@@ -146,6 +147,12 @@ def test_clusters_are_those_of_the_memory(voices, make):
     first = ssps.assignments.clone()
     ssps.before_epoch(3)
     assert not torch.equal(first, ssps.assignments)
+
+
+def test_a_merging_that_would_not_fit_is_refused(voices, make):
+    """Before anything else, hours before the first clustering."""
+    with pytest.raises(ClusteringError, match="GiB"):
+        make(voices()[0], merge_from=10**6)
 
 
 def test_merged_clusters_are_those_of_small_ones(voices, make):
