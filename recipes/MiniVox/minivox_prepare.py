@@ -12,15 +12,17 @@ import argparse
 import itertools
 import logging
 import pathlib
+import sys
 
 import numpy as np
 import pandas as pd
 import soundfile
 
 from speechbrain_ssl.data.manifest import write_manifest
+from speechbrain_ssl.data.prepare_script import run_parsed
 from speechbrain_ssl.data.scan import write_folder_manifest
 from speechbrain_ssl.data.synthetic import SPEAKERS_FILE, write_corpus
-from speechbrain_ssl.errors import ConfigError, UserError
+from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.files import atomic_write
 
 logger = logging.getLogger(__name__)
@@ -195,7 +197,7 @@ def make_trials(names, genders, across, max_trials=6000):
     return sorted(chosen)
 
 
-def _arguments():
+def _parser():
     parser = argparse.ArgumentParser(
         description="Makes MiniVox, its training manifest and trial lists.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -220,12 +222,8 @@ def _arguments():
     add("--max_trials", type=int, default=6000, help="in either list")
     add("--seed", type=int, default=1986, help="of the corpus")
     add("--jobs", type=int, default=None, help="processes (None: all cores)")
-    return parser.parse_args()
+    return parser
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        prepare_minivox(**vars(_arguments()))
-    except UserError as error:
-        raise SystemExit(f"error: {error}") from None
+    sys.exit(run_parsed(prepare_minivox, _parser()))

@@ -14,6 +14,7 @@ import pathlib
 import sys
 
 from speechbrain_ssl.data.manifest import write_manifest
+from speechbrain_ssl.data.prepare_script import run_parsed
 from speechbrain_ssl.data.scan import (
     CHECKS,
     completed,
@@ -24,7 +25,7 @@ from speechbrain_ssl.data.scan import (
     write_folder_manifest,
     write_rejected,
 )
-from speechbrain_ssl.errors import ManifestError, UserError
+from speechbrain_ssl.errors import ManifestError
 
 logger = logging.getLogger(__name__)
 
@@ -193,13 +194,7 @@ def main(argv=None):
             f"--{name}_folder",
             help=f"Folder of {text} for the augmentation (default: none).",
         )
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        prepare_unlabeled(**vars(parser.parse_args(argv)))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_parsed(prepare_unlabeled, parser, argv)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from speechbrain_ssl.data.manifest import write_manifest
+from speechbrain_ssl.data.prepare_script import run_parsed
 from speechbrain_ssl.data.scan import (
     CHECKS,
     completed,
@@ -833,13 +834,7 @@ def main(argv=None):
         type=int,
         help="Number of processes (default: one per core).",
     )
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        prepare_voxceleb(**vars(parser.parse_args(argv)))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_parsed(prepare_voxceleb, parser, argv)
 
 
 if __name__ == "__main__":

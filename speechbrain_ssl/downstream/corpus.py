@@ -8,10 +8,10 @@ import argparse
 import logging
 import os
 import pathlib
-import sys
 
 import pandas as pd
 
+from speechbrain_ssl.data.prepare_script import run_parsed
 from speechbrain_ssl.data.scan import (
     CHECKS,
     mark_completed,
@@ -239,10 +239,4 @@ def run_prepare(prepare, description, argv=None, **choices):
     for name, values in {"check": CHECKS, **choices}.items():
         parser.add_argument(f"--{name}", choices=values)
     parser.add_argument("--num_workers", type=int, help="Processes.")
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        prepare(**vars(parser.parse_args(argv)))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_parsed(prepare, parser, argv)
