@@ -10,19 +10,26 @@ have found, for make_table.py) and differences.json beside this file.
 
 import json
 import pathlib
-import re
 import sys
 
-import numpy as np
 import torch
 
 from speechbrain_ssl.publishing.export import load_encoder
-from speechbrain_ssl.verification.bootstrap import paired_difference
+from speechbrain_ssl.publishing.record import without_folders
+from speechbrain_ssl.report.studies import compare_systems, score_runs
 from speechbrain_ssl.verification.evaluation import evaluate_scores
 from speechbrain_ssl.verification.protocol import load_trials, score_trials
 
 HERE = pathlib.Path(__file__).resolve().parent
 TRIALS = "dev_trials_H.txt"
+#: What is compared with what.
+PAIRS = (
+    ("dlglc", "nogate"),
+    ("dlg", "nogate"),
+    ("fixed", "nogate"),
+    ("dlglc", "dlg"),
+    ("dlglc", "fixed"),
+)
 
 
 def evaluate(folder, trials, audio):
@@ -39,11 +46,7 @@ def evaluate(folder, trials, audio):
     stage = folder / "round_1"
     results = json.loads((stage / "results.json").read_text())
     # Folders of the machine have no place in the project.
-    results["command"] = re.sub(
-        r"/(?:[^/\s,]+/)+([^/\s,]+/[^/\s,]+)",
-        r"/path/to/\1",
-        results["command"],
-    )
+    results = without_folders(results)
     (target / "results.json").write_text(json.dumps(results, indent=1))
     gates = [
         json.loads(path.read_text())
@@ -57,45 +60,20 @@ def evaluate(folder, trials, audio):
 def main(runs, audio):
     """Evaluates all, then compares."""
     trials = load_trials(f"{audio}/{TRIALS}", audio, speaker_component=1)
-    cache = HERE / "scores.npz"
-    known = dict(np.load(cache)) if cache.is_file() else {}
-    for folder in sorted(pathlib.Path(runs).glob("*_*_*")):
-        if (folder / "results.json").is_file() and folder.name not in known:
-            known[folder.name] = evaluate(folder, trials, audio)
-            np.savez(cache, **known)
+    scores = score_runs(
+        sorted(pathlib.Path(runs).glob("*_*_*")),
+        HERE / "scores.npz",
+        lambda folder: evaluate(folder, trials, audio),
+    )
     differences = []
-    cells = {tuple(name.rsplit("_", 1)[0].split("_")) for name in known}
-    for noise in sorted({noise for _, noise in cells}, key=int):
-        for better, other in (
-            ("dlglc", "nogate"),
-            ("dlg", "nogate"),
-            ("fixed", "nogate"),
-            ("dlglc", "dlg"),
-            ("dlglc", "fixed"),
-        ):
-            seeds = [
-                s
-                for s in "123"
-                if {f"{x}_{noise}_{s}" for x in (better, other)} <= set(known)
-            ]
-            if not seeds:
-                continue
-            found, interval = paired_difference(
-                [known[f"{better}_{noise}_{s}"] for s in seeds],
-                [known[f"{other}_{noise}_{s}"] for s in seeds],
-                trials,
+    for noise in sorted({int(name.split("_")[1]) for name in scores}):
+        for better, other in PAIRS:
+            found = compare_systems(
+                scores, f"{better}_{noise}", f"{other}_{noise}", trials
             )
-            differences.append(
-                {
-                    "noise": int(noise),
-                    "better": better,
-                    "than": other,
-                    "seeds": len(seeds),
-                    "difference": 100 * found,
-                    "ci_low": 100 * interval.low,
-                    "ci_high": 100 * interval.high,
-                }
-            )
+            if found:
+                found |= {"better": better, "than": other}
+                differences.append({"noise": noise, **found})
     (HERE / "differences.json").write_text(json.dumps(differences, indent=1))
 
 

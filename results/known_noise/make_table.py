@@ -4,12 +4,13 @@
 python make_table.py
 """
 
-import csv
 import json
 import pathlib
 
 import numpy as np
 from matplotlib.figure import Figure
+
+from speechbrain_ssl.report.evaluations import write_rows
 
 HERE = pathlib.Path(__file__).resolve().parent
 COLUMNS = (
@@ -137,10 +138,7 @@ def draw_gate():
 def main():
     """Writes all three."""
     table = list(rows())
-    with open(HERE / "table.csv", "w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, COLUMNS)
-        writer.writeheader()
-        writer.writerows(table)
+    write_rows(HERE / "table.csv", COLUMNS, table)
     draw_eer(table)
     draw_gate()
 

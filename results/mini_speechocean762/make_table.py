@@ -14,6 +14,7 @@ import pathlib
 
 from matplotlib.figure import Figure
 
+from speechbrain_ssl.report.evaluations import write_rows
 from speechbrain_ssl.report.logbook import read_metrics
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -121,10 +122,7 @@ def figure():
 
 def main():
     """Writes both files."""
-    with open(HERE / "table.csv", "w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows())
+    write_rows(HERE / "table.csv", COLUMNS, rows())
     figure()
 
 

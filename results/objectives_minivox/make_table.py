@@ -7,10 +7,10 @@ runs/<objective>_<seed>/ holds results.json and metrics.jsonl of a run as traini
 wrote them, but for the folders in the command.
 """
 
-import csv
 import json
 import pathlib
 
+from speechbrain_ssl.report.evaluations import write_rows
 from speechbrain_ssl.report.logbook import read_metrics
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -63,10 +63,7 @@ def main():
     """Writes the table, the best system first."""
     rows = [row(folder) for folder in (HERE / "runs").iterdir()]
     rows.sort(key=lambda r: float(r["eer_percent"]))
-    with open(HERE / "table.csv", "w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(HERE / "table.csv", COLUMNS, rows)
 
 
 if __name__ == "__main__":

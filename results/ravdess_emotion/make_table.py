@@ -8,7 +8,6 @@ it, but for the folders in the command and in the system's name. Written are
 table.csv, folds.csv, differences.csv and the confusion matrices of two runs.
 """
 
-import csv
 import json
 import pathlib
 
@@ -16,6 +15,7 @@ import numpy as np
 import scipy.stats
 
 from speechbrain_ssl.report.downstream import write_confusion
+from speechbrain_ssl.report.evaluations import write_rows
 
 HERE = pathlib.Path(__file__).resolve().parent
 COLUMNS = (
@@ -165,20 +165,12 @@ def differences():
         }
 
 
-def write(name, table, columns):
-    """Writes a CSV file."""
-    with open(HERE / name, "w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, columns)
-        writer.writeheader()
-        writer.writerows(table)
-
-
 def main():
     """Writes all files."""
-    write("table.csv", rows(), COLUMNS)
+    write_rows(HERE / "table.csv", COLUMNS, rows())
     for name, table in (("folds", folds()), ("differences", differences())):
         table = list(table)
-        write(f"{name}.csv", table, list(table[0]))
+        write_rows(HERE / f"{name}.csv", list(table[0]), table)
     for name, title in PICTURES.items():
         text = (HERE / "runs" / name / "results.json").read_text("utf-8")
         results = json.loads(text)

@@ -7,11 +7,12 @@ runs/seed_<n>/ holds the rounds.json of a run as it was written, and the
 results.json of each round, but for the folders in the commands.
 """
 
-import csv
 import json
 import pathlib
 
 from matplotlib.figure import Figure
+
+from speechbrain_ssl.report.evaluations import write_rows
 
 HERE = pathlib.Path(__file__).resolve().parent
 COLUMNS = (
@@ -78,10 +79,7 @@ def draw(table):
 def main():
     """Writes both files."""
     table = list(rows())
-    with open(HERE / "table.csv", "w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, COLUMNS)
-        writer.writeheader()
-        writer.writerows(table)
+    write_rows(HERE / "table.csv", COLUMNS, table)
     draw(table)
 
 

@@ -19,7 +19,6 @@ paper (speaker NMI / recording NMI), with conditions for recordings.
 import argparse
 import json
 import pathlib
-import re
 
 import numpy as np
 import pandas as pd
@@ -28,7 +27,8 @@ from sklearn.metrics import normalized_mutual_info_score
 
 from speechbrain_ssl.clustering.kmeans import spherical_kmeans
 from speechbrain_ssl.publishing.export import load_encoder
-from speechbrain_ssl.verification.bootstrap import paired_difference
+from speechbrain_ssl.publishing.record import without_folders
+from speechbrain_ssl.report.studies import compare_systems, score_runs
 from speechbrain_ssl.verification.evaluation import evaluate_scores
 from speechbrain_ssl.verification.extract import embed_files
 from speechbrain_ssl.verification.protocol import load_trials, score_trials
@@ -77,11 +77,7 @@ def evaluate(folder, trials, corpus):
     target.mkdir(parents=True, exist_ok=True)
     results = json.loads((folder / "results.json").read_text())
     # Folders of the machine have no place in the project.
-    results["command"] = re.sub(
-        r"(?<![.\w])/(?:[^/\s,]+/)+([^/\s,]+/[^/\s,]+)",
-        r"/path/to/\1",
-        results["command"],
-    )
+    results = without_folders(results)
     for name, found in (("evaluation", figures), ("results", results)):
         text = json.dumps(found, indent=1)
         (target / f"{name}.json").write_text(text + "\n", encoding="utf-8")
@@ -106,36 +102,13 @@ def main():
         given.corpus / "dev",
         speaker_component=1,
     )
-    cache = HERE / "scores.npz"
-    known = dict(np.load(cache)) if cache.is_file() else {}
-    for folder in sorted(given.runs.glob("*_[0-9]")):
-        if (folder / "results.json").is_file() and folder.name not in known:
-            known[folder.name] = evaluate(folder, trials, given.corpus)
-            np.savez(cache, **known)
-    differences = []
-    for better, other in PAIRS:
-        seeds = [
-            seed
-            for seed in "123"
-            if {f"{better}_{seed}", f"{other}_{seed}"} <= set(known)
-        ]
-        if not seeds:
-            continue
-        found, interval = paired_difference(
-            [known[f"{better}_{seed}"] for seed in seeds],
-            [known[f"{other}_{seed}"] for seed in seeds],
-            trials,
-        )
-        differences.append(
-            {
-                "better": better,
-                "than": other,
-                "seeds": len(seeds),
-                "difference": 100 * found,
-                "ci_low": 100 * interval.low,
-                "ci_high": 100 * interval.high,
-            }
-        )
+    scores = score_runs(
+        sorted(given.runs.glob("*_[0-9]")),
+        HERE / "scores.npz",
+        lambda folder: evaluate(folder, trials, given.corpus),
+    )
+    found = (compare_systems(scores, *pair, trials) for pair in PAIRS)
+    differences = [difference for difference in found if difference]
     text = json.dumps(differences, indent=1)
     (HERE / "differences.json").write_text(text + "\n", encoding="utf-8")
     print(text)
