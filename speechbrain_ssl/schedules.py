@@ -59,6 +59,48 @@ class Linear:
 
 
 @dataclasses.dataclass(frozen=True)
+class StepDecay:
+    """``start``, times ``factor`` after every ``every_epochs`` epochs.
+
+    Arguments
+    ---------
+    start : float
+        Value of the first epochs.
+    factor : float
+        Above 0, at most 1.
+    every_epochs : int
+        How long a value is held.
+
+    Raises
+    ------
+    ConfigError
+        If the factor or the number of epochs makes no sense.
+
+    Example
+    -------
+    >>> StepDecay(1.0, 0.5, every_epochs=2)(5, steps_per_epoch=1).tolist()
+    [1.0, 1.0, 0.5, 0.5, 0.25]
+    """
+
+    start: float
+    factor: float
+    every_epochs: int
+
+    def __post_init__(self):
+        if not (0 < self.factor <= 1 and self.every_epochs >= 1):
+            raise ConfigError(
+                "a schedule that falls in steps takes a factor above 0, of 1 "
+                "at most, and a step of at least one epoch; got "
+                f"{self.factor} every {self.every_epochs} epochs"
+            )
+
+    def __call__(self, epochs, steps_per_epoch):
+        """Values ``[epochs * steps_per_epoch]``, float64."""
+        held = np.arange(epochs) // self.every_epochs
+        return np.repeat(self.start * self.factor**held, steps_per_epoch)
+
+
+@dataclasses.dataclass(frozen=True)
 class WarmupCosine:
     """A linear warm-up from ``start`` to ``peak``, then a cosine to ``end``.
 

@@ -4,12 +4,17 @@ import numpy as np
 import pytest
 
 from speechbrain_ssl.errors import ConfigError
-from speechbrain_ssl.schedules import Constant, Linear, WarmupCosine
+from speechbrain_ssl.schedules import Constant, Linear, StepDecay, WarmupCosine
 
 
 @pytest.mark.parametrize(
     "schedule",
-    [Constant(0.3), Linear(0.0, 1.0, 2.5), WarmupCosine(1.0, 0.1, 1.5)],
+    [
+        Constant(0.3),
+        Linear(0.0, 1.0, 2.5),
+        StepDecay(0.1, 0.9, 2),
+        WarmupCosine(1.0, 0.1, 1.5),
+    ],
 )
 @pytest.mark.parametrize(("epochs", "steps"), [(2, 7), (150, 33), (3, 1)])
 def test_one_value_per_step(schedule, epochs, steps):
@@ -32,6 +37,28 @@ def test_linear_ramps_and_holds():
     # Without a ramp, the end from the beginning; a ramp may outlast the run.
     assert (Linear(0.0, 0.5, 0)(2, 3) == 0.5).all()
     assert Linear(0.0, 1.0, 10)(5, 4)[-1] == pytest.approx(19 / 40)
+
+
+def test_steps_down():
+    """SSPS's SimCLR: 5 % less every 5 epochs; in epoch 101 after 20 steps."""
+    values = StepDecay(0.001, 0.95, every_epochs=5)(120, 3)
+    expected = 0.001
+    for epoch in range(120):
+        if epoch and epoch % 5 == 0:
+            expected *= 0.95
+        assert values[3 * epoch : 3 * epoch + 3] == pytest.approx(expected)
+    assert values[300] == pytest.approx(0.000358, abs=1e-6)
+    # The run may end before the first step; a factor of 1 is a constant.
+    assert set(StepDecay(2.0, 0.5, 9)(4, 2)) == {2.0}
+    assert set(StepDecay(2.0, 1.0, 1)(4, 2)) == {2.0}
+
+
+@pytest.mark.parametrize(
+    ("factor", "every"), [(0.0, 5), (-0.9, 5), (1.1, 5), (0.9, 0)]
+)
+def test_steps_that_make_no_sense_are_refused(factor, every):
+    with pytest.raises(ConfigError, match=f"{factor} every {every} epochs"):
+        StepDecay(1.0, factor, every)
 
 
 def test_warm_up_then_cosine():
