@@ -118,19 +118,22 @@ def broadcast_state(modules):
                 dist.broadcast(tensor, src=0)
 
 
-class GlooSyncBatchNorm(torch.nn.BatchNorm1d):
+class GlooSyncBatchNorm(torch.nn.modules.batchnorm._BatchNorm):
     """Batch norm over all processes, on CPUs.
 
     ``torch.nn.SyncBatchNorm`` refuses CPU tensors. This one serves tests and
     CPU clusters; statistics are those of the global batch, and so is the
-    backward pass.
+    backward pass. As torch's, it stands for batch norms of any dimension.
     """
 
+    def _check_input_dim(self, x):
+        """Any number of axes; the layer it replaces has been chosen to fit."""
+
     def forward(self, x):
-        """Normalises ``[batch, channels]`` or ``[batch, channels, time]``."""
+        """Normalises ``[batch, channels, ...]`` over all axes but channels."""
         if not (self.training and is_distributed()):
             return super().forward(x)
-        axes = [0] if x.dim() == 2 else [0, 2]
+        axes = [axis for axis in range(x.dim()) if axis != 1]
         wide = x.float()
         count = wide.numel() // wide.shape[1]
         sums = torch.cat([wide.sum(axes), wide.square().sum(axes)])
@@ -175,7 +178,7 @@ def synchronise_batch_norms(module, device_type):
         return torch.nn.SyncBatchNorm.convert_sync_batchnorm(module)
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
-            if type(child) is torch.nn.BatchNorm1d:
+            if type(child) in (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d):
                 new = GlooSyncBatchNorm(
                     child.num_features,
                     child.eps,

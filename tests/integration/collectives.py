@@ -24,10 +24,29 @@ def inputs():
     return x
 
 
-def norm(rank):
+#: Axes of the input -> the batch norm that takes it.
+SHAPES = {
+    "two": torch.nn.BatchNorm1d,
+    "three": torch.nn.BatchNorm1d,
+    "four": torch.nn.BatchNorm2d,
+}
+
+
+def shaped(name):
+    """The global batch with so many axes."""
+    x = inputs()
+    if name == "two":
+        return x[:, :, 0]
+    if name == "four":
+        # Rows of an image with scales of their own.
+        return torch.stack([x, 3 * x.flip(2) - 1, x.roll(1, 0)], dim=2)
+    return x
+
+
+def norm(rank, kind=torch.nn.BatchNorm1d):
     """A batch norm; only rank 0's state counts."""
     torch.manual_seed(10 + rank)
-    layer = torch.nn.BatchNorm1d(5, momentum=0.3)
+    layer = kind(5, momentum=0.3)
     torch.nn.init.normal_(layer.weight)
     torch.nn.init.normal_(layer.bias)
     return torch.nn.Sequential(layer)
@@ -39,11 +58,11 @@ def loss_of(y):
     return (y.sin() * weights).flatten(1).sum(1).mean()
 
 
-def normalise(x, rank):
+def normalise(name, rank):
     """Our batch norm on this rank's half: output, gradients, statistics."""
-    net = distributed.synchronise_batch_norms(norm(rank), "cpu")
+    net = distributed.synchronise_batch_norms(norm(rank, SHAPES[name]), "cpu")
     distributed.broadcast_state([net])
-    x = x.chunk(2)[rank].clone().requires_grad_()
+    x = shaped(name).chunk(2)[rank].clone().requires_grad_()
     y = net(x)
     loss_of(y).backward()
     local = net[0].weight.grad.clone()
@@ -82,8 +101,7 @@ def main(folder):
     dist.init_process_group("gloo")
     rank = distributed.rank()
     found = {"rank": rank, "world": distributed.world_size()}
-    found["three"] = normalise(inputs(), rank)
-    found["two"] = normalise(inputs()[:, :, 0], rank)
+    found |= {name: normalise(name, rank) for name in SHAPES}
     found["simclr"] = contrast(rank)
     mine = torch.tensor([1.0, 2.0]) * (rank + 1)
     found["mean"] = distributed.mean_over_ranks(mine)

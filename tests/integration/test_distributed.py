@@ -48,20 +48,19 @@ def ranks(tmp_path_factory):
     ]
 
 
-def whole(x):
+def whole(name):
     """A plain batch norm on the whole batch."""
-    net = collectives.norm(0)
-    x = x.clone().requires_grad_()
+    net = collectives.norm(0, collectives.SHAPES[name])
+    x = collectives.shaped(name).clone().requires_grad_()
     y = net(x)
     collectives.loss_of(y).backward()
     return net, x, y
 
 
-@pytest.mark.parametrize("shape", ["two", "three"])
+@pytest.mark.parametrize("shape", collectives.SHAPES)
 def test_batch_norm_is_that_of_the_whole_batch(ranks, shape):
     """Forward, backward, running statistics, and evaluation mode."""
-    batch = collectives.inputs()
-    net, x, y = whole(batch if shape == "three" else batch[:, :, 0])
+    net, x, y = whole(shape)
     found = [rank[shape] for rank in ranks]
     assert {f["type"] for f in found} == {"GlooSyncBatchNorm"}
     close = torch.testing.assert_close
