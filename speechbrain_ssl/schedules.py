@@ -104,8 +104,8 @@ class StepDecay:
 class WarmupCosine:
     """A linear warm-up from ``start`` to ``peak``, then a cosine to ``end``.
 
-    The last step of the run has exactly ``end``. With ``warmup_epochs=0`` this
-    is the cosine from ``peak`` to ``end`` that DINO's teacher momentum follows.
+    The last step has exactly ``end``. With ``warmup_epochs=0`` this is the
+    cosine from ``peak`` to ``end`` that DINO's teacher momentum follows.
 
     Arguments
     ---------
@@ -117,31 +117,44 @@ class WarmupCosine:
         Length of the warm-up.
     start : float
         Value of the first step, where there is a warm-up.
+    total_epochs : int, optional
+        Length of warm-up and cosine together, where the run stops before
+        ``end``. By default they take the whole run.
 
     Raises
     ------
     ConfigError
-        At the call, if the warm-up takes the whole run.
+        At the call, if the warm-up takes the whole run, or the run is longer
+        than the schedule.
 
     Example
     -------
     >>> WarmupCosine(1.0, 0.0)(epochs=1, steps_per_epoch=3).round(3).tolist()
     [1.0, 0.5, 0.0]
+    >>> WarmupCosine(1.0, 0.0, total_epochs=3)(2, 1).round(3).tolist()
+    [1.0, 0.5]
     """
 
     peak: float
     end: float
     warmup_epochs: float = 0.0
     start: float = 0.0
+    total_epochs: int | None = None
 
     def __call__(self, epochs, steps_per_epoch):
         """Values ``[epochs * steps_per_epoch]``, float64."""
-        total = epochs * steps_per_epoch
+        whole = epochs if self.total_epochs is None else self.total_epochs
+        if whole < epochs:
+            raise ConfigError(
+                f"a schedule of {whole} epochs ends before a run of {epochs}; "
+                "give it as many, or train for fewer"
+            )
+        total = whole * steps_per_epoch
         warm = round(self.warmup_epochs * steps_per_epoch)
         if warm >= total:
             raise ConfigError(
                 f"a warm-up of {self.warmup_epochs} epochs leaves nothing of a "
-                f"run of {epochs}; shorten it or train longer"
+                f"run of {whole}; shorten it or train longer"
             )
         ramp = self.start + (self.peak - self.start) * np.arange(warm) / max(
             warm, 1
@@ -151,4 +164,4 @@ class WarmupCosine:
         fall = (
             self.end + (self.peak - self.end) * (1 + np.cos(np.pi * part)) / 2
         )
-        return np.concatenate([ramp, fall])
+        return np.concatenate([ramp, fall])[: epochs * steps_per_epoch]

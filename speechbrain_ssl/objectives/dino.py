@@ -26,8 +26,6 @@ Three things may be added:
   t_q / tau_t over all global crops of the batch; there is no centre then.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 
@@ -44,6 +42,7 @@ from speechbrain_ssl.objectives.views import (
     entropy,
     mean_over_pairs,
     pair_cross_entropy,
+    prototype_entropies,
 )
 
 
@@ -199,6 +198,7 @@ class DINO(Objective):
     """
 
     momentum = True
+    teacher_counts = True
     knobs = ("teacher_temperature", "cosine_weight")
 
     def __init__(
@@ -302,7 +302,7 @@ class DINO(Objective):
         student = first.head.logits(first.vectors) / self.student_temperature
         loss = self._cross_entropy(student, target)
         with torch.no_grad():
-            scalars = self._entropies(plain)
+            scalars = prototype_entropies(plain)
             if self.centring == "sinkhorn":
                 scalars["teacher_entropy"] = entropy(target).mean()
             scalars["kl"] = loss.detach() - scalars["teacher_entropy"]
@@ -342,19 +342,11 @@ class DINO(Objective):
     def held_out(self, second, teacher_temperature, cosine_weight):
         """Entropies of the teacher on held-out crops, as in ``forward``."""
         logits = second.head.logits(second.vectors)
-        return self._entropies(self._target(logits, teacher_temperature))
+        return prototype_entropies(self._target(logits, teacher_temperature))
 
     def _target(self, logits, temperature):
         """P_q: centred (unless that is Sinkhorn-Knopp's task), sharpened."""
         return torch.softmax((logits - self.centre) / temperature, dim=-1)
-
-    @staticmethod
-    def _entropies(target):
-        return {
-            "teacher_entropy": entropy(target).mean(),
-            "usage_entropy": entropy(mean_over_ranks(target.mean(dim=(0, 1)))),
-            "log_prototypes": math.log(target.shape[-1]),
-        }
 
     def _cross_entropy(self, student, target):
         """Mean over the pairs of -P_q . log softmax(s_v)."""

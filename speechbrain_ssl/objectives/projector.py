@@ -6,6 +6,7 @@ are thrown away after training (Chen et al., 2020, arXiv 2002.05709, section
 """
 
 import torch
+import torch.nn.functional as F
 
 from speechbrain_ssl.errors import ConfigError
 
@@ -77,3 +78,18 @@ class Projector(torch.nn.Module):
     def forward(self, embeddings):
         """Vectors ``[n, output size]``."""
         return self.layers(embeddings)
+
+
+class UnitProjector(Projector):
+    """A projector onto the unit sphere.
+
+    Example
+    -------
+    >>> vectors = UnitProjector(8, 16, 4)(torch.randn(3, 8))
+    >>> vectors.norm(dim=1).round(decimals=4).tolist()
+    [1.0, 1.0, 1.0]
+    """
+
+    def forward(self, embeddings):
+        """Vectors of unit norm, float32 ``[n, output size]``."""
+        return F.normalize(super().forward(embeddings).float(), dim=-1)

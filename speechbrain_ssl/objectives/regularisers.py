@@ -84,11 +84,12 @@ def covariance_penalty(rows):
 def correlation_penalty(rows):
     """Mean squared correlation of the dimensions, those with themselves as 0.
 
-    Lee and Aune, 2021 (arXiv 2109.00783, "better covariance"), and with the
-    identity taken off, what Chen et al., 2025 (arXiv 2505.13826) call the
-    Frobenius norm of dimension regularisation: a correlation is 1 on the
-    diagonal, so both are the same matrix. Unlike a covariance it cannot be made
-    small by making the embeddings small.
+    Lee and Aune, 2021 (arXiv 2109.00783, "better covariance"). It is also our
+    reading of the "Frobenius decorrelation" in the dimension regularisation of
+    Chen et al., 2025 (arXiv 2505.13826), whose equation and code we have not
+    seen: the squared Frobenius norm of the correlation matrix less the
+    identity, over d^2. Unlike a covariance it cannot be made small by making
+    the embeddings small.
 
         b = 1/d^2 sum over i != j of Corr(x_i, x_j)^2
 

@@ -29,14 +29,17 @@ import math
 
 import torch
 
-from speechbrain_ssl import distributed
 from speechbrain_ssl.distributed import gather
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.objectives.base import Objective
 from speechbrain_ssl.objectives.dino import DINOHead
 from speechbrain_ssl.objectives.regularisers import correlation_penalty, koleo
 from speechbrain_ssl.objectives.sinkhorn import sinkhorn
-from speechbrain_ssl.objectives.views import entropy, pair_cross_entropy
+from speechbrain_ssl.objectives.views import (
+    entropy,
+    pair_cross_entropy,
+    prototype_entropies,
+)
 
 
 class SDPN(Objective):
@@ -76,6 +79,7 @@ class SDPN(Objective):
     """
 
     momentum = True
+    teacher_counts = True
     first_sees_global = False
 
     def __init__(
@@ -154,7 +158,7 @@ class SDPN(Objective):
             targets = targets.view_as(plain)
         logits = first.head.logits(first.vectors) / self.temperature
         loss = pair_cross_entropy(logits, targets, skip_same=False)
-        scalars = self._entropies(plain.exp())
+        scalars = prototype_entropies(plain.exp())
         scalars["kl"] = loss.detach() - entropy(targets).mean()
         for name, penalty in self._penalties(logits, first.embeddings).items():
             scalars[name] = penalty.detach()
@@ -164,7 +168,7 @@ class SDPN(Objective):
     @torch.no_grad()
     def held_out(self, second):
         """Entropies of the teacher on held-out crops, as in ``forward``."""
-        return self._entropies(self._sharpened(second).exp())
+        return prototype_entropies(self._sharpened(second).exp())
 
     def _sharpened(self, second):
         """ln of the teacher's sharpened predictions, with our prototypes."""
@@ -172,15 +176,6 @@ class SDPN(Objective):
         return torch.log_softmax(
             cosines / (self.temperature * self.sharpening), dim=-1
         )
-
-    @staticmethod
-    def _entropies(predictions):
-        mean = distributed.mean_over_ranks(predictions.mean(dim=(0, 1)))
-        return {
-            "teacher_entropy": entropy(predictions).mean(),
-            "usage_entropy": entropy(mean),
-            "log_prototypes": math.log(predictions.shape[-1]),
-        }
 
     def _penalties(self, logits, embeddings):
         """The penalties whose weights are above 0, by name."""

@@ -24,18 +24,18 @@ import torch.nn.functional as F
 from speechbrain_ssl import distributed
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.objectives.base import Objective
-from speechbrain_ssl.objectives.projector import Projector
+from speechbrain_ssl.objectives.projector import UnitProjector
 from speechbrain_ssl.objectives.sinkhorn import sinkhorn
 from speechbrain_ssl.objectives.views import entropy, pair_cross_entropy
 
 
-class SwAVHead(torch.nn.Module):
+class SwAVHead(UnitProjector):
     """A projector onto the unit sphere, and prototypes there.
 
     Arguments
     ---------
     embedding_size, hidden, output_size, layers
-        See ``Projector``.
+        See ``UnitProjector``.
     prototypes : int
         Number K of prototypes.
 
@@ -48,20 +48,15 @@ class SwAVHead(torch.nn.Module):
     def __init__(
         self, embedding_size, prototypes, hidden, output_size, layers=3
     ):
-        super().__init__()
+        super().__init__(embedding_size, hidden, output_size, layers)
         if type(prototypes) is not int or prototypes < 2:
             raise ConfigError(
                 "SwAV's prototypes must be a whole number from 2, got "
                 f"{prototypes!r}"
             )
-        self.projector = Projector(embedding_size, hidden, output_size, layers)
         self.prototypes = torch.nn.Linear(
             output_size, prototypes, bias=False
         ).weight
-
-    def forward(self, embeddings):
-        """Vectors of unit norm, float32 ``[n, output size]``."""
-        return F.normalize(self.projector(embeddings).float(), dim=-1)
 
     def logits(self, vectors):
         """Cosines with the prototypes, float32 ``[..., K]``."""

@@ -1,7 +1,10 @@
 """How the crops of two branches are compared: two views, or all pairs."""
 
+import math
+
 import torch
 
+from speechbrain_ssl.distributed import mean_over_ranks
 from speechbrain_ssl.errors import ConfigError
 
 
@@ -140,3 +143,32 @@ def entropy(probabilities):
     tensor(0.6931)
     """
     return torch.special.entr(probabilities).sum(-1)
+
+
+def prototype_entropies(predictions):
+    """Entropies of a teacher's predictions, by which a collapse is seen.
+
+    Arguments
+    ---------
+    predictions : torch.Tensor
+        Which add up to 1, ``[batch, crops, K]``.
+
+    Returns
+    -------
+    dict
+        In nats ``teacher_entropy`` (mean of the entropies), ``usage_entropy``
+        (of the mean over all processes: how evenly prototypes are used) and
+        ``log_prototypes`` (ln K, which both have where nothing is said).
+
+    Example
+    -------
+    >>> found = prototype_entropies(torch.eye(2)[None])
+    >>> float(found["teacher_entropy"]), float(found["usage_entropy"].exp())
+    (0.0, 2.0)
+    """
+    mean = mean_over_ranks(predictions.mean(dim=(0, 1)))
+    return {
+        "teacher_entropy": entropy(predictions).mean(),
+        "usage_entropy": entropy(mean),
+        "log_prototypes": math.log(predictions.shape[-1]),
+    }

@@ -14,6 +14,7 @@ from speechbrain_ssl.schedules import Constant, Linear, StepDecay, WarmupCosine
         Linear(0.0, 1.0, 2.5),
         StepDecay(0.1, 0.9, 2),
         WarmupCosine(1.0, 0.1, 1.5),
+        WarmupCosine(1.0, 0.1, 1.5, total_epochs=160),
     ],
 )
 @pytest.mark.parametrize(("epochs", "steps"), [(2, 7), (150, 33), (3, 1)])
@@ -73,6 +74,24 @@ def test_warm_up_then_cosine():
         assert values[step] == pytest.approx(wanted, abs=1e-12)
     assert values.argmax() == 10
     assert values[-1] == 1e-5
+
+
+def test_a_cosine_that_is_stopped():
+    """SSPS's DINO: a warm-up and then a cosine over 100 epochs, not over 90."""
+    stopped = WarmupCosine(0.2, 1e-5, warmup_epochs=10, total_epochs=110)
+    values = stopped(100, 100)
+    assert len(values) == 10000
+    assert values == pytest.approx(
+        WarmupCosine(0.2, 1e-5, 10)(110, 100)[:10000]
+    )
+    # At the start of SSPS, in epoch 81, and at the end.
+    assert values[8000] == pytest.approx(0.0412, abs=1e-4)
+    assert values[-1] == pytest.approx(0.0049, abs=1e-4)
+    ended = WarmupCosine(0.2, values[-1], warmup_epochs=10)(100, 100)
+    assert ended[8000] < 0.03
+    assert (stopped(110, 100)[:10000] == values).all()
+    with pytest.raises(ConfigError, match="110 epochs ends before.*111"):
+        stopped(111, 100)
 
 
 @pytest.mark.parametrize(
