@@ -70,6 +70,7 @@ encoder_block: !include:{root}/hparams/encoders/ecapa_mini.yaml
     pooled_channels: 48
 encoder: !ref <encoder_block[encoder]>
 initial_model: null
+initial_checkpoint: null
 features_block: !include:{root}/hparams/features/logmel80.yaml
 features: !ref <features_block[logmel]>
 augmentation_block: !include:{root}/hparams/augmentation/noise_and_rooms.yaml

@@ -205,6 +205,7 @@ def conclude(brain):
         extra={
             "epochs": brain.epoch_reached,
             "effective_batch": brain.effective_batch,
+            **brain.further_results(),
         },
         labels_seen=brain.labels_seen,
         gpu=(

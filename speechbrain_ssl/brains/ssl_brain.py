@@ -6,22 +6,27 @@ an objective is in ``speechbrain_ssl.objectives``; what every training run has
 in common is in ``training_brain``.
 """
 
+import copy
 import logging
 
 import numpy as np
 import torch
 
 from speechbrain_ssl import distributed
+from speechbrain_ssl.brains.initial import begin_with_checkpoint
 from speechbrain_ssl.brains.training_brain import TrainingBrain, encode
 from speechbrain_ssl.clustering.rows import sum_over_ranks
-from speechbrain_ssl.data.halves import HalvesDataset
+from speechbrain_ssl.data.halves import ReadableHalves
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.objectives.base import Branch
 from speechbrain_ssl.objectives.teacher import MomentumTeacher
 from speechbrain_ssl.positives.cluster_aware import ClusterAware
 from speechbrain_ssl.positives.monitor import PositiveMonitor
 from speechbrain_ssl.positives.ssps import SSPS
-from speechbrain_ssl.positives.start_rule import advise
+from speechbrain_ssl.positives.start_rule import (
+    fewest_utterances,
+    judge_configured,
+)
 from speechbrain_ssl.pseudo_labels.labels import read_labels
 from speechbrain_ssl.verification.extract import embed_files
 
@@ -33,9 +38,10 @@ class SSLBrain(TrainingBrain):
 
     ``modules`` holds ``encoder`` and ``objective``. Beside the
     hyper-parameters of every run (see ``TrainingBrain``) it reads
-    ``freeze_last_layer_epochs`` and ``positives`` (``SSPS``, ``ClusterAware`` or
-    None); ``schedules`` has ``momentum`` for an objective with a teacher, and
-    the objective's own knobs.
+    ``freeze_last_layer_epochs``, ``positives`` (``SSPS``, ``ClusterAware`` or
+    None) and ``initial_checkpoint`` (see ``speechbrain_ssl.brains.initial``);
+    ``schedules`` has ``momentum`` for an objective with a teacher, and the
+    objective's own knobs.
     """
 
     # -- what the objective decides ------------------------------------------
@@ -47,8 +53,10 @@ class SSLBrain(TrainingBrain):
 
     @property
     def evaluated_encoder(self):
-        """The encoder that counts: the teacher's where there is one."""
-        return self.encoder if self.teacher is None else self.teacher.encoder
+        """The encoder that is evaluated and exported."""
+        if self.objective.teacher_counts:
+            return self.teacher.encoder
+        return self.encoder
 
     @property
     def subject(self):
@@ -78,14 +86,42 @@ class SSLBrain(TrainingBrain):
                 f"{self.subject} compares frames of crops of one length: set "
                 "`local_crops` to 0"
             )
+        if self.objective.needs_frames and not hasattr(
+            self.encoder, "with_frames"
+        ):
+            raise ConfigError(
+                f"{self.subject} needs the frames of an encoder, which "
+                f"{type(self.encoder).__name__} does not give; take an ECAPA"
+            )
         if self.objective.momentum:
             self.teacher = MomentumTeacher(self.encoder, self.objective.head)
             self.teacher.to(self.device)
             if self.compile:
                 self.teacher.encoder.compile(mode=self.compile_mode)
-        self.objective.set_up(self.train_sampler.num_samples, self.hparams.seed)
+        utterances = self.train_sampler.num_samples
+        self.objective.set_up(utterances, self.hparams.seed)
+        batch = self.effective_batch
+        self.objective.check_epoch(utterances // batch * batch)
         self.objective.to(self.device)
         self._set_up_positives()
+        if self.hparams.initial_checkpoint:
+            self._begin_with_checkpoint()
+
+    def _begin_with_checkpoint(self):
+        """Takes encoder, heads and teacher from another run."""
+        if self.hparams.initial_model:
+            raise ConfigError(
+                "initial_checkpoint brings an encoder of its own: set "
+                "`initial_model` to null"
+            )
+        modules = {"encoder": self.encoder, "objective": self.objective}
+        if self.teacher is not None:
+            modules["teacher"] = self.teacher
+        begin_with_checkpoint(
+            self.hparams.initial_checkpoint, self.subject, modules
+        )
+        if self.trials is not None:
+            self.initial = copy.deepcopy(self.evaluated_encoder)
 
     def recoverables(self):
         """The objective, the teacher, and whatever finds positives."""
@@ -115,7 +151,9 @@ class SSLBrain(TrainingBrain):
             return
         self.objective.before_epoch(epoch)
         if self.ssps is not None:
-            if self.ssps.filling(epoch) and self.ssps.speaker_count:
+            # In the last epoch there is nothing left to begin.
+            early = epoch < self.hparams.number_of_epochs
+            if self.ssps.filling(epoch) and self.ssps.speaker_count and early:
                 self._ask_start_rule()
             self.ssps.before_epoch(epoch)
         elif self.cluster_aware is not None and self.cluster_aware.due(epoch):
@@ -198,9 +236,50 @@ class SSLBrain(TrainingBrain):
         positives = self.hparams.positives
         return positives if isinstance(positives, ClusterAware) else None
 
+    @property
+    def first_active_epoch(self):
+        """The first epoch with positives of other utterances so far, or None.
+
+        The start rule may have put it off.
+        """
+        positives = self.hparams.positives
+        if positives is None or positives.start_epoch > self.epoch_reached:
+            return None
+        return positives.start_epoch
+
+    def further_results(self):
+        """From which epoch on positives came from other utterances, if ever."""
+        if self.hparams.positives is None:
+            return {}
+        return {"positives_from_epoch": self.first_active_epoch}
+
+    def finish(self):
+        """As of every run; says so where positives were never active."""
+        positives = self.hparams.positives
+        if positives is not None and self.first_active_epoch is None:
+            logger.warning(
+                "%s was never active: it would have begun in epoch %d, and %d "
+                "were trained; what comes out is the baseline",
+                type(positives).__name__,
+                positives.start_epoch,
+                self.epoch_reached,
+            )
+        return super().finish()
+
     def _set_up_positives(self):
         """Makes their state; refuses what does not fit."""
         utterances = self.train_sampler.num_samples
+        positives = self.hparams.positives
+        epochs = self.hparams.number_of_epochs
+        if positives is not None and positives.start_epoch > epochs:
+            # Not refused: that is how the baseline of a configuration is made.
+            logger.warning(
+                "%s begins in epoch %d, but `number_of_epochs` is %d: this run "
+                "trains the baseline",
+                type(positives).__name__,
+                positives.start_epoch,
+                epochs,
+            )
         if self.cluster_aware is not None:
             # On the CPU, where the loader's workers read it.
             self.cluster_aware.set_up(
@@ -219,6 +298,8 @@ class SSLBrain(TrainingBrain):
             )
             self.ssps.to(self.device)
             self.monitor = self._read_monitor()
+            if self.ssps.speaker_count:
+                self._check_start_rule()
 
     def _read_monitor(self):
         """What compares partners with people's knowledge, for the log."""
@@ -257,57 +338,98 @@ class SSLBrain(TrainingBrain):
         self._add(**scalars)
         return second
 
-    @torch.no_grad()
+    def _comparable(self):
+        """Positions of the utterances whose halves the start rule compares."""
+        shortest = 2 * self.hparams.valid_seconds
+        return np.flatnonzero(self.train_manifest.durations >= shortest)
+
+    def _check_start_rule(self):
+        """Refuses what the start rule could not judge, before the first step."""
+        there = len(self._comparable())
+        least = fewest_utterances(self.ssps.neighbours)
+        if there < least:
+            raise ConfigError(
+                "`speaker_count` asks for the start rule, which compares two "
+                f"halves of `valid_seconds` = {self.hparams.valid_seconds} s: "
+                f"of {len(self.train_manifest)} training utterances {there} "
+                f"are as long as both, of {least} at least; lower "
+                "`valid_seconds`, or set `speaker_count` to null"
+            )
+
     def _ask_start_rule(self):
         """Puts SSPS off where two halves of an utterance disagree too often.
 
-        Embedded clean; the first process decides for all.
+        The first process decides for all. Where it fails all of them do: the
+        others would wait for it.
         """
-        halves = HalvesDataset(
+        verdict = torch.zeros(2, device=distributed.collective_device())
+        problem = None
+        if distributed.rank() == 0:
+            try:
+                with distributed.alone():
+                    verdict[0] = float(self._may_start())
+            except Exception as error:
+                problem, verdict[1] = error, 1.0
+        may_start, failed = sum_over_ranks(verdict).tolist()
+        if problem is not None:
+            raise problem
+        if failed:
+            raise ConfigError(
+                "the first process could not ask whether SSPS may start; its "
+                "message says why"
+            )
+        if not may_start:
+            self.ssps.postpone()
+
+    @torch.no_grad()
+    def _may_start(self):
+        """What the rule says of SSPS as it is configured; logged.
+
+        Embedded clean. What cannot be read or embedded is left out, as in
+        training.
+        """
+        chosen = self._comparable()
+        halves = ReadableHalves(
             self.train_manifest,
             self.hparams.valid_seconds,
             crops_per_half=1,
             sample_rate=self.features.sample_rate,
         )
-        usable = self.train_manifest.durations >= 2 * self.hparams.valid_seconds
-        verdict = torch.ones(1, device=distributed.collective_device())
-        if distributed.rank() == 0:
-            with distributed.alone():
-                advice = self._advice(halves, np.flatnonzero(usable))
-            log = logger.info if advice.start else logger.warning
-            log("epoch %d: %s", self.epoch, advice.reason)
-            verdict.fill_(float(advice.start))
-        if distributed.mean_over_ranks(verdict).item() < 1:
-            self.ssps.postpone()
-
-    def _advice(self, halves, usable):
-        """What the rule says of SSPS as it is configured."""
         loader = torch.utils.data.DataLoader(
-            torch.utils.data.Subset(halves, usable.tolist()),
+            torch.utils.data.Subset(halves, chosen.tolist()),
             batch_size=32,
             collate_fn=halves.collate,
             num_workers=self.hparams.num_workers,
             generator=torch.Generator(),
         )
         encoder = self.evaluated_encoder.eval()
-        rows = [
-            encode(encoder, [self.to_features(b.to(self.device).crops[0])])
-            for b in loader
-        ]
-        first, second = torch.cat(rows).float().unbind(1)
-        # Clusters as large as those of the whole training set.
-        part = len(usable) / len(halves)
-        return advise(
-            first,
-            second,
-            max(2, round(self.ssps.speaker_count * part)),
-            [max(2, round(self.ssps.clusters * part))],
-            [self.ssps.neighbours],
-            iterations=self.ssps.iterations,
-            merge_ratio=self.ssps.merge_from
-            and self.ssps.merge_from / self.ssps.clusters,
+        rows = [self.ssps.memory.new_zeros(0, 2, self.ssps.memory.shape[1])]
+        for batch in loader:
+            if len(batch.index):
+                crops = batch.to(self.device).crops[0]
+                rows.append(encode(encoder, [self.to_features(crops)]).float())
+        rows = torch.cat(rows)
+        lengths = rows.norm(dim=2)
+        usable = (lengths.isfinite() & (lengths > 0)).all(1)
+        # No copy of some gigabytes for nothing.
+        rows = rows if usable.all() else rows[usable]
+        if len(rows) < len(chosen):
+            logger.warning(
+                "epoch %d: the start rule leaves out %d of %d utterances, which "
+                "cannot be read, or whose embedding is zero or not finite",
+                self.epoch,
+                len(chosen) - len(rows),
+                len(chosen),
+            )
+        start, reason = judge_configured(
+            self.ssps,
+            *rows.unbind(1),
+            utterances=len(self.train_manifest),
             seed=self.hparams.seed,
         )
+        log = logger.info if start else logger.warning
+        log("epoch %d: %s", self.epoch, reason)
+        return start
 
     def _embed_training_set(self):
         """Embeddings ``[utterances, size]``; rows that cannot be had are 0."""
@@ -326,6 +448,14 @@ class SSLBrain(TrainingBrain):
             bad=bad,
             progress=not self.noprogressbar and distributed.rank() == 0,
         )
+        if bad:
+            logger.warning(
+                "epoch %d: %d of %d utterances cannot be read, and have no "
+                "cluster",
+                self.epoch,
+                len(bad),
+                len(mine),
+            )
         whole = torch.zeros(count, rows.shape[1], device=self.device)
         whole[mine.start :: ranks] = (
             torch.from_numpy(rows).nan_to_num().to(self.device)
@@ -334,7 +464,7 @@ class SSLBrain(TrainingBrain):
 
     def held_out(self, embeddings):
         """What the teacher says of held-out crops."""
-        if self.teacher is None:
+        if not self.objective.teacher_counts:
             return {}
         head = self.teacher.head.eval()
         branch = Branch(embeddings, project(head, embeddings), head)

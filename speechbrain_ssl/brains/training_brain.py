@@ -123,6 +123,10 @@ class TrainingBrain(sb.Brain):
         """Name -> object with state, beside what is saved for every run."""
         return {}
 
+    def further_results(self):
+        """What else ``results.json`` is to say."""
+        return {}
+
     def identity(self):
         """Further plain values that must agree with a checkpoint's."""
         return {}

@@ -150,3 +150,38 @@ class HalvesDataset(torch.utils.data.Dataset):
             epoch=self.EPOCH,
             bad=[],
         )
+
+
+class ReadableHalves(HalvesDataset):
+    """The same, where it does not matter that a few utterances are missing.
+
+    What cannot be read is left out of its batch, which may be empty then, and
+    named there (``CropBatch.bad``).
+    """
+
+    def __getitem__(self, index):
+        """Returns position and crops, or position and the reason as text."""
+        try:
+            return super().__getitem__(index)
+        except AudioError as error:
+            return index, str(error)
+
+    def collate(self, samples):
+        """Makes a ``CropBatch`` of what could be read."""
+        good = [s for s in samples if not isinstance(s[1], str)]
+        if good:
+            batch = super().collate(good)
+        else:
+            batch = CropBatch(
+                crops=[torch.zeros(0, 2 * self.crops_per_half, self.samples)],
+                index=torch.zeros(0, dtype=torch.int64),
+                keys=self.manifest.keys[:0],
+                epoch=self.EPOCH,
+                bad=[],
+            )
+        batch.bad = [
+            (self.manifest.path(index), reason)
+            for index, reason in samples
+            if isinstance(reason, str)
+        ]
+        return batch

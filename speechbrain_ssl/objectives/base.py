@@ -53,6 +53,9 @@ class Objective(torch.nn.Module):
     ----------
     momentum : bool
         Whether the second branch comes from a momentum teacher.
+    teacher_counts : bool
+        Whether the teacher's encoder is the one that is evaluated and exported,
+        as DINO's is; that of MoCo and BYOL is thrown away.
     first_sees_global : bool
         Whether the first branch encodes the global crops. Only an objective
         with a teacher can do without.
@@ -65,13 +68,19 @@ class Objective(torch.nn.Module):
     has_second_branch : bool
         Whether the loss compares ``first`` with ``second.vectors``, so that a
         positive-sampling rule may replace rows of the latter.
+    keeps_first_crop : bool
+        Whether the vector of a sample's first crop is kept as that of its
+        utterance, from which the crop then has to come: cluster-aware sampling
+        by the rule ``all`` is refused.
     """
 
     momentum = False
+    teacher_counts = False
     first_sees_global = True
     knobs = ()
     needs_frames = False
     has_second_branch = True
+    keeps_first_crop = False
 
     def set_up(self, utterances, seed):
         """Makes the state whose size depends on the training set.
@@ -84,6 +93,20 @@ class Objective(torch.nn.Module):
             Length of the training manifest.
         seed : int
             Of the run.
+        """
+
+    def check_epoch(self, utterances):
+        """Refuses what an epoch is too small for, before the first one.
+
+        Arguments
+        ---------
+        utterances : int
+            What the whole steps of an epoch see.
+
+        Raises
+        ------
+        ConfigError
+            If the objective needs more.
         """
 
     def before_epoch(self, epoch):

@@ -8,7 +8,8 @@ z_v of crop v, its predictor q and the teacher's vector t_w of crop w:
 
 The paper adds the two pairs of two crops: twice this. There are no negatives:
 only the student has a predictor, and only the student has a gradient, and that
-is what keeps all vectors from becoming the same.
+is what keeps all vectors from becoming the same. The student's encoder is the
+one that is evaluated.
 """
 
 from speechbrain_ssl.objectives.base import Objective

@@ -30,20 +30,12 @@ from speechbrain_ssl.clustering.replicated import clusters_of_all
 from speechbrain_ssl.data.draws import uniform
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.objectives.base import Objective
-from speechbrain_ssl.objectives.projector import Projector
+from speechbrain_ssl.objectives.projector import UnitProjector
 from speechbrain_ssl.objectives.sinkhorn import sinkhorn
 from speechbrain_ssl.objectives.views import pair_cross_entropy
 
 #: Softness of the codes of the first epoch (SwAV's).
 _EPSILON = 0.05
-
-
-class UnitProjector(Projector):
-    """A projector onto the unit sphere."""
-
-    def forward(self, embeddings):
-        """Vectors of unit norm, float32 ``[n, output size]``."""
-        return F.normalize(super().forward(embeddings).float(), dim=-1)
 
 
 class DeepCluster(Objective):
@@ -84,6 +76,7 @@ class DeepCluster(Objective):
     """
 
     has_second_branch = False
+    keeps_first_crop = True
 
     def __init__(
         self,
@@ -130,18 +123,7 @@ class DeepCluster(Objective):
             Length of the training manifest.
         seed : int
             Of the prototypes and of the first centroids.
-
-        Raises
-        ------
-        ConfigError
-            If there are more clusters than utterances.
         """
-        if max(self.clusters) > utterances:
-            raise ConfigError(
-                f"DeepCluster cannot make {max(self.clusters)} clusters of "
-                f"{utterances} utterances; lower prototypes, to a tenth of the "
-                "utterances or less"
-            )
         self.seed = seed
         counts = len(self.clusters)
         self.register_buffer(
@@ -161,6 +143,26 @@ class DeepCluster(Objective):
             ).reshape(k, self.output_size)
             rows = F.normalize(torch.from_numpy(drawn).float() - 0.5)
             self.register_buffer(f"prototypes_{i}", rows)
+
+    def check_epoch(self, utterances):
+        """Refuses more clusters than an epoch puts utterances into the memory.
+
+        Arguments
+        ---------
+        utterances : int
+            What the whole steps of an epoch see.
+
+        Raises
+        ------
+        ConfigError
+            If there are more clusters.
+        """
+        if max(self.clusters) > utterances:
+            raise ConfigError(
+                f"DeepCluster cannot make {max(self.clusters)} clusters of "
+                f"{utterances} utterances; lower prototypes, to a tenth of the "
+                "utterances or less"
+            )
 
     def before_epoch(self, epoch):
         """Clusters the memory, if there is anything in it.

@@ -15,7 +15,7 @@ stands in the sum.
 The queue is a buffer, in a checkpoint like any other. It moves after a step
 that was taken, by the keys of all processes; where it is not full yet, its
 empty slots do not count. In the very first step there is no negative and the
-loss is 0. If a positive-sampling rule replaces keys, it is the replaced ones
+loss is 0. What is evaluated is the student's encoder. If a positive-sampling rule replaces keys, it is the replaced ones
 that go into the queue, as in the SSPS code.
 """
 

@@ -83,20 +83,22 @@ class ClusterAware(torch.nn.Module):
         merge_from=None,
     ):
         super().__init__()
-        counts = [clusters] if isinstance(clusters, int) else list(clusters)
-        if not counts or not all(isinstance(k, int) and k > 0 for k in counts):
+        several = isinstance(clusters, (list, tuple))
+        counts = list(clusters) if several else [clusters]
+        # A bool is an int, but no number.
+        if not counts or not all(type(k) is int and k > 0 for k in counts):
             raise ConfigError(
                 "cluster-aware sampling needs a number of `clusters` from 1, "
                 f"or a list of them; got {clusters!r}"
             )
-        if not isinstance(start_epoch, int) or start_epoch < 2:
+        if type(start_epoch) is not int or start_epoch < 2:
             raise ConfigError(
                 "cluster-aware sampling needs embeddings worth clustering: "
                 "`start_epoch` must be at least 2; to begin from a trained "
                 f"model, name it as initial_model (got {start_epoch!r})"
             )
         for key, value in (("every", every), ("iterations", iterations)):
-            if not isinstance(value, int) or value < 1:
+            if type(value) is not int or value < 1:
                 raise ConfigError(
                     f"cluster-aware sampling: `{key}` must be a whole number "
                     f"from 1, got {value!r}"

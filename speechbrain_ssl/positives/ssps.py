@@ -34,7 +34,8 @@ What is ours: ``merge_from`` makes the clusters of more and smaller ones
 (results/ssps_conditions).
 
 Where the papers leave it open: one partner is drawn for all global crops of a
-sample, and ``nearest`` looks for neighbours in the queue, not in the memory.
+sample. ``nearest`` looks for neighbours in the queue, not in the memory, as the
+published code does.
 
 **Memory**: 4 * utterances * embedding size bytes for the references (2.2 GB
 for VoxCeleb2 and 512 dimensions) and 4 * queue * crops * vector size for the
@@ -104,8 +105,8 @@ class SSPS(torch.nn.Module):
         ``"queue"`` (the paper's), ``"centroid"`` or ``"nearest"``.
     neighbour_draw : str
         ``"uniform"``, or ``"exponential"``: the r-th nearest cluster (from 0)
-        has weight exp(-0.7 r). The published code has such an option with
-        lambda 0.7, unused in its main configurations; the form is our reading.
+        has weight exp(-0.7 r), as in the published code, whose main
+        configurations do not use it.
     start_epoch : int
         The first epoch with pseudo-positives, from 2 on: in the epoch before,
         memory and queue are filled.
@@ -120,7 +121,9 @@ class SSPS(torch.nn.Module):
     speaker_count : int, optional
         A guess of the number of speakers in the training set. With it the rule
         of ``positives/start_rule.py`` is asked before ``start_epoch``, and the
-        start is put off for as long as it says no.
+        start is put off for as long as it says no to ``clusters`` and
+        ``neighbours``; how others would do is for the log. From 2 on, and not
+        for ``nearest``, which the rule cannot judge.
     monitor_labels : str, optional
         A CSV file with ``ID`` and the columns below, for the log alone: how
         often a partner is of the anchor's speaker, say.
@@ -173,7 +176,8 @@ class SSPS(torch.nn.Module):
             ("neighbours", neighbours, 0),
             ("iterations", iterations, 0),
         ):
-            if not isinstance(value, int) or value < least:
+            # A bool is an int, but no number.
+            if type(value) is not int or value < least:
                 raise ConfigError(
                     f"SSPS's {key} must be a whole number from {least}, got "
                     f"{value!r}"
@@ -188,18 +192,30 @@ class SSPS(torch.nn.Module):
                 "SSPS's neighbour_draw is uniform or exponential; got "
                 f"{neighbour_draw!r}"
             )
-        if not isinstance(start_epoch, int) or start_epoch < 2:
+        if type(start_epoch) is not int or start_epoch < 2:
             raise ConfigError(
                 "SSPS's start_epoch must be at least 2, since the epoch "
                 "before it fills memory and queue; to begin from a trained "
                 "model, name it as initial_model and start at 2 (got "
                 f"{start_epoch!r})"
             )
-        if not reference_seconds > 0:
+        number = type(reference_seconds) in (int, float)
+        if not number or not 0 < reference_seconds < float("inf"):
             raise ConfigError(
-                "SSPS's reference_seconds must be above 0, got "
-                f"{reference_seconds}"
+                "SSPS's reference_seconds must be a number above 0, got "
+                f"{reference_seconds!r}"
             )
+        if speaker_count is not None:
+            if type(speaker_count) is not int or speaker_count < 2:
+                raise ConfigError(
+                    "SSPS's speaker_count must be a whole number from 2, or "
+                    f"null to start without being asked; got {speaker_count!r}"
+                )
+            if variant == "nearest":
+                raise ConfigError(
+                    "SSPS's variant nearest makes no clusters that the start "
+                    "rule could judge: set `speaker_count` to null"
+                )
         if variant == "nearest" and not 1 <= neighbours < queue:
             raise ConfigError(
                 "SSPS's variant nearest draws among `neighbours` utterances "
@@ -302,9 +318,12 @@ class SSPS(torch.nn.Module):
                 "`queue`: 25 000 in the paper, ten batches or more in any case"
             )
         made = self.merge_from or self.clusters
-        if made > utterances and self.variant != "nearest":
+        # What the epoch that fills the memory sees.
+        seen = utterances // batch * batch
+        if made > seen and self.variant != "nearest":
             raise ConfigError(
-                f"SSPS cannot make {made} clusters of {utterances} utterances; "
+                f"SSPS cannot make {made} clusters of {seen} utterances, which "
+                f"is what the whole steps of an epoch see of {utterances}; "
                 "lower `merge_from`, or `clusters` (the paper has one for every "
                 "44 utterances)"
             )

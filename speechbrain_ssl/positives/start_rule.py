@@ -1,5 +1,9 @@
 """May SSPS start, and with how many clusters? An answer without labels.
 
+``advise`` tries numbers of clusters and of neighbours, ``judge_configured`` is
+what training asks: the configured numbers decide, and what others would do is
+for the log.
+
 Pseudo-positives from a weak encoder are other speakers, and training on them
 makes it weaker still. Whether they are right cannot be seen without labels, but
 this can: whether *two independent crops of each utterance lead to the same
@@ -50,12 +54,15 @@ import math
 import torch
 
 from speechbrain_ssl.clustering.replicated import clusters_of_all
-from speechbrain_ssl.clustering.rows import unit_rows
+from speechbrain_ssl.clustering.rows import ClusteringError, unit_rows
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.positives.neighbours import nearest_clusters
 
 #: Candidates as good as the best within this factor count as equals.
 TIE = 0.9
+
+#: SSPS may start where ``expected`` is at least this, see above.
+LEAST = 0.5
 
 
 @dataclasses.dataclass
@@ -92,7 +99,7 @@ def advise(
     speaker_count,
     clusters,
     neighbours=(0, 1),
-    least=0.5,
+    least=LEAST,
     iterations=10,
     merge_ratio=None,
     seed=0,
@@ -196,25 +203,121 @@ def advise(
             row["neighbours"],
         ),
     )
-    expected, start = chosen["expected"], chosen["expected"] >= least
-    verdict = "SSPS may start" if start else "too early for SSPS"
-    reason = (
-        f"{verdict}: with K = {chosen['clusters']} and M = "
-        f"{chosen['neighbours']} two crops of an utterance lead to the same "
-        f"partners {chosen['lift']:.1f} times as often as chance, which for "
-        f"{speaker_count} speakers stands for {100 * expected:.0f} % right "
-        f"pseudo-positives; {100 * least:.0f} % are asked for"
-    )
-    if not start:
-        reason += "; train the baseline for longer, or on more data"
+    start, reason = _verdict(chosen, speaker_count, least)
     return Advice(
         chosen["clusters"],
         chosen["neighbours"],
-        expected,
+        chosen["expected"],
         start,
         reason,
         table,
     )
+
+
+def fewest_utterances(neighbours):
+    """So many utterances ``judge_configured`` needs for M neighbours."""
+    return max(3, neighbours + 2)
+
+
+def judge_configured(ssps, references_a, references_b, utterances, seed=0):
+    """Says whether SSPS may start with the K and M it is configured with.
+
+    For the log it also says how K / 2 and 2 K and fewer neighbours would do,
+    and which of all these the rule would take. Where a part of the training
+    set is at hand, the numbers of clusters and of speakers are those of that
+    part: clusters stay as large as they are.
+
+    Costs the two clusterings of each number of clusters, 3.5 times those of K
+    alone. Not 2 K where clusters are merged: Ward's would take four times the
+    memory that the run itself takes.
+
+    Arguments
+    ---------
+    ssps : speechbrain_ssl.positives.ssps.SSPS
+        With a ``speaker_count``.
+    references_a, references_b : torch.Tensor
+        As for ``advise``.
+    utterances : int
+        Of the whole training set.
+    seed : int
+        Of the first centroids.
+
+    Returns
+    -------
+    tuple
+        Whether it may start, and why: text for the log. Not where no clusters
+        can be made, such as of the equal rows of a collapsed encoder.
+
+    Example
+    -------
+    >>> from speechbrain_ssl.positives.ssps import SSPS
+    >>> voices = torch.nn.functional.one_hot(torch.arange(60) % 6).float()
+    >>> views = [voices + 0.05 * torch.randn(60, 6) for _ in range(2)]
+    >>> ssps = SSPS(12, queue=8, start_epoch=2, neighbours=0, speaker_count=6)
+    >>> judge_configured(ssps, *views, utterances=60)[0]
+    True
+    """
+    total, most = len(references_a), ssps.neighbours
+    if total < fewest_utterances(most):
+        return False, (
+            f"too early for SSPS: of {utterances} utterances only {total} "
+            "have two halves that can be compared"
+        )
+    part = total / utterances
+    configured = round(ssps.clusters * part)
+    # A small part must not have fewer clusters than a draw needs.
+    configured = max(min(2, ssps.clusters), most + 1, configured)
+    configured = min(configured, total - 1)
+    others = [ssps.clusters // 2]
+    if ssps.merge_from is None:
+        others += [2 * ssps.clusters]
+    # Clusters of this part -> of the training set.
+    names = {round(k * part): k for k in others} | {configured: ssps.clusters}
+    try:
+        advice = advise(
+            references_a,
+            references_b,
+            max(2, round(ssps.speaker_count * part)),
+            list(names),
+            range(most + 1),
+            iterations=ssps.iterations,
+            merge_ratio=ssps.merge_from and ssps.merge_from / ssps.clusters,
+            seed=seed,
+        )
+    except ClusteringError as error:
+        return False, f"too early for SSPS: {error}"
+    rows = [{**row, "clusters": names[row["clusters"]]} for row in advice.table]
+    [row] = (
+        row
+        for row in rows
+        if (row["clusters"], row["neighbours"]) == (ssps.clusters, most)
+    )
+    start, reason = _verdict(row, ssps.speaker_count, LEAST)
+    tried = "; ".join(
+        f"K = {row['clusters']}, M = {row['neighbours']}: "
+        f"{100 * row['expected']:.0f} %"
+        for row in rows
+    )
+    return start, (
+        f"{reason}. Of what was tried ({tried}) the rule would take K = "
+        f"{names[advice.clusters]} and M = {advice.neighbours}"
+    )
+
+
+def _verdict(row, speaker_count, least):
+    """Whether SSPS may start as in a row of the table, and a sentence."""
+    start = row["expected"] >= least
+    reason = (
+        f"{'SSPS may start' if start else 'too early for SSPS'}: with K = "
+        f"{row['clusters']} and M = {row['neighbours']} two crops of an "
+        f"utterance lead to the same partners {row['lift']:.1f} times as often "
+        f"as chance, which for {speaker_count} speakers stands for "
+        f"{100 * row['expected']:.0f} % right pseudo-positives; "
+        f"{100 * least:.0f} % are asked for"
+    )
+    if not start:
+        reason += "; train the baseline for longer, or on more data"
+    return start, reason
 
 
 def _clusters(rows, clusters, iterations, merge_ratio, seed):

@@ -271,7 +271,10 @@ def test_pairs_that_do_not_fit_the_crops(
     hparams = {
         **dict.fromkeys(train.AT_LEAST_ONE, 1),
         "crops": CropPlan(2, 3.0, local_crops, disjoint=disjoint),
-        "objective": types.SimpleNamespace(first_sees_global=sees_global),
+        "objective": types.SimpleNamespace(
+            first_sees_global=sees_global, keeps_first_crop=False
+        ),
+        "positives": None,
     }
     if message is None:
         train.check_values(hparams)

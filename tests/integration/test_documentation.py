@@ -1,6 +1,7 @@
 """The code of the documentation is executed, as it stands there."""
 
 import importlib
+import pathlib
 import re
 import sys
 
@@ -8,6 +9,7 @@ import pytest
 import tiny
 
 from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.objectives.base import Objective
 
 PAGE = tiny.ROOT / "docs" / "add_your_own_objective.md"
 
@@ -69,8 +71,42 @@ def test_the_objective_of_the_page_trains(
     assert (tmp_path / "run" / "model" / "embedding_model.ckpt").is_file()
 
 
+def links(text):
+    """Files that a text links to, as paths."""
+    found = re.findall(r"\]\(([^)#]+)\)", text)
+    return [(PAGE.parent / link).resolve() for link in found]
+
+
 def test_links_of_the_page():
+    found = links(PAGE.read_text(encoding="utf-8"))
+    assert len(found) > 9
+    assert all(path.exists() for path in found)
+
+
+def test_nothing_else_names_an_objective():
+    """The page lists all of SimSiam, but for tables in READMEs."""
+    _, section = PAGE.read_text(encoding="utf-8").split("\n## 5. ")
+    places = (
+        "speechbrain_ssl/**/*.py",
+        "hparams/**/*.yaml",
+        "recipes/*/SSL/hparams/*.yaml",
+        "recipes/*/SSL/*.py",
+        "tests/**/*.py",
+        "tests/recipes/*.csv",
+    )
+    # Imports, keys, paths; a comment may speak of "SimSiam".
+    named = {
+        path
+        for place in places
+        for path in tiny.ROOT.glob(place)
+        if "simsiam" in path.read_text(encoding="utf-8")
+    }
+    assert named - {pathlib.Path(__file__)} == set(links(section))
+
+
+def test_every_hook_is_on_the_page():
+    """What a subclass may set or write stands in the table."""
     text = PAGE.read_text(encoding="utf-8")
-    links = re.findall(r"\]\(([^)#]+)\)", text)
-    assert len(links) >= 2
-    assert all((PAGE.parent / link).exists() for link in links)
+    hooks = [name for name in vars(Objective) if not name.startswith("_")]
+    assert len(hooks) > 10
+    assert [name for name in hooks if f"`{name}" not in text] == []

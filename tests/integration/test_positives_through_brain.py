@@ -1,6 +1,7 @@
 """SSPS and cluster-aware sampling in whole runs of ``train.py``."""
 
 import collections
+import math
 
 import pytest
 import tiny
@@ -75,6 +76,7 @@ def test_ssps_replaces_vectors(corpus, train, tmp_path, replacements, name):
         ("simclr", "ssps", {"start_epoch": 1}, "initial_model"),
         ("simclr", "cluster_aware", {"clusters": 49}, "49.*48.*lower"),
         ("simclr", "cluster_aware", {"start_epoch": 1}, "initial_model"),
+        ("deepcluster", "cluster_aware", {}, "first crop.*`rule` to locals"),
     ],
 )
 def test_refused_at_the_start(
@@ -90,11 +92,12 @@ def test_refused_at_the_start(
 # -- cluster-aware sampling --------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["simclr", "dino"])
+@pytest.mark.parametrize("name", CASES)
 def test_crops_come_from_the_cluster(
     corpus, train, tmp_path, monkeypatch, name
 ):
     """Of the second epoch; every utterance that is read is of the cluster."""
+    rule = "locals" if name == "deepcluster" else "all"
     drawn, read, clusters = collections.defaultdict(list), set(), []
     partners, recluster = ClusterAware.partners, ClusterAware.recluster
 
@@ -115,10 +118,12 @@ def test_crops_come_from_the_cluster(
         read.add(index)
         return original(manifest, index)
 
-    path = tiny_objectives.configuration(corpus, name, "cluster_aware")
+    path = tiny_objectives.configuration(
+        corpus, name, "cluster_aware", rule=rule
+    )
     monkeypatch.setattr(Manifest, "path", path_of)
     train.main(tiny_objectives.argv(corpus, path, tmp_path))
-    crops = 4 if CASES[name].crops == "both" else 2
+    crops = 2 if CASES[name].crops == "global" else 4
     assert all((found == i).all() for i, found in drawn[1])
     ((epoch, assignments),) = clusters
     assert epoch == 2 and len(assignments.unique()) == 8
@@ -127,9 +132,13 @@ def test_crops_come_from_the_cluster(
     for index, found in drawn[2]:
         assert len(found) == crops
         assert (assignments[found] == assignments[index]).all()
+        assert rule == "all" or (found[:2] == index).all()
         others += int((found != index).sum())
         assert set(found.tolist()) <= read
     assert others > 48
+    lines = tiny.lines(tmp_path)
+    assert len(lines) == 2 * STEPS
+    assert all(math.isfinite(line["loss"]) for line in lines)
 
 
 # -- two processes -----------------------------------------------------------------

@@ -27,11 +27,11 @@ from speechbrain_ssl.settings import begin_run
 # to by another key, or it is an error.
 KEYS = set(
     """
-    seed output_folder prepare train_manifest data_folder valid_utterances
-    valid_seconds crops batch_size num_workers number_of_epochs epoch_counter
-    encoder initial_model objective positives features augmentation optimizer schedules
-    lr_reference_batch clip_per_tensor freeze_last_layer_epochs average_last
-    log_every collapse_alarm checkpointer trials trials_folder trials_speaker_component
+    seed output_folder prepare train_manifest data_folder valid_utterances valid_seconds
+    crops batch_size num_workers number_of_epochs epoch_counter encoder initial_model
+    initial_checkpoint objective positives features augmentation optimizer schedules
+    lr_reference_batch clip_per_tensor freeze_last_layer_epochs average_last log_every
+    collapse_alarm checkpointer trials trials_folder trials_speaker_component
     trials_every
     """.split()
 )
@@ -71,6 +71,13 @@ def check_values(hparams):
         raise ConfigError(
             "an objective that does not compare global crops with each other "
             "needs local ones: raise `local_crops`, or set `global_pairs: True`"
+        )
+    objective, positives = hparams["objective"], hparams["positives"]
+    if objective.keeps_first_crop and getattr(positives, "rule", "") == "all":
+        raise ConfigError(
+            f"{type(objective).__name__} keeps the vector of an utterance's "
+            "first crop, which cluster-aware sampling by the rule all cuts "
+            "from another one: set its `rule` to locals, and some `local_crops`"
         )
 
 

@@ -75,6 +75,7 @@ def make_brain(tmp_path):
             "freeze_last_layer_epochs": 0,
             "average_last": 2,
             "initial_model": None,
+            "initial_checkpoint": None,
             "positives": None,
             "crops": CropPlan(2, 0.25, local_crops=2, local_seconds=0.2),
             "collapse_alarm": CollapseAlarm(),

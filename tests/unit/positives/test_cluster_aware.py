@@ -149,6 +149,10 @@ def test_a_checkpoint_carries_the_clusters(voices, tmp_path):
     [
         ({"clusters": []}, "number of `clusters` from 1"),
         ({"clusters": [10, 0]}, r"number of `clusters` from 1.*\[10, 0\]"),
+        ({"clusters": True}, "number of `clusters` from 1.*True"),
+        ({"clusters": [5, True]}, "number of `clusters` from 1"),
+        ({"clusters": 2.5}, "number of `clusters` from 1.*2.5"),
+        ({"every": True}, "`every` must be a whole number from 1, got True"),
         ({"clusters": [61, 5]}, "61 clusters of 60 utterances; lower"),
         ({"merge_from": 6}, "`merge_from`.*above 6, got 6"),
         ({"merge_from": 61}, "61 clusters of 60 utterances; lower"),

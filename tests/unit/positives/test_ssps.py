@@ -266,7 +266,7 @@ def test_unfilled_slots_are_not_the_last_utterance(voices, make):
 def test_an_utterance_that_is_twice_in_the_queue(voices, make):
     """Its newest vector counts, and it is not drawn twice as often."""
     rows, _ = voices(utterances=3, speakers=1)
-    ssps = make(rows, [0, 1, 2], clusters=1, neighbours=0, queue=9)
+    ssps = make(rows, [0, 1, 2], batch=3, clusters=1, neighbours=0, queue=9)
     for value in (1.0, 2.0):
         vectors = torch.full((1, 2, 5), value)
         ssps.observe(torch.tensor([1]), rows[1:2], vectors)
@@ -478,7 +478,7 @@ def test_dino_with_vectors_is_dino_with_logits(voices, make):
 
 def test_simclr_learns_from_pseudo_positives(voices, make):
     """A positive of another utterance pulls towards that utterance."""
-    rows, speaker = voices(spread=0.05)
+    rows, _ = voices(spread=0.05)
     ssps = make(rows, vector_size=12, queue=60, neighbours=0)
     ssps.observe(
         torch.arange(60), rows, rows[:, None].expand(60, 2, 12).clone()
@@ -489,10 +489,22 @@ def test_simclr_learns_from_pseudo_positives(voices, make):
     views = rows[:8, None].repeat(1, 2, 1).requires_grad_()
     branch = Branch(views, views, torch.nn.Identity(), index)
     changed, _ = ssps.substitute(branch, 2, KEYS[:8])
-    loss, _ = SimCLR()(branch, changed)
-    plain, _ = SimCLR()(branch, branch)
-    loss.backward()
-    assert loss > plain and views.grad.isfinite().all()
+    partners = ssps.partners(index, 2, KEYS[:8]).utterances
+    assert (partners >= 0).all()
+    own = torch.nn.functional.normalize(rows[:8], dim=1)
+    towards = torch.nn.functional.normalize(rows[partners], dim=1)
+    towards -= (towards * own).sum(1, keepdim=True) * own
+
+    def pull(second):
+        """How far a step of descent turns each first crop to the partner."""
+        loss, _ = SimCLR(temperature=0.5)(branch, second)
+        [gradient] = torch.autograd.grad(loss, views)
+        return -(gradient[:, 0] * towards).sum(1)
+
+    # Alone there is only what others push, this way or that.
+    pulled, alone = pull(changed), pull(branch)
+    assert (pulled > 0).all() and (alone < 0).any()
+    assert (pulled > alone + 0.002).all()
 
 
 def test_accuracy_is_for_monitoring(voices, make):
@@ -528,18 +540,35 @@ def test_accuracy_is_for_monitoring(voices, make):
     [
         ({"clusters": 0}, "clusters must be a whole number from 1, got 0"),
         ({"clusters": 2.5}, "clusters must be a whole number"),
+        (
+            {"clusters": True, "neighbours": 0},
+            "clusters must be a whole number from 1, got True",
+        ),
+        ({"neighbours": True}, "neighbours must be a whole number"),
         ({"neighbours": -1}, "neighbours must be a whole number from 0"),
         ({"neighbours": 6}, "6 neighbours.*6 clusters in all; lower"),
         ({"variant": "kmeans"}, "variant is one of queue, centroid, nearest"),
         ({"neighbour_draw": "even"}, "neighbour_draw is uniform or exponent"),
         ({"start_epoch": 1}, "start_epoch must be at least 2.*initial_model"),
-        ({"reference_seconds": 0}, "reference_seconds must be above 0"),
+        ({"reference_seconds": 0}, "reference_seconds must be a number above"),
+        ({"reference_seconds": "4"}, "must be a number above 0, got '4'"),
+        ({"reference_seconds": True}, "must be a number above 0, got True"),
+        ({"reference_seconds": float("nan")}, "must be a number above 0"),
+        *[
+            ({"speaker_count": wrong}, "speaker_count must be.*from 2, or null")
+            for wrong in (0, 1, -5, True, 12.0, "12")
+        ],
+        (
+            {"speaker_count": 6, "variant": "nearest"},
+            "set `speaker_count` to null",
+        ),
         (
             {"variant": "nearest", "neighbours": 0},
             "from 1 to 29 for a queue of 30, got 0",
         ),
         ({"batch": 31}, "queue of 30 cannot hold a batch of 31.*raise `queue`"),
-        ({"clusters": 61}, "61 clusters of 60 utterances; lower"),
+        # With a batch of 8 an epoch sees 56 of the 60 utterances.
+        ({"clusters": 57}, "57 clusters of 56 utterances.*see of 60; lower"),
         ({"merge_from": 6}, "merge_from is.*above 6, got 6"),
         ({"merge_from": 9, "variant": "nearest"}, "leave out merge_from"),
         (
@@ -547,14 +576,21 @@ def test_accuracy_is_for_monitoring(voices, make):
             "centroid draws no utterance",
         ),
         (
-            {"merge_from": 61},
-            "61 clusters of 60 utterances; lower `merge_from`",
+            {"merge_from": 57},
+            "57 clusters of 56 utterances.*lower `merge_from`",
         ),
     ],
 )
 def test_refused_at_the_start(voices, make, options, message):
     with pytest.raises(ConfigError, match=message):
         make(voices()[0], **options)
+
+
+def test_as_many_clusters_as_an_epoch_fills(voices, make):
+    """What is not refused at the start does not fail an epoch later."""
+    rows, _ = voices()
+    make(rows, range(56), clusters=56).before_epoch(2)
+    make(rows, range(56), merge_from=56).before_epoch(2)
 
 
 def test_objectives_that_do_not_fit_are_refused():

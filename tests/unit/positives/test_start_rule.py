@@ -8,7 +8,12 @@ from speechbrain_ssl.clustering.agglomerative import kmeans_then_merge
 from speechbrain_ssl.clustering.kmeans import spherical_kmeans
 from speechbrain_ssl.clustering.rows import ClusteringError
 from speechbrain_ssl.errors import ConfigError
-from speechbrain_ssl.positives.start_rule import advise
+from speechbrain_ssl.positives.ssps import SSPS
+from speechbrain_ssl.positives.start_rule import (
+    advise,
+    fewest_utterances,
+    judge_configured,
+)
 
 
 def two_views(voices, spread, utterances=240, speakers=12, seed=0):
@@ -176,3 +181,87 @@ def test_refusals(voices):
     b[7] = 0
     with pytest.raises(ClusteringError, match="row 7 is zero"):
         advise(a, b, speaker_count=12, clusters=[24])
+
+
+# -- SSPS as it is configured --------------------------------------------------
+
+
+def configured(clusters, neighbours, speaker_count=12, **options):
+    return SSPS(
+        clusters,
+        queue=40,
+        start_epoch=2,
+        neighbours=neighbours,
+        speaker_count=speaker_count,
+        **options,
+    )
+
+
+def test_the_configured_numbers_decide(voices):
+    """And the log says which ones the rule would have taken."""
+    views, _ = two_views(voices, spread=0.1)
+    # A neighbour of one of 12 clusters is another voice.
+    start, text = judge_configured(configured(12, 1), *views, utterances=240)
+    assert not start
+    assert "too early for SSPS: with K = 12 and M = 1" in text
+    start, _ = judge_configured(configured(12, 0), *views, utterances=240)
+    assert start
+    wanted = advise(
+        *views, speaker_count=12, clusters=[6, 12, 24], neighbours=[0, 1]
+    )
+    assert (wanted.clusters, wanted.neighbours) != (12, 1) and wanted.start
+    tried = "; ".join(
+        f"K = {row['clusters']}, M = {row['neighbours']}: "
+        f"{100 * row['expected']:.0f} %"
+        for row in wanted.table
+    )
+    assert len(wanted.table) == 6 and f"({tried})" in text
+    assert text.endswith(
+        f"would take K = {wanted.clusters} and M = {wanted.neighbours}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("chosen", "neighbours"),
+    [(120, 1), (60, 7), (9, 3), (5, 3), (4, 2), (3, 0)],
+)
+def test_a_part_of_the_training_set(voices, chosen, neighbours):
+    """Never fewer clusters than a draw needs, however small the part is."""
+    views, _ = two_views(voices, spread=0.1)
+    part = [view[:chosen] for view in views]
+    ssps = configured(24, neighbours)
+    _, text = judge_configured(ssps, *part, utterances=240)
+    # By the numbers that the user knows.
+    assert f"with K = 24 and M = {neighbours} two" in text
+
+
+def test_too_few_utterances_put_it_off(voices):
+    """What remains after unreadable ones are left out may be next to nothing."""
+    views, _ = two_views(voices, spread=0.1)
+    for neighbours, count in ((0, 2), (1, 2), (3, 4), (3, 0)):
+        assert count == 0 or count == fewest_utterances(neighbours) - 1
+        start, text = judge_configured(
+            configured(24, neighbours),
+            *[view[:count] for view in views],
+            utterances=240,
+        )
+        assert not start and f"of 240 utterances only {count} have" in text
+
+
+def test_merged_clusters_are_not_tried_with_twice_as_many(voices):
+    """Memory and time of the merging grow with the square."""
+    views, _ = two_views(voices, spread=0.1)
+    ssps = configured(12, 0, merge_from=30)
+    start, text = judge_configured(ssps, *views, utterances=240)
+    assert start and "(K = 6, M = 0: " in text and "; K = 12, M = 0: " in text
+    assert "K = 24" not in text
+
+
+def test_a_collapsed_encoder_is_no_error(voices):
+    """Its rows are equal: nothing can be merged, and SSPS must wait."""
+    rows = torch.ones(240, 16)
+    ssps = configured(12, 0, merge_from=30)
+    start, text = judge_configured(ssps, rows, rows, utterances=240)
+    assert not start and text.startswith("too early for SSPS: ")
+    start, _ = judge_configured(configured(12, 0), rows, rows, utterances=240)
+    assert not start

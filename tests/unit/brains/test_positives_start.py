@@ -1,0 +1,418 @@
+"""SSPS in the Brain: its references, and when it begins."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from positives_noise import Referenced, Rest, write_voices
+
+from speechbrain_ssl.brains import ssl_brain, training_brain
+from speechbrain_ssl.brains.ssl_brain import SSLBrain
+from speechbrain_ssl.data.crops import CropPlan
+from speechbrain_ssl.data.halves import HalvesDataset, ReadableHalves
+from speechbrain_ssl.data.sampling import EpochBatchSampler
+from speechbrain_ssl.encoders.features import LogMel
+from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.objectives.deepcluster import DeepCluster
+from speechbrain_ssl.objectives.simclr import SimCLR
+from speechbrain_ssl.positives.cluster_aware import ClusterAware
+from speechbrain_ssl.positives.ssps import SSPS
+from speechbrain_ssl.schedules import Constant
+
+#: Batches of 4: an epoch.
+STEPS = 8
+UTTERANCES = 4 * STEPS
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    """Files of four voices that any encoder tells apart."""
+    return write_voices(tmp_path_factory.mktemp("good"), UTTERANCES, hum=0.3)
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory):
+    """Files that no encoder is good enough for."""
+    return write_voices(tmp_path_factory.mktemp("weak"), UTTERANCES, hum=0.0)
+
+
+@pytest.fixture
+def make(make_brain, manifest, noise):
+    """``make(encoder, epochs, **options of SSPS)`` -> Brain, and its loader.
+
+    The encoder is ``"good"`` or ``"weak"`` by what it is given to embed.
+    """
+
+    def build(encoder="good", epochs=3, checkpoints=False, **options):
+        options = {"start_epoch": 2, "speaker_count": 4, **options}
+        positives = SSPS(
+            **{"clusters": 4, "queue": 16, "neighbours": 0, **options}
+        )
+        brain = make_brain.brain(
+            STEPS,
+            epochs,
+            checkpoints=checkpoints,
+            positives=positives,
+            features=LogMel(n_mels=20, mean_norm=False),
+            valid_seconds=0.3,
+            num_workers=0,
+            run_opts={"ckpt_interval_steps": 2} if checkpoints else None,
+        )
+        # The encoder stays as good or as weak as it is.
+        brain.hparams.schedules["lr"] = Constant(1e-6)
+        brain.train_manifest = manifest if encoder == "good" else noise
+        batches = Referenced(make_brain.loader(STEPS).dataset)
+        loader = torch.utils.data.DataLoader(
+            batches, batch_size=None, sampler=Rest(brain.train_sampler)
+        )
+        return brain, loader
+
+    return build
+
+
+def fit(brain, loader):
+    brain.fit(brain.hparams.epoch_counter, loader)
+
+
+def spoiled(manifest, folder, bad):
+    """The manifest with some files that hold no audio."""
+    copy = manifest.select(np.arange(len(manifest)))
+    path = copy.path
+
+    def path_of(index):
+        if index not in bad:
+            return path(index)
+        broken = folder / f"{index}.wav"
+        broken.write_bytes(b"no audio")
+        return str(broken)
+
+    copy.path = path_of
+    return copy
+
+
+# -- the start rule ------------------------------------------------------------
+
+
+def test_begins_with_a_good_encoder(make, caplog):
+    """In the epoch it was configured to; the reason is in the log."""
+    brain, loader = make("good")
+    caplog.set_level("INFO")
+    fit(brain, loader)
+    assert brain.ssps.start_epoch == brain.first_active_epoch == 2
+    assert "epoch 1: SSPS may start: with K = 4 and M = 0" in caplog.text
+    # Candidates around the configured numbers, for the log alone.
+    assert "(K = 2, M = 0: " in caplog.text
+    assert "; K = 8, M = 0: " in caplog.text
+    assert "leaves out" not in caplog.text
+
+
+def asked(caplog):
+    """Epochs in which the rule has said that it is too early."""
+    return [e for e in range(1, 9) if f"epoch {e}: too early" in caplog.text]
+
+
+def test_is_put_off_with_a_weak_encoder(make, caplog):
+    """Epoch by epoch; not asked where no epoch is left to begin in."""
+    brain, loader = make("weak", epochs=4)
+    fit(brain, loader)
+    assert asked(caplog) == [1, 2, 3]
+    assert brain.ssps.start_epoch == 5 and brain.first_active_epoch is None
+
+
+def test_without_a_guess_nobody_is_asked(make, caplog):
+    """The start is then where it was configured, come what may."""
+    brain, loader = make("weak", epochs=2, speaker_count=None)
+    fit(brain, loader)
+    assert asked(caplog) == [] and brain.first_active_epoch == 2
+
+
+class Stop(Exception):
+    """What ends a run in the middle of an epoch."""
+
+
+def test_a_resumed_run_keeps_the_postponed_start(make, caplog, monkeypatch):
+    """And does not ask again in the epoch that it goes on with."""
+    brain, loader = make("weak", checkpoints=True)
+    end = brain.on_fit_batch_end
+
+    def stop(*args):
+        end(*args)
+        if brain.optimizer_step == 5:
+            raise Stop
+
+    monkeypatch.setattr(brain, "on_fit_batch_end", stop)
+    with pytest.raises(Stop):
+        fit(brain, loader)
+    assert asked(caplog) == [1]
+    caplog.clear()
+    again, loader = make("weak", checkpoints=True)
+    again.on_fit_start()
+    assert (again.optimizer_step, again.ssps.start_epoch) == (4, 3)
+    again, loader = make("weak", checkpoints=True)
+    fit(again, loader)
+    assert asked(caplog) == [2]
+    assert again.ssps.start_epoch == 4 and again.optimizer_step == 3 * STEPS
+
+
+@pytest.mark.parametrize("bad", [{3}, {0, 1, 2, 3, 17}, set(range(32))])
+def test_broken_files_are_left_out(make, manifest, tmp_path, caplog, bad):
+    """A few change nothing; of none nothing can be said."""
+    brain, loader = make("good", epochs=2)
+    brain.train_manifest = spoiled(manifest, tmp_path, bad)
+    fit(brain, loader)
+    assert f"leaves out {len(bad)} of 32 utterances" in caplog.text
+    begun = len(bad) < UTTERANCES
+    assert brain.first_active_epoch == (2 if begun else None)
+    assert ("of 32 utterances only 0 have" in caplog.text) is not begun
+
+
+def test_embeddings_without_direction_are_left_out(make, caplog, monkeypatch):
+    """Both halves of an utterance, where one is zero or not finite."""
+    brain, loader = make("good", epochs=2)
+    encode, seen = ssl_brain.encode, []
+
+    def poisoned(encoder, inputs):
+        found = encode(encoder, inputs)
+        # In evaluation: by the rule, and for the references.
+        if not encoder.training and len(found) > 1:
+            found = found.clone()
+            found[0, 0], found[1, -1] = 0, float("nan")
+        return found
+
+    def judge(ssps, first, second, **options):
+        seen.append((first, second))
+        return original(ssps, first, second, **options)
+
+    original = ssl_brain.judge_configured
+    monkeypatch.setattr(ssl_brain, "encode", poisoned)
+    monkeypatch.setattr(ssl_brain, "judge_configured", judge)
+    fit(brain, loader)
+    assert "leaves out 2 of 32 utterances" in caplog.text
+    [(first, second)] = seen
+    assert len(first) == len(second) == 30
+    # Still halves of the same utterance.
+    near = torch.nn.functional.cosine_similarity(first, second)
+    assert near.min() > 0.9
+    assert brain.first_active_epoch == 2
+
+
+def with_lengths(manifest, seconds):
+    """The manifest with other durations."""
+    copy = manifest.select(np.arange(len(manifest)))
+    copy.durations = np.asarray(seconds, dtype=np.float32)
+    return copy
+
+
+def test_a_small_part_that_is_long_enough(make, manifest):
+    """Of 4 clusters one would be left for 9 of 32 utterances, and M is 2."""
+    brain, loader = make("good", epochs=2, neighbours=2)
+    seconds = [0.7] * 9 + [0.5] * 23
+    brain.train_manifest = with_lengths(manifest, seconds)
+    fit(brain, loader)
+    assert brain.ssps.start_epoch in (2, 3)
+
+
+@pytest.mark.parametrize(("neighbours", "long"), [(0, 0), (0, 2), (2, 3)])
+def test_utterances_that_are_too_short_are_refused(
+    make, manifest, neighbours, long
+):
+    """Before the first step, with the remedy."""
+    brain, _ = make("good", neighbours=neighbours)
+    seconds = [0.7] * long + [0.5] * (32 - long)
+    brain.train_manifest = with_lengths(manifest, seconds)
+    message = f"of 32 training utterances {long} are.*lower `valid_seconds`"
+    with pytest.raises(ConfigError, match=message):
+        brain.on_fit_start()
+    brain, _ = make("good", neighbours=neighbours, speaker_count=None)
+    brain.train_manifest = with_lengths(manifest, seconds)
+    brain.on_fit_start()
+
+
+def test_halves_that_can_be_read(manifest, tmp_path):
+    """The same crops as for validation; the others are named."""
+    bad = spoiled(manifest, tmp_path, {1, 2})
+    halves = ReadableHalves(bad, 0.3, crops_per_half=1)
+    batch = halves.collate([halves[i] for i in range(4)])
+    strict = HalvesDataset(manifest, 0.3, crops_per_half=1)
+    wanted = strict.collate([strict[0], strict[3]])
+    assert torch.equal(batch.crops[0], wanted.crops[0])
+    assert batch.index.tolist() == [0, 3]
+    assert np.array_equal(batch.keys, wanted.keys)
+    assert [path for path, _ in batch.bad] == [bad.path(1), bad.path(2)]
+    assert all("cannot read" in reason for _, reason in batch.bad)
+    nothing = halves.collate([halves[1], halves[2]])
+    assert nothing.crops[0].shape == (0, 2, 4800) and len(nothing.bad) == 2
+    assert len(nothing.index) == len(nothing.keys) == 0
+
+
+# -- references ----------------------------------------------------------------
+
+
+class Unchanged(SSLBrain):
+    """Watches what the reference pass does to the encoders."""
+
+    def _sample_positives(self, batch, second):
+        counted = copy.deepcopy(self.evaluated_encoder).eval()
+        before = self.look()
+        second = super()._sample_positives(batch, second)
+        after = self.look()
+        assert before.keys() == after.keys()
+        self.moved += [
+            k for k in before if not torch.equal(before[k], after[k])
+        ]
+        with torch.no_grad():
+            features = self.features(batch.reference)
+            rows = counted(features).squeeze(1)
+        self.wanted[batch.index] = torch.nn.functional.normalize(rows, dim=1)
+        return second
+
+    def look(self):
+        """Buffers and modes of student and teacher."""
+        found = {}
+        for part in (self.encoder, self.evaluated_encoder, self.teacher):
+            for name, module in part.named_modules() if part else ():
+                key = f"{id(part)} {name}"
+                found[key] = torch.tensor(module.training)
+                for kind, buffer in module.named_buffers(recurse=False):
+                    found[f"{key} {kind}"] = buffer.clone()
+        return found
+
+
+@pytest.mark.parametrize("objective", ["dino", "simclr"])
+def test_references_are_those_of_evaluation(make, objective):
+    """By the encoder that is evaluated, in evaluation mode; nothing moves.
+
+    In training mode they would follow the batch, and batch norms would learn
+    clean crops of another length.
+    """
+    brain, loader = make("good", epochs=2, speaker_count=None)
+    if objective == "simclr":
+        brain.modules["objective"] = SimCLR()
+        brain.hparams.schedules = {
+            name: brain.hparams.schedules[name]
+            for name in ("lr", "weight_decay")
+        }
+        brain.hparams.crops = CropPlan(2, 0.25)
+        loader = torch.utils.data.DataLoader(
+            Global(loader.dataset), batch_size=None
+        )
+    brain.hparams.schedules["lr"] = Constant(0.01)
+    brain.__class__ = Unchanged
+    brain.moved, brain.wanted = [], torch.zeros(UTTERANCES, 10)
+    fit(brain, loader)
+    assert brain.moved == []
+    assert brain.ssps.known.all()
+    torch.testing.assert_close(brain.ssps.memory, brain.wanted)
+    # The encoders have moved: all of this is not about one that stands still.
+    counts = [
+        int(m.num_batches_tracked)
+        for m in brain.encoder.modules()
+        if isinstance(m, torch.nn.BatchNorm1d)
+    ]
+    assert counts and min(counts) >= 2 * STEPS
+
+
+class Global(torch.utils.data.Dataset):
+    """Batches without their local crops."""
+
+    def __init__(self, batches):
+        self.batches = batches
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __getitem__(self, number):
+        batch = self.batches[number]
+        batch.crops = batch.crops[:1]
+        return batch
+
+
+# -- positives that never begin, or cannot -------------------------------------
+
+
+@pytest.fixture
+def concluded(monkeypatch):
+    """Leaves out averaging, export and report."""
+    monkeypatch.setattr(training_brain, "average_weights", lambda *_: None)
+    monkeypatch.setattr(training_brain, "conclude", lambda _: {})
+
+
+@pytest.mark.parametrize("kind", [SSPS, ClusterAware])
+def test_a_start_behind_the_last_epoch(make, concluded, caplog, kind):
+    """That is how a baseline is trained: not refused, but said."""
+    brain, _ = make("good", epochs=1)
+    positives = {
+        SSPS: SSPS(clusters=4, queue=16, start_epoch=9),
+        ClusterAware: ClusterAware(clusters=4, start_epoch=9),
+    }
+    brain.hparams.positives = positives[kind]
+    brain.on_fit_start()
+    name = kind.__name__
+    assert (
+        f"{name} begins in epoch 9, but `number_of_epochs` is 1" in caplog.text
+    )
+    assert "never active" not in caplog.text
+    brain, loader = make("good", epochs=1)
+    brain.hparams.positives = positives[kind]
+    fit(brain, loader)
+    brain.finish()
+    assert f"{name} was never active: it would have begun in epoch 9" in (
+        caplog.text
+    )
+    assert brain.further_results() == {"positives_from_epoch": None}
+
+
+def test_a_start_that_was_put_off_to_the_end(make, concluded, caplog):
+    """Said at the end, since nobody knew at the beginning."""
+    brain, loader = make("weak", epochs=2)
+    fit(brain, loader)
+    assert "begins in epoch" not in caplog.text
+    brain.finish()
+    assert (
+        "SSPS was never active: it would have begun in epoch 3" in caplog.text
+    )
+
+
+def test_who_begins_says_nothing(make, make_brain, concluded, caplog):
+    """Nor does a run without positives."""
+    brain, loader = make("good", epochs=2)
+    fit(brain, loader)
+    brain.finish()
+    plain = make_brain.brain(STEPS)
+    fit(plain, make_brain.loader(STEPS))
+    plain.finish()
+    assert brain.further_results() == {"positives_from_epoch": 2}
+    assert plain.further_results() == {}
+    assert "never active" not in caplog.text
+    assert "begins in epoch" not in caplog.text
+
+
+def test_more_clusters_than_an_epoch_fills(make, make_brain):
+    """The last utterances of an epoch are dropped: 12 of 14 remain."""
+    brain, _ = make("good", clusters=13)
+    brain.train_sampler = EpochBatchSampler(14, 4, seed=1)
+    with pytest.raises(ConfigError, match="13 clusters of 12 utterances"):
+        brain.on_fit_start()
+    brain = make_brain.brain()
+    brain.train_sampler = EpochBatchSampler(14, 4, seed=1)
+    brain.modules["objective"] = DeepCluster(
+        10, prototypes=[13], hidden=8, output_size=5
+    )
+    brain.hparams.schedules = {
+        name: brain.hparams.schedules[name] for name in ("lr", "weight_decay")
+    }
+    with pytest.raises(ConfigError, match="13 clusters of 12 utterances"):
+        brain.on_fit_start()
+
+
+def test_who_cannot_be_read_has_no_cluster(make, manifest, tmp_path, caplog):
+    """And how many those are is in the log."""
+    brain, loader = make("good", epochs=2)
+    sampling = ClusterAware(clusters=4, start_epoch=2)
+    brain.hparams.positives = sampling
+    brain.train_manifest = spoiled(manifest, tmp_path, {3, 30})
+    fit(brain, loader)
+    assert "2 of 32 utterances cannot be read, and have no cl" in caplog.text
+    nobody = (sampling.assignments < 0).nonzero().flatten()
+    assert nobody.tolist() == [3, 30]
