@@ -11,6 +11,8 @@ import logging
 
 import numpy as np
 import torch
+from speechbrain.utils.distributed import if_main_process
+from tqdm import tqdm
 
 from speechbrain_ssl import distributed
 from speechbrain_ssl.brains.initial import begin_with_checkpoint
@@ -23,10 +25,7 @@ from speechbrain_ssl.objectives.teacher import MomentumTeacher
 from speechbrain_ssl.positives.cluster_aware import ClusterAware
 from speechbrain_ssl.positives.monitor import PositiveMonitor
 from speechbrain_ssl.positives.ssps import SSPS
-from speechbrain_ssl.positives.start_rule import (
-    fewest_utterances,
-    judge_configured,
-)
+from speechbrain_ssl.positives.start_rule import fewest_utterances, judge
 from speechbrain_ssl.pseudo_labels.labels import read_labels
 from speechbrain_ssl.verification.extract import embed_files
 
@@ -300,6 +299,15 @@ class SSLBrain(TrainingBrain):
             self.monitor = self._read_monitor()
             if self.ssps.speaker_count:
                 self._check_start_rule()
+            elif self.ssps.variant != "nearest" and if_main_process():
+                logger.warning(
+                    "SSPS will begin in epoch %d without anybody asking whether "
+                    "the encoder is good enough; a weak one finds look-alikes, "
+                    "and training on those makes it weaker. Give a guess of the "
+                    "number of speakers (`speaker_count`), and a rule asks, "
+                    "without labels",
+                    self.ssps.start_epoch,
+                )
 
     def _read_monitor(self):
         """What compares partners with people's knowledge, for the log."""
@@ -362,15 +370,21 @@ class SSLBrain(TrainingBrain):
         The first process decides for all. Where it fails all of them do: the
         others would wait for it.
         """
-        verdict = torch.zeros(2, device=distributed.collective_device())
+        # float64: it is to hold any number of clusters.
+        answer = torch.zeros(
+            4, device=distributed.collective_device(), dtype=torch.float64
+        )
         problem = None
         if distributed.rank() == 0:
             try:
                 with distributed.alone():
-                    verdict[0] = float(self._may_start())
+                    found = self._may_start()
+                answer[0] = float(found.start)
+                answer[1:3] = torch.tensor([found.clusters, found.neighbours])
             except Exception as error:
-                problem, verdict[1] = error, 1.0
-        may_start, failed = sum_over_ranks(verdict).tolist()
+                problem, answer[3] = error, 1.0
+        answer = sum_over_ranks(answer)
+        may_start, clusters, neighbours, failed = map(int, answer.tolist())
         if problem is not None:
             raise problem
         if failed:
@@ -378,7 +392,9 @@ class SSLBrain(TrainingBrain):
                 "the first process could not ask whether SSPS may start; its "
                 "message says why"
             )
-        if not may_start:
+        if may_start:
+            self.ssps.adopt(clusters, neighbours)
+        else:
             self.ssps.postpone()
 
     @torch.no_grad()
@@ -404,7 +420,9 @@ class SSLBrain(TrainingBrain):
         )
         encoder = self.evaluated_encoder.eval()
         rows = [self.ssps.memory.new_zeros(0, 2, self.ssps.memory.shape[1])]
-        for batch in loader:
+        for batch in tqdm(
+            loader, "start rule", disable=self.noprogressbar, dynamic_ncols=True
+        ):
             if len(batch.index):
                 crops = batch.to(self.device).crops[0]
                 rows.append(encode(encoder, [self.to_features(crops)]).float())
@@ -421,15 +439,15 @@ class SSLBrain(TrainingBrain):
                 len(chosen) - len(rows),
                 len(chosen),
             )
-        start, reason = judge_configured(
+        verdict = judge(
             self.ssps,
             *rows.unbind(1),
             utterances=len(self.train_manifest),
             seed=self.hparams.seed,
         )
-        log = logger.info if start else logger.warning
-        log("epoch %d: %s", self.epoch, reason)
-        return start
+        log = logger.info if verdict.start else logger.warning
+        log("epoch %d: %s", self.epoch, verdict.reason)
+        return verdict
 
     def _embed_training_set(self):
         """Embeddings ``[utterances, size]``; rows that cannot be had are 0."""

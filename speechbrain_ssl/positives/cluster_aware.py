@@ -94,8 +94,9 @@ class ClusterAware(torch.nn.Module):
         if type(start_epoch) is not int or start_epoch < 2:
             raise ConfigError(
                 "cluster-aware sampling needs embeddings worth clustering: "
-                "`start_epoch` must be at least 2; to begin from a trained "
-                f"model, name it as initial_model (got {start_epoch!r})"
+                "`cluster_start_epoch` (`start_epoch` of the block) must be at "
+                "least 2; to begin from a trained model, name its run as "
+                f"initial_checkpoint and start at 2 (got {start_epoch!r})"
             )
         for key, value in (("every", every), ("iterations", iterations)):
             if type(value) is not int or value < 1:

@@ -43,6 +43,7 @@ queue, on the training device of every process.
 """
 
 import dataclasses
+import math
 
 import numpy as np
 import torch
@@ -124,6 +125,11 @@ class SSPS(torch.nn.Module):
         start is put off for as long as it says no to ``clusters`` and
         ``neighbours``; how others would do is for the log. From 2 on, and not
         for ``nearest``, which the rule cannot judge.
+    choose_clusters : bool
+        With a ``speaker_count``: the rule sets K and M, too. It takes what it
+        prefers of half, once and twice the ``clusters`` (not twice with
+        ``merge_from``) and of 0 to ``neighbours``, and starts as soon as that
+        is good enough.
     monitor_labels : str, optional
         A CSV file with ``ID`` and the columns below, for the log alone: how
         often a partner is of the anchor's speaker, say.
@@ -166,6 +172,7 @@ class SSPS(torch.nn.Module):
         iterations=10,
         merge_from=None,
         speaker_count=None,
+        choose_clusters=False,
         monitor_labels=None,
         monitor_columns=("spk_id",),
     ):
@@ -196,8 +203,8 @@ class SSPS(torch.nn.Module):
             raise ConfigError(
                 "SSPS's start_epoch must be at least 2, since the epoch "
                 "before it fills memory and queue; to begin from a trained "
-                "model, name it as initial_model and start at 2 (got "
-                f"{start_epoch!r})"
+                "model, name its run as initial_checkpoint and start at 2 "
+                f"(got {start_epoch!r})"
             )
         number = type(reference_seconds) in (int, float)
         if not number or not 0 < reference_seconds < float("inf"):
@@ -216,6 +223,17 @@ class SSPS(torch.nn.Module):
                     "SSPS's variant nearest makes no clusters that the start "
                     "rule could judge: set `speaker_count` to null"
                 )
+        if type(choose_clusters) is not bool:
+            raise ConfigError(
+                "SSPS's choose_clusters must be True or False, got "
+                f"{choose_clusters!r}"
+            )
+        if choose_clusters and speaker_count is None:
+            raise ConfigError(
+                "SSPS's choose_clusters asks the start rule, which needs a "
+                "guess of the number of speakers: give a `speaker_count`, or "
+                "set `choose_clusters` to False"
+            )
         if variant == "nearest" and not 1 <= neighbours < queue:
             raise ConfigError(
                 "SSPS's variant nearest draws among `neighbours` utterances "
@@ -247,14 +265,14 @@ class SSPS(torch.nn.Module):
         self.merge_from = merge_from
         self.iterations = iterations
         self.speaker_count = speaker_count
+        self.choose_clusters = choose_clusters
         self.monitor_labels = monitor_labels
         if isinstance(monitor_columns, str):
             monitor_columns = [monitor_columns]
         self.monitor_columns = tuple(monitor_columns)
-        rank = np.arange(max(1, neighbours))
-        decay = DECAY if neighbour_draw == "exponential" else 0.0
-        weights = np.cumsum(np.exp(-decay * rank))
-        self._limits = weights / weights[-1]
+        self.neighbour_draw = neighbour_draw
+        # No more clusters than utterances; known in ``set_up``.
+        self._most = math.inf
         # What the steps since the last one have observed; no state, since a
         # checkpoint is only made right after a step.
         self._seen = []
@@ -315,7 +333,8 @@ class SSPS(torch.nn.Module):
             raise ConfigError(
                 f"SSPS's queue of {self.queue_size} cannot hold a batch of "
                 f"{batch} (over all processes and accumulated steps); raise "
-                "`queue`: 25 000 in the paper, ten batches or more in any case"
+                "`positive_queue` (`queue` of the block): 25 000 in the paper, "
+                "ten batches or more in any case"
             )
         made = self.merge_from or self.clusters
         # What the epoch that fills the memory sees.
@@ -334,10 +353,14 @@ class SSPS(torch.nn.Module):
             "known": torch.zeros(utterances, dtype=torch.bool),
         }
         if self.variant != "nearest":
-            shape = (self.clusters, max(1, self.neighbours))
+            self._most = seen
+            # As many as the rule may take.
+            candidates = self.candidates() if self.choose_clusters else []
+            most = max([self.clusters, *candidates])
+            shape = (most, max(1, self.neighbours))
             buffers |= {
                 "assignments": torch.full((utterances,), -1),
-                "centroids": torch.zeros(self.clusters, reference_size),
+                "centroids": torch.zeros(most, reference_size),
                 # A cluster has none before k-means: all are -1.
                 "near": torch.full(shape, -1),
             }
@@ -357,13 +380,41 @@ class SSPS(torch.nn.Module):
         """Puts the start off by an epoch; a checkpoint knows of it."""
         self.start_epoch += 1
 
+    def candidates(self):
+        """Numbers of clusters that the start rule tries, the own one first."""
+        others = [self.clusters // 2]
+        if self.merge_from is None:
+            others.append(2 * self.clusters)
+        return [self.clusters] + [k for k in others if 0 < k <= self._most]
+
+    def adopt(self, clusters, neighbours):
+        """Takes the K and M that the start rule has chosen.
+
+        A checkpoint knows of it. The clusters stay made of as many smaller
+        ones each (``merge_from``).
+
+        Arguments
+        ---------
+        clusters : int
+            One of ``candidates()``.
+        neighbours : int
+            At most the configured number.
+        """
+        if self.merge_from is not None:
+            self.merge_from = self.merge_from * clusters // self.clusters
+        self.clusters, self.neighbours = clusters, neighbours
+
+    #: What the rule may move.
+    MOVED = ("start_epoch", "clusters", "neighbours", "merge_from")
+
     def get_extra_state(self):
         """What a checkpoint holds beside the buffers."""
-        return {"start_epoch": self.start_epoch}
+        return {name: getattr(self, name) for name in self.MOVED}
 
     def set_extra_state(self, state):
         """Takes it from there."""
-        self.start_epoch = state["start_epoch"]
+        for name, value in state.items():
+            setattr(self, name, value)
 
     def filling(self, epoch):
         """Whether an epoch fills memory and queue, and no more."""
@@ -397,7 +448,7 @@ class SSPS(torch.nn.Module):
                 f"SSPS is to begin in epoch {epoch}, but its memory holds "
                 f"references of {len(known)} utterances, of {least} at least; "
                 "the epoch before has to fill it: train that one first "
-                "(`start_epoch`), or lower `clusters` (`merge_from`)"
+                "(`ssps_start_epoch`), or lower `clusters` (`merge_from`)"
             )
         if self.variant == "nearest":
             return
@@ -411,10 +462,10 @@ class SSPS(torch.nn.Module):
             seed=int(uniform(self.seed, epoch, "ssps-clusters") * 2**53),
         )
         self.assignments[known] = found.assignments
-        self.centroids.copy_(found.centroids)
+        self.centroids[: self.clusters] = found.centroids
         if self.neighbours:
-            self.near.copy_(
-                nearest_clusters(found.centroids, found.sizes, self.neighbours)
+            self.near[: self.clusters, : self.neighbours] = nearest_clusters(
+                found.centroids, found.sizes, self.neighbours
             )
 
     # -- a step ----------------------------------------------------------------
@@ -474,7 +525,7 @@ class SSPS(torch.nn.Module):
             return self._nearest_partner(index, member)
         clusters = self.assignments[index]
         if self.neighbours:
-            which = np.searchsorted(self._limits, draws[:, 0], side="right")
+            which = np.searchsorted(self._limits(), draws[:, 0], side="right")
             which = torch.from_numpy(which).to(device)
             near = self.near[clusters.clamp(min=0), which]
             clusters = torch.where(clusters < 0, -1, near)
@@ -482,6 +533,12 @@ class SSPS(torch.nn.Module):
             nobody = torch.full_like(index, -1)
             return Partners(nobody, nobody, clusters)
         return self._member_of(clusters, index, member)
+
+    def _limits(self):
+        """Upper ends of the parts of [0, 1] in which a neighbour is drawn."""
+        decay = DECAY if self.neighbour_draw == "exponential" else 0.0
+        weights = np.cumsum(np.exp(-decay * np.arange(self.neighbours)))
+        return weights / weights[-1]
 
     def _member_of(self, clusters, index, draws):
         """One utterance of a cluster that is in the queue, not one's own."""

@@ -1,8 +1,8 @@
 """May SSPS start, and with how many clusters? An answer without labels.
 
-``advise`` tries numbers of clusters and of neighbours, ``judge_configured`` is
-what training asks: the configured numbers decide, and what others would do is
-for the log.
+``advise`` tries numbers of clusters and of neighbours, ``judge`` is what training
+asks: the configured numbers decide, and what others would do is for the log; or
+the rule takes what it prefers (``choose_clusters`` of SSPS).
 
 Pseudo-positives from a weak encoder are other speakers, and training on them
 makes it weaker still. Whether they are right cannot be seen without labels, but
@@ -215,17 +215,38 @@ def advise(
 
 
 def fewest_utterances(neighbours):
-    """So many utterances ``judge_configured`` needs for M neighbours."""
+    """So many utterances ``judge`` needs for M neighbours."""
     return max(3, neighbours + 2)
 
 
-def judge_configured(ssps, references_a, references_b, utterances, seed=0):
-    """Says whether SSPS may start with the K and M it is configured with.
+@dataclasses.dataclass
+class Verdict:
+    """What training does with the rule's answer.
+
+    Attributes
+    ----------
+    start : bool
+        Whether SSPS may start.
+    clusters, neighbours : int
+        With these K and M, of the whole training set.
+    reason : str
+        Text for the log.
+    """
+
+    start: bool
+    clusters: int
+    neighbours: int
+    reason: str
+
+
+def judge(ssps, references_a, references_b, utterances, seed=0):
+    """Says whether SSPS may start, with the K and M it is configured with.
 
     For the log it also says how K / 2 and 2 K and fewer neighbours would do,
-    and which of all these the rule would take. Where a part of the training
-    set is at hand, the numbers of clusters and of speakers are those of that
-    part: clusters stay as large as they are.
+    and which of all these the rule would take; with ``choose_clusters`` it
+    takes them. Where a part of the training set is at hand, the numbers of
+    clusters and of speakers are those of that part: clusters stay as large as
+    they are.
 
     Costs the two clusterings of each number of clusters, 3.5 times those of K
     alone. Not 2 K where clusters are merged: Ward's would take four times the
@@ -244,9 +265,9 @@ def judge_configured(ssps, references_a, references_b, utterances, seed=0):
 
     Returns
     -------
-    tuple
-        Whether it may start, and why: text for the log. Not where no clusters
-        can be made, such as of the equal rows of a collapsed encoder.
+    Verdict
+        No start where no clusters can be made, such as of the equal rows of a
+        collapsed encoder.
 
     Example
     -------
@@ -254,23 +275,25 @@ def judge_configured(ssps, references_a, references_b, utterances, seed=0):
     >>> voices = torch.nn.functional.one_hot(torch.arange(60) % 6).float()
     >>> views = [voices + 0.05 * torch.randn(60, 6) for _ in range(2)]
     >>> ssps = SSPS(12, queue=8, start_epoch=2, neighbours=0, speaker_count=6)
-    >>> judge_configured(ssps, *views, utterances=60)[0]
+    >>> judge(ssps, *views, utterances=60).start
     True
     """
     total, most = len(references_a), ssps.neighbours
+
+    def too_early(why):
+        return Verdict(False, ssps.clusters, most, f"too early for SSPS: {why}")
+
     if total < fewest_utterances(most):
-        return False, (
-            f"too early for SSPS: of {utterances} utterances only {total} "
-            "have two halves that can be compared"
+        return too_early(
+            f"of {utterances} utterances only {total} have two halves that can "
+            "be compared"
         )
     part = total / utterances
-    configured = round(ssps.clusters * part)
+    configured, *others = ssps.candidates()
+    configured = round(configured * part)
     # A small part must not have fewer clusters than a draw needs.
     configured = max(min(2, ssps.clusters), most + 1, configured)
     configured = min(configured, total - 1)
-    others = [ssps.clusters // 2]
-    if ssps.merge_from is None:
-        others += [2 * ssps.clusters]
     # Clusters of this part -> of the training set.
     names = {round(k * part): k for k in others} | {configured: ssps.clusters}
     try:
@@ -285,22 +308,23 @@ def judge_configured(ssps, references_a, references_b, utterances, seed=0):
             seed=seed,
         )
     except ClusteringError as error:
-        return False, f"too early for SSPS: {error}"
+        return too_early(error)
     rows = [{**row, "clusters": names[row["clusters"]]} for row in advice.table]
-    [row] = (
-        row
-        for row in rows
-        if (row["clusters"], row["neighbours"]) == (ssps.clusters, most)
-    )
+    wanted = names[advice.clusters], advice.neighbours
+    taken = wanted if ssps.choose_clusters else (ssps.clusters, most)
+    [row] = (r for r in rows if (r["clusters"], r["neighbours"]) == taken)
     start, reason = _verdict(row, ssps.speaker_count, LEAST)
     tried = "; ".join(
         f"K = {row['clusters']}, M = {row['neighbours']}: "
         f"{100 * row['expected']:.0f} %"
         for row in rows
     )
-    return start, (
-        f"{reason}. Of what was tried ({tried}) the rule would take K = "
-        f"{names[advice.clusters]} and M = {advice.neighbours}"
+    verb = "takes" if ssps.choose_clusters else "would take"
+    return Verdict(
+        start,
+        *taken,
+        f"{reason}. Of what was tried ({tried}) the rule {verb} K = "
+        f"{wanted[0]} and M = {wanted[1]}",
     )
 
 

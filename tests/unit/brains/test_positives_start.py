@@ -18,6 +18,7 @@ from speechbrain_ssl.objectives.deepcluster import DeepCluster
 from speechbrain_ssl.objectives.simclr import SimCLR
 from speechbrain_ssl.positives.cluster_aware import ClusterAware
 from speechbrain_ssl.positives.ssps import SSPS
+from speechbrain_ssl.positives.start_rule import Verdict
 from speechbrain_ssl.schedules import Constant
 
 #: Batches of 4: an epoch.
@@ -121,10 +122,44 @@ def test_is_put_off_with_a_weak_encoder(make, caplog):
 
 
 def test_without_a_guess_nobody_is_asked(make, caplog):
-    """The start is then where it was configured, come what may."""
+    """The start is then where it was configured, come what may; it is said."""
     brain, loader = make("weak", epochs=2, speaker_count=None)
     fit(brain, loader)
     assert asked(caplog) == [] and brain.first_active_epoch == 2
+    assert "epoch 2 without anybody asking" in caplog.text
+
+
+def test_the_rule_sets_the_numbers(make, caplog):
+    """Of 2 to 16 clusters for four voices; the log has what it takes."""
+    brain, loader = make("good", clusters=8, neighbours=1, choose_clusters=True)
+    caplog.set_level("INFO")
+    fit(brain, loader)
+    ssps = brain.ssps
+    assert "without anybody asking" not in caplog.text
+    said = f"takes K = {ssps.clusters} and M = {ssps.neighbours}"
+    assert said in caplog.text
+    # Eight clusters of four voices and a neighbour: half of that is enough.
+    assert (ssps.clusters, ssps.neighbours) != (8, 1)
+    assert ssps.assignments.unique().tolist() == list(range(ssps.clusters))
+    assert brain.first_active_epoch == 2
+
+
+def test_numbers_that_the_rule_has_set_come_with_a_checkpoint(
+    make, monkeypatch
+):
+    """And the clusters made with them."""
+    options = {"clusters": 8, "choose_clusters": True, "checkpoints": True}
+    brain, loader = make("good", **options)
+    monkeypatch.setattr(
+        ssl_brain, "judge", lambda *_, **__: Verdict(True, 16, 0, "so it is")
+    )
+    fit(brain, loader)
+    assert brain.ssps.clusters == 16
+    again, loader = make("good", **options)
+    again.on_fit_start()
+    assert again.ssps.clusters == 16 and again.ssps.start_epoch == 2
+    assert torch.equal(again.ssps.centroids, brain.ssps.centroids)
+    assert again.ssps.assignments.max() == 15
 
 
 class Stop(Exception):
@@ -184,9 +219,9 @@ def test_embeddings_without_direction_are_left_out(make, caplog, monkeypatch):
         seen.append((first, second))
         return original(ssps, first, second, **options)
 
-    original = ssl_brain.judge_configured
+    original = ssl_brain.judge
     monkeypatch.setattr(ssl_brain, "encode", poisoned)
-    monkeypatch.setattr(ssl_brain, "judge_configured", judge)
+    monkeypatch.setattr(ssl_brain, "judge", judge)
     fit(brain, loader)
     assert "leaves out 2 of 32 utterances" in caplog.text
     [(first, second)] = seen
@@ -204,13 +239,14 @@ def with_lengths(manifest, seconds):
     return copy
 
 
-def test_a_small_part_that_is_long_enough(make, manifest):
+def test_a_small_part_that_is_long_enough(make, manifest, caplog):
     """Of 4 clusters one would be left for 9 of 32 utterances, and M is 2."""
+    caplog.set_level("INFO")
     brain, loader = make("good", epochs=2, neighbours=2)
     seconds = [0.7] * 9 + [0.5] * 23
     brain.train_manifest = with_lengths(manifest, seconds)
     fit(brain, loader)
-    assert brain.ssps.start_epoch in (2, 3)
+    assert "epoch 1: " in caplog.text and "K = 4 and M = 2" in caplog.text
 
 
 @pytest.mark.parametrize(("neighbours", "long"), [(0, 0), (0, 2), (2, 3)])

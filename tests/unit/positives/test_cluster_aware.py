@@ -156,7 +156,7 @@ def test_a_checkpoint_carries_the_clusters(voices, tmp_path):
         ({"clusters": [61, 5]}, "61 clusters of 60 utterances; lower"),
         ({"merge_from": 6}, "`merge_from`.*above 6, got 6"),
         ({"merge_from": 61}, "61 clusters of 60 utterances; lower"),
-        ({"start_epoch": 1}, "`start_epoch` must be at least 2.*initial_model"),
+        ({"start_epoch": 1}, "must be at least 2.*initial_checkpoint"),
         ({"every": 0}, "`every` must be a whole number from 1, got 0"),
         ({"iterations": 1.5}, "`iterations` must be a whole number"),
         ({"rule": "globals"}, "one of all, locals; got 'globals'"),

@@ -40,7 +40,7 @@ def test_ssps_block(repository):
     even = load(repository, "ssps.yaml", {"neighbours": 3})["positives"]
     decay = {"neighbours": 3, "neighbour_draw": "exponential"}
     decay = load(repository, "ssps.yaml", decay)["positives"]
-    assert even._limits[0] < decay._limits[0]
+    assert even._limits()[0] < decay._limits()[0]
 
 
 def test_cluster_aware_block(repository):

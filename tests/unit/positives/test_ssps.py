@@ -549,7 +549,7 @@ def test_accuracy_is_for_monitoring(voices, make):
         ({"neighbours": 6}, "6 neighbours.*6 clusters in all; lower"),
         ({"variant": "kmeans"}, "variant is one of queue, centroid, nearest"),
         ({"neighbour_draw": "even"}, "neighbour_draw is uniform or exponent"),
-        ({"start_epoch": 1}, "start_epoch must be at least 2.*initial_model"),
+        ({"start_epoch": 1}, "start_epoch must be at least 2.*initial_check"),
         ({"reference_seconds": 0}, "reference_seconds must be a number above"),
         ({"reference_seconds": "4"}, "must be a number above 0, got '4'"),
         ({"reference_seconds": True}, "must be a number above 0, got True"),
@@ -562,11 +562,19 @@ def test_accuracy_is_for_monitoring(voices, make):
             {"speaker_count": 6, "variant": "nearest"},
             "set `speaker_count` to null",
         ),
+        ({"choose_clusters": True}, "give a `speaker_count`"),
+        (
+            {"choose_clusters": 1, "speaker_count": 6},
+            "choose_clusters must be True or False, got 1",
+        ),
         (
             {"variant": "nearest", "neighbours": 0},
             "from 1 to 29 for a queue of 30, got 0",
         ),
-        ({"batch": 31}, "queue of 30 cannot hold a batch of 31.*raise `queue`"),
+        (
+            {"batch": 31},
+            "queue of 30 cannot hold a batch of 31.*`positive_queue`",
+        ),
         # With a batch of 8 an epoch sees 56 of the 60 utterances.
         ({"clusters": 57}, "57 clusters of 56 utterances.*see of 60; lower"),
         ({"merge_from": 6}, "merge_from is.*above 6, got 6"),

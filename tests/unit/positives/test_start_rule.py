@@ -12,7 +12,7 @@ from speechbrain_ssl.positives.ssps import SSPS
 from speechbrain_ssl.positives.start_rule import (
     advise,
     fewest_utterances,
-    judge_configured,
+    judge,
 )
 
 
@@ -197,14 +197,24 @@ def configured(clusters, neighbours, speaker_count=12, **options):
     )
 
 
+def verdict(ssps, *references, utterances):
+    """Whether it may start, and why."""
+    found = judge(ssps, *references, utterances=utterances)
+    assert (found.clusters, found.neighbours) == (
+        ssps.clusters,
+        ssps.neighbours,
+    )
+    return found.start, found.reason
+
+
 def test_the_configured_numbers_decide(voices):
     """And the log says which ones the rule would have taken."""
     views, _ = two_views(voices, spread=0.1)
     # A neighbour of one of 12 clusters is another voice.
-    start, text = judge_configured(configured(12, 1), *views, utterances=240)
+    start, text = verdict(configured(12, 1), *views, utterances=240)
     assert not start
     assert "too early for SSPS: with K = 12 and M = 1" in text
-    start, _ = judge_configured(configured(12, 0), *views, utterances=240)
+    start, _ = verdict(configured(12, 0), *views, utterances=240)
     assert start
     wanted = advise(
         *views, speaker_count=12, clusters=[6, 12, 24], neighbours=[0, 1]
@@ -221,6 +231,38 @@ def test_the_configured_numbers_decide(voices):
     )
 
 
+def test_the_rule_sets_the_numbers(voices):
+    """Where it is told to; what was configured would not have done."""
+    views, _ = two_views(voices, spread=0.1)
+    wanted = advise(
+        *views, speaker_count=12, clusters=[6, 12, 24], neighbours=[0, 1]
+    )
+    found = judge(configured(12, 1, choose_clusters=True), *views, 240)
+    assert found.start and (found.clusters, found.neighbours) != (12, 1)
+    assert found.clusters == wanted.clusters
+    assert found.neighbours == wanted.neighbours
+    assert f"takes K = {wanted.clusters} and" in found.reason
+    # Of a part: in numbers of the whole training set.
+    part = [view[:120] for view in views]
+    found = judge(configured(24, 1, choose_clusters=True), *part, 240)
+    assert found.clusters in (12, 24, 48)
+    # From noise nothing is good enough.
+    noise = [torch.randn(240, 16) for _ in range(2)]
+    assert not judge(configured(12, 1, choose_clusters=True), *noise, 240).start
+
+
+def test_numbers_that_are_adopted():
+    """Half of the clusters are made of half as many smaller ones."""
+    ssps = configured(12, 0, merge_from=30, choose_clusters=True)
+    assert ssps.candidates() == [12, 6]
+    ssps.adopt(6, 0)
+    assert (ssps.clusters, ssps.merge_from) == (6, 15)
+    ssps = configured(12, 1, choose_clusters=True)
+    assert ssps.candidates() == [12, 6, 24]
+    ssps.adopt(24, 0)
+    assert (ssps.clusters, ssps.neighbours, ssps.merge_from) == (24, 0, None)
+
+
 @pytest.mark.parametrize(
     ("chosen", "neighbours"),
     [(120, 1), (60, 7), (9, 3), (5, 3), (4, 2), (3, 0)],
@@ -230,7 +272,7 @@ def test_a_part_of_the_training_set(voices, chosen, neighbours):
     views, _ = two_views(voices, spread=0.1)
     part = [view[:chosen] for view in views]
     ssps = configured(24, neighbours)
-    _, text = judge_configured(ssps, *part, utterances=240)
+    _, text = verdict(ssps, *part, utterances=240)
     # By the numbers that the user knows.
     assert f"with K = 24 and M = {neighbours} two" in text
 
@@ -240,7 +282,7 @@ def test_too_few_utterances_put_it_off(voices):
     views, _ = two_views(voices, spread=0.1)
     for neighbours, count in ((0, 2), (1, 2), (3, 4), (3, 0)):
         assert count == 0 or count == fewest_utterances(neighbours) - 1
-        start, text = judge_configured(
+        start, text = verdict(
             configured(24, neighbours),
             *[view[:count] for view in views],
             utterances=240,
@@ -252,7 +294,7 @@ def test_merged_clusters_are_not_tried_with_twice_as_many(voices):
     """Memory and time of the merging grow with the square."""
     views, _ = two_views(voices, spread=0.1)
     ssps = configured(12, 0, merge_from=30)
-    start, text = judge_configured(ssps, *views, utterances=240)
+    start, text = verdict(ssps, *views, utterances=240)
     assert start and "(K = 6, M = 0: " in text and "; K = 12, M = 0: " in text
     assert "K = 24" not in text
 
@@ -261,7 +303,7 @@ def test_a_collapsed_encoder_is_no_error(voices):
     """Its rows are equal: nothing can be merged, and SSPS must wait."""
     rows = torch.ones(240, 16)
     ssps = configured(12, 0, merge_from=30)
-    start, text = judge_configured(ssps, rows, rows, utterances=240)
+    start, text = verdict(ssps, rows, rows, utterances=240)
     assert not start and text.startswith("too early for SSPS: ")
-    start, _ = judge_configured(configured(12, 0), rows, rows, utterances=240)
+    start, _ = verdict(configured(12, 0), rows, rows, utterances=240)
     assert not start
