@@ -146,15 +146,17 @@ class WarmupCosine:
         whole = epochs if self.total_epochs is None else self.total_epochs
         if whole < epochs:
             raise ConfigError(
-                f"a schedule of {whole} epochs ends before a run of {epochs}; "
-                "give it as many, or train for fewer"
+                f"a schedule of {whole} epochs (`total_epochs`; `lr_epochs` in "
+                f"the recipes) ends before a run of {epochs}: raise it, or lower "
+                "`number_of_epochs`"
             )
         total = whole * steps_per_epoch
         warm = round(self.warmup_epochs * steps_per_epoch)
         if warm >= total:
             raise ConfigError(
                 f"a warm-up of {self.warmup_epochs} epochs leaves nothing of a "
-                f"run of {whole}; shorten it or train longer"
+                f"run of {whole}; lower `warmup_epochs` or raise "
+                "`number_of_epochs`"
             )
         ramp = self.start + (self.peak - self.start) * np.arange(warm) / max(
             warm, 1

@@ -103,7 +103,7 @@ class SSLBrain(TrainingBrain):
         self.objective.check_epoch(utterances // batch * batch)
         self.objective.to(self.device)
         self._set_up_positives()
-        if self.hparams.initial_checkpoint:
+        if self.hparams.initial_checkpoint and not self.resumes:
             self._begin_with_checkpoint()
 
     def _begin_with_checkpoint(self):
@@ -119,8 +119,7 @@ class SSLBrain(TrainingBrain):
         begin_with_checkpoint(
             self.hparams.initial_checkpoint, self.subject, modules
         )
-        if self.trials is not None:
-            self.initial = copy.deepcopy(self.evaluated_encoder)
+        self.initial = copy.deepcopy(self.evaluated_encoder)
 
     def recoverables(self):
         """The objective, the teacher, and whatever finds positives."""

@@ -39,6 +39,9 @@ from speechbrain_ssl.verification.label_free import label_free_scores
 
 logger = logging.getLogger(__name__)
 
+#: Where the encoder is kept that a run began with, below its output folder.
+INITIAL = "save/initial.ckpt"
+
 
 class TrainingBrain(sb.Brain):
     """Trains an encoder; how a batch becomes a loss is the subclass's.
@@ -71,11 +74,11 @@ class TrainingBrain(sb.Brain):
                 self.hparams.trials_speaker_component,
             )
             self.untrained = copy.deepcopy(self.encoder)
+        #: The encoder this run began with, where it came from another one.
         self.initial = None
-        if self.hparams.initial_model:
+        if self.hparams.initial_model and not self.resumes:
             initialise(self.encoder, self.hparams.initial_model)
-            if self.trials is not None:
-                self.initial = copy.deepcopy(self.encoder)
+            self.initial = copy.deepcopy(self.encoder)
         self.features = self.hparams.features.to(self.device)
         self.augmentation = self.hparams.augmentation
         self.augmentation.load()
@@ -83,6 +86,7 @@ class TrainingBrain(sb.Brain):
         self._compile()
         self._wrap_distributed()
         self.set_up()
+        self._keep_initial()
         self.init_optimizers()
         self.state = RunState(
             seconds=0.0,
@@ -104,6 +108,33 @@ class TrainingBrain(sb.Brain):
         self._resume()
         self._keep_buffers()
         self._clock = time.monotonic()
+
+    @property
+    def resumes(self):
+        """Whether this run goes on from a checkpoint of its own."""
+        return (
+            self.checkpointer is not None
+            and self.checkpointer.find_checkpoint() is not None
+        )
+
+    def _keep_initial(self):
+        """Keeps the encoder this run began with, to be evaluated at the end.
+
+        The other run may be gone by then, or have trained on.
+        """
+        if self.trials is None:
+            self.initial = None
+            return
+        path = pathlib.Path(self.hparams.output_folder) / INITIAL
+        if self.initial is not None and not self.resumes:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(path, "wb") as stream:
+                torch.save(self.initial.state_dict(), stream)
+        elif self.resumes and path.is_file():
+            self.initial = copy.deepcopy(self.encoder)
+            self.initial.load_state_dict(
+                torch.load(path, map_location=self.device, weights_only=True)
+            )
 
     # -- what a subclass says ------------------------------------------------
 

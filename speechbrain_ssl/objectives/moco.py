@@ -15,8 +15,9 @@ stands in the sum.
 The queue is a buffer, in a checkpoint like any other. It moves after a step
 that was taken, by the keys of all processes; where it is not full yet, its
 empty slots do not count. In the very first step there is no negative and the
-loss is 0. What is evaluated is the student's encoder. If a positive-sampling rule replaces keys, it is the replaced ones
-that go into the queue, as in the SSPS code.
+loss is 0. What is evaluated is the student's encoder. If a positive-sampling
+rule replaces keys, it is the replaced ones that go into the queue, as in the
+SSPS code.
 """
 
 import torch
@@ -127,7 +128,7 @@ class MoCo(Objective):
             raise ConfigError(
                 f"MoCo's queue of {self.queue.shape[1]} holds all {utterances} "
                 "training utterances and more: each would meet its own old keys "
-                "as negatives; make `queue` smaller (some batches long)"
+                "as negatives; make `moco_queue` smaller (some batches long)"
             )
 
     def forward(self, first, second):
@@ -188,7 +189,7 @@ class MoCo(Objective):
             raise ConfigError(
                 f"MoCo's queue of {self.queue.shape[1]} does not hold the keys "
                 f"of one step ({total} or more utterances, over all processes "
-                "and accumulated batches); make `queue` larger or the batch "
+                "and accumulated batches); make `moco_queue` larger or the batch "
                 "smaller"
             )
 

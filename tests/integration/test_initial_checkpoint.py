@@ -1,5 +1,7 @@
 """A run that begins with encoder, heads and teacher of another one."""
 
+import shutil
+
 import pytest
 import tiny
 import tiny_objectives
@@ -130,3 +132,36 @@ def test_which_encoder_is_exported(corpus, train, tmp_path, name):
     }
     assert values <= found
     assert not values & theirs
+
+
+class Killed(Exception):
+    """What ends a run behind its last checkpoint."""
+
+
+@pytest.mark.parametrize("key", ["initial_checkpoint", "initial_model"])
+def test_goes_on_without_the_run_it_began_with(
+    corpus, train, tmp_path, key, monkeypatch
+):
+    """From its own checkpoint; what it began with is kept for its results."""
+    baseline, output = tmp_path / "baseline", tmp_path / "run"
+    path = tiny_objectives.configuration(corpus, "simclr")
+    options = {
+        "trials": corpus.trials,
+        "trials_folder": corpus.audio / "wav",
+        "average_last": 1,
+    }
+    train.main(tiny_objectives.argv(corpus, path, baseline, **options))
+    wanted = tiny.results(baseline)["eer"]
+    options[key] = baseline
+    arguments = tiny_objectives.argv(corpus, path, output, **options)
+
+    def kill(brain):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SSLBrain, "finish", kill)
+        with pytest.raises(Killed):
+            train.main(arguments)
+    shutil.rmtree(baseline)
+    train.main(arguments)
+    assert tiny.results(output)["eer_initial"] == pytest.approx(wanted)

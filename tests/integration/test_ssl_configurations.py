@@ -4,6 +4,8 @@ A run of a few steps takes smaller sizes than a configuration has. What the
 published sizes could get wrong is looked at here, on torch's meta device.
 """
 
+import re
+
 import pytest
 import tiny
 import torch
@@ -25,7 +27,7 @@ def name_of(path):
 
 @pytest.fixture
 def load(train, tmp_path, monkeypatch):
-    """``load(path)`` -> hyper-parameters whose tensors have no content."""
+    """``load(path, *flags)`` -> hyper-parameters, tensors without content."""
     original = LogMel.__init__
 
     def with_content(*args, **kwargs):
@@ -37,8 +39,8 @@ def load(train, tmp_path, monkeypatch):
     # A checkpointer makes its folder, which is relative to where one is.
     monkeypatch.chdir(tmp_path)
 
-    def load(path):
-        options = [f"--data_folder={tmp_path}", "--device=cpu"]
+    def load(path, *flags):
+        options = [f"--data_folder={tmp_path}", "--device=cpu", *flags]
         with torch.device("meta"):
             return load_config([str(path), *options], train.KEYS)[-1]
 
@@ -99,3 +101,42 @@ def test_header_says_whose_figures_it_quotes(path):
     if "% EER" in header and "VoxCeleb" in path.parts:
         assert "not our" in header
     assert f"results/{path.stem}" in text
+
+
+SSPS_PATHS = [p for p in PATHS if p.match("VoxCeleb/SSL/hparams/*_ssps_*.yaml")]
+
+
+@pytest.mark.parametrize("path", SSPS_PATHS, ids=name_of)
+def test_flags_go_on_where_the_baseline_stops(path, load):
+    """What a header says of going on is the end of its one long run."""
+    header = " ".join(path.read_text().split("\nseed:")[0].split("#")[1:])
+    flags = re.findall(r"--[a-z_]+=[\w.]*\w", header)
+    # The last flag of a header may show how the baseline is made.
+    first = next(i for i, f in enumerate(flags) if "number_of_epochs" in f)
+    flags = [
+        flag
+        for i, flag in enumerate(flags)
+        if "initial_checkpoint" not in flag
+        and not (i > first + 1 and "ssps_start_epoch=102" in flag)
+    ]
+    assert any(f.startswith("--lr=") for f in flags)
+    one, two = load(path), load(path, *flags)
+    start = one["positives"].start_epoch
+    epochs, left = one["number_of_epochs"], two["number_of_epochs"]
+    # An epoch that fills the queue, and as many with SSPS.
+    assert two["positives"].start_epoch == 2
+    assert left - 1 == epochs - start + 1
+    assert two["freeze_last_layer_epochs"] == 0
+    assert two.get("queue_start_epoch", 1) == 1
+    for name, schedule in one["schedules"].items():
+        wanted = schedule(epochs, 10)[10 * (start - 1) :]
+        found = two["schedules"][name](left, 10)[10:]
+        near = 0.15
+        if name == "momentum":
+            # Of the slow end of a cosine, and of a whole one.
+            wanted, found, near = 1 - wanted, 1 - found, 1.0
+        # At the start, on the way and at the end.
+        for place in (0, len(wanted) // 2, -1):
+            assert found[place] == pytest.approx(
+                wanted[place], rel=near, abs=1e-5
+            ), (name, place)

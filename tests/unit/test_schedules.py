@@ -90,7 +90,7 @@ def test_a_cosine_that_is_stopped():
     ended = WarmupCosine(0.2, values[-1], warmup_epochs=10)(100, 100)
     assert ended[8000] < 0.03
     assert (stopped(110, 100)[:10000] == values).all()
-    with pytest.raises(ConfigError, match="110 epochs ends before.*111"):
+    with pytest.raises(ConfigError, match="110 epochs.*lr_epochs.*before.*111"):
         stopped(111, 100)
 
 
