@@ -70,12 +70,17 @@ def test_ssps_replaces_vectors(corpus, train, tmp_path, replacements, name):
             (name, "ssps", {}, "second branch.*positives: null")
             for name in WITHOUT_SECOND_BRANCH
         ],
-        ("simclr", "ssps", {"queue": 15}, "batch of 16.*raise `queue`"),
+        (
+            "simclr",
+            "ssps",
+            {"queue": 15},
+            "batch of 16.*raise `positive_queue`",
+        ),
         ("simclr", "ssps", {"neighbours": 4}, "4 neighbours.*lower"),
         ("simclr", "ssps", {"clusters": 49}, "49 clusters.*48.*lower"),
-        ("simclr", "ssps", {"start_epoch": 1}, "initial_model"),
+        ("simclr", "ssps", {"start_epoch": 1}, "initial_checkpoint"),
         ("simclr", "cluster_aware", {"clusters": 49}, "49.*48.*lower"),
-        ("simclr", "cluster_aware", {"start_epoch": 1}, "initial_model"),
+        ("simclr", "cluster_aware", {"start_epoch": 1}, "initial_checkpoint"),
         ("deepcluster", "cluster_aware", {}, "first crop.*`rule` to locals"),
     ],
 )
