@@ -123,7 +123,7 @@ class GlooSyncBatchNorm(torch.nn.modules.batchnorm._BatchNorm):
 
     ``torch.nn.SyncBatchNorm`` refuses CPU tensors. This one serves tests and
     CPU clusters; statistics are those of the global batch, and so is the
-    backward pass. As torch's, it stands for batch norms of any dimension.
+    backward pass. It stands for batch norms of one and of two dimensions.
     """
 
     def _check_input_dim(self, x):

@@ -7,10 +7,10 @@
 
 In ``data_folder`` are ``speechocean762`` (``train.csv``, ``dev.csv``) and
 ``librispeech_mini`` (``train.csv``). A condition is drawn from the identifier of
-the utterance, without a look at who speaks: an equaliser (a smooth curve,
-standard deviation ``--equaliser`` dB at the centres of its bands), for a share of
-``--rooms`` a room, a noise at a level drawn from ``--snr`` dB, and one of three
-codecs (none, mu-law, Opus). Training utterances, trials and the augmentation of
+the utterance, without a look at who speaks: for a share of ``--rooms`` a room, a
+noise at a level drawn from ``--snr`` dB, an equaliser (a smooth curve, standard
+deviation ``--equaliser`` dB at the centres of its bands), and one of three codecs
+(none, mu-law, Opus). Training utterances, trials and the augmentation of
 training have rooms and clips of noise of their own.
 
 Written, outside of the project, are the training audio with ``train.csv``, the
@@ -74,7 +74,6 @@ class Studio:
     def record(self, wave, *address):
         """The wave under the condition of this address."""
         draw = uniform(*address, "condition", size=16)
-        wave = self._equalised(wave, draw[:8])
         if draw[8] < self.given.rooms:
             response = self.rooms[int(draw[9] * len(self.rooms))]
             wave = scipy.signal.fftconvolve(wave, response)[: len(wave)]
@@ -84,7 +83,8 @@ class Studio:
         low, high = self.given.snr
         level = low + draw[12] * (high - low)
         noise = noise * rms(wave) / max(rms(noise), 1e-6) * 10 ** (-level / 20)
-        wave = wave + noise
+        # A microphone colours the noise as it does the voice.
+        wave = self._equalised(wave + noise, draw[:8])
         wave = wave * (LEVEL / max(rms(wave), 1e-6))
         return coded(wave, CODECS[int(draw[13] * len(CODECS))])
 
@@ -142,9 +142,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     for name in "data_folder noise_csv rirs_csv output_folder".split():
         parser.add_argument(f"--{name}", required=True)
-    parser.add_argument("--rooms", type=float, default=0.5)
+    parser.add_argument("--rooms", type=float, default=0.3)
     parser.add_argument("--equaliser", type=float, default=6.0)
-    parser.add_argument("--snr", type=float, nargs=2, default=[15, 30])
+    parser.add_argument("--snr", type=float, nargs=2, default=[20, 40])
     parser.add_argument("--probe_conditions", type=int, default=40)
     parser.add_argument("--probe_views", type=int, default=8)
     given = parser.parse_args()

@@ -42,7 +42,7 @@ def begin_with_checkpoint(folder, objective, modules):
             "the output folder of a run that still has its checkpoints, or give "
             "its encoder alone as `initial_model`"
         )
-    theirs = found.meta.get("identity", {}).get("objective")
+    theirs = found.meta.get("identity", {}).get("objective", "pseudo labels")
     if theirs != objective:
         raise ConfigError(
             f"initial_checkpoint: {folder} was trained with {theirs}, this run "
