@@ -320,7 +320,8 @@ def test_references_are_those_of_evaluation(make, objective):
     """By the encoder that is evaluated, in evaluation mode; nothing moves.
 
     In training mode they would follow the batch, and batch norms would learn
-    clean crops of another length.
+    clean crops of another length. And the student does not see them: they are
+    no local crop.
     """
     brain, loader = make("good", epochs=2, speaker_count=None)
     if objective == "simclr":
@@ -336,8 +337,14 @@ def test_references_are_those_of_evaluation(make, objective):
     brain.hparams.schedules["lr"] = Constant(0.01)
     brain.__class__ = Unchanged
     brain.moved, brain.wanted = [], torch.zeros(UTTERANCES, 10)
+    crops = []
+    brain.objective.register_forward_pre_hook(
+        lambda _, branches: crops.append(branches[0].embeddings.shape[1])
+    )
     fit(brain, loader)
     assert brain.moved == []
+    # One for each step, with and without SSPS.
+    assert crops == [brain.hparams.crops.num_crops] * 2 * STEPS
     assert brain.ssps.known.all()
     torch.testing.assert_close(brain.ssps.memory, brain.wanted)
     # The encoders have moved: all of this is not about one that stands still.
