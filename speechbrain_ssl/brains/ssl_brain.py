@@ -6,7 +6,6 @@ an objective is in ``speechbrain_ssl.objectives``; what every training run has
 in common is in ``training_brain``.
 """
 
-import copy
 import logging
 
 import numpy as np
@@ -119,7 +118,11 @@ class SSLBrain(TrainingBrain):
         begin_with_checkpoint(
             self.hparams.initial_checkpoint, self.subject, modules
         )
-        self.initial = copy.deepcopy(self.evaluated_encoder)
+
+    @property
+    def begins_elsewhere(self):
+        """Whether another run has trained what this one begins with."""
+        return bool(self.hparams.initial_checkpoint) or super().begins_elsewhere
 
     def recoverables(self):
         """The objective, the teacher, and whatever finds positives."""

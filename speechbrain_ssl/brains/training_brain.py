@@ -65,6 +65,10 @@ class TrainingBrain(sb.Brain):
             # From the command line SpeechBrain hands it on as a string.
             self.optimizer_step_limit = int(self.optimizer_step_limit)
         self._check_schedules()
+        # Looked for once: where this run goes on, nothing else is begun with.
+        self._checkpoint = None
+        if self.checkpointer is not None:
+            self._checkpoint = self.checkpointer.find_checkpoint()
         # Read now: a trial that names an absent file is no news for the end.
         self.trials = None
         if self.hparams.trials and if_main_process():
@@ -74,11 +78,8 @@ class TrainingBrain(sb.Brain):
                 self.hparams.trials_speaker_component,
             )
             self.untrained = copy.deepcopy(self.encoder)
-        #: The encoder this run began with, where it came from another one.
-        self.initial = None
         if self.hparams.initial_model and not self.resumes:
             initialise(self.encoder, self.hparams.initial_model)
-            self.initial = copy.deepcopy(self.encoder)
         self.features = self.hparams.features.to(self.device)
         self.augmentation = self.hparams.augmentation
         self.augmentation.load()
@@ -112,29 +113,34 @@ class TrainingBrain(sb.Brain):
     @property
     def resumes(self):
         """Whether this run goes on from a checkpoint of its own."""
-        return (
-            self.checkpointer is not None
-            and self.checkpointer.find_checkpoint() is not None
-        )
+        return self._checkpoint is not None
+
+    @property
+    def begins_elsewhere(self):
+        """Whether another run has trained the encoder this one begins with."""
+        return bool(self.hparams.initial_model)
 
     def _keep_initial(self):
         """Keeps the encoder this run began with, to be evaluated at the end.
 
         The other run may be gone by then, or have trained on.
         """
-        if self.trials is None:
-            self.initial = None
+        self.initial = None
+        if self.trials is None or not self.begins_elsewhere:
             return
         path = pathlib.Path(self.hparams.output_folder) / INITIAL
-        if self.initial is not None and not self.resumes:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(path, "wb") as stream:
-                torch.save(self.initial.state_dict(), stream)
-        elif self.resumes and path.is_file():
-            self.initial = copy.deepcopy(self.encoder)
+        if self.resumes and not path.is_file():
+            # A run of an earlier version.
+            return
+        self.initial = copy.deepcopy(self.evaluated_encoder)
+        if self.resumes:
             self.initial.load_state_dict(
                 torch.load(path, map_location=self.device, weights_only=True)
             )
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(path, "wb") as stream:
+                torch.save(self.initial.state_dict(), stream)
 
     # -- what a subclass says ------------------------------------------------
 
@@ -304,7 +310,7 @@ class TrainingBrain(sb.Brain):
             **self.recoverables(),
         }
         self.checkpointer.add_recoverables(state)
-        found = self.checkpointer.find_checkpoint()
+        found = self._checkpoint
         if found is not None:
             refuse_other(
                 f"{found.path} is a checkpoint",
