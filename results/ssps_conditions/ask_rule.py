@@ -21,7 +21,11 @@ from speechbrain_ssl.clustering.rows import unit_rows
 from speechbrain_ssl.data.halves import HalvesDataset
 from speechbrain_ssl.data.manifest import Manifest
 from speechbrain_ssl.positives.neighbours import nearest_clusters
-from speechbrain_ssl.positives.start_rule import advise
+from speechbrain_ssl.positives.start_rule import (
+    LEAST,
+    advise,
+    expected_share,
+)
 from speechbrain_ssl.pseudo_labels.labels import read_labels
 from speechbrain_ssl.publishing.export import load_encoder
 from speechbrain_ssl.report.evaluations import write_rows
@@ -42,14 +46,16 @@ COLUMNS = (
 def halves(encoder, features, manifest):
     """Embeddings of two halves of each utterance, ``[N, 2, size]``."""
     data = HalvesDataset(manifest, SECONDS, crops_per_half=1)
-    rows = []
+    loader = torch.utils.data.DataLoader(
+        data, batch_size=32, collate_fn=data.collate
+    )
+
+    def embed(crops):
+        found = encoder(features(crops.flatten(0, 1)))
+        return found.squeeze(1).unflatten(0, (-1, 2))
+
     with torch.no_grad():
-        for first in range(0, len(data), 32):
-            items = [data[i] for i in range(first, min(first + 32, len(data)))]
-            crops = data.collate(items).crops[0]
-            found = encoder(features(crops.flatten(0, 1)))
-            rows.append(found.squeeze(1).unflatten(0, (-1, 2)))
-    return torch.cat(rows)
+        return torch.cat([embed(batch.crops[0]) for batch in loader])
 
 
 def right(view, speakers, clusters, merge_from, neighbours):
@@ -91,17 +97,14 @@ def main():
         encoder, features = load_encoder(folder / "model")
         views = halves(encoder, features, manifest).unbind(1)
         for counts, ratio in CANDIDATES:
-            tables = {
-                guess: advise(
-                    *views,
-                    speaker_count=guess,
-                    clusters=counts,
-                    neighbours=NEIGHBOURS,
-                    merge_ratio=ratio,
-                )
-                for guess in GUESSES
-            }
-            for place, row in enumerate(tables[GUESSES[0]].table):
+            advice = advise(
+                *views,
+                speaker_count=GUESSES[0],
+                clusters=counts,
+                neighbours=NEIGHBOURS,
+                merge_ratio=ratio,
+            )
+            for row in advice.table:
                 k, m = row["clusters"], row["neighbours"]
                 merged = round(ratio * k) if ratio else None
                 found = right(views[0], speakers, k, merged, m)
@@ -112,11 +115,13 @@ def main():
                         "merge_from": merged or "",
                         "neighbours": m,
                         **{
-                            f"expected_{guess}": f"{advice.table[place]['expected']:.3f}"
-                            for guess, advice in tables.items()
+                            f"expected_{guess}": f"{expected_share(row['lift'], guess):.3f}"
+                            for guess in GUESSES
                         },
                         "right": f"{found:.3f}",
-                        "start_420": "yes" if row["expected"] >= 0.5 else "no",
+                        "start_420": "yes"
+                        if row["expected"] >= LEAST
+                        else "no",
                     }
                 )
                 print(*rows[-1].values(), flush=True)

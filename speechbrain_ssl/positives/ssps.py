@@ -355,8 +355,9 @@ class SSPS(torch.nn.Module):
         if self.variant != "nearest":
             self._most = seen
             # As many as the rule may take.
-            candidates = self.candidates() if self.choose_clusters else []
-            most = max([self.clusters, *candidates])
+            most = self.clusters
+            if self.choose_clusters:
+                most = max(self.candidates())
             shape = (most, max(1, self.neighbours))
             buffers |= {
                 "assignments": torch.full((utterances,), -1),

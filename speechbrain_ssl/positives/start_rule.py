@@ -222,26 +222,6 @@ def fewest_utterances(neighbours):
     return max(3, neighbours + 2)
 
 
-@dataclasses.dataclass
-class Verdict:
-    """What training does with the rule's answer.
-
-    Attributes
-    ----------
-    start : bool
-        Whether SSPS may start.
-    clusters, neighbours : int
-        With these K and M, of the whole training set.
-    reason : str
-        Text for the log.
-    """
-
-    start: bool
-    clusters: int
-    neighbours: int
-    reason: str
-
-
 def judge(ssps, references_a, references_b, utterances, seed=0):
     """Says whether SSPS may start, with the K and M it is configured with.
 
@@ -268,9 +248,10 @@ def judge(ssps, references_a, references_b, utterances, seed=0):
 
     Returns
     -------
-    Verdict
-        No start where no clusters can be made, such as of the equal rows of a
-        collapsed encoder.
+    Advice
+        With the K and M to start with, and all numbers of clusters those of
+        the whole training set. No start where no clusters can be made, such as
+        of the equal rows of a collapsed encoder.
 
     Example
     -------
@@ -284,7 +265,8 @@ def judge(ssps, references_a, references_b, utterances, seed=0):
     total, most = len(references_a), ssps.neighbours
 
     def too_early(why):
-        return Verdict(False, ssps.clusters, most, f"too early for SSPS: {why}")
+        reason = f"too early for SSPS: {why}"
+        return Advice(ssps.clusters, most, 0.0, False, reason, [])
 
     if total < fewest_utterances(most):
         return too_early(
@@ -323,12 +305,11 @@ def judge(ssps, references_a, references_b, utterances, seed=0):
         for row in rows
     )
     verb = "takes" if ssps.choose_clusters else "would take"
-    return Verdict(
-        start,
-        *taken,
-        f"{reason}. Of what was tried ({tried}) the rule {verb} K = "
-        f"{wanted[0]} and M = {wanted[1]}",
+    reason += (
+        f". Of what was tried ({tried}) the rule {verb} K = {wanted[0]} and M = "
+        f"{wanted[1]}"
     )
+    return Advice(*taken, row["expected"], start, reason, rows)
 
 
 def _verdict(row, speaker_count, least):
@@ -382,12 +363,29 @@ def _row(clusters, neighbours, found, speaker_count):
         "overlap": overlap,
         "chance": chance,
         "lift": lift,
-        "expected": _expected(lift, speaker_count),
+        "expected": expected_share(lift, speaker_count),
     }
 
 
-def _expected(lift, speaker_count):
-    """p at the head of this file, at most 1."""
+def expected_share(lift, speaker_count):
+    """The p at the head of this file, at most 1.
+
+    Arguments
+    ---------
+    lift : float
+        Of a candidate, as in the table of an ``Advice``.
+    speaker_count : int
+        A guess of the number of speakers.
+
+    Returns
+    -------
+    float
+
+    Example
+    -------
+    >>> expected_share(lift=10.0, speaker_count=10)
+    1.0
+    """
     above = (speaker_count - 1) * max(0.0, lift - 1)
     return min(1.0, (1 + math.sqrt(above)) / speaker_count)
 

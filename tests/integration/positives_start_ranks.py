@@ -14,7 +14,7 @@ import sys
 
 from speechbrain_ssl.brains.ssl_brain import SSLBrain
 from speechbrain_ssl.errors import AudioError, UserError
-from speechbrain_ssl.positives.start_rule import Verdict
+from speechbrain_ssl.positives.start_rule import Advice
 
 
 def answer(brain):
@@ -23,7 +23,7 @@ def answer(brain):
     if how == "error":
         raise AudioError("a file of the first process")
     ssps = brain.ssps
-    return Verdict(True, ssps.clusters, ssps.neighbours, "so it is")
+    return Advice(ssps.clusters, ssps.neighbours, 1.0, True, "so it is", [])
 
 
 if __name__ == "__main__":

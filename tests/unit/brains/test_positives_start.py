@@ -18,7 +18,7 @@ from speechbrain_ssl.objectives.deepcluster import DeepCluster
 from speechbrain_ssl.objectives.simclr import SimCLR
 from speechbrain_ssl.positives.cluster_aware import ClusterAware
 from speechbrain_ssl.positives.ssps import SSPS
-from speechbrain_ssl.positives.start_rule import Verdict
+from speechbrain_ssl.positives.start_rule import Advice
 from speechbrain_ssl.schedules import Constant
 
 #: Batches of 4: an epoch.
@@ -151,7 +151,9 @@ def test_numbers_that_the_rule_has_set_come_with_a_checkpoint(
     options = {"clusters": 8, "choose_clusters": True, "checkpoints": True}
     brain, loader = make("good", **options)
     monkeypatch.setattr(
-        ssl_brain, "judge", lambda *_, **__: Verdict(True, 16, 0, "so it is")
+        ssl_brain,
+        "judge",
+        lambda *_, **__: Advice(16, 0, 1.0, True, "so it is", []),
     )
     fit(brain, loader)
     assert brain.ssps.clusters == 16
