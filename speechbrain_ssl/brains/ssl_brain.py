@@ -367,43 +367,36 @@ class SSLBrain(TrainingBrain):
             )
 
     def _ask_start_rule(self):
-        """Puts SSPS off where two halves of an utterance disagree too often.
-
-        The first process decides for all. Where it fails all of them do: the
-        others would wait for it.
-        """
-        # float64: it is to hold any number of clusters.
-        answer = torch.zeros(
-            4, device=distributed.collective_device(), dtype=torch.float64
+        """Puts SSPS off where two halves of an utterance disagree too often."""
+        verdict = judge(
+            self.ssps,
+            *self._halves().unbind(1),
+            utterances=len(self.train_manifest),
+            seed=self.hparams.seed,
         )
-        problem = None
-        if distributed.rank() == 0:
-            try:
-                with distributed.alone():
-                    found = self._may_start()
-                answer[0] = float(found.start)
-                answer[1:3] = torch.tensor([found.clusters, found.neighbours])
-            except Exception as error:
-                problem, answer[3] = error, 1.0
-        answer = sum_over_ranks(answer)
-        may_start, clusters, neighbours, failed = map(int, answer.tolist())
-        if problem is not None:
-            raise problem
-        if failed:
-            raise ConfigError(
-                "the first process could not ask whether SSPS may start; its "
-                "message says why"
-            )
+        if if_main_process():
+            log = logger.info if verdict.start else logger.warning
+            log("epoch %d: %s", self.epoch, verdict.reason)
+        # All have the same figures but, on machines that differ, for the last
+        # digit: the word of the first process counts.
+        answer = torch.tensor(
+            [verdict.start, verdict.clusters, verdict.neighbours],
+            device=distributed.collective_device(),
+        )
+        may_start, clusters, neighbours = sum_over_ranks(
+            answer * (distributed.rank() == 0)
+        ).tolist()
         if may_start:
             self.ssps.adopt(clusters, neighbours)
         else:
             self.ssps.postpone()
 
     @torch.no_grad()
-    def _may_start(self):
-        """What the rule says of SSPS as it is configured; logged.
+    def _halves(self):
+        """Embeddings ``[utterances, 2, size]`` of two halves of utterances.
 
-        Embedded clean. What cannot be read or embedded is left out, as in
+        Of all that are long enough, the same in every process; each embeds its
+        share, clean. What cannot be read or embedded is left out, as in
         training.
         """
         chosen = self._comparable()
@@ -413,27 +406,35 @@ class SSLBrain(TrainingBrain):
             crops_per_half=1,
             sample_rate=self.features.sample_rate,
         )
+        first, ranks = distributed.rank(), distributed.world_size()
         loader = torch.utils.data.DataLoader(
-            torch.utils.data.Subset(halves, chosen.tolist()),
+            torch.utils.data.Subset(halves, chosen[first::ranks].tolist()),
             batch_size=32,
             collate_fn=halves.collate,
             num_workers=self.hparams.num_workers,
             generator=torch.Generator(),
         )
         encoder = self.evaluated_encoder.eval()
-        rows = [self.ssps.memory.new_zeros(0, 2, self.ssps.memory.shape[1])]
+        memory = self.ssps.memory
+        rows = memory.new_zeros(len(chosen), 2, memory.shape[1])
         for batch in tqdm(
-            loader, "start rule", disable=self.noprogressbar, dynamic_ncols=True
+            loader,
+            "start rule",
+            disable=self.noprogressbar or first > 0,
+            dynamic_ncols=True,
         ):
             if len(batch.index):
                 crops = batch.to(self.device).crops[0]
-                rows.append(encode(encoder, [self.to_features(crops)]).float())
-        rows = torch.cat(rows)
+                places = np.searchsorted(chosen, batch.index.numpy())
+                rows[torch.from_numpy(places).to(rows.device)] = encode(
+                    encoder, [self.to_features(crops)]
+                ).float()
+        rows = sum_over_ranks(rows)
         lengths = rows.norm(dim=2)
         usable = (lengths.isfinite() & (lengths > 0)).all(1)
         # No copy of some gigabytes for nothing.
         rows = rows if usable.all() else rows[usable]
-        if len(rows) < len(chosen):
+        if len(rows) < len(chosen) and if_main_process():
             logger.warning(
                 "epoch %d: the start rule leaves out %d of %d utterances, which "
                 "cannot be read, or whose embedding is zero or not finite",
@@ -441,15 +442,7 @@ class SSLBrain(TrainingBrain):
                 len(chosen) - len(rows),
                 len(chosen),
             )
-        verdict = judge(
-            self.ssps,
-            *rows.unbind(1),
-            utterances=len(self.train_manifest),
-            seed=self.hparams.seed,
-        )
-        log = logger.info if verdict.start else logger.warning
-        log("epoch %d: %s", self.epoch, verdict.reason)
-        return verdict
+        return rows
 
     def _embed_training_set(self):
         """Embeddings ``[utterances, size]``; rows that cannot be had are 0."""

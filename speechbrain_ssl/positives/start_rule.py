@@ -112,7 +112,8 @@ def advise(
     Costs two k-means for each number of clusters. On a large training set a
     part of the utterances will do: all of some folders, rather than some of
     each, so that speakers stay as large as they are, and with numbers of
-    clusters and speakers of that part. In one process only.
+    clusters and speakers of that part. In a distributed run all processes call
+    it, with the same references, and share the work.
 
     Of the candidates that are as good as the best within a tenth, one with
     M >= 1 is preferred to M = 0 (a neighbour cluster tends to be another
@@ -240,7 +241,7 @@ def judge(ssps, references_a, references_b, utterances, seed=0):
     ssps : speechbrain_ssl.positives.ssps.SSPS
         With a ``speaker_count``.
     references_a, references_b : torch.Tensor
-        As for ``advise``.
+        As for ``advise``, and in all processes as well.
     utterances : int
         Of the whole training set.
     seed : int

@@ -2,47 +2,65 @@
 
 torchrun --nproc_per_node=2 positives_start_ranks.py HOW FOLDER TRAIN.PY ARGUMENTS
 
-HOW is what the first process finds: ``yes``, ``error``, or ``rule`` (what the
-rule says). What each process made of it goes to ``rank<r>.json``.
+HOW is ``rule``, or ``differ``: the first process finds that SSPS may start with
+two clusters, any other that it may not. What each process made of it goes to
+``rank<r>.pt``.
 """
 
-import json
 import os
 import pathlib
 import runpy
 import sys
 
+import torch
+
+from speechbrain_ssl import distributed
+from speechbrain_ssl.brains import ssl_brain
 from speechbrain_ssl.brains.ssl_brain import SSLBrain
-from speechbrain_ssl.errors import AudioError, UserError
+from speechbrain_ssl.positives import start_rule
 from speechbrain_ssl.positives.start_rule import Advice
 
 
-def answer(brain):
-    """What stands in for the rule; the first process alone is asked."""
-    found["asked"] += 1
-    if how == "error":
-        raise AudioError("a file of the first process")
-    ssps = brain.ssps
-    return Advice(ssps.clusters, ssps.neighbours, 1.0, True, "so it is", [])
+def noted(ssps, *references, **options):
+    """The rule, or what stands in for it."""
+    found["references"].append(torch.stack(references))
+    verdict = start_rule.judge(ssps, *references, **options)
+    if how == "differ":
+        first = distributed.rank() == 0
+        verdict = Advice(2 if first else 3, 0, 1.0, first, "so it is", [])
+    found["verdicts"].append((verdict.start, verdict.clusters))
+    found["tables"].append(verdict.table)
+    return verdict
+
+
+def embedded(*arguments, **options):
+    """The data set of halves; notes what is read."""
+    data = halves(*arguments, **options)
+    original = data.__class__.__getitem__
+
+    class Noted(data.__class__):
+        def __getitem__(self, index):
+            found["read"].append(index)
+            return original(self, index)
+
+    data.__class__ = Noted
+    return data
 
 
 if __name__ == "__main__":
     how, folder, script = sys.argv[1:4]
     rank = int(os.environ["RANK"])
-    found, brains = {"asked": 0, "error": None, "start": None}, []
-    if how != "rule":
-        SSLBrain._may_start = answer
-    original = SSLBrain.on_fit_start
+    found = {"references": [], "verdicts": [], "tables": [], "read": []}
+    halves, brains = ssl_brain.ReadableHalves, []
+    ssl_brain.judge, ssl_brain.ReadableHalves = noted, embedded
+    begin = SSLBrain.on_fit_start
 
-    def noted(brain):
+    def on_fit_start(brain):
         brains.append(brain)
-        original(brain)
+        begin(brain)
 
-    SSLBrain.on_fit_start = noted
-    try:
-        runpy.run_path(script)["main"](sys.argv[4:])
-    except UserError as error:
-        found["error"] = f"{type(error).__name__}: {error}"
+    SSLBrain.on_fit_start = on_fit_start
+    runpy.run_path(script)["main"](sys.argv[4:])
     found["start"] = brains[0].ssps.start_epoch
-    path = pathlib.Path(folder) / f"rank{rank}.json"
-    path.write_text(json.dumps(found))
+    found["clusters"] = brains[0].ssps.clusters
+    torch.save(found, pathlib.Path(folder) / f"rank{rank}.pt")
