@@ -406,9 +406,9 @@ class SSLBrain(TrainingBrain):
             crops_per_half=1,
             sample_rate=self.features.sample_rate,
         )
-        first, ranks = distributed.rank(), distributed.world_size()
+        mine = chosen[distributed.rank() :: distributed.world_size()]
         loader = torch.utils.data.DataLoader(
-            torch.utils.data.Subset(halves, chosen[first::ranks].tolist()),
+            torch.utils.data.Subset(halves, mine.tolist()),
             batch_size=32,
             collate_fn=halves.collate,
             num_workers=self.hparams.num_workers,
@@ -420,7 +420,7 @@ class SSLBrain(TrainingBrain):
         for batch in tqdm(
             loader,
             "start rule",
-            disable=self.noprogressbar or first > 0,
+            disable=self.noprogressbar or not if_main_process(),
             dynamic_ncols=True,
         ):
             if len(batch.index):

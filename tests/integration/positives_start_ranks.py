@@ -17,6 +17,7 @@ import torch
 from speechbrain_ssl import distributed
 from speechbrain_ssl.brains import ssl_brain
 from speechbrain_ssl.brains.ssl_brain import SSLBrain
+from speechbrain_ssl.data.halves import ReadableHalves
 from speechbrain_ssl.positives import start_rule
 from speechbrain_ssl.positives.start_rule import Advice
 
@@ -33,26 +34,20 @@ def noted(ssps, *references, **options):
     return verdict
 
 
-def embedded(*arguments, **options):
-    """The data set of halves; notes what is read."""
-    data = halves(*arguments, **options)
-    original = data.__class__.__getitem__
+class NotedHalves(ReadableHalves):
+    """The halves of utterances; notes whose are read."""
 
-    class Noted(data.__class__):
-        def __getitem__(self, index):
-            found["read"].append(index)
-            return original(self, index)
-
-    data.__class__ = Noted
-    return data
+    def __getitem__(self, index):
+        found["read"].append(index)
+        return super().__getitem__(index)
 
 
 if __name__ == "__main__":
     how, folder, script = sys.argv[1:4]
     rank = int(os.environ["RANK"])
     found = {"references": [], "verdicts": [], "tables": [], "read": []}
-    halves, brains = ssl_brain.ReadableHalves, []
-    ssl_brain.judge, ssl_brain.ReadableHalves = noted, embedded
+    brains = []
+    ssl_brain.judge, ssl_brain.ReadableHalves = noted, NotedHalves
     begin = SSLBrain.on_fit_start
 
     def on_fit_start(brain):

@@ -32,6 +32,13 @@ def run(corpus, folder, how):
     ]
 
 
+def covered(folder, start):
+    """Whether positives were replaced in two epochs from the start on alone."""
+    steps = ["coverage" in line for line in tiny.lines(folder / "run")]
+    first = [False] * tiny_objectives.STEPS
+    return steps == first + [start == 2] * tiny_objectives.STEPS
+
+
 def test_each_embeds_its_share_and_all_judge_all(corpus, tmp_path):
     """The same references in both, and one verdict."""
     first, second = run(corpus, tmp_path, "rule")
@@ -47,6 +54,7 @@ def test_each_embeds_its_share_and_all_judge_all(corpus, tmp_path):
     assert first["verdicts"] == second["verdicts"]
     # Whatever it says of an untrained encoder.
     assert first["start"] == second["start"] in (2, 3)
+    assert covered(tmp_path, first["start"])
 
 
 def test_the_word_of_the_first_process_counts(corpus, tmp_path):
@@ -56,6 +64,4 @@ def test_the_word_of_the_first_process_counts(corpus, tmp_path):
     assert second["verdicts"] == [(False, 3)]
     assert [f["start"] for f in (first, second)] == [2, 2]
     assert [f["clusters"] for f in (first, second)] == [2, 2]
-    covered = ["coverage" in line for line in tiny.lines(tmp_path / "run")]
-    steps = tiny_objectives.STEPS
-    assert covered == [False] * steps + [True] * steps
+    assert covered(tmp_path, 2)
