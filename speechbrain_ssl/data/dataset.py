@@ -80,6 +80,8 @@ class CropDataset(torch.utils.data.Dataset):
     reference_seconds : float, optional
         Length of one more crop of the anchor, for ``CropBatch.reference``
         (SSPS); none as a default.
+    reference_from : int
+        First epoch in which that crop is cut.
 
     Notes
     -----
@@ -93,13 +95,20 @@ class CropDataset(torch.utils.data.Dataset):
     max_replacements = 10
 
     def __init__(
-        self, manifest, plan, seed, partners=None, reference_seconds=None
+        self,
+        manifest,
+        plan,
+        seed,
+        partners=None,
+        reference_seconds=None,
+        reference_from=1,
     ):
         self.manifest = manifest
         self.plan = plan
         self.seed = seed
         self.partners = partners
         self.reference_seconds = reference_seconds
+        self.reference_from = reference_from
 
     def __len__(self):
         return len(self.manifest)
@@ -162,7 +171,7 @@ class CropDataset(torch.utils.data.Dataset):
                 continue
             self._cut(wave, address, wanted, crops)
         wanted = np.flatnonzero(sources == index)
-        if len(wanted) or self.reference_seconds is not None:
+        if len(wanted) or self._wants_reference(epoch):
             wave = self._wave(index, address)
             self._cut(wave, address, wanted, crops)
         ends = np.cumsum([count for count, _ in plan.groups])
@@ -170,7 +179,7 @@ class CropDataset(torch.utils.data.Dataset):
             np.stack(crops[end - count : end])
             for end, (count, _) in zip(ends, plan.groups, strict=True)
         ]
-        if self.reference_seconds is not None:
+        if self._wants_reference(epoch):
             groups.append(self._reference(wave, address))
         return groups
 
@@ -199,6 +208,12 @@ class CropDataset(torch.utils.data.Dataset):
             start, length = places[number]
             crops[number] = wave[start : start + length]
 
+    def _wants_reference(self, epoch):
+        """Whether the samples of an epoch have a reference crop."""
+        return self.reference_seconds is not None and (
+            epoch >= self.reference_from
+        )
+
     def _reference(self, wave, address):
         """One more crop, at a place of its own."""
         length = round(self.reference_seconds * self.plan.sample_rate)
@@ -216,7 +231,7 @@ class CropDataset(torch.utils.data.Dataset):
             for group in zip(*crops, strict=True)
         ]
         reference = None
-        if self.reference_seconds is not None:
+        if self._wants_reference(epochs[0]):
             reference = groups.pop()
         return CropBatch(
             crops=groups,

@@ -19,6 +19,7 @@ def make_loaders(
     grad_accumulation_factor=1,
     partners=None,
     reference_seconds=None,
+    reference_from=1,
 ):
     """Splits off validation, and makes the loaders of both parts.
 
@@ -40,7 +41,7 @@ def make_loaders(
         Length of the two halves of each that are compared.
     grad_accumulation_factor : int
         Batches per optimiser step.
-    partners, reference_seconds
+    partners, reference_seconds, reference_from
         See ``speechbrain_ssl.data.dataset.CropDataset``.
 
     Returns
@@ -69,7 +70,9 @@ def make_loaders(
     train, valid = manifest.hold_out(
         valid_utterances, 2 * valid_seconds, usable
     )
-    train_set = CropDataset(train, plan, seed, partners, reference_seconds)
+    train_set = CropDataset(
+        train, plan, seed, partners, reference_seconds, reference_from
+    )
     sampler = EpochBatchSampler(
         len(train),
         batch_size,

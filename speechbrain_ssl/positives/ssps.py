@@ -417,9 +417,14 @@ class SSPS(torch.nn.Module):
         for name, value in state.items():
             setattr(self, name, value)
 
+    @property
+    def fills_from(self):
+        """The epoch that fills memory and queue, the first with references."""
+        return self.start_epoch - 1
+
     def filling(self, epoch):
         """Whether an epoch fills memory and queue, and no more."""
-        return epoch == self.start_epoch - 1
+        return epoch == self.fills_from
 
     @torch.no_grad()
     def before_epoch(self, epoch):

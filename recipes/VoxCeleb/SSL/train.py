@@ -107,6 +107,7 @@ def main(argv):
         brain.grad_accumulation_factor,
         partners=getattr(brain.cluster_aware, "partners", None),
         reference_seconds=getattr(brain.ssps, "reference_seconds", None),
+        reference_from=getattr(brain.ssps, "fills_from", 1),
     )
     brain.train_manifest = train_loader.dataset.manifest
     brain.fit(hparams["epoch_counter"], train_loader, valid_loader)

@@ -373,6 +373,12 @@ def test_reference_crops(manifest, workers):
     assert batch.to("cpu").reference.shape == (2, 5600)
     plain = CropDataset(manifest, PLAN, 3)
     assert plain.collate([plain[(2, 0)]]).reference is None
+    # Nor is it cut before an epoch needs it.
+    data = CropDataset(
+        manifest, PLAN, 3, reference_seconds=0.35, reference_from=3
+    )
+    assert data.collate([data[(2, 0)]]).reference is None
+    assert data.collate([data[(3, 0)]]).reference.shape == (1, 5600)
     # It is drawn apart: the other crops do not move.
     alone = CropDataset(manifest, PLAN, 3, reference_seconds=0.35)
     for one, other in zip(alone[(2, 4)][2][:2], plain[(2, 4)][2], strict=True):
