@@ -120,7 +120,8 @@ class SSPS(torch.nn.Module):
         (an option of ours, meant for neighbours 0). Memory and time: see
         ``speechbrain_ssl/clustering/agglomerative.py``.
     speaker_count : int, optional
-        A guess of the number of speakers in the training set. With it the rule
+        A guess of the number of speakers in the training set; rather too high
+        than too low, which lets weaker encoders through. With it the rule
         of ``positives/start_rule.py`` is asked before ``start_epoch``, and the
         start is put off for as long as it says no to ``clusters`` and
         ``neighbours``; how others would do is for the log. From 2 on, and not
