@@ -99,7 +99,7 @@ class SSLBrain(TrainingBrain):
         utterances = self.train_sampler.num_samples
         self.objective.set_up(utterances, self.hparams.seed)
         batch = self.effective_batch
-        self.objective.check_epoch(utterances // batch * batch)
+        self.objective.check_epoch(utterances // batch * batch, batch)
         self.objective.to(self.device)
         self._set_up_positives()
         if self.hparams.initial_checkpoint and not self.resumes:

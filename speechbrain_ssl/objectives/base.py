@@ -95,18 +95,20 @@ class Objective(torch.nn.Module):
             Of the run.
         """
 
-    def check_epoch(self, utterances):
-        """Refuses what an epoch is too small for, before the first one.
+    def check_epoch(self, utterances, batch):
+        """Refuses what epochs or steps do not fit, before the first one.
 
         Arguments
         ---------
         utterances : int
             What the whole steps of an epoch see.
+        batch : int
+            What one step sees, over all processes and accumulated batches.
 
         Raises
         ------
         ConfigError
-            If the objective needs more.
+            If the objective needs more, or cannot take as many.
         """
 
     def before_epoch(self, epoch):

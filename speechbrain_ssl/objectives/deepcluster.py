@@ -144,13 +144,15 @@ class DeepCluster(Objective):
             rows = F.normalize(torch.from_numpy(drawn).float() - 0.5)
             self.register_buffer(f"prototypes_{i}", rows)
 
-    def check_epoch(self, utterances):
+    def check_epoch(self, utterances, batch):
         """Refuses more clusters than an epoch puts utterances into the memory.
 
         Arguments
         ---------
         utterances : int
             What the whole steps of an epoch see.
+        batch : int
+            Not used.
 
         Raises
         ------

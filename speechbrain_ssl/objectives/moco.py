@@ -131,6 +131,29 @@ class MoCo(Objective):
                 "as negatives; make `moco_queue` smaller (some batches long)"
             )
 
+    def check_epoch(self, utterances, batch):
+        """Refuses a queue that does not hold the keys of one step.
+
+        Arguments
+        ---------
+        utterances : int
+            Not used.
+        batch : int
+            What one step sees, over all processes and accumulated batches.
+
+        Raises
+        ------
+        ConfigError
+            If the queue is shorter.
+        """
+        if batch > self.queue.shape[1]:
+            raise ConfigError(
+                f"MoCo's queue of {self.queue.shape[1]} does not hold the keys "
+                f"of one step ({batch} utterances, over all processes and "
+                "accumulated batches); make `moco_queue` larger or the batch "
+                "smaller"
+            )
+
     def forward(self, first, second):
         """Computes the loss.
 
@@ -184,14 +207,9 @@ class MoCo(Objective):
     def _note(self, keys):
         """Keeps the keys until the step is taken."""
         self._seen.append(keys)
+        # Training has asked before; here for whoever calls the loss by himself.
         total = distributed.world_size() * sum(map(len, self._seen))
-        if total > self.queue.shape[1]:
-            raise ConfigError(
-                f"MoCo's queue of {self.queue.shape[1]} does not hold the keys "
-                f"of one step ({total} or more utterances, over all processes "
-                "and accumulated batches); make `moco_queue` larger or the batch "
-                "smaller"
-            )
+        self.check_epoch(total, total)
 
     @torch.no_grad()
     def after_step(self):

@@ -10,6 +10,7 @@ import torch
 from test_distributed import torchrun
 from tiny_objectives import CASES, STEPS
 
+from speechbrain_ssl.data.dataset import CropDataset
 from speechbrain_ssl.data.manifest import Manifest
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.positives.cluster_aware import ClusterAware
@@ -92,6 +93,37 @@ def test_refused_at_the_start(
     with pytest.raises(ConfigError, match=message):
         train.main(tiny_objectives.argv(corpus, path, tmp_path / "run"))
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_mocos_queue_below_the_batch(corpus, train, tmp_path):
+    path = tiny_objectives.configuration(corpus, "moco")
+    text = path.read_text()
+    assert text.count("    queue: 32\n") == 1
+    path.write_text(text.replace("    queue: 32\n", "    queue: 15\n"))
+    message = "15 does not hold.*16 utterances.*`moco_queue` larger"
+    with pytest.raises(ConfigError, match=message):
+        train.main(tiny_objectives.argv(corpus, path, tmp_path / "run"))
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_references_are_cut_once_they_are_needed(
+    corpus, train, tmp_path, monkeypatch
+):
+    """From the epoch on that fills memory and queue."""
+    seen = set()
+    original = CropDataset.collate
+
+    def collate(data, samples):
+        batch = original(data, samples)
+        seen.add((batch.epoch, batch.reference is not None))
+        return batch
+
+    monkeypatch.setattr(CropDataset, "collate", collate)
+    path = tiny_objectives.configuration(
+        corpus, "simclr", "ssps", start_epoch=3
+    )
+    train.main(tiny_objectives.argv(corpus, path, tmp_path, number_of_epochs=3))
+    assert seen == {(1, False), (2, True), (3, True)}
 
 
 # -- cluster-aware sampling --------------------------------------------------------

@@ -241,7 +241,7 @@ def test_values_that_cannot_be(key, value):
 
 def test_more_clusters_than_utterances():
     with pytest.raises(ConfigError, match="20 clusters of 12 utterances"):
-        make(prototypes=[3, 20]).check_epoch(12)
+        make(prototypes=[3, 20]).check_epoch(12, 3)
     objective = make(prototypes=[6])
     objective(*branches(objective, [0, 1, 2]))
     objective.after_step()

@@ -476,6 +476,30 @@ def test_dino_with_vectors_is_dino_with_logits(voices, make):
     assert not torch.isclose(loss, plain)
 
 
+def test_dinos_centre_moves_with_the_replaced_vectors(voices, make):
+    """What the teacher's softmax sees is what its centre is the mean of."""
+    torch.manual_seed(0)
+    rows, _ = voices()
+    ssps = make(rows, range(60), vector_size=8, queue=60)
+    dino = DINO(12, prototypes=64, hidden=16, bottleneck=8)
+    ssps.observe(torch.arange(60), rows, torch.randn(60, 2, 8))
+    ssps.after_step()
+    ssps.before_epoch(2)
+    index, vectors = torch.arange(10), torch.randn(10, 4, 8)
+    first = Branch(torch.randn(10, 4, 12), vectors, dino.head, index)
+    second = Branch(first.embeddings[:, :2], vectors[:, :2], dino.head, index)
+    changed, _ = ssps.substitute(second, 2, KEYS[:10])
+    dino(first, changed, teacher_temperature=0.04, cosine_weight=0)
+    dino.after_step()
+    replaced, plain = (
+        dino.head.logits(branch.vectors).flatten(0, 1).mean(0).detach()
+        for branch in (changed, second)
+    )
+    # From a centre of zeros, with a momentum of 0.9.
+    torch.testing.assert_close(dino.centre, 0.1 * replaced)
+    assert not torch.allclose(replaced, plain, atol=1e-3)
+
+
 def test_simclr_learns_from_pseudo_positives(voices, make):
     """A positive of another utterance pulls towards that utterance."""
     rows, _ = voices(spread=0.05)
