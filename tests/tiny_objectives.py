@@ -34,9 +34,10 @@ class Case:
 
     @property
     def parts(self):
-        """What a checkpoint holds of it."""
+        """What a checkpoint holds of it; SimCLR has nothing to be kept."""
+        head = () if self.block == "simclr" else ("objective",)
         teacher = ("teacher",) if self.momentum else ()
-        return ("encoder", "objective", "optimizer", *teacher)
+        return ("encoder", *head, "optimizer", *teacher)
 
 
 _TEACHER = ("momentum",)

@@ -50,9 +50,10 @@ def begin_with_checkpoint(folder, objective, modules):
             "`initial_model`"
         )
     for name, module in modules.items():
-        state = torch.load(
-            found.paramfiles[name], map_location="cpu", weights_only=True
-        )
+        # An objective without state is in no checkpoint.
+        state, path = {}, found.paramfiles.get(name)
+        if path is not None:
+            state = torch.load(path, map_location="cpu", weights_only=True)
         try:
             module.load_state_dict(state)
         except RuntimeError as error:

@@ -126,7 +126,10 @@ class SSLBrain(TrainingBrain):
 
     def recoverables(self):
         """The objective, the teacher, and whatever finds positives."""
-        state = {"objective": self.objective}
+        # Not of SimCLR, which has no state: SpeechBrain would warn of it at each
+        # checkpoint.
+        stateful = bool(self.objective.state_dict())
+        state = {"objective": self.objective} if stateful else {}
         if self.hparams.positives is not None:
             state["positives"] = self.hparams.positives
         if self.teacher is not None:
