@@ -38,9 +38,9 @@ HERE = pathlib.Path(__file__).resolve().parent
 #: after the interval of the first three had been seen.
 PAIRS = (
     ("simclr_ssps", "simclr", "123"),
-    ("dino_ssps", "dino", "12345678"),
+    ("dino_ssps", "dino", "123456789"),
     ("dino_ssps", "dino", "123"),
-    ("dino_ssps", "dino", "45678"),
+    ("dino_ssps", "dino", "456789"),
     ("ca_dino", "dino", "123"),
 )
 
