@@ -69,10 +69,19 @@ def test_an_objective_goes_on(corpus, train, tmp_path, name):
     check(corpus, train, tmp_path, path, CASES[name].parts, 2, [5])
 
 
-@pytest.mark.parametrize("name", ["moco", "dino"])
-def test_ssps_goes_on(corpus, train, tmp_path, name):
+@pytest.mark.parametrize(
+    "name, changes",
+    [
+        ("moco", {}),
+        ("dino", {}),
+        ("swav", {"neighbour_draw": "exponential", "neighbours": 2}),
+        ("simclr", {"variant": "centroid"}),
+        ("vicreg", {"variant": "nearest"}),
+    ],
+)
+def test_ssps_goes_on(corpus, train, tmp_path, name, changes):
     """Memory, queue and clusters; ended in both epochs that have SSPS."""
-    path = tiny_objectives.configuration(corpus, name, "ssps")
+    path = tiny_objectives.configuration(corpus, name, "ssps", **changes)
     parts = (*CASES[name].parts, "positives")
     lines = check(corpus, train, tmp_path, path, parts, 3, [5, 8])
     assert ["coverage" in line for line in lines] == [False] * 3 + [True] * 6
