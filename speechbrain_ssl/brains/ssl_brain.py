@@ -304,7 +304,11 @@ class SSLBrain(TrainingBrain):
             self.monitor = self._read_monitor()
             if self.ssps.speaker_count:
                 self._check_start_rule()
-            elif self.ssps.variant != "nearest" and if_main_process():
+            elif (
+                self.ssps.variant != "nearest"
+                and self.ssps.start_epoch <= epochs
+                and if_main_process()
+            ):
                 logger.warning(
                     "SSPS will begin in epoch %d without anybody asking whether "
                     "the encoder is good enough; a weak one finds look-alikes, "

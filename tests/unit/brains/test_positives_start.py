@@ -398,6 +398,7 @@ def test_a_start_behind_the_last_epoch(make, concluded, caplog, kind):
         f"{name} begins in epoch 9, but `number_of_epochs` is 1" in caplog.text
     )
     assert "never active" not in caplog.text
+    assert "without anybody asking" not in caplog.text
     brain, loader = make("good", epochs=1)
     brain.hparams.positives = positives[kind]
     fit(brain, loader)
