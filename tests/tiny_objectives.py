@@ -144,7 +144,8 @@ def configuration(corpus, name, positives=None, **changes):
     positives : str, optional
         In ``POSITIVES``.
     **changes
-        Other values in the block of positives.
+        Other values in the block of positives; without any, in that of the
+        objective.
 
     Returns
     -------
@@ -156,7 +157,8 @@ def configuration(corpus, name, positives=None, **changes):
         text = text.replace(line, "", 1)
     before, _ = text.split("positives: null\n")
     _, after = text.split("crops: !new")
-    lines = _include("block", f"objectives/{case.block}.yaml", case.values)
+    values = case.values if positives else {**case.values, **changes}
+    lines = _include("block", f"objectives/{case.block}.yaml", values)
     lines += ["objective: !ref <block[objective]>"]
     if positives is None:
         lines += ["positives: null"]

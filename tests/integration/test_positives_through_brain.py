@@ -77,6 +77,12 @@ def test_ssps_replaces_vectors(corpus, train, tmp_path, replacements, name):
             {"queue": 15},
             "batch of 16.*raise `positive_queue`",
         ),
+        (
+            "moco",
+            None,
+            {"queue": 15},
+            "15 does not hold.*16 or more utterances.*`moco_queue` larger",
+        ),
         ("simclr", "ssps", {"neighbours": 4}, "4 neighbours.*lower"),
         ("simclr", "ssps", {"clusters": 49}, "49 clusters.*48.*lower"),
         ("simclr", "ssps", {"start_epoch": 1}, "initial_checkpoint"),
@@ -90,17 +96,6 @@ def test_refused_at_the_start(
 ):
     """With the remedy, and before a step was taken."""
     path = tiny_objectives.configuration(corpus, name, positives, **changes)
-    with pytest.raises(ConfigError, match=message):
-        train.main(tiny_objectives.argv(corpus, path, tmp_path / "run"))
-    assert not (tmp_path / "run" / "metrics.jsonl").exists()
-
-
-def test_mocos_queue_below_the_batch(corpus, train, tmp_path):
-    path = tiny_objectives.configuration(corpus, "moco")
-    text = path.read_text()
-    assert text.count("    queue: 32\n") == 1
-    path.write_text(text.replace("    queue: 32\n", "    queue: 15\n"))
-    message = "15 does not hold.*16 utterances.*`moco_queue` larger"
     with pytest.raises(ConfigError, match=message):
         train.main(tiny_objectives.argv(corpus, path, tmp_path / "run"))
     assert not (tmp_path / "run" / "metrics.jsonl").exists()

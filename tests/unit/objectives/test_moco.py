@@ -231,7 +231,7 @@ def test_a_queue_shorter_than_a_step_is_refused():
     """At the first batch that shows it, and not when it wraps around itself."""
     moco = MoCo(SIZE, 10)
     with pytest.raises(
-        ConfigError, match="queue of 10 .* one step .12 utterances"
+        ConfigError, match="queue of 10 .* one step .12 or more"
     ):
         forward(moco, vectors(1, 12), vectors(2, 12))
     accumulated = MoCo(SIZE, 10)
