@@ -39,7 +39,7 @@ def score_runs(folders, cache, evaluate):
     return known
 
 
-def compare_systems(scores, better, other, trials):
+def compare_systems(scores, better, other, trials, among=None):
     """The mean difference of two systems over the seeds that both have.
 
     Arguments
@@ -50,6 +50,8 @@ def compare_systems(scores, better, other, trials):
         The systems.
     trials : Trials
         The trials, with speakers.
+    among : collection of str, optional
+        The seeds that may take part; all as a default.
 
     Returns
     -------
@@ -71,12 +73,15 @@ def compare_systems(scores, better, other, trials):
     >>> found = compare_systems(scores, "ssps", "simclr", trials)
     >>> found["seeds"], found["ci_low"] > 0
     (1, True)
+    >>> compare_systems(scores, "ssps", "simclr", trials, among=["2"])
     """
     runs = [name.rsplit("_", 1) for name in scores]
     seeds = sorted(
         seed
         for system, seed in runs
-        if system == better and [other, seed] in runs
+        if system == better
+        and [other, seed] in runs
+        and (among is None or seed in among)
     )
     if not seeds:
         return None
