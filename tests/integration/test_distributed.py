@@ -4,6 +4,7 @@ import os
 import pathlib
 import socket
 import sys
+import tempfile
 
 import collectives
 import numpy as np
@@ -30,7 +31,10 @@ def torchrun(*command):
     launcher = [sys.executable, "-m", "torch.distributed.run"]
     launcher += ["--nproc_per_node=2", "--nnodes=1"]
     launcher += ["--master_addr=127.0.0.1", f"--master_port={port}"]
-    return tiny.shell([*launcher, *map(str, command)], timeout=180)
+    # The launcher leaves its folder of logs behind, wherever that is.
+    with tempfile.TemporaryDirectory() as logs:
+        launcher += [f"--log_dir={logs}"]
+        return tiny.shell([*launcher, *map(str, command)], timeout=180)
 
 
 # -- collectives ---------------------------------------------------------------
