@@ -35,6 +35,7 @@ class Hub:
         self.repos, self.blobs = {}, {}
         self.sent, self.requests = [], []
         self.break_after = None
+        self.lock = threading.Lock()
         self.tokens = {"hf_may_write"}
         hub = self
 
@@ -198,15 +199,19 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def upload(self, body, oid):
         hub = self.hub
-        if hub.break_after is not None and len(hub.sent) >= hub.break_after:
-            # The line goes dead.
+        with hub.lock:  # uploads come side by side
+            dead = (
+                hub.break_after is not None and len(hub.sent) >= hub.break_after
+            )
+            if not dead:
+                assert hashlib.sha256(body).hexdigest() == oid
+                hub.blobs[oid] = body
+                hub.sent.append(oid)
+        if dead:
             self.close_connection = True
             self.connection.close()
-            return
-        assert hashlib.sha256(body).hexdigest() == oid
-        hub.blobs[oid] = body
-        hub.sent.append(oid)
-        self.answer(200)
+        else:
+            self.answer(200)
 
     def commit(self, body, name):
         if not self.may_write():
