@@ -2,7 +2,8 @@
 
 HyperPyYAML takes any key; a misspelt one is carried along and the default stays.
 Here every top-level key must be one that the script reads, one of SpeechBrain's
-run options, or one that another key refers to.
+run options, or one that another key refers to; and what is given to a building
+block (``!include:``) must be a key of its file.
 """
 
 import difflib
@@ -143,6 +144,46 @@ def check_keys(plain, text, overrides, known, where):
             )
 
 
+def check_blocks(plain, overrides, path):
+    """Refuses keys that an included building block does not have.
+
+    Arguments
+    ---------
+    plain : dict
+        What ``read_plain`` returned.
+    overrides : dict
+        Keys and values of the command line.
+    path : str or pathlib.Path
+        The file, which includes are relative to.
+
+    Raises
+    ------
+    ConfigError
+        If a block is missing, or lacks a key that is given to it.
+    """
+    for key, value in plain.items():
+        given = value if isinstance(value, dict) else {"!": str(value)}
+        tag = str(given.get("!", "")).lstrip("!")
+        if not tag.startswith("include:"):
+            continue
+        block = pathlib.Path(path).parent / tag.removeprefix("include:").strip()
+        if not block.is_file():
+            raise ConfigError(
+                f"{path}: `{key}` includes {block}, which is not there"
+            )
+        known = read_plain(block)
+        more = overrides.get(key)
+        sources = [(f"`{key}` in {path}", given)]
+        if isinstance(more, dict):
+            sources.append((f"--{key} on the command line", more))
+        for where, names in sources:
+            for name in names.keys() - {"!"} - known.keys():
+                raise ConfigError(
+                    f"{where} sets `{name}`, which {block} has not"
+                    + _suggest(name, known)
+                )
+
+
 def _read_overrides(overrides):
     """The command line's keys, from the text SpeechBrain makes of it."""
     try:
@@ -251,6 +292,7 @@ def load_config(argv, known, changes=None):
         given |= changes
         overrides = yaml.safe_dump(given)
     check_keys(plain, text, given, known, path)
+    check_blocks(plain, given, path)
     check_device(run_opts)
     # The recipe's own modules (its prepare script) are importable by name.
     recipe = pathlib.Path(path).resolve().parent.parent

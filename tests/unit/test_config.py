@@ -75,6 +75,37 @@ def test_a_misspelt_key_on_the_command_line(load):
         load(GOOD, "--batchsize", "64")
 
 
+BLOCK = GOOD.replace(
+    "helper: 3.0", "helper: !include:block.yaml\n    seconds: 2.0"
+).replace("<helper>", "<helper[seconds]>")
+
+
+@pytest.fixture
+def block(tmp_path):
+    """A building block beside the configuration."""
+    folder = tmp_path / "recipe" / "task" / "hparams"
+    folder.mkdir(parents=True)
+    (folder / "block.yaml").write_text("seconds: 3.0\nmore: null\n")
+
+
+@pytest.mark.usefixtures("block")
+def test_a_misspelt_key_given_to_a_block(load):
+    """HyperPyYAML would add it to the block, and the block's own would stay."""
+    assert load(BLOCK)[3]["crops"].global_seconds == 2
+    hparams = load(BLOCK, "--helper={seconds: 4.0, more: 1}")[3]
+    assert hparams["crops"].global_seconds == 4
+    with pytest.raises(ConfigError, match=r"`helper` in .*x\.yaml sets `secs`"):
+        load(BLOCK.replace("seconds: 2.0", "secs: 2.0"))
+    with pytest.raises(
+        ConfigError, match=r"--helper on .* `mroe`.*block\.yaml.*mean `more`"
+    ):
+        load(BLOCK, "--helper={mroe: 1}")
+    plain = BLOCK.replace("\n    seconds: 2.0", "")
+    assert load(plain)[3]["crops"].global_seconds == 3
+    with pytest.raises(ConfigError, match="`second`.*mean `seconds`"):
+        load(plain, "--helper={second: 1}")
+
+
 def test_a_missing_key(load):
     with pytest.raises(
         ConfigError, match="lacks the key.s. `batch_size`, `seed`"
