@@ -101,7 +101,7 @@ class SSLBrain(TrainingBrain):
         batch = self.effective_batch
         self.objective.check_epoch(utterances // batch * batch, batch)
         self.objective.to(self.device)
-        self._set_up_positives()
+        self._set_up_positives(*self._sizes())
         if self.hparams.initial_checkpoint and not self.resumes:
             self._begin_with_checkpoint()
 
@@ -145,6 +145,10 @@ class SSLBrain(TrainingBrain):
         if self.epoch <= self.hparams.freeze_last_layer_epochs:
             return self.objective.last_layer()
         return []
+
+    def undecayed(self):
+        """SDPN's prototypes, say."""
+        return self.objective.undecayed()
 
     # -- a step --------------------------------------------------------------
 
@@ -270,8 +274,8 @@ class SSLBrain(TrainingBrain):
             )
         return super().finish()
 
-    def _set_up_positives(self):
-        """Makes their state; refuses what does not fit."""
+    def _set_up_positives(self, embedding, vector):
+        """Makes their state, for such sizes; refuses what does not fit."""
         utterances = self.train_sampler.num_samples
         positives = self.hparams.positives
         epochs = self.hparams.number_of_epochs
@@ -290,7 +294,6 @@ class SSLBrain(TrainingBrain):
                 utterances, self.hparams.crops.local_crops, self.hparams.seed
             )
         if self.ssps is not None:
-            embedding, vector = self._sizes()
             self.ssps.set_up(
                 self.objective,
                 utterances,
@@ -335,7 +338,16 @@ class SSLBrain(TrainingBrain):
         encoder, head = self.encoder.eval(), self.objective.head.eval()
         silence = torch.zeros(1, 1, self.features.sample_rate)
         embedding = encode(encoder, [self.to_features(silence.to(self.device))])
-        return embedding.shape[-1], project(head, embedding).shape[-1]
+        size = embedding.shape[-1]
+        try:
+            return size, project(head, embedding).shape[-1]
+        except RuntimeError as error:
+            raise ConfigError(
+                f"{self.subject}'s head does not take embeddings of size {size}, "
+                f"which {type(self.encoder).__name__} gives; set "
+                f"`embedding_size` to {size} where the objective is made "
+                f"({error})"
+            ) from error
 
     def _sample_positives(self, batch, second):
         """Puts other utterances' vectors into the second branch."""

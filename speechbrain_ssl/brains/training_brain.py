@@ -179,6 +179,10 @@ class TrainingBrain(sb.Brain):
         """Parameters that this step must not move."""
         return []
 
+    def undecayed(self):
+        """Parameters without weight decay, beside all vectors and scalars."""
+        return []
+
     def after_step(self):
         """Moves what follows the training; not called for a skipped step."""
 
@@ -242,6 +246,8 @@ class TrainingBrain(sb.Brain):
             name: schedule(self.hparams.number_of_epochs, self.steps_per_epoch)
             for name, schedule in given.items()
         }
+        for name, values in self.schedules.items():
+            self._check_range(name, values)
         ratio = self.effective_batch / self.hparams.lr_reference_batch
         self.schedules["lr"] = self.schedules["lr"] * ratio
         logger.info(
@@ -257,6 +263,22 @@ class TrainingBrain(sb.Brain):
             self.hparams.lr_reference_batch,
             self.steps_per_epoch,
         )
+
+    @staticmethod
+    def _check_range(name, values):
+        """Refuses values that no step can be taken with."""
+        low, high = values.min(), values.max()
+        if name == "momentum":
+            right, rule = low >= 0 and high <= 1, "between 0 and 1"
+        elif name.endswith("temperature"):
+            right, rule = low > 0, "above 0"
+        else:
+            right, rule = low >= 0, "not negative"
+        if not (right and np.isfinite(values).all()):
+            raise ConfigError(
+                f"`schedules` gives {name} values from {low:.4g} to {high:.4g}; "
+                f"they have to be finite and {rule}"
+            )
 
     def _compile(self):
         """Compiles the encoder in place (``--compile``).
@@ -288,10 +310,10 @@ class TrainingBrain(sb.Brain):
         """Two groups: weight decay is for matrices, not for vectors."""
         parameters = [p for p in self.modules.parameters() if p.requires_grad]
         self.trained = parameters
-        groups = [
-            {"params": [p for p in parameters if p.dim() > 1], "decay": True},
-            {"params": [p for p in parameters if p.dim() <= 1], "decay": False},
-        ]
+        exempt = {id(p) for p in self.undecayed()}
+        groups = [{"params": [], "decay": True}, {"params": [], "decay": False}]
+        for p in parameters:
+            groups[p.dim() <= 1 or id(p) in exempt]["params"].append(p)
         for group in groups:
             group["weight_decay"] = 0.0
         self.optimizer = self.opt_class(groups, lr=0.0)

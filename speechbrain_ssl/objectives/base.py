@@ -18,6 +18,8 @@ import dataclasses
 
 import torch
 
+from speechbrain_ssl.errors import ConfigError
+
 
 @dataclasses.dataclass
 class Branch:
@@ -172,3 +174,31 @@ class Objective(torch.nn.Module):
     def last_layer(self):
         """Parameters that stay frozen during the first epochs, if any."""
         return []
+
+    def undecayed(self):
+        """Parameters without weight decay, beside all vectors and scalars."""
+        return []
+
+    def expect(self, key, size, rows):
+        """Refuses what an encoder gives where it does not fit.
+
+        Arguments
+        ---------
+        key : str
+            The argument that says the size.
+        size : int
+            What it says.
+        rows : torch.Tensor
+            ``[..., size]``.
+
+        Raises
+        ------
+        ConfigError
+            If the rows are of another size.
+        """
+        if rows.shape[-1] != size:
+            raise ConfigError(
+                f"{type(self).__name__} was made with `{key}` {size}, but what "
+                f"it is given has {rows.shape[-1]} numbers: set `{key}` to "
+                "what the encoder gives"
+            )

@@ -132,10 +132,15 @@ class CPC(Objective):
         Raises
         ------
         ConfigError
-            If the crops are too short, or if there is only one and the next
-            one's frames are wanted.
+            If the crops are too short, if there is only one and the next
+            one's frames are wanted, if frames or embeddings are of other sizes
+            than those it was made for, or if there is only one utterance.
         """
         frames = self._averaged(first.frames)
+        self.expect("frame_channels", self.context.input_size, frames)
+        if self.start is not None:
+            size = self.start.in_features
+            self.expect("embedding_size", size, first.embeddings)
         own, crops, time = frames.shape[:3]
         if self.across_crops and crops < 2:
             raise ConfigError(
@@ -153,6 +158,11 @@ class CPC(Objective):
             )
             context = context.unflatten(0, (own, crops))
             targets = distributed.gather(self.targets(frames))
+            if len(targets) < 2:
+                raise ConfigError(
+                    "CPC needs another utterance in the batch for its negative "
+                    "pairs; set batch_size to 2 or more"
+                )
             targets = targets.unflatten(-1, (self.steps, -1))
             # Row t of the k-th has what is k + 1 steps after t.
             ahead = torch.stack(

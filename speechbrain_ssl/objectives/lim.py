@@ -88,6 +88,7 @@ class LIM(Objective):
             self.discriminator = Projector(
                 2 * size, discriminator_hidden, 1, layers=2, batch_norm=False
             )
+            self.size = size
 
     def score(self, left, right):
         """What the discriminator says of pairs.
@@ -125,9 +126,12 @@ class LIM(Objective):
         Raises
         ------
         ConfigError
-            If there are not exactly two crops, or only one utterance.
+            If there are not exactly two crops, only one utterance, or vectors
+            of another size than the discriminator takes.
         """
         left, right = two_views(first, second, "LIM")
+        if self.discriminator is not None:
+            self.expect("embedding_size", self.size, left)
         everything = distributed.gather(right)
         if len(everything) < 2:
             raise ConfigError(

@@ -172,8 +172,8 @@ class MoCo(Objective):
         Raises
         ------
         ConfigError
-            If there are not exactly two crops, or if the queue does not hold
-            the keys of one step.
+            If there are not exactly two crops, if the vectors are not of the
+            queue's size, or if the queue does not hold the keys of one step.
         """
         crops = first.vectors.shape[1], second.vectors.shape[1]
         if crops != (2, 2):
@@ -182,6 +182,7 @@ class MoCo(Objective):
                 f"2 and local_crops to 0 (got {crops[1]} global ones of "
                 f"{crops[0]})"
             )
+        self.expect("embedding_size", self.queue.shape[2], first.vectors)
         queries = F.normalize(first.vectors.float(), dim=-1)
         with torch.no_grad():
             keys = F.normalize(second.vectors.float(), dim=-1).flip(1)

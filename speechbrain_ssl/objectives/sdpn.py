@@ -129,6 +129,10 @@ class SDPN(Objective):
         """The prototypes."""
         return [self.head.prototypes]
 
+    def undecayed(self):
+        """The prototypes, as in the authors' code."""
+        return [self.head.prototypes]
+
     def forward(self, first, second):
         """Computes the loss.
 

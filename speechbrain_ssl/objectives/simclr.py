@@ -91,7 +91,8 @@ class SimCLR(Objective):
         Raises
         ------
         ConfigError
-            If there is only one crop, or if there are local ones.
+            If there is only one crop, if there are local ones, or if there is
+            only one utterance.
         """
         views = second.vectors.shape[1]
         if views < 2 or first.vectors.shape[1] != views:
@@ -117,6 +118,11 @@ class SimCLR(Objective):
         everything = torch.cat(
             [distributed.gather(left), distributed.gather(right)]
         )
+        if len(everything) < 4:
+            raise ConfigError(
+                "SimCLR needs another utterance in the batch for its negative "
+                "pairs; set batch_size to 2 or more"
+            )
         # Not in bf16: divided by 0.03, its rounding would be 0.07 nats.
         with torch.autocast(left.device.type, enabled=False):
             cosines = torch.cat([left, right]) @ everything.T

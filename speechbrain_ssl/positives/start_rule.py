@@ -305,7 +305,7 @@ def judge(ssps, references_a, references_b, utterances, seed=0):
     start, reason = _verdict(row, ssps.speaker_count, LEAST)
     tried = "; ".join(
         f"K = {row['clusters']}, M = {row['neighbours']}: "
-        f"{100 * row['expected']:.0f} %"
+        f"{100 * row['expected']:.1f} %"
         for row in rows
     )
     verb = "takes" if ssps.choose_clusters else "would take"
@@ -324,7 +324,7 @@ def _verdict(row, speaker_count, least):
         f"{row['clusters']} and M = {row['neighbours']} two crops of an "
         f"utterance lead to the same partners {row['lift']:.1f} times as often "
         f"as chance, which for {speaker_count} speakers stands for "
-        f"{100 * row['expected']:.0f} % right pseudo-positives; "
+        f"{100 * row['expected']:.1f} % right pseudo-positives; "
         f"{100 * least:.0f} % are asked for"
     )
     if not start:

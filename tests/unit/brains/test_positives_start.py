@@ -45,7 +45,9 @@ def make(make_brain, manifest, noise):
     The encoder is ``"good"`` or ``"weak"`` by what it is given to embed.
     """
 
-    def build(encoder="good", epochs=3, checkpoints=False, **options):
+    def build(
+        encoder="good", epochs=3, checkpoints=False, accumulated=1, **options
+    ):
         options = {"start_epoch": 2, "speaker_count": 4, **options}
         positives = SSPS(
             **{"clusters": 4, "queue": 16, "neighbours": 0, **options}
@@ -58,7 +60,10 @@ def make(make_brain, manifest, noise):
             features=LogMel(n_mels=20, mean_norm=False),
             valid_seconds=0.3,
             num_workers=0,
-            run_opts={"ckpt_interval_steps": 2} if checkpoints else None,
+            run_opts={
+                "grad_accumulation_factor": accumulated,
+                **({"ckpt_interval_steps": 2} if checkpoints else {}),
+            },
         )
         # The encoder stays as good or as weak as it is.
         brain.hparams.schedules["lr"] = Constant(1e-6)
@@ -287,6 +292,82 @@ def test_halves_that_can_be_read(manifest, tmp_path):
 # -- references ----------------------------------------------------------------
 
 
+class Own(SSLBrain):
+    """Notes what the second branch makes of each utterance, before SSPS."""
+
+    def _sample_positives(self, batch, second):
+        for index, vectors in zip(batch.index, second.vectors, strict=True):
+            self.own[int(index)] = vectors.detach().clone()
+        return super()._sample_positives(batch, second)
+
+
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_the_queue_holds_vectors_of_its_utterances(make, accumulated):
+    """Those from before any replacement, as in the paper.
+
+    In an epoch in which most are replaced; of all accumulated batches.
+    """
+    brain, loader = make(
+        epochs=2, speaker_count=None, queue=UTTERANCES, accumulated=accumulated
+    )
+    brain.__class__, brain.own = Own, {}
+    brain.hparams.schedules["lr"] = Constant(0.01)
+    covered = []
+    brain.objective.register_forward_pre_hook(
+        lambda _, branches: covered.append(
+            (branches[1].vectors != torch.stack([*brain.own.values()][-4:]))
+            .flatten(1)
+            .any(1)
+        )
+    )
+    fit(brain, loader)
+    assert torch.stack(covered[STEPS:]).float().mean() > 0.5
+    ids = brain.ssps.queue.ids.tolist()
+    assert sorted(ids) == list(range(UTTERANCES))
+    wanted = torch.stack([brain.own[i] for i in ids])
+    assert torch.equal(brain.ssps.queue.vectors, wanted)
+    assert brain.ssps.known.all()
+
+
+def test_a_skipped_step_is_forgotten(make):
+    """Its references and vectors do not come up in the next one."""
+    brain, loader = make(epochs=1, speaker_count=None, queue=UTTERANCES)
+    brain.objective.register_forward_hook(
+        lambda _, branches, out: (
+            (out[0] * float("nan"), out[1]) if 8 in branches[0].index else out
+        )
+    )
+    fit(brain, loader)
+    skipped = torch.zeros(UTTERANCES, dtype=torch.bool)
+    skipped[8:12] = True
+    assert torch.equal(~brain.ssps.known, skipped)
+    assert sorted(brain.ssps.queue.ids.tolist()) == [-1] * 4 + [
+        i for i in range(UTTERANCES) if not skipped[i]
+    ]
+
+
+@pytest.mark.parametrize("objective", ["dino", "simclr"])
+def test_clusters_are_those_of_the_encoder_that_counts(
+    make, monkeypatch, objective
+):
+    """Of the teacher, where there is one that is evaluated."""
+    brain, loader = make(epochs=2)
+    brain.hparams.positives = ClusterAware(clusters=4, start_epoch=2)
+    if objective == "simclr":
+        loader = with_simclr(brain, loader)
+    asked = []
+    original = ssl_brain.embed_files
+
+    def embed(encoder, *args, **kwargs):
+        asked.append(encoder)
+        return original(encoder, *args, **kwargs)
+
+    monkeypatch.setattr(ssl_brain, "embed_files", embed)
+    fit(brain, loader)
+    assert len(asked) == 1 and asked[0] is brain.evaluated_encoder
+    assert (asked[0] is brain.encoder) == (objective == "simclr")
+
+
 class Unchanged(SSLBrain):
     """Watches what the reference pass does to the encoders."""
 
@@ -327,15 +408,7 @@ def test_references_are_those_of_evaluation(make, objective):
     """
     brain, loader = make("good", epochs=2, speaker_count=None)
     if objective == "simclr":
-        brain.modules["objective"] = SimCLR()
-        brain.hparams.schedules = {
-            name: brain.hparams.schedules[name]
-            for name in ("lr", "weight_decay")
-        }
-        brain.hparams.crops = CropPlan(2, 0.25)
-        loader = torch.utils.data.DataLoader(
-            Global(loader.dataset), batch_size=None
-        )
+        loader = with_simclr(brain, loader)
     brain.hparams.schedules["lr"] = Constant(0.01)
     brain.__class__ = Unchanged
     brain.moved, brain.wanted = [], torch.zeros(UTTERANCES, 10)
@@ -356,6 +429,16 @@ def test_references_are_those_of_evaluation(make, objective):
         if isinstance(m, torch.nn.BatchNorm1d)
     ]
     assert counts and min(counts) >= 2 * STEPS
+
+
+def with_simclr(brain, loader):
+    """Gives a Brain SimCLR in the place of DINO; batches that it can take."""
+    brain.modules["objective"] = SimCLR()
+    brain.hparams.schedules = {
+        name: brain.hparams.schedules[name] for name in ("lr", "weight_decay")
+    }
+    brain.hparams.crops = CropPlan(2, 0.25)
+    return torch.utils.data.DataLoader(Global(loader.dataset), batch_size=None)
 
 
 class Global(torch.utils.data.Dataset):

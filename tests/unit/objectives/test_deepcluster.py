@@ -117,6 +117,18 @@ def test_memory_keeps_the_first_crop_seen_last():
     assert objective.in_memory.sum() == 2
 
 
+def test_memory_takes_all_accumulated_batches():
+    objective = make()
+    seen = [branches(objective, index) for index in ([4, 2], [0, 7], [5])]
+    for first, second in seen:
+        objective(first, second)
+    objective.after_step()
+    for first, _ in seen:
+        found = objective.memory[first.index]
+        assert torch.equal(found, first.vectors[:, 0].detach())
+    assert objective.in_memory.sum() == 5
+
+
 def test_who_has_no_cluster_has_no_loss():
     objective = filled()
     first, second = branches(objective, [0, 10, 1, 11], seed=3)

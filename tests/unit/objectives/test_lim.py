@@ -171,6 +171,8 @@ def test_head():
 def test_what_makes_no_sense_is_refused():
     with pytest.raises(ConfigError, match="batch_size to 2"):
         forward(make(), vectors(batch=1))
+    with pytest.raises(ConfigError, match="LIM was made with `embedding_size`"):
+        forward(make(), vectors()[..., 1:])
     with pytest.raises(ConfigError, match="global_crops to 2"):
         forward(make(), vectors(crops=3))
     with pytest.raises(ConfigError, match="one of .*bce.*got 'l2'"):

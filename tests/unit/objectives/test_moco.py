@@ -240,6 +240,14 @@ def test_a_queue_shorter_than_a_step_is_refused():
         forward(accumulated, vectors(1, 6), vectors(2, 6))
 
 
+def test_vectors_of_another_size_are_refused():
+    moco = MoCo(SIZE + 1, 20)
+    with pytest.raises(
+        ConfigError, match="MoCo was made with `embedding_size`"
+    ):
+        forward(moco, vectors(1), vectors(2))
+
+
 def test_a_queue_longer_than_the_training_set_is_refused():
     """Every utterance would be a negative of itself."""
     with pytest.raises(ConfigError, match="queue of 10 holds all 10 training"):

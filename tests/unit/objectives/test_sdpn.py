@@ -242,4 +242,6 @@ def test_teacher_copies_the_head_and_the_prototypes_can_be_frozen():
     x = torch.randn(4, SIZE)
     torch.testing.assert_close(teacher.head(x), sdpn.head(x))
     assert sdpn.last_layer() == [sdpn.head.prototypes]
+    # As in the authors' code.
+    assert sdpn.undecayed() == [sdpn.head.prototypes]
     assert sdpn.momentum and not sdpn.first_sees_global

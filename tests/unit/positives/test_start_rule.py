@@ -222,7 +222,7 @@ def test_the_configured_numbers_decide(voices):
     assert (wanted.clusters, wanted.neighbours) != (12, 1) and wanted.start
     tried = "; ".join(
         f"K = {row['clusters']}, M = {row['neighbours']}: "
-        f"{100 * row['expected']:.0f} %"
+        f"{100 * row['expected']:.1f} %"
         for row in wanted.table
     )
     assert len(wanted.table) == 6 and f"({tried})" in text
@@ -275,6 +275,19 @@ def test_a_part_of_the_training_set(voices, chosen, neighbours):
     _, text = verdict(ssps, *part, utterances=240)
     # By the numbers that the user knows.
     assert f"with K = 24 and M = {neighbours} two" in text
+
+
+def test_the_guess_is_of_the_whole_training_set(voices):
+    """Of a part of it, that part of the speakers are expected."""
+    views, _ = two_views(voices, spread=0.3)
+    small, large = configured(24, 1), configured(48, 1)
+    small.speaker_count, large.speaker_count = 12, 24
+    wanted = judge(small, *views, utterances=240)
+    found = judge(large, *views, utterances=480)
+    assert found.expected == wanted.expected
+    # It depends on the guess.
+    large.speaker_count = 12
+    assert judge(large, *views, utterances=480).expected > wanted.expected
 
 
 def test_too_few_utterances_put_it_off(voices):
