@@ -92,6 +92,17 @@ def _suggest(key, candidates):
     return f"; did you mean `{near[0]}`?" if near else ""
 
 
+def _may_be_number(value):
+    """Whether a value of the command line can stand for a number."""
+    if not isinstance(value, str):
+        return True
+    try:
+        float(value)  # 1e-3, which only YAML 1.2 takes for a number
+    except ValueError:
+        return False
+    return True
+
+
 def check_keys(plain, text, overrides, known, where):
     """Refuses keys that nothing reads.
 
@@ -112,14 +123,20 @@ def check_keys(plain, text, overrides, known, where):
     ------
     ConfigError
         If a key is neither known, nor a run option, nor referred to; if a
-        known key is missing; or if a placeholder was left in.
+        known key is missing; if the command line has a word for a number; or
+        if a placeholder was left in.
     """
     options = set(RunOptions().as_dict())
-    for key in overrides:
+    for key, value in overrides.items():
         if key not in plain:
             raise ConfigError(
                 f"--{key} on the command line: {where} has no such key"
                 + _suggest(key, plain)
+            )
+        if type(plain[key]) in (int, float) and not _may_be_number(value):
+            raise ConfigError(
+                f"--{key}={value} on the command line: {where} has a number "
+                f"there, {plain[key]}"
             )
     # A key that only a comment mentions is not referred to.
     code = re.sub(r"(^|\s)#.*", "", text, flags=re.MULTILINE)

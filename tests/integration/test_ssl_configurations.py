@@ -92,6 +92,34 @@ def test_values_fit_each_other(path, load, train):
         assert 1 < positives.start_epoch < epochs
 
 
+VOXCELEB = [p for p in PATHS if "VoxCeleb" in p.parts]
+
+
+@pytest.mark.parametrize("encoder", ["resnet34", "fast_resnet34"])
+@pytest.mark.parametrize("path", VOXCELEB, ids=name_of)
+def test_encoders_are_exchanged_by_one_line(
+    path, load, tmp_path, monkeypatch, encoder
+):
+    """Whatever the size of an embedding is by default in the other one."""
+    text, count = re.subn(
+        r"(encoder_block: !include:.*/encoders/)\w+",
+        rf"\g<1>{encoder}",
+        path.read_text(),
+    )
+    assert count == 1
+    # Includes are relative to the file.
+    blocks = (path.parent / "../../../../hparams").resolve()
+    other = tmp_path / "hparams" / path.name
+    other.parent.mkdir()
+    other.write_text(text.replace("../../../../hparams", str(blocks)))
+    monkeypatch.syspath_prepend(path.parents[2])
+    hparams = load(other)
+    objective, arguments = hparams["objective"], hparams["encoder"].arguments
+    layers = [m for m in objective.head.modules() if hasattr(m, "in_features")]
+    for layer in layers[:1]:
+        assert layer.in_features == arguments["lin_neurons"]
+
+
 @pytest.mark.parametrize("path", PATHS, ids=name_of)
 def test_header_says_whose_figures_it_quotes(path):
     """And the output goes to a folder of the configuration's name."""

@@ -75,6 +75,13 @@ def test_a_misspelt_key_on_the_command_line(load):
         load(GOOD, "--batchsize", "64")
 
 
+def test_a_word_for_a_number(load):
+    """Else it is some comparison deep inside that fails, and names no key."""
+    with pytest.raises(ConfigError, match="--helper=abc .* a number .* 3.0"):
+        load(GOOD, "--helper=abc")
+    assert load(GOOD, "--helper=5e-1")[3]["helper"] == 0.5
+
+
 BLOCK = GOOD.replace(
     "helper: 3.0", "helper: !include:block.yaml\n    seconds: 2.0"
 ).replace("<helper>", "<helper[seconds]>")
