@@ -35,9 +35,11 @@ from speechbrain_ssl.verification.protocol import load_trials, score_trials
 
 HERE = pathlib.Path(__file__).resolve().parent
 #: What is compared with what, over which seeds. Those of DINO from 4 on were run
-#: after the interval of the first three had been seen.
+#: after the interval of the first three had been seen, and the long runs of seeds 2
+#: and 3 after that of the nine.
 PAIRS = (
     ("simclr_ssps", "simclr", "1 2 3"),
+    ("dino_ssps_long", "dino_long", "1 2 3"),
     ("dino_ssps", "dino", "1 2 3 4 5 6 7 8 9"),
     ("dino_ssps", "dino", "1 2 3"),
     ("dino_ssps", "dino", "4 5 6 7 8 9"),
@@ -94,6 +96,20 @@ def evaluate(folder, trials, corpus):
     return scores
 
 
+def compare(scores, trials):
+    """Differences of the pairs, with intervals of both kinds."""
+    differences = []
+    for better, other, seeds in PAIRS:
+        for draw_runs in (False, True):
+            found = compare_systems(
+                scores, better, other, trials, seeds.split(), draw_runs
+            )
+            if found:
+                drawn = "speakers and runs" if draw_runs else "speakers"
+                differences.append({**found, "among": seeds, "drawn": drawn})
+    return differences
+
+
 def main():
     """Evaluates all, then compares."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -110,12 +126,7 @@ def main():
         HERE / "scores.npz",
         lambda folder: evaluate(folder, trials, given.corpus),
     )
-    differences = []
-    for better, other, seeds in PAIRS:
-        found = compare_systems(scores, better, other, trials, seeds.split())
-        if found:
-            differences.append({**found, "among": seeds})
-    text = json.dumps(differences, indent=1)
+    text = json.dumps(compare(scores, trials), indent=1)
     (HERE / "differences.json").write_text(text + "\n", encoding="utf-8")
     print(text)
 

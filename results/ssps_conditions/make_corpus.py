@@ -6,7 +6,8 @@
         --rirs_csv=/path/to/rooms/manifest.csv --output_folder=/path/to/conditions
 
 In ``data_folder`` are ``speechocean762`` (``train.csv``, ``dev.csv``) and
-``librispeech_mini`` (``train.csv``). A condition is drawn from the identifier of
+``librispeech_mini`` (``train.csv``, ``test.csv``), and ``ravdess`` (``test.csv``). A
+condition is drawn from the identifier of
 the utterance, without a look at who speaks: for a share of ``--rooms`` a room, a
 noise at a level drawn from ``--snr`` dB, an equaliser (a smooth curve, standard
 deviation ``--equaliser`` dB at the centres of its bands), and one of three codecs
@@ -14,7 +15,7 @@ deviation ``--equaliser`` dB at the centres of its bands), and one of three code
 training have rooms and clips of noise of their own.
 
 Written, outside of the project, are the training audio with ``train.csv``, the
-trials' audio in ``dev`` with the two lists, the manifests ``noise.csv`` and
+trials' audio in ``dev``, ``ravdess`` and ``librispeech`` with their lists, the manifests ``noise.csv`` and
 ``rirs.csv`` that are left to the augmentation, and a probe: utterances of the
 held-out speakers, each under ``--probe_views`` of ``--probe_conditions``
 conditions that speakers share, with ``probe.csv``. Needs soundfile 0.13.
@@ -40,6 +41,27 @@ BANDS = np.geomspace(60, 8000, 8)
 # Of libsndfile: 0 is the best quality, 1 the smallest file.
 COMPRESSION = 0.5
 CODECS = (None, "mu-law", "opus")
+# Held-out speakers: corpus, manifest, folder, and the lists with their names here.
+HELD_OUT = (
+    (
+        "speechocean762",
+        "dev.csv",
+        "dev",
+        {name: name for name in ("dev_trials_H.txt", "dev_trials_O.txt")},
+    ),
+    (
+        "ravdess",
+        "test.csv",
+        "ravdess",
+        {"trials_cross_statement.txt": "ravdess_trials.txt"},
+    ),
+    (
+        "librispeech_mini",
+        "test.csv",
+        "librispeech",
+        {"trials_testother_all_pairs.txt": "librispeech_trials.txt"},
+    ),
+)
 # Who may use a room or a noise, by its place in the manifest.
 AUGMENTATION, TRAIN, TRIALS = 0, 1, 2
 
@@ -169,24 +191,21 @@ def main():
     columns = ["ID", "duration", "wav"]
     write_manifest(folder / "train.csv", pd.DataFrame(rows, columns=columns))
 
-    manifest = Manifest.read(
-        data / "speechocean762" / "dev.csv", data / "speechocean762"
-    )
+    for corpus, table, name, lists in HELD_OUT:
+        held_out(studios[TRIALS], data / corpus, table, folder / name, lists)
+    probe(studios[TRIALS], data / "speechocean762", folder, given)
+
+
+def held_out(studio, corpus, table, folder, lists):
+    """Utterances of trials, each under its condition, and the lists."""
+    manifest = Manifest.read(corpus / table, corpus)
     for i in range(len(manifest)):
-        path = pathlib.Path(manifest.path(i)).relative_to(
-            data / "speechocean762"
-        )
-        write(
-            studios[TRIALS],
-            manifest,
-            i,
-            folder / "dev" / path.with_suffix(".flac"),
-            manifest.keys[i],
-        )
-    for name in ("dev_trials_H.txt", "dev_trials_O.txt"):
-        trials = (data / "speechocean762" / name).read_text()
-        (folder / name).write_text(trials.replace(".ogg", ".flac"))
-    probe(studios[TRIALS], manifest, data, folder, given)
+        path = pathlib.Path(manifest.path(i)).relative_to(corpus)
+        path = folder / path.with_suffix(".flac")
+        write(studio, manifest, i, path, manifest.keys[i])
+    for name, here in lists.items():
+        trials = (corpus / name).read_text()
+        (folder.parent / here).write_text(trials.replace(".ogg", ".flac"))
 
 
 def banks(given, folder):
@@ -221,9 +240,10 @@ def banks(given, folder):
     }
 
 
-def probe(studio, manifest, data, folder, given):
+def probe(studio, corpus, folder, given):
     """Utterances of every held-out speaker under conditions that all share."""
-    table = pd.read_csv(data / "speechocean762" / "dev.csv", dtype=str)
+    manifest = Manifest.read(corpus / "dev.csv", corpus)
+    table = pd.read_csv(corpus / "dev.csv", dtype=str)
     speakers = table.set_index("ID")["spk_id"]
     seen, rows = {}, []
     for i in permutation(len(manifest), 0, "probe"):

@@ -30,6 +30,8 @@ SYSTEMS = {
     "dino": ("DINO", "#e69f00"),
     "dino_ssps": ("DINO-SSPS", "#d55e00"),
     "ca_dino": ("cluster-aware\nDINO", "#009e73"),
+    "dino_long": ("DINO,\n24 epochs", "#e69f00"),
+    "dino_ssps_long": ("DINO-SSPS,\n24 epochs", "#d55e00"),
 }
 
 

@@ -39,7 +39,7 @@ def score_runs(folders, cache, evaluate):
     return known
 
 
-def compare_systems(scores, better, other, trials, among=None):
+def compare_systems(scores, better, other, trials, among=None, draw_runs=False):
     """The mean difference of two systems over the seeds that both have.
 
     Arguments
@@ -52,6 +52,8 @@ def compare_systems(scores, better, other, trials, among=None):
         The trials, with speakers.
     among : collection of str, optional
         The seeds that may take part; all as a default.
+    draw_runs : bool
+        Whether the interval is of runs, too (see ``paired_difference``).
 
     Returns
     -------
@@ -89,6 +91,7 @@ def compare_systems(scores, better, other, trials, among=None):
         [scores[f"{better}_{seed}"] for seed in seeds],
         [scores[f"{other}_{seed}"] for seed in seeds],
         trials,
+        draw_runs=draw_runs,
     )
     return {
         "better": better,

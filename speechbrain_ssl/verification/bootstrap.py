@@ -218,6 +218,7 @@ def paired_difference(
     replicates=1000,
     confidence=0.95,
     seed=0,
+    draw_runs=False,
 ):
     """How much better one system is than another, with its interval.
 
@@ -234,6 +235,10 @@ def paired_difference(
         The trials.
     metric, replicates, confidence, seed
         As in ``bootstrap_interval``.
+    draw_runs : bool
+        Whether the runs, in pairs, are drawn anew as well as the speakers. The
+        interval is then of what other runs of other speakers would give, and
+        not of what these runs would; with few pairs it is a rough one.
 
     Returns
     -------
@@ -245,6 +250,8 @@ def paired_difference(
     ------
     TrialError
         As ``bootstrap_interval``.
+    ValueError
+        If runs are to be drawn, and the two systems have not as many.
 
     Example
     -------
@@ -263,20 +270,29 @@ def paired_difference(
         for side in (scores, others)
     ]
     count = sides[0][0].speakers
+    pairs = len(sides[0])
+    if draw_runs and len(sides[1]) != pairs:
+        raise ValueError(
+            f"runs are drawn in pairs; got {pairs} and {len(sides[1])} of them"
+        )
 
-    def difference(multiplicity):
+    def difference(multiplicity, runs=None):
         means = []
         for side in sides:
             curves = [run.curve(multiplicity) for run in side]
             # All runs have the same trials: all curves are there, or none.
             if curves[0] is None:
                 return None
-            means.append(np.mean([metric(*curve) for curve in curves]))
+            found = np.array([metric(*curve) for curve in curves])
+            means.append(found[slice(None) if runs is None else runs].mean())
         return means[1] - means[0]
 
     rng = np.random.default_rng(seed)
-    drawn = (rng.integers(count, size=count) for _ in range(replicates))
-    values = [difference(np.bincount(d, minlength=count)) for d in drawn]
+    values = []
+    for _ in range(replicates):
+        drawn = np.bincount(rng.integers(count, size=count), minlength=count)
+        runs = rng.integers(pairs, size=pairs) if draw_runs else None
+        values.append(difference(drawn, runs))
     interval = _interval(values, count, confidence)
     return float(difference(np.ones(count, dtype=np.int64))), interval
 

@@ -238,3 +238,28 @@ def test_paired_difference():
     # Runs are averaged.
     runs, _ = paired_difference([first, second], [second, second], trials)
     assert runs == pytest.approx(found / 2)
+
+
+def test_runs_that_are_drawn_anew():
+    """In pairs: one of two pairs without a difference is all in a quarter."""
+    rng = np.random.default_rng(2)
+    names = [f"s{s}/{u}" for s in range(25) for u in range(3)]
+    a, b = np.triu_indices(75, 1)
+    trials = Trials(a // 3 == b // 3, a, b, names)
+    worse = rng.normal(size=len(trials)) + trials.labels
+    better = worse + trials.labels
+    pairs = [better, worse], [worse, worse]
+    found, interval = paired_difference(*pairs, trials, replicates=200)
+    again, drawn = paired_difference(
+        *pairs, trials, replicates=200, draw_runs=True
+    )
+    assert found == again > 0
+    assert interval.low > 0 == drawn.low
+    assert drawn.high > 1.5 * interval.high
+    # A single pair is always drawn.
+    one = [
+        paired_difference(better, worse, trials, draw_runs=d) for d in (0, 1)
+    ]
+    assert one[0][1].low == pytest.approx(one[1][1].low, rel=0.1)
+    with pytest.raises(ValueError, match="in pairs; got 2 and 1"):
+        paired_difference([better, worse], [worse], trials, draw_runs=True)
