@@ -194,7 +194,7 @@ def check_blocks(plain, overrides, path):
         if isinstance(more, dict):
             sources.append((f"--{key} on the command line", more))
         for where, names in sources:
-            for name in names.keys() - {"!"} - known.keys():
+            for name in sorted(names.keys() - {"!"} - known.keys()):
                 raise ConfigError(
                     f"{where} sets `{name}`, which {block} has not"
                     + _suggest(name, known)

@@ -6,19 +6,20 @@
         --rirs_csv=/path/to/rooms/manifest.csv --output_folder=/path/to/conditions
 
 In ``data_folder`` are ``speechocean762`` (``train.csv``, ``dev.csv``) and
-``librispeech_mini`` (``train.csv``, ``test.csv``), and ``ravdess`` (``test.csv``). A
-condition is drawn from the identifier of
-the utterance, without a look at who speaks: for a share of ``--rooms`` a room, a
-noise at a level drawn from ``--snr`` dB, an equaliser (a smooth curve, standard
-deviation ``--equaliser`` dB at the centres of its bands), and one of three codecs
-(none, mu-law, Opus). Training utterances, trials and the augmentation of
-training have rooms and clips of noise of their own.
+``librispeech_mini`` (``train.csv``, ``test.csv``), and ``ravdess``
+(``test.csv``). A condition is drawn from the identifier of the utterance, without
+a look at who speaks: for a share of ``--rooms`` a room, a noise at a level drawn
+from ``--snr`` dB, an equaliser (a smooth curve, standard deviation
+``--equaliser`` dB at the centres of its bands), and one of three codecs (none,
+mu-law, Opus). Training utterances, trials and the augmentation of training have
+rooms and clips of noise of their own.
 
 Written, outside of the project, are the training audio with ``train.csv``, the
-trials' audio in ``dev``, ``ravdess`` and ``librispeech`` with their lists, the manifests ``noise.csv`` and
-``rirs.csv`` that are left to the augmentation, and a probe: utterances of the
-held-out speakers, each under ``--probe_views`` of ``--probe_conditions``
-conditions that speakers share, with ``probe.csv``. Needs soundfile 0.13.
+trials' audio in ``dev``, ``ravdess`` and ``librispeech`` with their lists, the
+manifests ``noise.csv`` and ``rirs.csv`` that are left to the augmentation, and a
+probe: utterances of the held-out speakers of speechocean762, each under
+``--probe_views`` of ``--probe_conditions`` conditions that speakers share, with
+``probe.csv``. Needs soundfile 0.13.
 """
 
 import argparse
