@@ -30,7 +30,7 @@ $(VENV)/.installed: setup.py
 	    exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	@echo "Installing torch, speechbrain and friends into $(VENV) (several GB)"
+	@echo "Installing torch, speechbrain and friends into $(VENV) (6.5 GB of disk)"
 	$(BIN)/python -m pip install --quiet -e '.[dev]'
 	@$(BIN)/python -c 'import torch, torchaudio, speechbrain' || { \
 	    echo "torch and torchaudio do not fit together; see setup.py"; exit 1; }

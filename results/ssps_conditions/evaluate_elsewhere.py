@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
-"""Compares the systems on speakers of other corpora, which no pilot has seen.
+"""Compares the systems on other audio: other corpora, and without conditions.
 
-    python evaluate_elsewhere.py --runs=/path/to/runs --corpus=/path/to/conditions
+    python evaluate_elsewhere.py --runs=/path/to/runs --corpus=/path/to/conditions \
+        --speechocean762=/path/to/speechocean762
 
-The runs of evaluate_runs.py, on the lists of RAVDESS (acted emotions; the two sides
-of a trial are different sentences) and LibriSpeech test-other (all pairs) that
-make_corpus.py has written, with a condition for each utterance as well. Writes
-elsewhere.json beside this file, and the scores into the folder of the runs.
+The runs of evaluate_runs.py, on speakers that no pilot has seen: the lists of RAVDESS
+(acted emotions; the two sides of a trial are different sentences) and LibriSpeech
+test-other (all pairs) that make_corpus.py has written, with a condition for each
+utterance as well. And on dev_trials_H as it was recorded: what conditions cost a
+system is the most that it could gain by not hearing them. Writes elsewhere.json
+beside this file, and the scores into the folder of the runs.
 """
 
 import argparse
@@ -23,8 +26,6 @@ from speechbrain_ssl.verification.metrics import eer
 from speechbrain_ssl.verification.protocol import load_trials, score_trials
 
 HERE = pathlib.Path(__file__).resolve().parent
-#: As they are called in the corpus, with ``_trials.txt``.
-LISTS = ("ravdess", "librispeech")
 
 
 def means(scores, trials):
@@ -40,17 +41,20 @@ def means(scores, trials):
 
 
 def main():
-    """Scores all runs on both lists, then compares."""
+    """Scores all runs on all lists, then compares."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--runs", required=True, type=pathlib.Path)
     parser.add_argument("--corpus", required=True, type=pathlib.Path)
+    parser.add_argument("--speechocean762", required=True, type=pathlib.Path)
     given = parser.parse_args()
+    clean = given.speechocean762
+    lists = {"no conditions": (clean / "dev_trials_H.txt", clean)} | {
+        name: (given.corpus / f"{name}_trials.txt", given.corpus / name)
+        for name in ("ravdess", "librispeech")
+    }
     found = {}
-    for name in LISTS:
-        audio = given.corpus / name
-        trials = load_trials(
-            given.corpus / f"{name}_trials.txt", audio, speaker_component=1
-        )
+    for name, (path, audio) in lists.items():
+        trials = load_trials(path, audio, speaker_component=1)
 
         def evaluate(folder, trials=trials, audio=audio, name=name):
             encoder, features = load_encoder(folder / "model")
@@ -62,7 +66,7 @@ def main():
 
         scores = score_runs(
             sorted(given.runs.glob("*_[0-9]")),
-            given.runs / f"scores_{name}.npz",
+            given.runs / f"scores_{name.replace(' ', '_')}.npz",
             evaluate,
         )
         found[name] = {

@@ -39,6 +39,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 #: and 3 after that of the nine.
 PAIRS = (
     ("simclr_ssps", "simclr", "1 2 3"),
+    ("simclr_rule", "simclr", "3"),
     ("dino_ssps_long", "dino_long", "1 2 3"),
     ("dino_ssps", "dino", "1 2 3 4 5 6 7 8 9"),
     ("dino_ssps", "dino", "1 2 3"),
