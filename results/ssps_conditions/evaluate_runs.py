@@ -45,6 +45,7 @@ PAIRS = (
     ("dino_ssps", "dino", "1 2 3"),
     ("dino_ssps", "dino", "4 5 6 7 8 9"),
     ("ca_dino", "dino", "1 2 3"),
+    ("dino_ssps_global", "dino_global", "3"),
 )
 
 

@@ -33,6 +33,8 @@ SYSTEMS = {
     "ca_dino": ("cluster-aware DINO", "#009e73"),
     "dino_long": ("DINO, 24 epochs", "#e69f00"),
     "dino_ssps_long": ("DINO-SSPS, 24 epochs", "#d55e00"),
+    "dino_global": ("DINO, no local crops", "#e69f00"),
+    "dino_ssps_global": ("DINO-SSPS, no local crops", "#d55e00"),
 }
 
 
