@@ -668,6 +668,7 @@ def test_two_processes_are_one(tmp_path):
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "torch.distributed.run"]
     command += ["--nproc_per_node=2", "--master_addr=127.0.0.1"]
+    command += [f"--log_dir={tmp_path / 'logs'}"]
     command += [f"--master_port={port}", positives_ranks.__file__]
     done = subprocess.run(
         [*command, str(tmp_path)],
