@@ -202,3 +202,22 @@ class Objective(torch.nn.Module):
                 f"it is given has {rows.shape[-1]} numbers: set `{key}` to "
                 "what the encoder gives"
             )
+
+    def expect_negatives(self, utterances):
+        """Refuses a batch in which an utterance meets no other one.
+
+        Arguments
+        ---------
+        utterances : int
+            Of the batch, in all processes.
+
+        Raises
+        ------
+        ConfigError
+            If there is only one.
+        """
+        if utterances < 2:
+            raise ConfigError(
+                f"{type(self).__name__} needs another utterance in the batch "
+                "for its negative pairs; set batch_size to 2 or more"
+            )

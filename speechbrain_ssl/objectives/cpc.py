@@ -158,11 +158,7 @@ class CPC(Objective):
             )
             context = context.unflatten(0, (own, crops))
             targets = distributed.gather(self.targets(frames))
-            if len(targets) < 2:
-                raise ConfigError(
-                    "CPC needs another utterance in the batch for its negative "
-                    "pairs; set batch_size to 2 or more"
-                )
+            self.expect_negatives(len(targets))
             targets = targets.unflatten(-1, (self.steps, -1))
             # Row t of the k-th has what is k + 1 steps after t.
             ahead = torch.stack(

@@ -88,7 +88,6 @@ class LIM(Objective):
             self.discriminator = Projector(
                 2 * size, discriminator_hidden, 1, layers=2, batch_norm=False
             )
-            self.size = size
 
     def score(self, left, right):
         """What the discriminator says of pairs.
@@ -131,13 +130,10 @@ class LIM(Objective):
         """
         left, right = two_views(first, second, "LIM")
         if self.discriminator is not None:
-            self.expect("embedding_size", self.size, left)
+            size = self.discriminator.layers[0].in_features // 2
+            self.expect("embedding_size", size, left)
         everything = distributed.gather(right)
-        if len(everything) < 2:
-            raise ConfigError(
-                "LIM needs another utterance in the batch for its negative "
-                "pairs; set batch_size to 2 or more"
-            )
+        self.expect_negatives(len(everything))
         place = torch.arange(len(left), device=left.device)
         place = place + distributed.rank() * len(left)
         other = everything[(place + 1) % len(everything)]

@@ -118,15 +118,11 @@ class SimCLR(Objective):
         everything = torch.cat(
             [distributed.gather(left), distributed.gather(right)]
         )
-        if len(everything) < 4:
-            raise ConfigError(
-                "SimCLR needs another utterance in the batch for its negative "
-                "pairs; set batch_size to 2 or more"
-            )
+        total = len(everything) // 2
+        self.expect_negatives(total)
         # Not in bf16: divided by 0.03, its rounding would be 0.07 nats.
         with torch.autocast(left.device.type, enabled=False):
             cosines = torch.cat([left, right]) @ everything.T
-        total = len(everything) // 2
         place = torch.arange(own, device=left.device) + distributed.rank() * own
         itself = torch.cat([place, place + total])
         partner = torch.cat([place + total, place])

@@ -284,7 +284,7 @@ def paired_difference(
             if curves[0] is None:
                 return None
             found = np.array([metric(*curve) for curve in curves])
-            means.append(found[slice(None) if runs is None else runs].mean())
+            means.append(np.mean(found if runs is None else found[runs]))
         return means[1] - means[0]
 
     rng = np.random.default_rng(seed)
