@@ -4,8 +4,10 @@ import importlib.util
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import sys
+import tempfile
 
 import pandas as pd
 import torch
@@ -329,6 +331,20 @@ def shell(command, timeout=120):
         text=True,
     )
     return done.returncode, done.stderr
+
+
+def torchrun(*command):
+    """Two processes on a free port of this machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launcher = [sys.executable, "-m", "torch.distributed.run"]
+    launcher += ["--nproc_per_node=2", "--nnodes=1"]
+    launcher += ["--master_addr=127.0.0.1", f"--master_port={port}"]
+    # The launcher leaves its folder of logs behind, wherever that is.
+    with tempfile.TemporaryDirectory() as logs:
+        launcher += [f"--log_dir={logs}"]
+        return shell([*launcher, *map(str, command)], timeout=180)
 
 
 def load_train(path=TRAIN):

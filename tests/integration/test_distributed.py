@@ -2,9 +2,6 @@
 
 import os
 import pathlib
-import socket
-import sys
-import tempfile
 
 import collectives
 import numpy as np
@@ -23,20 +20,6 @@ from speechbrain_ssl.objectives.simclr import SimCLR
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_report")]
 
 
-def torchrun(*command):
-    """Two processes on a free port of this machine."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    launcher = [sys.executable, "-m", "torch.distributed.run"]
-    launcher += ["--nproc_per_node=2", "--nnodes=1"]
-    launcher += ["--master_addr=127.0.0.1", f"--master_port={port}"]
-    # The launcher leaves its folder of logs behind, wherever that is.
-    with tempfile.TemporaryDirectory() as logs:
-        launcher += [f"--log_dir={logs}"]
-        return tiny.shell([*launcher, *map(str, command)], timeout=180)
-
-
 # -- collectives ---------------------------------------------------------------
 
 
@@ -45,7 +28,7 @@ def ranks(tmp_path_factory):
     """What the two processes of ``collectives.py`` have found."""
     folder = tmp_path_factory.mktemp("ranks")
     script = pathlib.Path(__file__).with_name("collectives.py")
-    status, stderr = torchrun(script, folder)
+    status, stderr = tiny.torchrun(script, folder)
     assert status == 0, stderr
     return [
         torch.load(folder / f"rank{r}.pt", weights_only=True) for r in (0, 1)
@@ -155,7 +138,7 @@ def pair(corpus, tmp_path_factory):
     """A run of two processes with half the batch each."""
     output = tmp_path_factory.mktemp("pair") / "run"
     argv = sgd(corpus, output, batch_size=4, distributed_backend="gloo")
-    status, stderr = torchrun(tiny.TRAIN, *argv)
+    status, stderr = tiny.torchrun(tiny.TRAIN, *argv)
     assert status == 0, stderr
     return output
 

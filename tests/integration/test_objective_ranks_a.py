@@ -5,7 +5,7 @@ import pathlib
 import objective_ranks_a as script
 import pytest
 import torch
-from test_distributed import torchrun
+from tiny import torchrun
 
 pytestmark = pytest.mark.slow
 

@@ -5,7 +5,7 @@ import pathlib
 import objective_ranks_b as ranks_b
 import pytest
 import torch
-from test_distributed import torchrun
+from tiny import torchrun
 
 from speechbrain_ssl.errors import ConfigError
 

@@ -6,7 +6,7 @@ import pytest
 import tiny
 import tiny_objectives
 import torch
-from test_distributed import torchrun
+from tiny import torchrun
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_report")]
 

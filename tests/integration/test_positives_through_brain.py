@@ -7,7 +7,7 @@ import pytest
 import tiny
 import tiny_objectives
 import torch
-from test_distributed import torchrun
+from tiny import torchrun
 from tiny_objectives import CASES, STEPS
 
 from speechbrain_ssl.data.dataset import CropDataset

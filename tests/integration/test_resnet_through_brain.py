@@ -6,8 +6,8 @@ import pytest
 import tiny
 import tiny_objectives
 import torch
-from test_distributed import torchrun
 from test_objectives_resume import check
+from tiny import torchrun
 from tiny_objectives import STEPS
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_report")]

@@ -8,7 +8,6 @@ import signal
 import numpy as np
 import pandas as pd
 import pytest
-import test_distributed
 import tiny
 import torch
 from killed import kill_at
@@ -689,7 +688,7 @@ def test_two_processes_are_one(corpus, rounds, ssl_model, two_rounds, tmp_path):
         "monitor_labels": corpus.speakers_csv,
     }
     argv = sgd(corpus, tmp_path / "two", ssl_model, **options)
-    status, stderr = test_distributed.torchrun(tiny.ROUNDS, *argv)
+    status, stderr = tiny.torchrun(tiny.ROUNDS, *argv)
     assert status == 0, stderr
     options |= {"batch_size": 8}
     del options["distributed_backend"]

@@ -2,13 +2,13 @@
 
 import json
 import pathlib
-import socket
 import subprocess
 import sys
 
 import kmeans_ranks
 import numpy as np
 import pytest
+import tiny
 import torch
 from sklearn.metrics import adjusted_rand_score
 
@@ -269,17 +269,8 @@ def test_kmeans_helpers(blobs):
 @pytest.mark.slow
 def test_kmeans_two_processes_are_one(tmp_path):
     """Shards of uneven size; the same bits in sums, sizes and centroids."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "torch.distributed.run"]
-    command += ["--nproc_per_node=2", "--master_addr=127.0.0.1"]
-    command += [f"--log_dir={tmp_path / 'logs'}"]
-    command += [f"--master_port={port}", kmeans_ranks.__file__, str(tmp_path)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=180, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    status, stderr = tiny.torchrun(kmeans_ranks.__file__, tmp_path)
+    assert status == 0, stderr
     ranks = [torch.load(tmp_path / f"rank{r}.pt") for r in (0, 1)]
     rows = kmeans_ranks.rows()
     for name, options in kmeans_ranks.CASES.items():

@@ -3,14 +3,12 @@
 import copy
 import math
 import pathlib
-import socket
-import subprocess
-import sys
 
 import numpy as np
 import positives_ranks
 import pytest
 import scipy.cluster.hierarchy
+import tiny
 import torch
 
 from speechbrain_ssl.clustering.kmeans import spherical_kmeans
@@ -663,21 +661,8 @@ def test_clusters_before_any_reference_are_refused(voices, make):
 @pytest.mark.slow
 def test_two_processes_are_one(tmp_path):
     """Memory, queue, clusters and partners; batches of uneven size, too."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "torch.distributed.run"]
-    command += ["--nproc_per_node=2", "--master_addr=127.0.0.1"]
-    command += [f"--log_dir={tmp_path / 'logs'}"]
-    command += [f"--master_port={port}", positives_ranks.__file__]
-    done = subprocess.run(
-        [*command, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    status, stderr = tiny.torchrun(positives_ranks.__file__, tmp_path)
+    assert status == 0, stderr
     ranks = [
         torch.load(pathlib.Path(tmp_path) / f"rank{r}.pt", weights_only=True)
         for r in (0, 1)
