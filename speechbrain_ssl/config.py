@@ -19,6 +19,7 @@ import yaml
 from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.run_opts import RunOptions
 
+from speechbrain_ssl import precision
 from speechbrain_ssl.errors import ConfigError, UserError
 
 logger = logging.getLogger(__name__)
@@ -257,27 +258,6 @@ def check_device(run_opts):
             )
 
 
-def run_option(name, run_opts, hparams):
-    """A run option: of the command line, else of the YAML, else its default.
-
-    Arguments
-    ---------
-    name : str
-        Such as ``eval_precision``.
-    run_opts : speechbrain.utils.run_opts.RunOptions
-        The run options.
-    hparams : dict
-        The hyper-parameters.
-
-    Returns
-    -------
-    object
-    """
-    if name in run_opts.overridden_args:
-        return run_opts[name]
-    return hparams.get(name, run_opts[name])
-
-
 def load_config(argv, known, changes=None):
     """Parses a command line and builds the configuration.
 
@@ -301,6 +281,7 @@ def load_config(argv, known, changes=None):
     ConfigError
         With the key at fault and the remedy.
     """
+    argv, changes = _take_auto(argv, changes)
     path, run_opts, overrides = RunOptions.from_command_line_args(argv)
     plain = read_plain(path)
     text = pathlib.Path(path).read_text(encoding="utf-8")
@@ -337,7 +318,18 @@ def load_config(argv, known, changes=None):
                 raise cause from error
             cause = cause.__cause__ or cause.__context__
         raise ConfigError(f"{path}: {error}") from error
+    precision.settle(hparams, run_opts)
     return path, run_opts, overrides, hparams
+
+
+def _take_auto(argv, changes):
+    """Takes out ``--precision=auto``, which SpeechBrain's parser refuses."""
+    autos = {f"--{key}=auto": key for key in precision.KEYS}
+    changes = {
+        **{autos[flag]: "auto" for flag in argv if flag in autos},
+        **(changes or {}),
+    }
+    return [flag for flag in argv if flag not in autos], changes
 
 
 def run(main):

@@ -14,6 +14,7 @@ import speechbrain as sb
 from hyperpyyaml import resolve_references
 from speechbrain.utils.distributed import ddp_init_group, run_on_main
 
+from speechbrain_ssl import precision
 from speechbrain_ssl.config import parse_plain
 from speechbrain_ssl.errors import CheckpointError
 from speechbrain_ssl.files import atomic_write
@@ -58,12 +59,15 @@ def begin_run(path, run_opts, overrides, hparams):
     """
     # Before anything is written: the folder may belong to another run.
     claim_folder(hparams["output_folder"], settings_of(path, overrides))
+    if int(os.environ.get("RANK", 0)) == 0:
+        precision.keep(hparams)
     ddp_init_group(run_opts)
     sb.create_experiment_directory(
         experiment_directory=hparams["output_folder"],
         hyperparams_to_save=path,
         overrides=overrides,
     )
+    precision.announce(hparams, run_opts)
     if hparams["prepare"] is not None:
         run_on_main(hparams["prepare"])
 

@@ -10,8 +10,10 @@ import sys
 import tempfile
 
 import pandas as pd
+import pytest
 import torch
 
+from speechbrain_ssl.brains.ssl_brain import SSLBrain
 from speechbrain_ssl.data.manifest import Manifest, write_manifest
 from speechbrain_ssl.data.synthetic import write_corpus
 from speechbrain_ssl.report.logbook import read_metrics
@@ -51,6 +53,8 @@ trials_every: 1
 number_of_epochs: 2
 batch_size: 8
 num_workers: 0
+precision: fp32
+eval_precision: fp32
 lr: 0.01
 lr_reference_batch: 8
 clip_per_tensor: 3.0
@@ -153,6 +157,8 @@ final_stage: {{}}
 number_of_epochs: 3
 batch_size: 8
 num_workers: 0
+precision: fp32
+eval_precision: fp32
 lr: 0.003
 lr_reference_batch: 8
 clip_per_tensor: 3.0
@@ -353,6 +359,25 @@ def load_train(path=TRAIN):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+class Cut(Exception):
+    """The end of a run, in the middle of it."""
+
+
+def run_until(train, argv, step):
+    """Ends a run after a step, before its checkpoint is written."""
+    original = SSLBrain.on_fit_batch_end
+
+    def cut(brain, *args):
+        original(brain, *args)
+        if brain.optimizer_step == step:
+            raise Cut
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SSLBrain, "on_fit_batch_end", cut)
+        with pytest.raises(Cut):
+            train.main(argv)
 
 
 def tensors(thing, prefix=""):

@@ -9,6 +9,7 @@ import torch
 
 from speechbrain_ssl.encoders.features import LogMel
 from speechbrain_ssl.errors import CheckpointError, ConfigError
+from speechbrain_ssl.precision import describe
 from speechbrain_ssl.publishing.export import export_encoder
 from speechbrain_ssl.report.page import build_report
 from speechbrain_ssl.report.results import write_results
@@ -205,6 +206,7 @@ def conclude(brain):
         extra={
             "epochs": brain.epoch_reached,
             "effective_batch": brain.effective_batch,
+            **describe(vars(brain.hparams)),
             **brain.further_results(),
         },
         labels_seen=brain.labels_seen,

@@ -47,11 +47,11 @@ from speechbrain_ssl.clustering.quality import (
 )
 from speechbrain_ssl.clustering.rows import unit_rows
 from speechbrain_ssl.clustering.views import join_views
-from speechbrain_ssl.config import run_option
 from speechbrain_ssl.data.loaders import make_loaders
 from speechbrain_ssl.data.manifest import Manifest
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.files import atomic_write
+from speechbrain_ssl.precision import DTYPES
 from speechbrain_ssl.pseudo_labels.given import GivenLabels
 from speechbrain_ssl.pseudo_labels.labels import (
     keep_large,
@@ -61,7 +61,6 @@ from speechbrain_ssl.pseudo_labels.labels import (
 )
 from speechbrain_ssl.publishing.export import initialise, load_encoder
 from speechbrain_ssl.report.rounds import build_rounds_report
-from speechbrain_ssl.verification.extract import PRECISIONS
 from speechbrain_ssl.verification.store import EmbeddingStore
 
 logger = logging.getLogger(__name__)
@@ -209,9 +208,8 @@ class Rounds:
     @property
     def _embed_options(self):
         """What an embedding depends on, besides model and audio."""
-        name = run_option("eval_precision", self.run_opts, self.hparams)
         return {
-            "precision": PRECISIONS[name],
+            "precision": DTYPES[self.hparams["eval_precision"]],
             "most_seconds": self.hparams["embed_most_seconds"],
         }
 

@@ -168,6 +168,7 @@ class FineTuning:
                 "augmentation": self.augmentation,
                 "seed": seed,
                 "num_workers": hparams["num_workers"],
+                "precision": hparams["precision"],
                 "affine_epochs": self.affine_epochs,
                 "weight_decay": self.weight_decay,
                 "identity": self._identity(task, fold, system, seed),

@@ -194,8 +194,14 @@ def _load_weights(encoder, path):
             state = safetensors.torch.load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
+        # In memory of torch's own. What safetensors returns lies wherever the
+        # file has it, and kernels round differently where a matrix is not
+        # aligned: equal weights would give embeddings of other last bits.
         state = {
-            name: value.float() if value.is_floating_point() else value
+            name: value.to(
+                torch.float32 if value.is_floating_point() else value.dtype,
+                copy=True,
+            )
             for name, value in state.items()
         }
         encoder.load_state_dict(state, assign=True)

@@ -10,9 +10,6 @@ from tqdm import tqdm
 from speechbrain_ssl.data.audio import AudioFile, fit_length
 from speechbrain_ssl.errors import AudioError
 
-#: Names of precisions, as in SpeechBrain's run options.
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-
 
 class _Pieces(torch.utils.data.Dataset):
     """Stretches of utterances, for loader workers."""

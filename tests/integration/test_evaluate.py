@@ -349,7 +349,7 @@ def test_precision_in_the_configuration(script, one_list, corpus, tmp_path):
     text += "encoder: null\nfeatures: null\n"
     text = re.sub(r"\n(pooled_)?channels: .*", "", text)
     config.write_text(text)
-    with pytest.raises(ConfigError, match="eval_precision is 'fp8'"):
+    with pytest.raises(ConfigError, match="`eval_precision` is 'fp8'"):
         script.main(
             [str(config), "--model=x", "--trials=x", "--trials_folder=y"]
         )

@@ -11,28 +11,8 @@ import tiny_objectives
 from tiny_objectives import CASES, STEPS
 
 from speechbrain_ssl.brains.checkpointing import AtomicCheckpointer
-from speechbrain_ssl.brains.ssl_brain import SSLBrain
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_report")]
-
-
-class Cut(Exception):
-    """The end of a run, in the middle of it."""
-
-
-def run_until(train, argv, step):
-    """Ends a run after a step, before its checkpoint is written."""
-    original = SSLBrain.on_fit_batch_end
-
-    def cut(brain, *args):
-        original(brain, *args)
-        if brain.optimizer_step == step:
-            raise Cut
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SSLBrain, "on_fit_batch_end", cut)
-        with pytest.raises(Cut):
-            train.main(argv)
 
 
 def saved_step(output):
@@ -51,7 +31,7 @@ def check(corpus, train, folder, path, parts, epochs, cuts):
     for step in cuts:
         # In the middle of an epoch: the step is taken once more.
         assert (step - 1) % STEPS
-        run_until(train, parted, step)
+        tiny.run_until(train, parted, step)
         assert saved_step(folder / "cut") == step - 1
     train.main(parted)
     tiny.assert_identical(folder / "whole", folder / "cut", parts)

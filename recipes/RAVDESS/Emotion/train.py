@@ -35,6 +35,7 @@ from speechbrain_ssl.downstream.metrics import FIGURES, summarise
 from speechbrain_ssl.downstream.task import read_task
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.files import atomic_write
+from speechbrain_ssl.precision import announce, describe, keep, resume
 from speechbrain_ssl.publishing.systems import load_system
 from speechbrain_ssl.report.downstream import build_downstream_report
 from speechbrain_ssl.report.results import write_results
@@ -175,11 +176,14 @@ def main(argv):
             parts.append(str(system.seed))
         hparams["output_folder"] = "/".join(parts)
     folder = pathlib.Path(hparams["output_folder"])
+    resume(hparams)
+    keep(hparams)
     sb.create_experiment_directory(
         experiment_directory=str(folder),
         hyperparams_to_save=path,
         overrides=overrides,
     )
+    announce(hparams, run_opts, ["precision"])
     if hparams["prepare"] is not None:
         hparams["prepare"]()
     label = hparams["label"]
@@ -214,6 +218,7 @@ def main(argv):
             "system": system.name,
             "label": label,
             "method": type(hparams["method"]).__name__,
+            **describe(hparams, ["precision"]),
             **details,
         },
         labels_seen=hparams["method"].labels_seen(label, system),

@@ -32,9 +32,10 @@ import speechbrain as sb
 import torch
 from speechbrain.utils.distributed import infer_device
 
-from speechbrain_ssl.config import load_config, run, run_option
+from speechbrain_ssl.config import load_config, run
 from speechbrain_ssl.data.manifest import Manifest
 from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.precision import DTYPES, announce, describe
 from speechbrain_ssl.pseudo_labels.labels import read_labels
 from speechbrain_ssl.publishing.systems import load_system
 from speechbrain_ssl.report.evaluations import (
@@ -51,7 +52,6 @@ from speechbrain_ssl.verification.breakdown import (
     read_speaker_table,
 )
 from speechbrain_ssl.verification.cache import embed_cached
-from speechbrain_ssl.verification.extract import PRECISIONS
 from speechbrain_ssl.verification.multicrop import CropGrid, multicrop_rows
 from speechbrain_ssl.verification.protocol import (
     check_speakers,
@@ -185,7 +185,7 @@ def scorings(hparams, system, lists, seconds, training, device):
             system.features,
             paths,
             seconds,
-            PRECISIONS[hparams["eval_precision"]],
+            DTYPES[hparams["eval_precision"]],
             grid,
             device=device,
             batch_seconds=hparams["batch_seconds"],
@@ -247,11 +247,6 @@ def mapped(lists, embeddings, rows, by_speaker):
 
 def check_settings(hparams):
     """Refuses values that would fail, or mislead, only after the work."""
-    if hparams["eval_precision"] not in PRECISIONS:
-        raise ConfigError(
-            f"eval_precision is {hparams['eval_precision']!r}; it must be one "
-            f"of {', '.join(PRECISIONS)}"
-        )
     for key in ("bootstrap_replicates", "num_workers", "crops"):
         if not isinstance(hparams[key], int) or hparams[key] < 0:
             raise ConfigError(
@@ -270,8 +265,6 @@ def main(argv):
     """Checks all inputs, embeds, scores, writes."""
     start = time.perf_counter()
     path, run_opts, overrides, hparams = load_config(argv, KEYS)
-    # SpeechBrain takes this key for itself where the command line has it.
-    hparams["eval_precision"] = run_option("eval_precision", run_opts, hparams)
     check_settings(hparams)
     # All that can be wrong with the inputs shows before any embedding is made.
     system = load_system(
@@ -305,6 +298,7 @@ def main(argv):
         hyperparams_to_save=path,
         overrides=overrides,
     )
+    announce(hparams, run_opts, ["eval_precision"])
     device = run_opts["device"] or infer_device()
     rows, ways = scorings(hparams, system, lists, seconds, training, device)
     scores = {
@@ -338,6 +332,7 @@ def main(argv):
             "headline": f"{evaluations[0]['list']}, cosine",
             # Its labels were used, for what is called calibrated.
             "calibrated_on": hparams["calibrate_on"],
+            **describe(hparams, ["eval_precision"]),
             "evaluations": evaluations,
         },
         labels_seen=system.labels_seen,

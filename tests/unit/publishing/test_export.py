@@ -334,3 +334,31 @@ def test_initialise_refuses_a_deeper_model(tmp_path):
     shallow = ResNet34(80, 8, channels=2, blocks=[1, 1, 1, 1])
     with pytest.raises(ConfigError, match=r"has no stages\.1\.1"):
         initialise(shallow, tmp_path)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("file", ["embedding_model.ckpt", "model.safetensors"])
+def test_loaded_weights_lie_where_torch_puts_them(tmp_path, file, monkeypatch):
+    """Wherever they lay in the file: kernels round by a matrix's alignment."""
+    encoder = trained()
+    folder = export_encoder(tmp_path, encoder, LogMel())
+    if file == "embedding_model.ckpt":
+        (folder / "model.safetensors").unlink()
+
+    def misaligned(state):
+        found = {}
+        for name, tensor in state.items():
+            room = torch.empty(tensor.numel() + 1, dtype=tensor.dtype)
+            found[name] = room[1:].view(tensor.shape).copy_(tensor)
+        return found
+
+    for module, name in ((safetensors.torch, "load_file"), (torch, "load")):
+        load = getattr(module, name)
+        monkeypatch.setattr(
+            module, name, lambda *a, load=load, **k: misaligned(load(*a, **k))
+        )
+    loaded, _ = load_encoder(folder)
+    assert all(t.data_ptr() % 16 == 0 for t in loaded.state_dict().values())
+    for frames in (50, 180, 301):
+        x = torch.randn(1, frames, 80)
+        assert torch.equal(loaded(x), encoder.eval()(x))
