@@ -38,6 +38,19 @@ def test_the_script_makes_the_committed_tables(script, tmp_path):
             assert (study / name).stat().st_size > 1000, name
 
 
+@pytest.mark.parametrize(
+    "script",
+    sorted(RESULTS.glob("*/make_figure.py")),
+    ids=lambda path: path.parent.name,
+)
+def test_the_script_makes_its_figure(script, tmp_path):
+    shutil.copy(script, tmp_path)
+    shutil.copy(script.with_name("table.csv"), tmp_path)
+    runpy.run_path(str(tmp_path / script.name), run_name="__main__")
+    (figure,) = tmp_path.glob("*.svg")
+    assert (script.parent / figure.name).is_file()
+
+
 def test_no_more_of_the_metrics_is_kept_than_a_study_needs():
     paths = sorted(RESULTS.glob("*/runs/*/metrics.jsonl"))
     assert paths
