@@ -74,7 +74,7 @@ def untrained(monkeypatch):
     def fit(brain, *_):
         brain.on_fit_start()
         brain.epoch = 1
-        brain._save_weights(1)
+        brain.recent_weights.save(brain.evaluated_encoder, 1)
 
     monkeypatch.setattr(PseudoLabelBrain, "fit", fit)
 
@@ -730,7 +730,7 @@ def test_nobody_sees_a_record_before_all_have_looked(tmp_path, monkeypatch):
         return original(path)
 
     monkeypatch.setattr(module, "atomic_write", noted)
-    made = Rounds.__new__(Rounds)
+    made = Stages.__new__(Rounds)
     made.folder = tmp_path
     made.hparams = {"stop_after": None}
     made.stages = types.SimpleNamespace(
