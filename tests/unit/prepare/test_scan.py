@@ -8,20 +8,14 @@ import pandas as pd
 import pytest
 import soundfile as sf
 
-from speechbrain_ssl.data import scan as scan_module
 from speechbrain_ssl.data.manifest import Manifest, write_manifest
-from speechbrain_ssl.data.scan import (
-    ScanCache,
-    completed,
-    list_files,
-    mark_completed,
-    probe,
-    rejected_table,
-    scan,
-    unique_ids,
-    write_rejected,
-)
 from speechbrain_ssl.errors import ManifestError, UserError
+from speechbrain_ssl.prepare import scan as scan_module
+from speechbrain_ssl.prepare.completed import completed, mark_completed
+from speechbrain_ssl.prepare.listing import list_files, unique_ids
+from speechbrain_ssl.prepare.probe import probe
+from speechbrain_ssl.prepare.rejected import rejected_table, write_rejected
+from speechbrain_ssl.prepare.scan import ScanCache, scan
 
 
 def tone(seconds=2.0, rate=16000):
@@ -108,10 +102,10 @@ def test_decode_check_finds_more(corpus):
 @pytest.mark.parametrize("extension", ["wav", "flac", "mp3", "aiff", "au"])
 def test_decode_finds_cut_files(tmp_path, extension):
     path = write(tmp_path / f"a.{extension}")
-    assert probe(path, "decode")[5] == ""
+    assert probe(path, "decode").reason == ""
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
-    assert probe(path, "decode")[5] in ("truncated", "unreadable")
+    assert probe(path, "decode").reason in ("truncated", "unreadable")
 
 
 def test_wav_written_to_a_pipe_is_whole(tmp_path):

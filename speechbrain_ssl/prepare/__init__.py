@@ -1,0 +1,1 @@
+"""From folders of audio to manifests: list, probe, convert, scan, and report."""
