@@ -1,4 +1,4 @@
-"""Makes MiniVox, its training manifest and its trial lists.
+"""Make MiniVox, its training manifest and its trial lists.
 
 To run it by hand:
 
@@ -201,7 +201,7 @@ def make_trials(names, genders, across, max_trials=6000):
 
 def _parser():
     parser = argparse.ArgumentParser(
-        description="Makes MiniVox, its training manifest and trial lists.",
+        description="Make MiniVox, its training manifest and trial lists.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument

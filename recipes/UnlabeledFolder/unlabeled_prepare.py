@@ -1,4 +1,4 @@
-"""Prepares any folder of audio files for training without labels.
+"""Prepare any folder of audio files for training without labels.
 
     python unlabeled_prepare.py --data_folder=/path/to/audio --save_folder=save
 
@@ -46,14 +46,14 @@ def prepare_unlabeled(
         ``"header"`` reads headers; ``"decode"`` reads all audio and also finds
         silent and damaged files.
     sample_rate : int, optional
-        Rejects files of any other sample rate. All rates are taken otherwise.
+        Files of another sample rate are rejected. Any rate is usable otherwise.
     num_workers : int, optional
         Processes that read; one per core otherwise.
     skip_prep : bool
         Do nothing.
     noise_folder, rirs_folder : str, optional
-        Any folders of noises and of room responses; ``noise.csv`` and
-        ``rirs.csv`` are written of what is usable in them.
+        Any folders of noises and of room responses; what is usable in them is
+        listed in ``noise.csv`` and ``rirs.csv``.
 
     Returns
     -------
@@ -96,18 +96,10 @@ def prepare_unlabeled(
     preparation = Preparation(
         data_folder, save_folder, check, sample_rate, num_workers
     )
-    save_folder = preparation.save_folder
     # Before the long scan, so that a mistyped folder fails at once.
     for name, folder in background.items():
         if folder:
-            write_folder_manifest(
-                folder,
-                save_folder / f"{name}.csv",
-                cache=save_folder / "scan_cache" / f"{name}.jsonl",
-                num_workers=num_workers,
-                progress=True,
-            )
-            preparation.outputs.append(f"{name}.csv")
+            _write_background(preparation, name, folder)
 
     listing = list_files(data_folder)
     if listing.unknown:
@@ -122,8 +114,8 @@ def prepare_unlabeled(
     if len(found.usable) == 0:
         raise ManifestError(
             f"none of the {len(found.rejected)} audio files below "
-            f"{data_folder} can be used; {save_folder / 'rejected.csv'} says "
-            "why"
+            f"{data_folder} can be used; "
+            f"{preparation.save_folder / 'rejected.csv'} says why"
         )
     preparation.write("train.csv", found.manifest())
     rates = found.usable["sample_rate"].value_counts().sort_index()
@@ -135,6 +127,19 @@ def prepare_unlabeled(
     }
     preparation.complete(arguments, summary)
     return summary
+
+
+def _write_background(preparation, name, folder):
+    """Write the manifest of a folder of noises or room responses."""
+    save_folder = preparation.save_folder
+    write_folder_manifest(
+        folder,
+        save_folder / f"{name}.csv",
+        cache=save_folder / "scan_cache" / f"{name}.jsonl",
+        num_workers=preparation.num_workers,
+        progress=True,
+    )
+    preparation.outputs.append(f"{name}.csv")
 
 
 def main(argv=None):

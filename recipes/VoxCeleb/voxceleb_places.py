@@ -1,4 +1,4 @@
-"""Where the parts of VoxCeleb lie, in the layouts that people unpack it into."""
+"""Find the parts of VoxCeleb in the layouts that people unpack it into."""
 
 import os
 import pathlib

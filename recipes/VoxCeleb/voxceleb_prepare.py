@@ -1,4 +1,4 @@
-"""Prepares VoxCeleb, MUSAN and RIRS_NOISES.
+"""Prepare VoxCeleb, MUSAN and RIRS_NOISES.
 
     python voxceleb_prepare.py --data_folder=/path/to/corpora --save_folder=save
 
@@ -6,8 +6,8 @@ VoxCeleb2 dev becomes ``train.csv``, without a speaker column: the folder names
 of the speakers are counted here, against the published numbers, and leave this
 script only as a part of the utterance IDs. VoxCeleb1 gives the trial lists and
 ``vox1.csv`` (``voxceleb_trials.py``); MUSAN and RIRS_NOISES give the manifests
-for augmentation. What is not there (``voxceleb_places.py`` looks for it) is left
-out with a warning, apart from VoxCeleb2.
+for augmentation. What is not there (``voxceleb_places.py`` looks for it) is
+left out with a warning, apart from VoxCeleb2.
 """
 
 import collections
@@ -206,7 +206,7 @@ def _convert(preparation, aac, tree):
 
 
 def _training_files(preparation, tree, meta):
-    """List the files of VoxCeleb2 dev in a tree that may hold more than that."""
+    """List the files of VoxCeleb2 dev in a tree that may hold more."""
     listing = list_files(tree, extensions=(".wav",))
     prefix = preparation.wav_root(tree)
     preparation.rejected += [

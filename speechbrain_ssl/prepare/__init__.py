@@ -1,1 +1,1 @@
-"""From folders of audio to manifests: list, probe, convert, scan, and report."""
+"""From folders of audio to manifests: list, convert, probe, scan, note."""

@@ -89,7 +89,7 @@ def mark_completed(save_folder, arguments, outputs, summary):
 
 
 def _read_config(save_folder):
-    """Read what the last preparation has noted; return {} if there is nothing."""
+    """Read what the last preparation has noted, or return {}."""
     try:
         text = (pathlib.Path(save_folder) / FILE_NAME).read_text("utf-8")
         config = json.loads(text)

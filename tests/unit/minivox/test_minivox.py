@@ -134,7 +134,9 @@ def test_interrupted_call_is_completed(tmp_path):
 def test_changed_argument_is_refused(tmp_path, change):
     write_corpus(tmp_path, jobs=1, **TINY)
     before = contents(tmp_path)
-    with pytest.raises(UserError, match="Remove the folder .* or choose"):
+    (key,) = change
+    message = rf"{key} \(.* there, .* here\).*Remove the folder .* or choose"
+    with pytest.raises(UserError, match=message):
         write_corpus(tmp_path, jobs=1, **{**TINY, **change})
     assert contents(tmp_path) == before
 
