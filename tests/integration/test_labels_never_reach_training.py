@@ -35,7 +35,7 @@ EXEMPT = {
     "at, which changes no weight, as is tested below",
     "brains/emotion_brain.py": "trains on emotions, which is what it is for, "
     "and on no speaker; no self-supervised training uses it",
-    "data/synthetic.py": "makes MiniVox, and writes minivox_meta.csv, which "
+    "minivox/corpus.py": "makes MiniVox, and writes minivox_meta.csv, which "
     "nothing in training opens",
 }
 
@@ -200,7 +200,16 @@ def test_the_audit_finds_what_it_looks_for():
 
 
 @pytest.mark.parametrize(
-    "part", ["data", "objectives", "brains", "encoders", "positives"]
+    "part",
+    [
+        "data",
+        "prepare",
+        "minivox",
+        "objectives",
+        "brains",
+        "encoders",
+        "positives",
+    ],
 )
 def test_no_module_of_training_names_a_label(repository, part):
     """Neither as a column, nor as an attribute, nor as an argument."""
@@ -220,7 +229,7 @@ def test_the_exempt_are_there_and_not_used_by_the_loaders(repository):
         assert (package / name).is_file(), name
     for part in ("data", "objectives", "encoders"):
         for path in (package / part).glob("*.py"):
-            for module in ("synthetic", "finish", "trials", "verification"):
+            for module in ("minivox", "finish", "trials", "verification"):
                 assert not re.search(
                     rf"^\s*(from|import) .*\b{module}\b", path.read_text(), re.M
                 ), f"{path} imports {module}"

@@ -10,9 +10,11 @@ import scipy.io.wavfile
 import torch
 from speechbrain.lobes.features import Fbank
 
-from speechbrain_ssl.data import synthetic
 from speechbrain_ssl.data.manifest import Manifest
 from speechbrain_ssl.errors import ConfigError, UserError
+from speechbrain_ssl.minivox.channel import draw_channel, transmit
+from speechbrain_ssl.minivox.corpus import write_corpus
+from speechbrain_ssl.minivox.voice import draw_voice, synthesise
 
 TINY = {
     "num_train_speakers": 2,
@@ -65,15 +67,15 @@ def equal_error_rate(scores, labels):
 
 
 def test_bytes_do_not_depend_on_processes(tmp_path):
-    synthetic.write_corpus(tmp_path / "one", jobs=1, **TINY)
-    synthetic.write_corpus(tmp_path / "two", jobs=2, **TINY)
+    write_corpus(tmp_path / "one", jobs=1, **TINY)
+    write_corpus(tmp_path / "two", jobs=2, **TINY)
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
 def test_bytes_do_not_depend_on_size(tmp_path):
-    synthetic.write_corpus(tmp_path / "small", jobs=1, **TINY)
+    write_corpus(tmp_path / "small", jobs=1, **TINY)
     larger = {**TINY, "num_train_speakers": 3, "utterances_per_video": 3}
-    synthetic.write_corpus(tmp_path / "large", jobs=1, **larger)
+    write_corpus(tmp_path / "large", jobs=1, **larger)
     small, large = contents(tmp_path / "small"), contents(tmp_path / "large")
     for name in small:
         if name.endswith(".wav"):
@@ -81,8 +83,8 @@ def test_bytes_do_not_depend_on_size(tmp_path):
 
 
 def test_another_seed_is_another_corpus(tmp_path):
-    synthetic.write_corpus(tmp_path / "a", jobs=1, **TINY)
-    synthetic.write_corpus(tmp_path / "b", jobs=1, **{**TINY, "seed": 8})
+    write_corpus(tmp_path / "a", jobs=1, **TINY)
+    write_corpus(tmp_path / "b", jobs=1, **{**TINY, "seed": 8})
     a, b = contents(tmp_path / "a"), contents(tmp_path / "b")
     assert a.keys() == b.keys()
     assert all(a[n] != b[n] for n in a if n.endswith(".wav"))
@@ -92,7 +94,7 @@ def test_another_seed_is_another_corpus(tmp_path):
 
 
 def test_layout(tmp_path):
-    written = synthetic.write_corpus(tmp_path, jobs=1, **TINY)
+    written = write_corpus(tmp_path, jobs=1, **TINY)
     names = set(contents(tmp_path))
     assert written == 6 * 2 * 2 + 3 + 2
     assert {
@@ -110,7 +112,7 @@ def test_layout(tmp_path):
 
 
 def test_interrupted_call_is_completed(tmp_path):
-    synthetic.write_corpus(tmp_path, jobs=1, **TINY)
+    write_corpus(tmp_path, jobs=1, **TINY)
     whole = contents(tmp_path)
     gone = [
         "wav/id10001/video02/00001.wav",
@@ -121,26 +123,28 @@ def test_interrupted_call_is_completed(tmp_path):
     ]
     for name in gone:
         (tmp_path / name).unlink()
-    assert synthetic.write_corpus(tmp_path, jobs=2, **TINY) == 4
+    assert write_corpus(tmp_path, jobs=2, **TINY) == 4
     assert contents(tmp_path) == whole
-    assert synthetic.write_corpus(tmp_path, jobs=1, **TINY) == 0
+    assert write_corpus(tmp_path, jobs=1, **TINY) == 0
 
 
 @pytest.mark.parametrize(
     "change", [{"seed": 8}, {"seconds": (0.5, 0.8)}, {"num_rooms": 3}]
 )
 def test_changed_argument_is_refused(tmp_path, change):
-    synthetic.write_corpus(tmp_path, jobs=1, **TINY)
+    write_corpus(tmp_path, jobs=1, **TINY)
     before = contents(tmp_path)
-    with pytest.raises(UserError, match="Remove the folder .* or choose"):
-        synthetic.write_corpus(tmp_path, jobs=1, **{**TINY, **change})
+    (key,) = change
+    message = rf"{key} \(.* there, .* here\).*Remove the folder .* or choose"
+    with pytest.raises(UserError, match=message):
+        write_corpus(tmp_path, jobs=1, **{**TINY, **change})
     assert contents(tmp_path) == before
 
 
 def test_folder_of_another_corpus_is_refused(tmp_path):
     (tmp_path / "wav").mkdir()
     with pytest.raises(ConfigError, match="has not made"):
-        synthetic.write_corpus(tmp_path, jobs=1, **TINY)
+        write_corpus(tmp_path, jobs=1, **TINY)
 
 
 @pytest.mark.parametrize(
@@ -155,12 +159,12 @@ def test_folder_of_another_corpus_is_refused(tmp_path):
 )
 def test_senseless_argument_is_refused(tmp_path, change):
     with pytest.raises(ConfigError, match=next(iter(change))):
-        synthetic.write_corpus(tmp_path, jobs=1, **{**TINY, **change})
+        write_corpus(tmp_path, jobs=1, **{**TINY, **change})
     assert not contents(tmp_path)
 
 
 def test_audio_is_sound(tmp_path):
-    synthetic.write_corpus(tmp_path, jobs=1, **TINY)
+    write_corpus(tmp_path, jobs=1, **TINY)
     for path in tmp_path.rglob("*.wav"):
         rate, samples = scipy.io.wavfile.read(path)
         assert rate == 16000 and samples.dtype == np.int16
@@ -175,12 +179,10 @@ def test_audio_is_sound(tmp_path):
 
 def test_speech_is_finite_for_many_voices():
     for number in range(40):
-        voice = synthetic.draw_voice(3, number)
-        channel = synthetic.draw_channel(3, number, 0)
+        voice = draw_voice(3, number)
+        channel = draw_channel(3, number, 0)
         rng = np.random.default_rng(number)
-        sound = synthetic.transmit(
-            synthetic.synthesise(voice, 8000, rng), channel, rng
-        )
+        sound = transmit(synthesise(voice, 8000, rng), channel, rng)
         assert sound.shape == (8000,) and np.isfinite(sound).all()
         assert np.isclose(np.abs(sound).max(), channel.level, rtol=1e-4)
 

@@ -6,34 +6,13 @@ import signal
 import numpy as np
 import pandas as pd
 import pytest
-import soundfile as sf
+from audio_files import tone, write
 
-from speechbrain_ssl.data import scan as scan_module
 from speechbrain_ssl.data.manifest import Manifest, write_manifest
-from speechbrain_ssl.data.scan import (
-    ScanCache,
-    completed,
-    list_files,
-    mark_completed,
-    probe,
-    rejected_table,
-    scan,
-    unique_ids,
-    write_rejected,
-)
 from speechbrain_ssl.errors import ManifestError, UserError
-
-
-def tone(seconds=2.0, rate=16000):
-    """A quiet tone."""
-    return 0.1 * np.sin(np.arange(int(seconds * rate)) * 0.05)
-
-
-def write(path, samples=None, rate=16000, **kwargs):
-    """Writes an audio file and its folders."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sf.write(path, tone() if samples is None else samples, rate, **kwargs)
-    return path
+from speechbrain_ssl.prepare import scan as scan_module
+from speechbrain_ssl.prepare.rejected import write_rejected
+from speechbrain_ssl.prepare.scan import ScanCache, scan
 
 
 @pytest.fixture
@@ -105,51 +84,10 @@ def test_decode_check_finds_more(corpus):
     assert row["detail"] == "3 NaN or Inf samples, the first at 0.500 s"
 
 
-@pytest.mark.parametrize("extension", ["wav", "flac", "mp3", "aiff", "au"])
-def test_decode_finds_cut_files(tmp_path, extension):
-    path = write(tmp_path / f"a.{extension}")
-    assert probe(path, "decode")[5] == ""
-    data = path.read_bytes()
-    path.write_bytes(data[: len(data) // 2])
-    assert probe(path, "decode")[5] in ("truncated", "unreadable")
-
-
-def test_wav_written_to_a_pipe_is_whole(tmp_path):
-    path = write(tmp_path / "a.wav")
-    data = bytearray(path.read_bytes())
-    data[40:44] = b"\xff" * 4
-    path.write_bytes(data)
-    assert probe(path)[2:6] == (32000, 16000, 1, "")
-
-
 def test_durations_are_exact(tmp_path):
     write(tmp_path / "a.wav", np.ones(33333) / 2)
     found, _ = run(tmp_path)
     assert found.usable["duration"][0] == 33333 / 16000
-
-
-def test_listing_is_sorted_and_leaves_out_hidden(tmp_path):
-    for name in ("b/2.wav", "b/1.WAV", "a/9.Mp3", ".git/x.wav", "a/._9.wav"):
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        path.touch()
-    (tmp_path / "a/notes.TXT").touch()
-    (tmp_path / "LICENSE").touch()
-    os.symlink(tmp_path, tmp_path / "b/loop")
-    listing = list_files(tmp_path, progress=False)
-    assert listing.files == ["a/9.Mp3", "b/1.WAV", "b/2.wav"]
-    assert listing.unknown == {"(none)": 1, ".txt": 1}
-
-
-def test_ids_are_unique():
-    files = ["a.flac", "a.wav", "a.wav.wav", "b.wav", "c.d.wav"]
-    assert unique_ids(files) == [
-        "a.flac",
-        "a.wav",
-        "a.wav.wav",
-        "b",
-        "c.d",
-    ]
 
 
 def test_thresholds_do_not_rename(tmp_path):
@@ -181,12 +119,6 @@ def test_missing_and_empty_folders(tmp_path):
         scan(tmp_path, progress=False)
     with pytest.raises(UserError, match="check"):
         scan(tmp_path, check="thorough")
-
-
-def test_rejected_is_written_without_rows(tmp_path):
-    write_rejected(tmp_path / "rejected.csv", rejected_table([]))
-    text = (tmp_path / "rejected.csv").read_text()
-    assert text == "wav,reason,detail\n"
 
 
 def test_processes_give_the_same(corpus):
@@ -268,20 +200,3 @@ def test_interruption_and_resume(tmp_path, monkeypatch, num_workers):
         write_manifest(tmp_path / name, found.manifest())
     a, b = (tmp_path / n for n in ("a.csv", "b.csv"))
     assert a.read_bytes() == b.read_bytes()
-
-
-def test_completed(tmp_path):
-    arguments = {"min_duration": 1.0}
-    assert completed(tmp_path, arguments) is None
-    (tmp_path / "train.csv").write_text("x")
-    (tmp_path / "noise.csv").write_text("y")
-    mark_completed(tmp_path, arguments, ["train.csv", "noise.csv"], {"n": 1})
-    assert completed(tmp_path, arguments) == {"n": 1}
-    assert completed(tmp_path, {"min_duration": 2.0}) is None
-    # An output of another configuration goes, unless it was edited.
-    mark_completed(tmp_path, arguments, ["train.csv"], {"n": 2})
-    assert not (tmp_path / "noise.csv").exists()
-    (tmp_path / "train.csv").write_text("edited")
-    assert completed(tmp_path, arguments) is None
-    (tmp_path / "prepare.json").write_text("{torn")
-    assert completed(tmp_path, arguments) is None
