@@ -72,6 +72,73 @@ def mean_over_ranks(tensor):
     return tensor
 
 
+def sum_over_ranks(tensor):
+    """Add up a tensor over all processes, in place.
+
+    Arguments
+    ---------
+    tensor : torch.Tensor
+        The same shape in every process.
+
+    Returns
+    -------
+    torch.Tensor
+        The tensor that was given.
+
+    Example
+    -------
+    >>> sum_over_ranks(torch.ones(2)).tolist()
+    [1.0, 1.0]
+    """
+    if is_distributed():
+        dist.all_reduce(tensor)
+    return tensor
+
+
+@torch.no_grad()
+def gather_rows(*tensors):
+    """Concatenate tensors of all processes along their first axis.
+
+    ``gather`` wants the same shape everywhere; here the last
+    process may have fewer rows than the others, or none. The order is that of
+    the ranks. Without gradient.
+
+    Arguments
+    ---------
+    *tensors : torch.Tensor
+        ``[rows, ...]``, with the same number of rows in all of them; the other
+        axes and the types must be the same in every process.
+
+    Returns
+    -------
+    tuple of torch.Tensor
+        ``[rows of all processes, ...]`` for each.
+
+    Example
+    -------
+    >>> index, values = gather_rows(torch.tensor([3, 1]), torch.zeros(2, 4))
+    >>> index.tolist(), values.shape
+    ([3, 1], torch.Size([2, 4]))
+    """
+    if not is_distributed():
+        return tensors
+    rows, device = len(tensors[0]), tensors[0].device
+    counts = torch.zeros(world_size(), dtype=torch.int64, device=device)
+    counts[rank()] = rows
+    counts = sum_over_ranks(counts).tolist()
+    most = max(counts)
+    gathered = []
+    for tensor in tensors:
+        padded = tensor.new_zeros(most, *tensor.shape[1:])
+        padded[:rows] = tensor
+        parts = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(parts, padded)
+        gathered.append(
+            torch.cat([p[:n] for p, n in zip(parts, counts, strict=True)])
+        )
+    return tuple(gathered)
+
+
 def gather(tensor):
     """Concatenates a tensor of all processes along its first axis.
 

@@ -26,6 +26,7 @@ import torch
 from sklearn.metrics import normalized_mutual_info_score
 
 from speechbrain_ssl.clustering.kmeans import spherical_kmeans
+from speechbrain_ssl.embedding.extract import embed_files
 from speechbrain_ssl.publishing.export import load_encoder
 from speechbrain_ssl.publishing.record import without_folders
 from speechbrain_ssl.report.logbook import read_metrics
@@ -36,7 +37,6 @@ from speechbrain_ssl.report.studies import (
     score_runs,
 )
 from speechbrain_ssl.verification.evaluation import evaluate_scores
-from speechbrain_ssl.verification.extract import embed_files
 from speechbrain_ssl.verification.protocol import load_trials, score_trials
 
 HERE = pathlib.Path(__file__).resolve().parent

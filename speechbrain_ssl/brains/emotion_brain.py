@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from speechbrain_ssl.errors import ConfigError
-from speechbrain_ssl.settings import refuse_other
+from speechbrain_ssl.run_folder import refuse_other
 
 logger = logging.getLogger(__name__)
 

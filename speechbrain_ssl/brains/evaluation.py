@@ -10,10 +10,10 @@ import pathlib
 
 import torch
 
+from speechbrain_ssl.embedding.baselines import LogMelStatistics
 from speechbrain_ssl.encoders.features import LogMel
 from speechbrain_ssl.errors import CheckpointError, ConfigError
 from speechbrain_ssl.files import atomic_write
-from speechbrain_ssl.verification.baselines import LogMelStatistics
 from speechbrain_ssl.verification.evaluation import evaluate_scores
 from speechbrain_ssl.verification.protocol import (
     check_speakers,

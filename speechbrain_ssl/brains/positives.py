@@ -16,15 +16,15 @@ from tqdm import tqdm
 
 from speechbrain_ssl import distributed
 from speechbrain_ssl.brains.encoding import crop_features, encode
-from speechbrain_ssl.clustering.rows import sum_over_ranks
 from speechbrain_ssl.data.halves import ReadableHalves
+from speechbrain_ssl.distributed import sum_over_ranks
+from speechbrain_ssl.embedding.extract import embed_files
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.positives.cluster_aware import ClusterAware
 from speechbrain_ssl.positives.monitor import PositiveMonitor
 from speechbrain_ssl.positives.ssps import SSPS
 from speechbrain_ssl.positives.start_rule import fewest_utterances, judge
 from speechbrain_ssl.pseudo_labels.labels import read_labels
-from speechbrain_ssl.verification.extract import embed_files
 
 logger = logging.getLogger(__name__)
 

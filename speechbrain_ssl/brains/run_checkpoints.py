@@ -4,7 +4,7 @@ import logging
 
 from speechbrain.core import INTRA_EPOCH_CKPT_FLAG
 
-from speechbrain_ssl.settings import refuse_other
+from speechbrain_ssl.run_folder import refuse_other
 
 logger = logging.getLogger(__name__)
 

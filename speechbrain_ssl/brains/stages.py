@@ -17,6 +17,7 @@ from speechbrain_ssl.clustering.quality import (
 )
 from speechbrain_ssl.clustering.rows import unit_rows
 from speechbrain_ssl.clustering.views import join_views
+from speechbrain_ssl.embedding.store import EmbeddingStore
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.precision import DTYPES
 from speechbrain_ssl.pseudo_labels.given import GivenLabels
@@ -27,7 +28,6 @@ from speechbrain_ssl.pseudo_labels.labels import (
     write_labels,
 )
 from speechbrain_ssl.publishing.export import load_encoder
-from speechbrain_ssl.verification.store import EmbeddingStore
 
 logger = logging.getLogger(__name__)
 

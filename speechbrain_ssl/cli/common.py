@@ -10,6 +10,7 @@ import torch
 from tqdm import tqdm
 
 from speechbrain_ssl.config import check_device
+from speechbrain_ssl.embedding.extract import embed_files
 from speechbrain_ssl.errors import AudioError, ConfigError
 from speechbrain_ssl.prepare.listing import list_files
 from speechbrain_ssl.prepare.probe import probe
@@ -21,7 +22,6 @@ from speechbrain_ssl.publishing.description import read_json
 from speechbrain_ssl.publishing.export import load_encoder
 from speechbrain_ssl.publishing.hub import find_model, find_record
 from speechbrain_ssl.report.results import FILE_NAME as RESULTS
-from speechbrain_ssl.verification.extract import embed_files
 
 #: Shorter recordings hold too little speech for a score to mean much.
 SHORT_SECONDS = 0.5

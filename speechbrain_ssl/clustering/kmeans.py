@@ -34,13 +34,9 @@ import torch
 import torch.distributed as dist
 
 from speechbrain_ssl import distributed
-from speechbrain_ssl.clustering.rows import (
-    ClusteringError,
-    Shards,
-    sum_over_ranks,
-    unit_rows,
-)
+from speechbrain_ssl.clustering.rows import ClusteringError, Shards, unit_rows
 from speechbrain_ssl.data.draws import permutation, uniform
+from speechbrain_ssl.distributed import sum_over_ranks
 
 # A sum of whole numbers of 2^-36, none above 1, fits into 63 bits for 2^27
 # (134 million) rows.

@@ -15,7 +15,7 @@ from speechbrain_ssl.clustering.agglomerative import (
     kmeans_then_merge,
 )
 from speechbrain_ssl.clustering.kmeans import spherical_kmeans
-from speechbrain_ssl.clustering.rows import sum_over_ranks
+from speechbrain_ssl.distributed import sum_over_ranks
 from speechbrain_ssl.errors import ConfigError
 
 

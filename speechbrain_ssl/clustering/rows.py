@@ -62,7 +62,7 @@ def unit_rows(embeddings, names=None, device=None, alone=False):
         rows = _unit_rows(embeddings, names, device)
     except ClusteringError as error:
         problem = error
-    _together(problem, embeddings)
+    raise_on_all_ranks(problem, embeddings)
     return rows
 
 
@@ -114,7 +114,7 @@ def _refuse(index, length, names):
     raise ClusteringError(f"the embedding of {where} is {what}")
 
 
-def _together(problem, embeddings):
+def raise_on_all_ranks(problem, embeddings):
     """Lets all processes raise if one must: the others would wait for it."""
     if distributed.is_distributed():
         shape = np.shape(embeddings)
@@ -137,29 +137,6 @@ def _together(problem, embeddings):
             )
     if problem is not None:
         raise problem
-
-
-def sum_over_ranks(tensor):
-    """Sum of a tensor over all processes, in place.
-
-    Arguments
-    ---------
-    tensor : torch.Tensor
-        The same shape in every process.
-
-    Returns
-    -------
-    torch.Tensor
-        The tensor that was given.
-
-    Example
-    -------
-    >>> sum_over_ranks(torch.ones(2)).tolist()
-    [1.0, 1.0]
-    """
-    if distributed.is_distributed():
-        dist.all_reduce(tensor)
-    return tensor
 
 
 class Shards:
@@ -186,7 +163,7 @@ class Shards:
             distributed.world_size(), dtype=torch.int64, device=rows.device
         )
         counts[distributed.rank()] = len(rows)
-        counts = sum_over_ranks(counts).tolist()
+        counts = distributed.sum_over_ranks(counts).tolist()
         #: Rows of all processes.
         self.total = sum(counts)
         #: Number of this process's first row.
@@ -209,4 +186,4 @@ class Shards:
         here = (local >= 0) & (local < len(self.rows))
         picked = self.rows.new_zeros(len(numbers), self.rows.shape[1])
         picked[here] = self.rows[local[here]]
-        return sum_over_ranks(picked)
+        return distributed.sum_over_ranks(picked)

@@ -23,10 +23,10 @@ from speechbrain_ssl.data.crops import CropPlan
 from speechbrain_ssl.data.dataset import CropDataset
 from speechbrain_ssl.data.sampling import EpochBatchSampler
 from speechbrain_ssl.downstream.probe import check_finite
+from speechbrain_ssl.embedding.cache import fingerprint
+from speechbrain_ssl.embedding.extract import embed_files
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.schedules import WarmupCosine
-from speechbrain_ssl.verification.cache import fingerprint
-from speechbrain_ssl.verification.extract import embed_files
 
 
 @dataclasses.dataclass

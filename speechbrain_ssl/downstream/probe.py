@@ -17,9 +17,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from speechbrain.utils.distributed import infer_device
 
+from speechbrain_ssl.embedding.cache import embed_cached
+from speechbrain_ssl.embedding.crops import CropGrid
 from speechbrain_ssl.errors import ConfigError
-from speechbrain_ssl.verification.cache import embed_cached
-from speechbrain_ssl.verification.multicrop import CropGrid
 
 logger = logging.getLogger(__name__)
 

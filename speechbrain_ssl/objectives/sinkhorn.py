@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 from speechbrain_ssl import distributed
-from speechbrain_ssl.clustering.rows import sum_over_ranks
+from speechbrain_ssl.distributed import sum_over_ranks
 
 
 @torch.no_grad()

@@ -54,8 +54,8 @@ from speechbrain_ssl.clustering.replicated import (
     clusters_of_all,
 )
 from speechbrain_ssl.data.draws import uniform
+from speechbrain_ssl.distributed import gather_rows
 from speechbrain_ssl.errors import ConfigError
-from speechbrain_ssl.positives.gathering import gather_rows
 from speechbrain_ssl.positives.neighbours import nearest_clusters
 from speechbrain_ssl.positives.ring import PositiveQueue
 

@@ -5,13 +5,13 @@ import pathlib
 
 import torch
 
+from speechbrain_ssl.embedding.baselines import LogMelStatistics
 from speechbrain_ssl.encoders.features import LogMel
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.publishing.description import read_json
 from speechbrain_ssl.publishing.export import load_encoder
 from speechbrain_ssl.publishing.hub import find_model, find_record
 from speechbrain_ssl.report.results import FILE_NAME as RESULTS
-from speechbrain_ssl.verification.baselines import LogMelStatistics
 
 
 @dataclasses.dataclass

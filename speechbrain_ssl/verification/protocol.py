@@ -5,9 +5,9 @@ import pathlib
 
 import numpy as np
 
+from speechbrain_ssl.embedding.extract import embed_files
 from speechbrain_ssl.errors import ConfigError, TrialError
 from speechbrain_ssl.files import atomic_write
-from speechbrain_ssl.verification.extract import embed_files
 from speechbrain_ssl.verification.scoring import cosine_scores
 from speechbrain_ssl.verification.trial_layouts import read_enrolment
 from speechbrain_ssl.verification.trials import (
@@ -51,7 +51,7 @@ def score_trials(encoder, features, trials, audio_folder, **kwargs):
     Arguments
     ---------
     encoder, features, **kwargs
-        See ``speechbrain_ssl.verification.extract.embed_files``.
+        See ``speechbrain_ssl.embedding.extract.embed_files``.
     trials : speechbrain_ssl.verification.trials.Trials
         The trials.
     audio_folder : str

@@ -13,11 +13,11 @@ import soundfile
 import torch
 
 from speechbrain_ssl.data.manifest import Manifest
+from speechbrain_ssl.embedding.extract import embed_files
 from speechbrain_ssl.encoders.ecapa import FastECAPA
 from speechbrain_ssl.encoders.features import LogMel
 from speechbrain_ssl.errors import ConfigError, ManifestError, UserError
 from speechbrain_ssl.publishing.export import export_encoder
-from speechbrain_ssl.verification.extract import embed_files
 
 EMOTIONS = {"angry": "05", "happy": "03", "neutral": "01", "sad": "04"}
 SMALL = {

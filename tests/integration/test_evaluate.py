@@ -11,11 +11,11 @@ import pytest
 import soundfile
 import torch
 
+from speechbrain_ssl.embedding.extract import embed_files
 from speechbrain_ssl.encoders.ecapa import FastECAPA
 from speechbrain_ssl.encoders.features import LogMel
 from speechbrain_ssl.errors import ConfigError, ManifestError, TrialError
 from speechbrain_ssl.publishing.export import export_encoder
-from speechbrain_ssl.verification.extract import embed_files
 from speechbrain_ssl.verification.metrics import eer
 from speechbrain_ssl.verification.protocol import load_trials, score_trials
 from speechbrain_ssl.verification.scoring import cosine_scores
@@ -109,7 +109,7 @@ def call(script, one_list, corpus, tmp_path):
 @pytest.fixture
 def embedded(script, monkeypatch):
     """Counts the files that are really embedded, a number for each call."""
-    from speechbrain_ssl.verification import cache
+    from speechbrain_ssl.embedding import cache
 
     counts = []
 

@@ -21,6 +21,7 @@ from speechbrain_ssl.brains.training_brain import TrainingBrain
 from speechbrain_ssl.clustering.kmeans import spherical_kmeans
 from speechbrain_ssl.clustering.rows import ClusteringError
 from speechbrain_ssl.data.manifest import Manifest
+from speechbrain_ssl.embedding.store import EmbeddingStore
 from speechbrain_ssl.errors import (
     CheckpointError,
     ConfigError,
@@ -30,7 +31,6 @@ from speechbrain_ssl.errors import (
 from speechbrain_ssl.objectives.margin import AAMSoftmax
 from speechbrain_ssl.pseudo_labels.labels import keep_large, read_labels
 from speechbrain_ssl.report.rounds import build_rounds_report
-from speechbrain_ssl.verification.store import EmbeddingStore
 
 pytestmark = pytest.mark.usefixtures("no_report")
 

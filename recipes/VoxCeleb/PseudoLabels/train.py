@@ -21,7 +21,7 @@ set_up_process()  # before torch is imported
 
 from speechbrain_ssl.brains.rounds import Rounds
 from speechbrain_ssl.config import load_config, run
-from speechbrain_ssl.settings import begin_run
+from speechbrain_ssl.run_folder import begin_run
 
 # What this script and the loop read; anything else in a YAML must be referred
 # to by another key, or it is an error.

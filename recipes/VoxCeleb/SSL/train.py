@@ -20,7 +20,7 @@ from speechbrain_ssl.brains.ssl_brain import SSLBrain
 from speechbrain_ssl.config import load_config, run
 from speechbrain_ssl.data.manifest import Manifest
 from speechbrain_ssl.errors import ConfigError
-from speechbrain_ssl.settings import begin_run
+from speechbrain_ssl.run_folder import begin_run
 
 # What this script and the Brain read; anything else in a YAML must be referred
 # to by another key, or it is an error.

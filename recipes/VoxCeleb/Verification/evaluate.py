@@ -51,8 +51,9 @@ from speechbrain_ssl.verification.breakdown import (
     check_in_table,
     read_speaker_table,
 )
-from speechbrain_ssl.verification.cache import embed_cached
-from speechbrain_ssl.verification.multicrop import CropGrid, multicrop_rows
+from speechbrain_ssl.embedding.cache import embed_cached
+from speechbrain_ssl.embedding.crops import CropGrid
+from speechbrain_ssl.verification.multicrop import multicrop_rows
 from speechbrain_ssl.verification.protocol import (
     check_speakers,
     choose_training,

@@ -14,8 +14,8 @@ import soundfile
 from voices import RATE, voice
 
 from speechbrain_ssl.cli.cluster import candidates
+from speechbrain_ssl.embedding.extract import embed_files
 from speechbrain_ssl.publishing.export import load_encoder
-from speechbrain_ssl.verification.extract import embed_files
 
 
 def cosine(model, *paths):

@@ -12,9 +12,9 @@ from test_downstream_folds import make_task
 from speechbrain_ssl.downstream.folds import SpeakerFolds
 from speechbrain_ssl.downstream.probe import Probe, check_finite
 from speechbrain_ssl.downstream.task import read_task
+from speechbrain_ssl.embedding.baselines import LogMelStatistics
 from speechbrain_ssl.encoders.features import LogMel
 from speechbrain_ssl.errors import ConfigError
-from speechbrain_ssl.verification.baselines import LogMelStatistics
 
 STRENGTHS = [0.001, 0.1, 10.0]
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from speechbrain_ssl.cli.main import main as command
+from speechbrain_ssl.embedding.extract import embed_files
 from speechbrain_ssl.encoders.features import LogMel
 from speechbrain_ssl.encoders.resnet import ResNet34
 from speechbrain_ssl.errors import ConfigError
@@ -31,7 +32,6 @@ from speechbrain_ssl.publishing.export import export_encoder, load_encoder
 from speechbrain_ssl.publishing.onnx import load_onnx
 from speechbrain_ssl.report.evaluations import write_calibrations
 from speechbrain_ssl.verification.calibration import Calibration
-from speechbrain_ssl.verification.extract import embed_files
 
 ABOUT = About(name="me/model", data="Noise.")
 

@@ -14,6 +14,7 @@ import torch
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 
 from speechbrain_ssl.config import read_plain
+from speechbrain_ssl.embedding.extract import embed_files
 from speechbrain_ssl.encoders.ecapa import FastECAPA
 from speechbrain_ssl.encoders.features import LogMel
 from speechbrain_ssl.encoders.resnet import FastResNet34, ResNet34
@@ -24,7 +25,6 @@ from speechbrain_ssl.publishing.export import (
     initialise,
     load_encoder,
 )
-from speechbrain_ssl.verification.extract import embed_files
 
 # Runs where speechbrain_ssl cannot be imported, as at a user of the model.
 STOCK = """

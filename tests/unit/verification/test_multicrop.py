@@ -6,16 +6,13 @@ import soundfile
 import torch
 
 from speechbrain_ssl.data.audio import fit_length
+from speechbrain_ssl.embedding.cache import embed_cached
+from speechbrain_ssl.embedding.crops import CropGrid, embed_crops
+from speechbrain_ssl.embedding.extract import embed_files
 from speechbrain_ssl.encoders.ecapa import FastECAPA
 from speechbrain_ssl.encoders.features import LogMel
 from speechbrain_ssl.errors import AudioError, ConfigError
-from speechbrain_ssl.verification.cache import embed_cached
-from speechbrain_ssl.verification.extract import embed_files
-from speechbrain_ssl.verification.multicrop import (
-    CropGrid,
-    embed_crops,
-    multicrop_rows,
-)
+from speechbrain_ssl.verification.multicrop import multicrop_rows
 from speechbrain_ssl.verification.scoring import EmbeddingError, product_scores
 from speechbrain_ssl.verification.trials import Trials
 

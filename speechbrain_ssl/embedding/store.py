@@ -19,10 +19,10 @@ from speechbrain.utils.distributed import ddp_barrier, if_main_process
 from tqdm import tqdm
 
 from speechbrain_ssl import distributed
+from speechbrain_ssl.embedding.cache import fingerprint
+from speechbrain_ssl.embedding.extract import embed_files
 from speechbrain_ssl.errors import AudioError, CheckpointError
 from speechbrain_ssl.files import atomic_write
-from speechbrain_ssl.verification.cache import fingerprint
-from speechbrain_ssl.verification.extract import embed_files
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class EmbeddingStore:
         Arguments
         ---------
         encoder, features, precision, most_seconds, **options
-            Those of ``speechbrain_ssl.verification.extract.embed_files``.
+            Those of ``speechbrain_ssl.embedding.extract.embed_files``.
         progress : bool
             Whether the first process shows a bar, over its own shards.
 

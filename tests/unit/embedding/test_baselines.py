@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
+from speechbrain_ssl.embedding.baselines import LogMelStatistics
 from speechbrain_ssl.encoders.features import LogMel
-from speechbrain_ssl.verification.baselines import LogMelStatistics
 
 
 def stated(features):

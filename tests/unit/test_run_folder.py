@@ -3,7 +3,7 @@
 import pytest
 
 from speechbrain_ssl.errors import CheckpointError
-from speechbrain_ssl.settings import claim_folder, settings_of
+from speechbrain_ssl.run_folder import claim_folder, settings_of
 
 YAML = """\
 lr: 0.1

@@ -7,10 +7,10 @@ import pytest
 import soundfile
 import torch
 
+from speechbrain_ssl.embedding.extract import _batches, embed_files
 from speechbrain_ssl.encoders.ecapa import FastECAPA
 from speechbrain_ssl.encoders.features import LogMel
 from speechbrain_ssl.errors import AudioError
-from speechbrain_ssl.verification.extract import _batches, embed_files
 
 SECONDS = [0.7, 2.0, 0.1, 1.2, 3.1, 0.5, 2.0]
 

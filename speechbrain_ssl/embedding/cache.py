@@ -16,9 +16,9 @@ import zipfile
 import numpy as np
 import torch
 
+from speechbrain_ssl.embedding.crops import embed_crops
+from speechbrain_ssl.embedding.extract import embed_files
 from speechbrain_ssl.files import atomic_write
-from speechbrain_ssl.verification.extract import embed_files
-from speechbrain_ssl.verification.multicrop import embed_crops
 
 logger = logging.getLogger(__name__)
 
@@ -80,9 +80,9 @@ def embed_cached(
         The ``.npz`` file; made, completed or, where it is of another model,
         replaced.
     encoder, features, paths, seconds, precision, **kwargs
-        Those of ``speechbrain_ssl.verification.extract.embed_files``. A path
+        Those of ``speechbrain_ssl.embedding.extract.embed_files``. A path
         must not occur twice.
-    grid : speechbrain_ssl.verification.multicrop.CropGrid, optional
+    grid : speechbrain_ssl.embedding.crops.CropGrid, optional
         Given one, the rows are those of ``embed_crops``. They want a cache of
         their own.
 

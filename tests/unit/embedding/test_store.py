@@ -11,12 +11,12 @@ import soundfile
 import torch
 
 from speechbrain_ssl.data.manifest import Manifest, StringColumn
+from speechbrain_ssl.embedding import store as module
+from speechbrain_ssl.embedding.extract import embed_files
+from speechbrain_ssl.embedding.store import EmbeddingStore
 from speechbrain_ssl.encoders.ecapa import FastECAPA
 from speechbrain_ssl.encoders.features import LogMel
 from speechbrain_ssl.errors import AudioError, CheckpointError
-from speechbrain_ssl.verification import store as module
-from speechbrain_ssl.verification.extract import embed_files
-from speechbrain_ssl.verification.store import EmbeddingStore
 
 SECONDS = [0.6, 1.0, 0.8, 0.5, 0.9, 0.7, 1.1, 0.6, 0.5, 0.8]
 

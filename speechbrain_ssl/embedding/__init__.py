@@ -1,0 +1,1 @@
+"""Embeddings of audio files: computed, stored, cached; and baselines without a network."""

@@ -1,0 +1,159 @@
+"""Embeddings of several crops of a file, evenly spread over it."""
+
+import numpy as np
+import torch
+
+from speechbrain_ssl.data.audio import AudioFile, fit_length
+from speechbrain_ssl.embedding.extract import progress_bar
+from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.verification.scoring import unit_rows
+
+
+class CropGrid:
+    """Crops of one length, evenly spread from the first sample to the last.
+
+    Arguments
+    ---------
+    count : int
+        Crops of an utterance.
+    seconds : float
+        Their length. Of an utterance that is no longer there is one crop,
+        repeated from its beginning where it is shorter.
+
+    Raises
+    ------
+    ConfigError
+        If there is no crop, or it is shorter than 0.1 s.
+
+    Example
+    -------
+    >>> CropGrid(3, 1.0).starts(32000, 16000).tolist()
+    [0, 8000, 16000]
+    >>> CropGrid(3, 1.0).starts(8000, 16000).tolist()
+    [0]
+    """
+
+    def __init__(self, count=15, seconds=4.0):
+        numbers = isinstance(count, int) and isinstance(seconds, (int, float))
+        if not numbers or count < 1 or not seconds >= 0.1:
+            raise ConfigError(
+                "multi-crop scoring needs at least one crop of at least 0.1 "
+                f"s; got {count} of {seconds} s"
+            )
+        self.count = count
+        self.seconds = seconds
+
+    def __repr__(self):
+        return f"CropGrid(count={self.count}, seconds={self.seconds})"
+
+    def starts(self, num_samples, sample_rate):
+        """First samples of the crops, int64 ``[count]`` or ``[1]``."""
+        room = num_samples - round(self.seconds * sample_rate)
+        if room <= 0:
+            return np.zeros(1, dtype=np.int64)
+        return np.linspace(0, room, self.count).astype(np.int64)
+
+
+class _Crops(torch.utils.data.Dataset):
+    """All crops of an utterance, for loader workers."""
+
+    def __init__(self, paths, grid, sample_rate):
+        self.paths = paths
+        self.grid = grid
+        self.sample_rate = sample_rate
+
+    def __len__(self):
+        return len(self.paths)
+
+    def __getitem__(self, i):
+        length = round(self.grid.seconds * self.sample_rate)
+        with AudioFile(self.paths[i], self.sample_rate) as audio:
+            wave = audio.read()
+        wave = fit_length(wave, max(length, len(wave)))
+        starts = self.grid.starts(len(wave), self.sample_rate)
+        crops = np.stack([wave[s : s + length] for s in starts])
+        return np.full(len(crops), i), torch.from_numpy(crops)
+
+
+def _join(samples):
+    """The crops of several utterances, and whose they are."""
+    index, crops = zip(*samples, strict=True)
+    return np.concatenate(index), torch.cat(crops)
+
+
+@torch.no_grad()
+def embed_crops(
+    encoder,
+    features,
+    paths,
+    grid,
+    device="cpu",
+    batch_seconds=200.0,
+    precision=None,
+    num_workers=0,
+    progress=True,
+):
+    """Mean unit embedding of the crops of each file.
+
+    Arguments
+    ---------
+    encoder : torch.nn.Module
+        ``encoder(features, lengths)`` -> ``[batch, 1, size]``.
+    features : speechbrain_ssl.encoders.features.LogMel
+        The input features.
+    paths : list of str
+        Audio files.
+    grid : CropGrid
+        Where the crops lie.
+    device : str
+        Where to compute.
+    batch_seconds : float
+        Most seconds of audio in a batch; the crops of one file are always in
+        one.
+    precision : torch.dtype, optional
+        Autocast to this type; fp32 if not given.
+    num_workers : int
+        Loader processes.
+    progress : bool
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 ``[files, size]``. Its rows are not of length one: how short
+        one is says how much the crops differ.
+
+    Raises
+    ------
+    AudioError
+        If a file cannot be read.
+    EmbeddingError
+        If an embedding is zero or not finite.
+    """
+    rate = features.sample_rate
+    loader = torch.utils.data.DataLoader(
+        _Crops(paths, grid, rate),
+        batch_size=max(1, int(batch_seconds / (grid.count * grid.seconds))),
+        collate_fn=_join,
+        num_workers=num_workers,
+        # The loader must not draw from the global generator.
+        generator=torch.Generator(),
+    )
+    encoder = encoder.to(device).eval()
+    features = features.to(device)
+    result, counts = None, np.zeros(len(paths))
+    with progress_bar(progress, len(paths)) as bar:
+        for index, waves in loader:
+            inputs = features(waves.to(device))
+            with torch.autocast(
+                inputs.device.type, precision, enabled=precision is not None
+            ):
+                output = encoder(inputs, torch.ones(len(inputs), device=device))
+            names = [paths[i] for i in index]
+            output = unit_rows(output.squeeze(1), names)
+            if result is None:
+                result = np.zeros((len(paths), output.shape[1]), np.float32)
+            np.add.at(result, index, output)
+            np.add.at(counts, index, 1)
+            bar.update(len(np.unique(index)))
+    return (result / counts[:, None]).astype(np.float32)
