@@ -38,20 +38,25 @@ class PseudoLabelBrain(TrainingBrain):
     al. found better than all at once), ``initial_classifier`` (or None);
     ``schedules`` has ``margin``.
 
-    Attributes
-    ----------
-    labels : torch.Tensor
-        int64 ``[N]``, class of each utterance of the training manifest; to be
-        set before ``fit``.
-    truth : torch.Tensor or None
-        int64 ``[N]``, the class that would be right, -1 where it is not known.
-        For monitoring only: it gets into the log and nowhere else.
+    ``set_labels`` is to be called before ``fit``.
     """
 
     objective_name = "training on pseudo labels"
     wanted_schedules = (*TrainingBrain.wanted_schedules, "margin")
-    labels = None
-    truth = None
+
+    def set_labels(self, labels, truth=None):
+        """Give every utterance of the training manifest its class.
+
+        Arguments
+        ---------
+        labels : numpy.ndarray
+            int64 ``[N]``.
+        truth : numpy.ndarray, optional
+            int64 ``[N]``, the class that would be right, -1 where it is not
+            known. For monitoring only: it gets into the log and nowhere else.
+        """
+        self.labels = torch.from_numpy(labels)
+        self.truth = None if truth is None else torch.from_numpy(truth)
 
     @property
     def classifier(self):

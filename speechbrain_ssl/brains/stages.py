@@ -318,14 +318,14 @@ class Stages:
             self.manifest.select(labelled), seed=hparams["seed"] + number
         )
         rows = _rows_of(brain.train_manifest, self.manifest)
-        brain.labels = torch.from_numpy(labels[rows])
         begins = initial_model and not hparams["initial_classifier"]
         if begins and hparams["centres_from_embeddings"]:
             embedded = self._embedded_by(initial_model, number)
             set_centres(hparams["classifier"], *embedded.read(), labels)
+        truth = None
         if self.speakers is not None:
             truth, _ = majority_classes(labels[rows], self.speakers[rows])
-            brain.truth = torch.from_numpy(truth)
+        brain.set_labels(labels[rows], truth)
         brain.fit(hparams["epoch_counter"], train_loader, valid_loader)
         figures = brain.finish()
         if if_main_process():

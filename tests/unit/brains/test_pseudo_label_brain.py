@@ -140,9 +140,9 @@ def make(tmp_path):
             run_opts={"device": "cpu", "noprogressbar": True},
         )
         brain.train_sampler = EpochBatchSampler(COUNT, BATCH, 1)
-        brain.labels = torch.arange(COUNT) % CLASSES
-        if labels is not None:
-            brain.labels = labels
+        if labels is None:
+            labels = torch.arange(COUNT) % CLASSES
+        brain.set_labels(labels.numpy())
         return brain
 
     return made
