@@ -70,6 +70,16 @@ def test_smoothing_keeps_the_level():
     assert np.abs(drawn - 5).max() < 0.6
 
 
+def test_smoothing_does_not_hide_a_fall():
+    """Three per cent of the run beside it, a fall has not begun, or is over."""
+    values = np.where(np.arange(4000) < 2000, 9.0, 1.0)
+    figure = figures.curves(lines(values.tolist()), ["loss"])
+    steps, drawn = figure.axes[0].lines[0].get_data()
+    assert (drawn[steps < 2000 - 120] == 9).all()
+    assert (drawn[steps > 2000 + 120] == 1).all()
+    assert draw(figure) == "loss: 9 at the start, 1 at the end"
+
+
 @pytest.mark.parametrize(
     "array",
     [np.zeros(1), np.full(1000, 5e-5), np.zeros(1000), np.linspace(0, 1, 9)],
