@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 
 from speechbrain_ssl import distributed
+from speechbrain_ssl.brains.means import RunningMeans
 from speechbrain_ssl.objectives.base import Branch
 from speechbrain_ssl.objectives.simclr import SimCLR
 
@@ -106,6 +107,13 @@ def main(folder):
     mine = torch.tensor([1.0, 2.0]) * (rank + 1)
     found["mean"] = distributed.mean_over_ranks(mine)
     found["kept"] = mine
+    means = RunningMeans()
+    for loss in (1.0, 3.0):
+        means.add(loss=torch.tensor(loss + 10 * rank))
+    found["running"] = means.read()
+    resumed = RunningMeans()
+    resumed.load(means.state())
+    found["resumed"] = resumed.read()
     parameters = [torch.nn.Parameter(torch.zeros(s)) for s in (3, (2, 2), 1)]
     parameters[0].grad = torch.full((3,), float(rank))
     parameters[1].grad = torch.eye(2) * (10.0 * rank)

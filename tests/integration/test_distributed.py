@@ -86,6 +86,8 @@ def test_means_and_gradients(ranks):
         assert (rank["rank"], rank["world"]) == (number, 2)
         assert rank["mean"].tolist() == [1.5, 3.0]
         assert rank["kept"].tolist() == [1.0 + number, 2.0 + 2 * number]
+        # Of 1, 3, 11 and 13; the same for whoever resumes.
+        assert rank["running"] == rank["resumed"] == {"loss": 7.0}
         first, second, third = rank["averaged"]
         assert torch.equal(first, torch.full((3,), 0.5))
         assert torch.equal(second, 5 * torch.eye(2))

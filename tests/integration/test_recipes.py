@@ -11,6 +11,7 @@ import pytest
 import tiny
 
 from speechbrain_ssl.config import check_keys, read_plain
+from speechbrain_ssl.errors import ConfigError
 
 ROOT = tiny.ROOT
 
@@ -60,6 +61,15 @@ def test_every_key_is_read(row):
         key: 1 for key, value in plain.items() if "PLACEHOLDER" in str(value)
     }
     check_keys(plain, path.read_text(), filled, known, path.name)
+    # So much for this row; and it would have noticed.
+    lacking = sorted(known)[0]
+    with pytest.raises(ConfigError, match=f"lacks the key.*`{lacking}`"):
+        fewer = {key: v for key, v in plain.items() if key != lacking}
+        check_keys(fewer, path.read_text(), {}, known, path.name)
+    with pytest.raises(ConfigError, match="`idle_key` in .* read by nothing"):
+        check_keys(
+            {**plain, "idle_key": 1}, path.read_text(), {}, known, path.name
+        )
 
 
 def test_no_blank_is_left_to_fill_in():

@@ -190,6 +190,7 @@ def test_other_configuration(corpus, train, tmp_path):
 def test_what_may_change(corpus, train, tmp_path):
     """Where things lie and what is shown is no other configuration."""
     train.main(corpus.argv(tmp_path, number_of_epochs=1))
+    before = contents(tmp_path)
     moved = tmp_path / "moved.csv"
     shutil.copy(corpus.train_csv, moved)
     train.main(
@@ -197,3 +198,5 @@ def test_what_may_change(corpus, train, tmp_path):
             tmp_path, number_of_epochs=1, train_manifest=moved, log_every=2
         )
     )
+    # The run was taken for its own: not begun anew, and nothing added.
+    assert len(before) > 5 and contents(tmp_path) == before

@@ -59,7 +59,9 @@ def claimed(folder, settings):
 
 def test_the_same_settings_go_on(settings, tmp_path):
     claimed(tmp_path, settings())
+    before = (tmp_path / "save" / "settings.json").read_text()
     claim_folder(tmp_path, settings("num_workers: 8\ndata_folder: /moved"))
+    assert (tmp_path / "save" / "settings.json").read_text() == before
 
 
 def test_other_settings_are_refused_by_name(settings, tmp_path):

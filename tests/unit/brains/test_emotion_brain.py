@@ -9,6 +9,7 @@ import torch
 from speechbrain.utils.run_opts import RunOptions
 
 from speechbrain_ssl.brains import emotion_brain
+from speechbrain_ssl.brains.checkpointing import AtomicCheckpointer
 from speechbrain_ssl.brains.emotion_brain import EmotionBrain, make_classifier
 from speechbrain_ssl.data.augmentation import Augmentation
 from speechbrain_ssl.downstream.finetune import FineTuning
@@ -200,10 +201,27 @@ def test_accumulated_batches_have_the_whole_schedule(tune, folds, monkeypatch):
     assert len(seen) == 3 * STEPS // 2 and seen[-1] == 0
 
 
-def test_every_checkpoint_is_of_a_whole_epoch(tune, folds):
-    tune(used=folds[:1], options={"ckpt_interval_steps": 1})
+def test_every_checkpoint_is_of_a_whole_epoch(tune, folds, monkeypatch):
+    saved, brains = [], []
+    save = AtomicCheckpointer.save_checkpoint
+    begin = EmotionBrain.on_fit_start
+
+    def noted_begin(self):
+        brains.append(self)
+        begin(self)
+
+    def noted_save(self, *args, **kwargs):
+        saved.append(brains[-1].optimizer_step)
+        return save(self, *args, **kwargs)
+
+    monkeypatch.setattr(EmotionBrain, "on_fit_start", noted_begin)
+    monkeypatch.setattr(AtomicCheckpointer, "save_checkpoint", noted_save)
+    first, _, _ = tune(used=folds[:1], options={"ckpt_interval_steps": 1})
+    assert saved == [STEPS, 2 * STEPS, 3 * STEPS]
     # Nothing was left in the way of the next call.
-    tune(used=folds[:1])
+    second, _, _ = tune(used=folds[:1])
+    assert saved == [STEPS, 2 * STEPS, 3 * STEPS]
+    np.testing.assert_array_equal(first, second)
 
 
 @pytest.mark.parametrize("last", [1, 2])

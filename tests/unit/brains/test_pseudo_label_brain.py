@@ -278,7 +278,8 @@ def test_a_scheduled_margin(make):
         loss = brain.compute_objectives(predictions, batch, None)
         labels = brain.labels[batch.index]
         wanted = brain.classifier(predictions, labels, margin).mean()
-        assert torch.equal(loss, wanted)
+        # Summed under a mask and divided, the same mean may round differently.
+        torch.testing.assert_close(loss, wanted)
 
 
 # -- the gate ------------------------------------------------------------------

@@ -94,6 +94,20 @@ def test_kmeans_reseeds_an_empty_cluster_from_the_worst_row():
     assert found.inertia[-1] < kept.inertia[-1]
 
 
+def test_kmeans_reseeds_until_a_free_centroid_is_of_use():
+    """Also where the first row that was tried has not moved a label.
+
+    The worst row at first is one of a pair whose own centroid is moved onto
+    it by the same update: the pair stays, and the free centroid is free still.
+    Of the other rows one is far from its centroid, then as before.
+    """
+    rows = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 1, 0], [0, 0.8, 0.6]])
+    begin = np.array([[0.6, 0, -0.8], [0, 1, 0.1], [-1, -1, 0]])
+    found = spherical_kmeans(rows, 3, init=begin, empty="reseed")
+    assert sorted(found.sizes.tolist()) == [1, 2, 2]
+    assert found.inertia[-1] < 1e-5
+
+
 @pytest.mark.parametrize("init", ["random", "k-means++"])
 @pytest.mark.parametrize("empty", ["keep", "reseed"])
 def test_kmeans_inertia_never_rises(blobs, init, empty):

@@ -106,10 +106,19 @@ def test_impossible_numbers_are_refused_without_rows(method, message):
         method.check(120)
 
 
-def test_possible_numbers_pass():
-    KMeansClusters(120).check(120)
-    KMeansClusters([2, 119]).check(120)
-    MergedClusters(120, 6).check(120)
+@pytest.mark.parametrize(
+    "method, possible",
+    [
+        (KMeansClusters(120), [120]),
+        (KMeansClusters([2, 119]), [2, 119]),
+        (MergedClusters(120, 6), [6]),
+    ],
+)
+def test_possible_numbers_pass(rows, method, possible):
+    """And what has passed is what is made of the rows."""
+    method.check(120)
+    labels, _ = method(rows[0], seed=1)
+    assert len(set(labels.tolist())) in possible
 
 
 @pytest.mark.parametrize("fault", [np.nan, 0.0])

@@ -217,7 +217,8 @@ def test_reverberation_does_not_wrap_around(corpora):
     stock = reverberate(x[:, 0], room)
     front = stock[:, : LENGTH // 2].square().sum(1) / stock.square().sum(1)
     assert (front > 0.1).all()
-    assert torch.equal(stock[0], stock[1])
+    # Rows of one batch may round differently: their alignment differs.
+    torch.testing.assert_close(stock[0], stock[1])
     ours = make(corpora, reverb=1.0)(x, (1, 1, KEYS[:5]))[:, 0]
     front = ours[:, : LENGTH - 20].square().sum(1) / ours.square().sum(1)
     assert (front < 1e-8).all()

@@ -385,6 +385,26 @@ def test_reference_crops(manifest, workers):
         assert np.array_equal(one, other)
 
 
+@pytest.mark.parametrize("spare", [0, 1, 2])
+def test_reference_crops_lie_anywhere_in_the_utterance(tmp_path, spare):
+    """Each place occurs, from the first to the last, and none beyond."""
+    path = str(tmp_path / "a.wav")
+    count = 3200 + spare
+    ramp = np.arange(count, dtype=np.int16)
+    soundfile.write(path, ramp, 16000, subtype="PCM_16")
+    column = StringColumn.from_strings([path])
+    manifest = Manifest(column, column, [count / 16000])
+    plan = CropPlan(2, 0.1)
+    data = CropDataset(manifest, plan, seed=3, reference_seconds=0.2)
+    seen = set()
+    for epoch in range(1, 41):
+        crop = data[(epoch, 0)][2][-1] * 32768
+        start = int(crop[0])
+        assert crop.tolist() == list(range(start, start + 3200))
+        seen.add(start)
+    assert seen == set(range(spare + 1))
+
+
 def test_crops_of_a_cluster(manifest):
     """Cluster-aware sampling in loader workers, and on any machine."""
     sampling = ClusterAware(clusters=3, start_epoch=2)

@@ -182,7 +182,8 @@ def test_fp32_under_autocast():
     wanted, _ = forward(cpc, frames.float())
     with torch.autocast("cpu", torch.bfloat16):
         found, _ = forward(cpc, frames)
-    assert torch.equal(found, wanted)
+    # Casting changes how the frames lie in memory, and so the order of sums.
+    torch.testing.assert_close(found, wanted)
 
 
 def test_what_it_asks_for():

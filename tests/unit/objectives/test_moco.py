@@ -96,9 +96,11 @@ def test_accumulated_batches_are_one_step():
     keys = vectors(1, batch=6)
     take(together, keys)
     take(apart, keys[:2], keys[2:])
-    assert torch.equal(together.queue, apart.queue)
+    # Normalising a batch of another size may round differently.
+    torch.testing.assert_close(together.queue, apart.queue)
+    before = apart.queue.clone()
     forward(apart, vectors(2), vectors(3))
-    assert torch.equal(together.queue, apart.queue)
+    assert torch.equal(apart.queue, before)
     assert int(apart.filled) == 6
 
 

@@ -619,8 +619,12 @@ def test_refused_at_the_start(voices, make, options, message):
 def test_as_many_clusters_as_an_epoch_fills(voices, make):
     """What is not refused at the start does not fail an epoch later."""
     rows, _ = voices()
-    make(rows, range(56), clusters=56).before_epoch(2)
-    make(rows, range(56), merge_from=56).before_epoch(2)
+    for options, clusters in (({"clusters": 56}, 56), ({"merge_from": 56}, 6)):
+        ssps = make(rows, range(56), **options)
+        ssps.before_epoch(2)
+        seen, unseen = ssps.assignments.split([56, 4])
+        assert set(seen.tolist()) == set(range(clusters))
+        assert (unseen == -1).all()
 
 
 def test_objectives_that_do_not_fit_are_refused():

@@ -163,6 +163,30 @@ def test_cache_opens_only_what_changed(corpus, tmp_path):
     assert other.opened == 13
 
 
+@pytest.mark.parametrize("change", ["size", "time"])
+def test_cache_looks_at_size_and_time(tmp_path, change):
+    """A file of another size, or of another time and the same size."""
+    cache = tmp_path / "cache.jsonl"
+    path = write(tmp_path / "corpus/a.wav")
+    os.utime(path, ns=(10**18, 10**18))
+    size = path.stat().st_size
+    assert run(path.parent, cache=cache)[0].opened == 1
+    assert run(path.parent, cache=cache)[0].opened == 0
+    if change == "size":
+        write(path, tone(3.0))
+        os.utime(path, ns=(10**18, 10**18))
+    else:
+        write(path, tone(4.0, 8000), 8000)
+        # A copy or an archive may bring an older time along.
+        os.utime(path, ns=(10**18 - 1, 10**18 - 1))
+        assert path.stat().st_size == size
+    found, _ = run(path.parent, cache=cache)
+    assert found.opened == 1
+    wanted = (3.0, 16000) if change == "size" else (4.0, 8000)
+    row = found.usable.iloc[0]
+    assert (row["duration"], row["sample_rate"]) == wanted
+
+
 def test_torn_line_is_passed_over(corpus, tmp_path):
     cache = tmp_path / "cache.jsonl"
     whole, _ = run(corpus, cache=cache)

@@ -39,15 +39,27 @@ def lines(values, stage="train"):
 )
 @pytest.mark.parametrize("x", ["step", "epoch"])
 def test_curves(values, x):
-    draw(
-        figures.curves(
-            lines(values),
-            ["loss"],
-            x=x,
-            from_zero=True,
-            references={"ln K": 8.3},
-        )
+    figure = figures.curves(
+        lines(values),
+        ["loss"],
+        x=x,
+        from_zero=True,
+        references={"ln K": 8.3},
     )
+    title, ax = draw(figure), figure.axes[0]
+    finite = [value for value in values if value is not None]
+    broken = len(values) - len(finite)
+    _, labels = ax.get_legend_handles_labels()
+    wanted = ["loss"] * bool(finite)
+    wanted += [f"not finite ({broken})"] * bool(broken)
+    assert labels == wanted
+    assert title.startswith("loss: ") if finite else title == "loss"
+    texts = [text.get_text() for text in ax.texts]
+    assert texts == ["no finite value"] * (not finite) + ["ln K"]
+    low, high = ax.get_ylim()
+    least = min(finite, default=0)
+    assert low == 0 if least > 0 else low <= least
+    assert high > 8.3
 
 
 def test_curves_of_one_stage_only():
@@ -70,12 +82,32 @@ def test_smoothing_keeps_the_level():
     assert np.abs(drawn - 5).max() < 0.6
 
 
+def test_smoothing_does_not_hide_a_fall():
+    """Three per cent of the run beside it, a fall has not begun, or is over."""
+    values = np.where(np.arange(4000) < 2000, 9.0, 1.0)
+    figure = figures.curves(lines(values.tolist()), ["loss"])
+    steps, drawn = figure.axes[0].lines[0].get_data()
+    assert (drawn[steps < 2000 - 120] == 9).all()
+    assert (drawn[steps > 2000 + 120] == 1).all()
+    assert draw(figure) == "loss: 9 at the start, 1 at the end"
+
+
 @pytest.mark.parametrize(
     "array",
     [np.zeros(1), np.full(1000, 5e-5), np.zeros(1000), np.linspace(0, 1, 9)],
 )
 def test_schedules(array):
-    draw(figures.schedules({"a": array, "b": array}))
+    figure = figures.schedules({"a": array, "b": array})
+    draw(figure)
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["a", "b"]
+    for ax in figure.axes:
+        steps, drawn = ax.lines[0].get_data()
+        assert (steps[0], steps[-1]) == (0, len(array) - 1)
+        assert np.array_equal(drawn, array[steps])
+        # All of it is in sight, and rounding does not fill the picture.
+        low, high = ax.get_ylim()
+        assert low < array.min() and array.max() < high
+        assert high - low >= 0.5 * np.abs(array).max()
 
 
 def test_det_eer():
@@ -89,16 +121,21 @@ def test_det_eer():
 
 
 @pytest.mark.parametrize(
-    ("miss", "alarm"),
+    ("miss", "alarm", "rate"),
     [
-        ([0, 1], [1, 0]),
-        ([0, 0, 1], [1, 0, 0]),
-        ([0, 1, 1], [1, 1, 0]),
-        ([0.5], [0.5]),
+        ([0, 1], [1, 0], 50),
+        ([0, 0, 1], [1, 0, 0], 0),
+        ([0, 1, 1], [1, 1, 0], 100),
+        ([0.5], [0.5], 50),
     ],
 )
-def test_det_degenerate(miss, alarm):
-    draw(figures.det_curves({"a": (np.array(miss), np.array(alarm))}))
+def test_det_degenerate(miss, alarm, rate):
+    figure = figures.det_curves({"a": (np.array(miss), np.array(alarm))})
+    draw(figure)
+    _, labels = figure.axes[0].get_legend_handles_labels()
+    assert labels == [f"a: EER {rate}.00 %"]
+    for line in figure.axes[0].lines:
+        assert np.isfinite(line.get_xydata()).all()
 
 
 def test_det_eer_is_that_of_the_metrics():
@@ -113,17 +150,31 @@ def test_det_eer_is_that_of_the_metrics():
 
 
 @pytest.mark.parametrize(
-    ("scores", "labels"),
+    ("scores", "labels", "kinds"),
     [
-        ([], []),
-        ([0.5], [True]),
-        ([0.5, 0.5], [True, False]),
-        ([np.nan, 0.1], [True, False]),
-        ([0.1, 0.2, 0.9], [False, False, False]),
+        ([], [], []),
+        ([0.5], [True], ["same speaker (1)"]),
+        (
+            [0.5, 0.5],
+            [True, False],
+            ["different speakers (1)", "same speaker (1)"],
+        ),
+        ([np.nan, 0.1], [True, False], ["different speakers (1)"]),
+        ([0.1, 0.2, 0.9], [False] * 3, ["different speakers (3)"]),
     ],
 )
-def test_score_histogram(scores, labels):
-    draw(figures.score_histogram(np.array(scores), np.array(labels), 0.4))
+def test_score_histogram(scores, labels, kinds):
+    figure = figures.score_histogram(np.array(scores), np.array(labels), 0.4)
+    wanted = "Scores of the trials"
+    if len(kinds) == 2:
+        wanted = "At the threshold 0.0 % missed, 100.0 % false alarms"
+    assert draw(figure) == wanted
+    (ax,) = figure.axes
+    assert ax.get_legend_handles_labels()[1] == kinds
+    # Area and outline of each kind; each holds all of its kind.
+    assert len(ax.patches) == 2 * len(kinds)
+    for patch in ax.patches:
+        assert patch.get_data().values.sum() == pytest.approx(100)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 4, 5, 30])
@@ -131,12 +182,24 @@ def test_score_histogram(scores, labels):
 def test_embedding_map(count, grouped):
     rng = np.random.default_rng(0)
     groups = np.arange(count) % 3 if grouped else None
-    draw(figures.embedding_map(rng.standard_normal((count, 8)), groups))
+    figure = figures.embedding_map(rng.standard_normal((count, 8)), groups)
+    wanted = f"{count} embeddings, t-SNE"
+    if grouped:
+        number = min(3, count)
+        wanted += f"; {number} group" + "s" * (number != 1)
+    assert draw(figure) == wanted
+    places = np.concatenate(
+        [np.asarray(c.get_offsets()) for c in figure.axes[0].collections]
+    )
+    assert np.isfinite(places).all()
+    assert len(places) == len(np.unique(places, axis=0)) == count
 
 
 def test_embedding_map_of_broken_and_of_one_dimension():
-    draw(figures.embedding_map(np.full((9, 3), np.nan)))
-    draw(figures.embedding_map(np.linspace(-1, 1, 9)[:, None]))
+    nothing = figures.embedding_map(np.full((9, 3), np.nan))
+    assert draw(nothing) == "0 embeddings, t-SNE"
+    line = figures.embedding_map(np.linspace(-1, 1, 9)[:, None])
+    assert draw(line) == "9 embeddings, t-SNE"
     assert "same" in draw(figures.embedding_map(np.ones((9, 3))))
 
 

@@ -85,7 +85,12 @@ def test_empty_epochs():
     """No loss was usable: an empty picture."""
     made = record()
     made |= {"counts": [0], "edges": [0, 1], "scalars": {}}
-    gate.loss_histogram(made)
+    (ax,) = gate.loss_histogram(made).axes
+    assert ax.get_title(loc="left") == "Epoch 3: no threshold"
+    assert [patch.get_data().values.tolist() for patch in ax.patches] == [
+        [0],
+        [0],
+    ]
 
 
 def write_run(folder, epochs=4, truth=True):

@@ -167,11 +167,26 @@ def test_a_run_that_diverged(tmp_path):
     assert "The loss was not finite in 60 of 60 logs" in text
 
 
-def test_collapse_is_told(tmp_path):
+@pytest.mark.parametrize(
+    ("share", "told"),
+    [
+        (0.99, "as good as uniform"),
+        (0.97, None),
+        (0.5, None),
+        (0.03, None),
+        (0.01, "all to one prototype"),
+    ],
+)
+def test_collapse_is_told(tmp_path, share, told):
+    """Within two per cent of either end, and no sooner."""
     logbook = Logbook(tmp_path)
-    logbook.log("train", 1, 1, teacher_entropy=8.31, log_prototypes=8.318)
+    # The end counts: every teacher begins uniform.
+    logbook.log("train", 1, 1, teacher_entropy=8.3, log_prototypes=8.3)
+    entropy = 8.3 * share
+    logbook.log("train", 1, 2, teacher_entropy=entropy, log_prototypes=8.3)
     text, _ = check(build_report(tmp_path))
-    assert "as good as uniform" in text
+    for warning in ("as good as uniform", "all to one prototype"):
+        assert (warning in text) == (warning == told)
 
 
 def test_what_a_user_wrote_is_escaped(tmp_path):

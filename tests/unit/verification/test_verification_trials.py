@@ -103,6 +103,8 @@ def test_absent_files(tmp_path):
 def test_absent_files_that_no_trial_uses_do_not_matter(tmp_path):
     (tmp_path / "a").touch()
     check_files(Trials([1], [0], [0], ["a", "unused"]), tmp_path)
+    with pytest.raises(TrialError, match="'unused'.*1 of 2 files"):
+        check_files(Trials([1], [0], [1], ["a", "unused"]), tmp_path)
 
 
 def test_speakers_by_path_rule_and_dictionary():
