@@ -61,6 +61,7 @@ from speechbrain_ssl.pseudo_labels.labels import (
 )
 from speechbrain_ssl.publishing.export import initialise, load_encoder
 from speechbrain_ssl.report.rounds import build_rounds_report
+from speechbrain_ssl.settings import write_hyperparams
 from speechbrain_ssl.verification.store import EmbeddingStore
 
 logger = logging.getLogger(__name__)
@@ -530,11 +531,8 @@ class Rounds:
             initial_model=None if initial_model is None else str(initial_model),
             **changes,
         )
-        sb.create_experiment_directory(
-            experiment_directory=str(folder),
-            hyperparams_to_save=path,
-            overrides=overrides,
-        )
+        sb.create_experiment_directory(str(folder))
+        write_hyperparams(folder, path, overrides)
         # What a Brain calls its output folder is that of one stage.
         hparams["output_folder"] = str(folder)
         hparams["labels_seen"] = hparams["labels_from"].labels_seen

@@ -39,6 +39,7 @@ from speechbrain_ssl.precision import announce, describe, keep, resume
 from speechbrain_ssl.publishing.systems import load_system
 from speechbrain_ssl.report.downstream import build_downstream_report
 from speechbrain_ssl.report.results import write_results
+from speechbrain_ssl.settings import write_hyperparams
 
 logger = logging.getLogger(__name__)
 
@@ -178,11 +179,8 @@ def main(argv):
     folder = pathlib.Path(hparams["output_folder"])
     resume(hparams)
     keep(hparams)
-    sb.create_experiment_directory(
-        experiment_directory=str(folder),
-        hyperparams_to_save=path,
-        overrides=overrides,
-    )
+    sb.create_experiment_directory(str(folder))
+    write_hyperparams(folder, path, overrides)
     announce(hparams, run_opts, ["precision"])
     if hparams["prepare"] is not None:
         hparams["prepare"]()

@@ -47,6 +47,7 @@ from speechbrain_ssl.report.evaluations import (
 )
 from speechbrain_ssl.report.page import build_report
 from speechbrain_ssl.report.results import write_results
+from speechbrain_ssl.settings import write_hyperparams
 from speechbrain_ssl.verification.breakdown import (
     check_in_table,
     read_speaker_table,
@@ -293,11 +294,8 @@ def main(argv):
             name += f"/{system.seed}"
         hparams["output_folder"] = f"results/{name}"
     folder = pathlib.Path(hparams["output_folder"])
-    sb.create_experiment_directory(
-        experiment_directory=str(folder),
-        hyperparams_to_save=path,
-        overrides=overrides,
-    )
+    sb.create_experiment_directory(str(folder))
+    write_hyperparams(folder, path, overrides)
     announce(hparams, run_opts, ["eval_precision"])
     device = run_opts["device"] or infer_device()
     rows, ways = scorings(hparams, system, lists, seconds, training, device)
