@@ -12,6 +12,7 @@ result. Comments do not survive that: those of a base may no longer be true.
 import io
 import os
 import pathlib
+import re
 from typing import NamedTuple
 
 import ruamel.yaml
@@ -97,8 +98,9 @@ def merge(path, overrides=""):
     """Reads a configuration and lays it over its bases.
 
     A mapping without a tag changes single keys of the mapping, or of what is
-    given to the ``!include:``, that it is laid over; anything else takes the
-    place of what was there. Keys stay in the order of the base.
+    given to the ``!include:``, that it is laid over; anything else, and ``{}``,
+    takes the place of what was there. Keys stay in the order of the base, and
+    new ones follow; but each stands below those that it refers to.
 
     Arguments
     ---------
@@ -121,7 +123,7 @@ def merge(path, overrides=""):
     if overrides:
         _lay_over(tree, _yaml().load(overrides))
     text = io.StringIO()
-    _yaml().dump(tree, text)
+    _yaml().dump(_definitions_first(tree), text)
     return Merged(path, text.getvalue(), sources)
 
 
@@ -251,7 +253,7 @@ def _lay_over(base, differences):
     """Changes a mapping by another one, in place."""
     for key, value in differences.items():
         below = base.get(key)
-        if not isinstance(value, dict) or value.tag.value is not None:
+        if not isinstance(value, dict) or not value or value.tag.value:
             base[key] = value
         elif isinstance(below, dict):
             _lay_over(below, value)
@@ -261,3 +263,22 @@ def _lay_over(base, differences):
             base[key] = value
         else:
             base[key] = value
+
+
+def _definitions_first(tree):
+    """Sorts the keys: HyperPyYAML goes from top to bottom, so that what a key
+    refers to must stand above it. The order stays as it is otherwise."""
+    waiting, ordered = set(tree), CommentedMap()
+
+    def put(key):
+        if key in waiting:
+            waiting.remove(key)
+            for node in _nodes(tree[key]):
+                if isinstance(node, TaggedScalar):
+                    for name in re.findall(r"<(\w+)", node.value):
+                        put(name)
+            ordered[key] = tree[key]
+
+    for key in tree:
+        put(key)
+    return ordered
