@@ -13,6 +13,7 @@ import io
 import os
 import pathlib
 import re
+import urllib.parse
 from typing import NamedTuple
 
 import ruamel.yaml
@@ -213,13 +214,19 @@ def _nodes(node):
 def _move_includes(tree, path, to):
     """Makes the includes of a file relative to the folder of another one."""
     here, there = (p.resolve().parent for p in (path, to))
-    if here == there:
-        return
-    for node in _nodes(tree):
-        if _is_include(node):
-            target = here / node.tag.value.removeprefix(_INCLUDE)
-            moved = _INCLUDE + os.path.relpath(target, there)
-            node.yaml_set_ctag(ruamel.yaml.Tag(suffix=moved))
+    for node in filter(_is_include, _nodes(tree)):
+        name = node.tag.value.removeprefix(_INCLUDE)
+        if here != there:
+            name = os.path.relpath(here / name, there)
+        if not name.isascii():
+            raise ConfigError(
+                f"{path} includes {name}, as seen from {to}: the path of an "
+                "!include: must be ASCII for HyperPyYAML; move the two below "
+                "one folder, or rename"
+            )
+        # A tag holds no space.
+        tag = _INCLUDE + urllib.parse.quote(name)
+        node.yaml_set_ctag(ruamel.yaml.Tag(suffix=tag))
 
 
 def _is_include(node):
