@@ -10,7 +10,8 @@ two baselines that nothing was trained for: `statistics` (mean and standard
 deviation of the log-mel energies) and `untrained` (an encoder as initialised).
 
 The script is the same for all corpora and labels: the YAML names the prepare
-function, the folds and the method. What comes out, and what the figures mean,
+function, the folds and the method; --print_config shows all its keys, and exits.
+What comes out, and what the figures mean,
 is in the README beside this file.
 """
 
