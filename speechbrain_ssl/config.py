@@ -77,14 +77,14 @@ def check_keys(merged, overrides, known):
                 f"--{key}={value} on the command line: {where} has a number "
                 f"there, {plain[key]}"
             )
-    # A key that only a comment mentions is not referred to: none are left.
+    # The text has no comments: a key that only they mention is not referred to.
     referred = set(re.findall(r"<(\w+)[\[\]\w]*>", merged.text))
     for key in plain:
         if key.startswith("__") or key in known | options | referred:
             continue
         source = merged.sources[key]
         remedy = _suggest(key, known | options)
-        if source != str(where):
+        if source != str(pathlib.Path(where)):
             remedy += f"; without use for it, write `drop: [{key}]` in {where}"
         raise ConfigError(
             f"the key `{key}` in {source} is read by nothing{remedy}"

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import ruamel.yaml
 import yaml
 from ruamel.yaml.comments import Comment, CommentedMap, TaggedScalar
+from ruamel.yaml.representer import RoundTripRepresenter
 
 from speechbrain_ssl.errors import ConfigError
 
@@ -26,6 +27,16 @@ from speechbrain_ssl.errors import ConfigError
 LEVELS = 2
 
 _INCLUDE = "!include:"
+
+
+class _Representer(RoundTripRepresenter):
+    """Writes null as a word: an empty value looks like a mistake."""
+
+
+_Representer.add_representer(
+    type(None),
+    lambda self, _: self.represent_scalar("tag:yaml.org,2002:null", "null"),
+)
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -152,6 +163,7 @@ def read_plain(path):
 def _yaml():
     """Makes a parser and writer that keeps tags, numbers as written, and order."""
     parser = ruamel.yaml.YAML()
+    parser.Representer = _Representer
     parser.width = 10**6
     parser.indent(mapping=4)
     return parser

@@ -22,6 +22,7 @@ stage:
     lr: 0.5
     other: !name:math.sqrt
 last: [1, 2]
+none: null
 """
 
 
@@ -212,17 +213,22 @@ def test_more_than_two_levels(write):
     assert "two.yaml says into" in str(caught.value)
 
 
-KNOWN = set("seed data_folder batch_size rate block crops stage last".split())
+KNOWN = set(
+    "seed data_folder batch_size rate block crops stage last none".split()
+)
 
 
 def test_errors_name_the_file_that_is_at_fault(write, monkeypatch):
     """The difference, or the base that it has the key from."""
     monkeypatch.setattr("sys.path", [])
     path = write("x.yaml", "base: base.yaml\nlasst: 1\n")
-    with pytest.raises(
-        ConfigError, match=r"`lasst` in .*x\.yaml is read .*mean `last`\?$"
-    ):
-        load_config([str(path)], KNOWN)
+    # However the path is written.
+    monkeypatch.chdir(path.parent)
+    for name in (str(path), "./x.yaml"):
+        with pytest.raises(
+            ConfigError, match=r"`lasst` in .*x\.yaml is read .*mean `last`\?$"
+        ):
+            load_config([name], KNOWN)
     path = write("x.yaml", "base: base.yaml\nblock: {secondz: 1}\n")
     with pytest.raises(
         ConfigError,
@@ -259,3 +265,4 @@ def test_print_config_is_the_merged_one(write, capsys, monkeypatch):
     assert saved == before
     assert "base" not in saved and "# a remark" not in shown
     assert "block: !include:../blocks/one.yaml\n" in shown
+    assert "none: null\n" in shown

@@ -11,8 +11,7 @@ deviation of the log-mel energies) and `untrained` (an encoder as initialised).
 
 The script is the same for all corpora and labels: the YAML names the prepare
 function, the folds and the method; --print_config shows all its keys, and exits.
-What comes out, and what the figures mean,
-is in the README beside this file.
+What comes out, and what the figures mean, is in the README beside this file.
 """
 
 from speechbrain_ssl.runtime import set_up_process

@@ -15,7 +15,8 @@ deviation of the log-mel energies) and `untrained` (an encoder as initialised).
 
 Every key of the YAML can be set on the command line; --print_config shows all
 keys, and exits. What comes out, and what the figures mean, is in the README
-beside this file. The labels of the trials are for the reader: no setting is chosen by them.
+beside this file. The labels of the trials are for the reader: no setting is
+chosen by them.
 """
 
 from speechbrain_ssl.runtime import set_up_process
