@@ -3,7 +3,8 @@
 HyperPyYAML takes any key; a misspelt one is carried along and the default stays.
 Here every top-level key must be one that the script reads, one of SpeechBrain's
 run options, or one that another key refers to; and what is given to a building
-block (``!include:``) must be a key of its file.
+block (``!include:``) must be a key of its file. All of it looks at the merged
+configuration (``config_base``).
 """
 
 import difflib
@@ -20,72 +21,13 @@ from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.run_opts import RunOptions
 
 from speechbrain_ssl import precision
+from speechbrain_ssl.config_base import merge, read_plain
 from speechbrain_ssl.errors import ConfigError, UserError
 
 logger = logging.getLogger(__name__)
 
-
-class _PlainLoader(yaml.SafeLoader):
-    """Reads a HyperPyYAML file as text and structure; no tag is acted on."""
-
-
-def _ignore_tag(loader, suffix, node):
-    if isinstance(node, yaml.MappingNode):
-        return {"!": suffix, **loader.construct_mapping(node, deep=True)}
-    if isinstance(node, yaml.SequenceNode):
-        return loader.construct_sequence(node, deep=True)
-    return "!" + suffix + " " + loader.construct_scalar(node)
-
-
-_PlainLoader.add_multi_constructor("!", _ignore_tag)
-
-
-def parse_plain(stream):
-    """Parses HyperPyYAML without making any object.
-
-    Arguments
-    ---------
-    stream : str or file
-        The YAML.
-
-    Returns
-    -------
-    dict
-        A tagged scalar is a string that begins with its tag; a tagged mapping
-        has its tag under the key ``!``.
-    """
-    return yaml.load(stream, Loader=_PlainLoader)
-
-
-def read_plain(path):
-    """The keys of a HyperPyYAML file, without making any object.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        The file.
-
-    Returns
-    -------
-    dict
-        See ``parse_plain``.
-
-    Raises
-    ------
-    ConfigError
-        If the file is missing, no YAML, or no mapping.
-    """
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise ConfigError(f"there is no configuration {path}")
-    try:
-        with open(path, encoding="utf-8") as stream:
-            plain = parse_plain(stream)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is no valid YAML: {error}") from error
-    if not isinstance(plain, dict):
-        raise ConfigError(f"{path} holds no keys")
-    return plain
+#: The flag of every script that shows the configuration, and does no more.
+PRINT_CONFIG = "--print_config"
 
 
 def _suggest(key, candidates):
@@ -104,30 +46,26 @@ def _may_be_number(value):
     return True
 
 
-def check_keys(plain, text, overrides, known, where):
+def check_keys(merged, overrides, known):
     """Refuses keys that nothing reads.
 
     Arguments
     ---------
-    plain : dict
-        What ``read_plain`` returned.
-    text : str
-        The file itself, in which references are looked for.
+    merged : Merged
+        The configuration.
     overrides : dict
         Keys and values of the command line.
     known : set of str
         Keys that the script reads.
-    where : str
-        Name of the file, for the message.
 
     Raises
     ------
     ConfigError
         If a key is neither known, nor a run option, nor referred to; if a
-        known key is missing; if the command line has a word for a number; or
-        if a placeholder was left in.
+        known key is missing; or if the command line has a word for a number.
     """
     options = set(RunOptions().as_dict())
+    plain, where = merged.plain(), merged.path
     for key, value in overrides.items():
         if key not in plain:
             raise ConfigError(
@@ -139,59 +77,77 @@ def check_keys(plain, text, overrides, known, where):
                 f"--{key}={value} on the command line: {where} has a number "
                 f"there, {plain[key]}"
             )
-    # A key that only a comment mentions is not referred to.
-    code = re.sub(r"(^|\s)#.*", "", text, flags=re.MULTILINE)
-    referred = set(re.findall(r"<(\w+)[\[\]\w]*>", code))
+    # The text has no comments: a key that only they mention is not referred to.
+    referred = set(re.findall(r"<(\w+)[\[\]\w]*>", merged.text))
     for key in plain:
         if key.startswith("__") or key in known | options | referred:
             continue
+        source = merged.sources[key]
+        remedy = _suggest(key, known | options)
+        if source != str(pathlib.Path(where)):
+            remedy += f"; without use for it, write `drop: [{key}]` in {where}"
         raise ConfigError(
-            f"the key `{key}` in {where} is read by nothing"
-            + _suggest(key, known | options)
+            f"the key `{key}` in {source} is read by nothing{remedy}"
         )
     missing = sorted(known - set(plain))
     if missing:
         raise ConfigError(
             f"{where} lacks the key(s) {', '.join(f'`{k}`' for k in missing)}"
         )
-    for key, value in plain.items():
+
+
+def check_filled_in(merged, overrides):
+    """Refuses what only the user can know, and has not said.
+
+    Arguments
+    ---------
+    merged : Merged
+        The configuration.
+    overrides : dict
+        Keys and values of the command line.
+
+    Raises
+    ------
+    ConfigError
+        If a placeholder was left in.
+    """
+    for key, value in merged.plain().items():
         if str(value).startswith("!PLACEHOLDER") and key not in overrides:
             raise ConfigError(
-                f"`{key}` in {where} is to be filled in by you: add "
-                f"--{key}=... to the command line"
+                f"`{key}` in {merged.sources[key]} is to be filled in by you: "
+                f"add --{key}=... to the command line"
             )
 
 
-def check_blocks(plain, overrides, path):
+def check_blocks(merged, overrides):
     """Refuses keys that an included building block does not have.
 
     Arguments
     ---------
-    plain : dict
-        What ``read_plain`` returned.
+    merged : Merged
+        The configuration.
     overrides : dict
         Keys and values of the command line.
-    path : str or pathlib.Path
-        The file, which includes are relative to.
 
     Raises
     ------
     ConfigError
         If a block is missing, or lacks a key that is given to it.
     """
-    for key, value in plain.items():
+    for key, value in merged.plain().items():
         given = value if isinstance(value, dict) else {"!": str(value)}
         tag = str(given.get("!", "")).lstrip("!")
         if not tag.startswith("include:"):
             continue
-        block = pathlib.Path(path).parent / tag.removeprefix("include:").strip()
+        block = merged.folder / tag.removeprefix("include:").strip()
+        source = merged.sources[key]
         if not block.is_file():
             raise ConfigError(
-                f"{path}: `{key}` includes {block}, which is not there"
+                f"{source}: `{key}` includes {block}, which is not there"
             )
         known = read_plain(block)
         more = overrides.get(key)
-        sources = [(f"`{key}` in {path}", given)]
+        sources = [(f"`{key}` in {source}", given)]
         if isinstance(more, dict):
             sources.append((f"--{key} on the command line", more))
         for where, names in sources:
@@ -261,6 +217,9 @@ def check_device(run_opts):
 def load_config(argv, known, changes=None):
     """Parses a command line and builds the configuration.
 
+    With ``--print_config`` the merged configuration with the overrides of the
+    command line is printed instead, and the process ends.
+
     Arguments
     ---------
     argv : list of str
@@ -282,15 +241,21 @@ def load_config(argv, known, changes=None):
         With the key at fault and the remedy.
     """
     argv, changes = _take_auto(argv, changes)
-    path, run_opts, overrides = RunOptions.from_command_line_args(argv)
-    plain = read_plain(path)
-    text = pathlib.Path(path).read_text(encoding="utf-8")
+    printing = PRINT_CONFIG in argv
+    path, run_opts, overrides = RunOptions.from_command_line_args(
+        [flag for flag in argv if flag != PRINT_CONFIG]
+    )
+    merged = merge(path)
     given = _read_overrides(overrides)
     if changes:
         given |= changes
         overrides = yaml.safe_dump(given)
-    check_keys(plain, text, given, known, path)
-    check_blocks(plain, given, path)
+    check_keys(merged, given, known)
+    check_blocks(merged, given)
+    if printing:
+        sys.stdout.write(merge(path, overrides).text)
+        sys.exit(0)
+    check_filled_in(merged, given)
     check_device(run_opts)
     # The recipe's own modules (its prepare script) are importable by name.
     recipe = pathlib.Path(path).resolve().parent.parent
@@ -298,8 +263,7 @@ def load_config(argv, known, changes=None):
         if str(folder) not in sys.path:
             sys.path.insert(0, str(folder))
     try:
-        with open(path, encoding="utf-8") as stream:
-            hparams = load_hyperpyyaml(stream, overrides)
+        hparams = load_hyperpyyaml(merged.open(), overrides)
     except UserError:
         raise
     except (

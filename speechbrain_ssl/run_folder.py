@@ -6,16 +6,21 @@ checkpoints; a later start with anything else is refused before a single file of
 the folder is touched.
 """
 
+import datetime
 import json
 import os
 import pathlib
 
 import speechbrain as sb
 from hyperpyyaml import resolve_references
-from speechbrain.utils.distributed import ddp_init_group, run_on_main
+from speechbrain.utils.distributed import (
+    ddp_init_group,
+    if_main_process,
+    run_on_main,
+)
 
 from speechbrain_ssl import precision
-from speechbrain_ssl.config import parse_plain
+from speechbrain_ssl.config_base import merge, parse_plain
 from speechbrain_ssl.errors import CheckpointError, differences
 from speechbrain_ssl.files import atomic_write
 
@@ -62,14 +67,37 @@ def begin_run(path, run_opts, overrides, hparams):
     if int(os.environ.get("RANK", 0)) == 0:
         precision.keep(hparams)
     ddp_init_group(run_opts)
-    sb.create_experiment_directory(
-        experiment_directory=hparams["output_folder"],
-        hyperparams_to_save=path,
-        overrides=overrides,
-    )
+    sb.create_experiment_directory(hparams["output_folder"])
+    write_hyperparams(hparams["output_folder"], path, overrides)
     precision.announce(hparams, run_opts)
     if hparams["prepare"] is not None:
         run_on_main(hparams["prepare"])
+
+
+def write_hyperparams(folder, path, overrides):
+    """Writes ``hyperparams.yaml``, which stock HyperPyYAML reads anywhere.
+
+    SpeechBrain's ``create_experiment_directory`` would write the differences
+    only; this is what it writes for a configuration without a base.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The output folder, which is there.
+    path : str
+        The configuration file.
+    overrides : str
+        Overrides of the command line, as YAML.
+    """
+    if not if_main_process():
+        return
+    resolved = resolve_references(merge(path).open(), overrides)
+    with atomic_write(pathlib.Path(folder) / "hyperparams.yaml") as stream:
+        stream.write(
+            f"# Generated {datetime.date.today()} from:\n"
+            f"# {os.path.abspath(path)}\n# yamllint disable\n"
+        )
+        stream.write(resolved.getvalue())
 
 
 def settings_of(path, overrides):
@@ -88,9 +116,7 @@ def settings_of(path, overrides):
         Key -> value with all references resolved, in plain Python. Paths are
         left out: data may move.
     """
-    with open(path, encoding="utf-8") as stream:
-        resolved = resolve_references(stream, overrides)
-    plain = parse_plain(resolved)
+    plain = parse_plain(resolve_references(merge(path).open(), overrides))
     return {
         key: _without_paths(value)
         for key, value in plain.items()

@@ -28,6 +28,7 @@ from speechbrain_ssl.pseudo_labels.labels import (
     write_labels,
 )
 from speechbrain_ssl.publishing.export import load_encoder
+from speechbrain_ssl.run_folder import write_hyperparams
 
 logger = logging.getLogger(__name__)
 
@@ -295,11 +296,8 @@ class Stages:
             initial_model=None if initial_model is None else str(initial_model),
             **changes,
         )
-        sb.create_experiment_directory(
-            experiment_directory=str(folder),
-            hyperparams_to_save=path,
-            overrides=overrides,
-        )
+        sb.create_experiment_directory(str(folder))
+        write_hyperparams(folder, path, overrides)
         # What a Brain calls its output folder is that of one stage.
         hparams["output_folder"] = str(folder)
         hparams["labels_seen"] = hparams["labels_from"].labels_seen

@@ -26,9 +26,10 @@ def code(name):
 
 @pytest.fixture
 def alignment(tmp_path, monkeypatch):
-    """The page's files in a folder of recipes; its module."""
-    folder = tmp_path / "recipe"
+    """The page's files where it says they go; its module."""
+    folder = tmp_path / "recipes" / "MiniVox" / "SSL"
     (folder / "hparams").mkdir(parents=True)
+    (tmp_path / "hparams").symlink_to(tiny.ROOT / "hparams")
     (folder / "alignment.py").write_text(code("alignment.py"))
     (folder / "hparams" / "alignment.yaml").write_text(code("alignment.yaml"))
     monkeypatch.syspath_prepend(folder)
@@ -51,18 +52,26 @@ def test_the_objective_of_the_page_passes_its_tests(alignment):
 def test_the_objective_of_the_page_trains(
     alignment, corpus, train, no_report, tmp_path
 ):
-    """As the page puts it into a recipe."""
-    text = corpus.yaml.read_text()
-    for line in ("global_pairs: True\n", "prototypes: 32\n"):
-        text = text.replace(line, "", 1)
-    start, end = text.index("objective: !new"), text.index("crops: !new")
-    text = text[:start] + code("recipe") + text[end:]
-    start, end = text.index("    momentum: !new"), text.index("epoch_counter:")
-    text = text[:start] + text[end:]
-    text = text.replace("    local_crops: 2\n", "")
-    path = tmp_path / "recipe" / "hparams" / "tiny.yaml"
-    path.write_text(text)
-    argv = corpus.argv(tmp_path / "run", number_of_epochs=2, trials_every=0)
+    """As the page puts it into a recipe: as it stands there."""
+    path = tmp_path / "recipes" / "MiniVox" / "SSL" / "hparams" / "my.yaml"
+    path.write_text(code("recipe"))
+    sizes = {
+        "number_of_epochs": 2,
+        "warmup_epochs": 0.5,
+        "batch_size": 8,
+        "channels": 16,
+        "pooled_channels": 48,
+        "global_seconds": 0.5,
+        "valid_seconds": 0.4,
+        "valid_utterances": 8,
+        "log_every": 1,
+    }
+    # The tiny corpus is there, and has neither music nor voices.
+    keys = ("prepare", "trials", "music_csv", "speech_csv")
+    nulls = dict.fromkeys(keys, "null")
+    argv = corpus.argv(
+        tmp_path / "run", data_folder=corpus.audio, **sizes, **nulls
+    )
     train.main([str(path), *argv[1:]])
     lines = tiny.lines(tmp_path / "run")
     assert len(lines) == 2 * tiny.STEPS

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 import tiny
 
-from speechbrain_ssl.config import check_keys, read_plain
+from speechbrain_ssl.config import check_keys
+from speechbrain_ssl.config_base import merge
 from speechbrain_ssl.errors import ConfigError
 
 ROOT = tiny.ROOT
@@ -56,20 +57,17 @@ def test_every_key_is_read(row):
     path = ROOT / row["Hparam_file"]
     script = (ROOT / row["Script_file"]).read_text(encoding="utf-8")
     known = set(re.search(r'"""([^"]*)"""\.split', script).group(1).split())
-    plain = read_plain(path)
-    filled = {
-        key: 1 for key, value in plain.items() if "PLACEHOLDER" in str(value)
-    }
-    check_keys(plain, path.read_text(), filled, known, path.name)
+    merged = merge(path)
+    check_keys(merged, {}, known)
     # So much for this row; and it would have noticed.
-    lacking = sorted(known)[0]
-    with pytest.raises(ConfigError, match=f"lacks the key.*`{lacking}`"):
-        fewer = {key: v for key, v in plain.items() if key != lacking}
-        check_keys(fewer, path.read_text(), {}, known, path.name)
+    with pytest.raises(ConfigError, match="lacks the key.*`lacking_key`"):
+        check_keys(merged, {}, known | {"lacking_key"})
+    idle = merged._replace(
+        text=merged.text + "\nidle_key: 1\n",
+        sources={**merged.sources, "idle_key": str(path)},
+    )
     with pytest.raises(ConfigError, match="`idle_key` in .* read by nothing"):
-        check_keys(
-            {**plain, "idle_key": 1}, path.read_text(), {}, known, path.name
-        )
+        check_keys(idle, {}, known)
 
 
 def test_no_blank_is_left_to_fill_in():

@@ -11,6 +11,7 @@ import tiny
 import torch
 
 from speechbrain_ssl.config import load_config
+from speechbrain_ssl.config_base import merge, read_plain
 from speechbrain_ssl.encoders.features import LogMel
 from speechbrain_ssl.positives.cluster_aware import ClusterAware
 from speechbrain_ssl.positives.ssps import SSPS
@@ -23,6 +24,11 @@ UTTERANCES = {"VoxCeleb": 1_092_009, "MiniVox": 1_200, "UnlabeledFolder": 2_000}
 
 def name_of(path):
     return f"{path.parts[-4]}-{path.stem}"
+
+
+def header_of(path):
+    """The comment that stands above the first key."""
+    return path.read_text(encoding="utf-8").split("\nbase:")[0]
 
 
 @pytest.fixture
@@ -104,7 +110,7 @@ def test_encoders_are_exchanged_by_one_line(
     text, count = re.subn(
         r"(encoder_block: !include:.*/encoders/)\w+",
         rf"\g<1>{encoder}",
-        path.read_text(),
+        merge(path).text,
     )
     assert count == 1
     # Includes are relative to the file.
@@ -123,12 +129,11 @@ def test_encoders_are_exchanged_by_one_line(
 @pytest.mark.parametrize("path", PATHS, ids=name_of)
 def test_header_says_whose_figures_it_quotes(path):
     """And the output goes to a folder of the configuration's name."""
-    text = path.read_text(encoding="utf-8")
-    header = " ".join(text.split("\nseed:")[0].replace("#", " ").split())
+    header = " ".join(header_of(path).replace("#", " ").split())
     assert header.count("Model: ") == 1
     if "% EER" in header and "VoxCeleb" in path.parts:
         assert "not our" in header
-    assert f"results/{path.stem}" in text
+    assert f"results/{path.stem}" in read_plain(path)["output_folder"]
 
 
 SSPS_PATHS = [p for p in PATHS if p.match("VoxCeleb/SSL/hparams/*_ssps_*.yaml")]
@@ -137,7 +142,7 @@ SSPS_PATHS = [p for p in PATHS if p.match("VoxCeleb/SSL/hparams/*_ssps_*.yaml")]
 @pytest.mark.parametrize("path", SSPS_PATHS, ids=name_of)
 def test_flags_go_on_where_the_baseline_stops(path, load):
     """What a header says of going on is the end of its one long run."""
-    header = " ".join(path.read_text().split("\nseed:")[0].split("#")[1:])
+    header = " ".join(header_of(path).split("#")[1:])
     flags = re.findall(r"--[a-z_]+=[\w.]*\w", header)
     # The last flag of a header may show how the baseline is made.
     first = next(i for i, f in enumerate(flags) if "number_of_epochs" in f)

@@ -1,9 +1,14 @@
 """An output folder belongs to one configuration."""
 
 import pytest
+from hyperpyyaml import load_hyperpyyaml
 
 from speechbrain_ssl.errors import CheckpointError
-from speechbrain_ssl.run_folder import claim_folder, settings_of
+from speechbrain_ssl.run_folder import (
+    claim_folder,
+    settings_of,
+    write_hyperparams,
+)
 
 YAML = """\
 lr: 0.1
@@ -49,6 +54,42 @@ def test_a_class_is_a_setting(settings):
     """AdamW in place of SGD has the same arguments here."""
     other = settings(text=YAML.replace("SGD", "AdamW"))
     assert other["optimizer"] != settings()["optimizer"]
+
+
+def test_the_seed_is_a_setting(settings):
+    """Another seed is another run: batches, crops and noise differ."""
+    text = YAML + "seed: 7\n"
+    assert settings("seed: 7", text) == settings(text=text)
+    assert settings("seed: 8", text) != settings(text=text)
+
+
+def test_differences_from_a_base_are_the_same_settings(settings, tmp_path):
+    """However a configuration is written, and whatever its base is called."""
+    (tmp_path / "base.yaml").write_text(YAML.replace("0.9", "0.5"))
+    text = "base: base.yaml\noptimizer: !name:torch.optim.SGD {momentum: 0.9}\n"
+    assert settings(text=text) == settings()
+    assert settings("lr: 0.2", text) == settings("lr: 0.2") != settings()
+
+
+def test_hyperparams_are_the_merged_ones(tmp_path):
+    """Stock HyperPyYAML reads them, in a folder that has nothing else."""
+    recipe, output = tmp_path / "recipe", tmp_path / "some" / "where" / "else"
+    for folder in (recipe, output):
+        folder.mkdir(parents=True)
+    (recipe / "block.yaml").write_text("a: 1\nb: 2\nsum: !ref <a> + <b>\n")
+    (recipe / "base.yaml").write_text(
+        "c: 0\nblock: !include:block.yaml\n    a: !ref <c>\nlr: 0.1\n"
+    )
+    (recipe / "x.yaml").write_text("base: base.yaml\nblock: {b: 3}\n")
+    write_hyperparams(output, recipe / "x.yaml", "c: 5")
+    for path in recipe.iterdir():
+        path.unlink()
+    with open(output / "hyperparams.yaml", encoding="utf-8") as stream:
+        assert load_hyperpyyaml(stream) == {
+            "c": 5,
+            "block": {"a": 5, "b": 3, "sum": 8},
+            "lr": 0.1,
+        }
 
 
 def claimed(folder, settings):

@@ -10,8 +10,8 @@ two baselines that nothing was trained for: `statistics` (mean and standard
 deviation of the log-mel energies) and `untrained` (an encoder as initialised).
 
 The script is the same for all corpora and labels: the YAML names the prepare
-function, the folds and the method. What comes out, and what the figures mean,
-is in the README beside this file.
+function, the folds and the method; --print_config shows all its keys, and exits.
+What comes out, and what the figures mean, is in the README beside this file.
 """
 
 from speechbrain_ssl.runtime import set_up_process
@@ -39,6 +39,7 @@ from speechbrain_ssl.precision import announce, describe, keep, resume
 from speechbrain_ssl.publishing.systems import load_system
 from speechbrain_ssl.report.downstream import build_downstream_report
 from speechbrain_ssl.report.results import write_results
+from speechbrain_ssl.run_folder import write_hyperparams
 
 logger = logging.getLogger(__name__)
 
@@ -178,11 +179,8 @@ def main(argv):
     folder = pathlib.Path(hparams["output_folder"])
     resume(hparams)
     keep(hparams)
-    sb.create_experiment_directory(
-        experiment_directory=str(folder),
-        hyperparams_to_save=path,
-        overrides=overrides,
-    )
+    sb.create_experiment_directory(str(folder))
+    write_hyperparams(folder, path, overrides)
     announce(hparams, run_opts, ["precision"])
     if hparams["prepare"] is not None:
         hparams["prepare"]()

@@ -10,9 +10,9 @@ All rounds are one command, which goes on where it was interrupted. For one
 stage at a time add --stop_after=embed, cluster or train; the next call, with
 another --stop_after or none, goes on there.
 
-Every key of the YAML can be set on the command line. The script is the same
-for all corpora: the YAML names the prepare function. The loop itself is
-speechbrain_ssl/brains/rounds.py.
+Every key of the YAML can be set on the command line; --print_config shows all
+keys, and exits. The script is the same for all corpora: the YAML names the
+prepare function. The loop itself is speechbrain_ssl/brains/rounds.py.
 """
 
 from speechbrain_ssl.runtime import set_up_process

@@ -6,8 +6,9 @@
     python train.py hparams/dino_ecapa.yaml --device=cpu ...
 
 Every key of the YAML can be set on the command line (--batch_size=32); a key
-that does not exist is an error. The same command goes on where a run was
-interrupted. What comes out, and where, is in the README beside this file.
+that does not exist is an error; --print_config shows all keys, and exits. The
+same command goes on where a run was interrupted. What comes out, and where, is
+in the README beside this file.
 
 The script is the same for all corpora: the YAML names the prepare function.
 """

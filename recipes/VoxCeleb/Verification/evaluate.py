@@ -13,8 +13,10 @@ training utterances, by a back-end (AS-norm, PLDA), and with several crops.
 two baselines that nothing was trained for: `statistics` (mean and standard
 deviation of the log-mel energies) and `untrained` (an encoder as initialised).
 
-What comes out, and what the figures mean, is in the README beside this file.
-The labels of the trials are for the reader: no setting is chosen by them.
+Every key of the YAML can be set on the command line; --print_config shows all
+keys, and exits. What comes out, and what the figures mean, is in the README
+beside this file. The labels of the trials are for the reader: no setting is
+chosen by them.
 """
 
 from speechbrain_ssl.runtime import set_up_process
@@ -47,6 +49,7 @@ from speechbrain_ssl.report.evaluations import (
 )
 from speechbrain_ssl.report.page import build_report
 from speechbrain_ssl.report.results import write_results
+from speechbrain_ssl.run_folder import write_hyperparams
 from speechbrain_ssl.verification.breakdown import (
     check_in_table,
     read_speaker_table,
@@ -294,11 +297,8 @@ def main(argv):
             name += f"/{system.seed}"
         hparams["output_folder"] = f"results/{name}"
     folder = pathlib.Path(hparams["output_folder"])
-    sb.create_experiment_directory(
-        experiment_directory=str(folder),
-        hyperparams_to_save=path,
-        overrides=overrides,
-    )
+    sb.create_experiment_directory(str(folder))
+    write_hyperparams(folder, path, overrides)
     announce(hparams, run_opts, ["eval_precision"])
     device = run_opts["device"] or infer_device()
     rows, ways = scorings(hparams, system, lists, seconds, training, device)
