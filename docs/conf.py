@@ -24,12 +24,14 @@ myst_heading_anchors = 3
 # SpeechBrain's docstrings are numpy's, but for this heading.
 napoleon_google_docstring = False
 napoleon_custom_sections = [("Arguments", "params_style")]
+napoleon_use_rtype = False
 
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "show-inheritance": True}
 autosummary_ignore_module_all = False
 
 default_role = "code"
+highlight_language = "none"  # of blocks that name none, as equations
 
 # Of the names in docstrings, those of the library must exist.
 nitpicky = True
@@ -55,9 +57,10 @@ def prepare_docstring(app, what, name, obj, options, lines):
     text = "\n" + "\n".join(lines)
     block = r"(\n( *)\S.*(?<!::)\n)\n(?=\2 {4,}\S)"
     lines[:] = re.sub(block, r"\1\n\2::\n\n", text).split("\n")[1:]
-    # In the first line of these, napoleon takes what precedes a colon for a type.
+    # In the first line of these, here an empty comment, napoleon takes what
+    # precedes a colon for a type.
     if what in {"attribute", "data", "property"}:
-        lines.insert(0, "")
+        lines[:0] = ["..", ""]
 
 
 def setup(app):
