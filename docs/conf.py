@@ -25,6 +25,7 @@ myst_heading_anchors = 3
 napoleon_google_docstring = False
 napoleon_custom_sections = [("Arguments", "params_style")]
 napoleon_use_rtype = False
+napoleon_use_ivar = True  # fields that are members too stay one entry
 
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "show-inheritance": True}
@@ -63,7 +64,13 @@ def prepare_docstring(app, what, name, obj, options, lines):
         lines[:0] = ["..", ""]
 
 
+def skip_tuple_fields(app, what, name, obj, skip, options):
+    """Skip what a NamedTuple says of its own fields; the docstring says more."""
+    return (obj.__doc__ or "").startswith("Alias for field number") or None
+
+
 def setup(app):
-    """Connect both; the docstrings before napoleon, whose priority is 500."""
+    """Connect all; docstrings before napoleon, whose priority is 500."""
     app.connect("source-read", link_to_repository)
     app.connect("autodoc-process-docstring", prepare_docstring, priority=400)
+    app.connect("autodoc-skip-member", skip_tuple_fields)

@@ -189,3 +189,22 @@ def synchronise_batch_norms(module, device_type):
                 new.train(child.training)
                 setattr(parent, name, new)
     return module
+
+
+def prepare_modules(modules, device, device_type):
+    """Make modules of all processes equal, with batch norms over all of them.
+
+    Arguments
+    ---------
+    modules : torch.nn.ModuleDict
+        Its entries are replaced.
+    device : str
+        Where they go.
+    device_type : str
+        See ``synchronise_batch_norms``.
+    """
+    for name in modules:
+        modules[name] = synchronise_batch_norms(modules[name], device_type).to(
+            device
+        )
+    broadcast_state(modules.values())

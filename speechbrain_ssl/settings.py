@@ -16,7 +16,7 @@ from speechbrain.utils.distributed import ddp_init_group, run_on_main
 
 from speechbrain_ssl import precision
 from speechbrain_ssl.config import parse_plain
-from speechbrain_ssl.errors import CheckpointError
+from speechbrain_ssl.errors import CheckpointError, differences
 from speechbrain_ssl.files import atomic_write
 
 FILE_NAME = "settings.json"
@@ -162,20 +162,10 @@ def refuse_other(subject, before, now):
     CheckpointError
         With each key that differs, its value there and here.
     """
-    differing = [
-        f"{key} ({_show(before.get(key))} there, {_show(now.get(key))} here)"
-        for key in sorted({*before, *now})
-        if before.get(key) != now.get(key)
-    ]
+    differing = differences(before, now)
     if differing:
         raise CheckpointError(
             f"{subject} of another configuration: {', '.join(differing)}. "
             "Choose another `output_folder` for this run, or restore the "
             "configuration to go on with that one"
         )
-
-
-def _show(value):
-    """A value, shortened for a message."""
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -15,7 +15,7 @@ import torch
 
 from speechbrain_ssl.brains.ssl_brain import SSLBrain
 from speechbrain_ssl.data.manifest import Manifest, write_manifest
-from speechbrain_ssl.data.synthetic import write_corpus
+from speechbrain_ssl.minivox.corpus import write_corpus
 from speechbrain_ssl.report.logbook import read_metrics
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]

@@ -15,7 +15,6 @@ import sys
 
 import pandas as pd
 
-from speechbrain_ssl.data.scan import completed, list_files
 from speechbrain_ssl.downstream.corpus import (
     find_folder,
     read_label_table,
@@ -23,6 +22,8 @@ from speechbrain_ssl.downstream.corpus import (
     write_corpus,
 )
 from speechbrain_ssl.errors import ConfigError, ManifestError
+from speechbrain_ssl.prepare.completed import completed
+from speechbrain_ssl.prepare.listing import list_files
 
 logger = logging.getLogger(__name__)
 

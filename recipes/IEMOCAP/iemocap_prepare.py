@@ -16,13 +16,13 @@ import sys
 
 import pandas as pd
 
-from speechbrain_ssl.data.scan import completed
 from speechbrain_ssl.downstream.corpus import (
     find_folder,
     run_prepare,
     write_corpus,
 )
 from speechbrain_ssl.errors import ManifestError
+from speechbrain_ssl.prepare.completed import completed
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,6 @@ import sys
 
 import numpy as np
 
-from speechbrain_ssl.data.scan import completed
 from speechbrain_ssl.downstream.corpus import (
     find_folder,
     read_label_table,
@@ -22,6 +21,7 @@ from speechbrain_ssl.downstream.corpus import (
     write_corpus,
 )
 from speechbrain_ssl.errors import ManifestError
+from speechbrain_ssl.prepare.completed import completed
 
 logger = logging.getLogger(__name__)
 

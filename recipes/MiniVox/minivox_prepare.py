@@ -1,4 +1,4 @@
-"""Makes MiniVox, its training manifest and its trial lists.
+"""Make MiniVox, its training manifest and its trial lists.
 
 To run it by hand:
 
@@ -19,11 +19,11 @@ import pandas as pd
 import soundfile
 
 from speechbrain_ssl.data.manifest import write_manifest
-from speechbrain_ssl.data.prepare_script import run_parsed
-from speechbrain_ssl.data.scan import write_folder_manifest
-from speechbrain_ssl.data.synthetic import SPEAKERS_FILE, write_corpus
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.files import atomic_write
+from speechbrain_ssl.minivox.corpus import SPEAKERS_FILE, write_corpus
+from speechbrain_ssl.prepare.prepare_script import run_parsed
+from speechbrain_ssl.prepare.scan import write_folder_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ BACKGROUND = {
 
 
 def prepare_minivox(data_folder, save_folder, max_trials=6000, **corpus):
-    """Makes the corpus if it is missing, and the lists that name it.
+    """Make the corpus if it is missing, and the lists that name it.
 
     Arguments
     ---------
@@ -48,12 +48,13 @@ def prepare_minivox(data_folder, save_folder, max_trials=6000, **corpus):
     save_folder : str or pathlib.Path
         Where ``train.csv``, ``trials_cross_video.txt``,
         ``trials_within_video.txt`` and the manifests of noise and rooms
-        (``noise.csv``, ``music.csv``, ``speech.csv``, ``rirs.csv``) go. The paths in the trials are relative to
-        ``<data_folder>/wav``, as VoxCeleb's are.
+        (``noise.csv``, ``music.csv``, ``speech.csv``, ``rirs.csv``) go. The
+        paths in the trials are relative to ``<data_folder>/wav``, as VoxCeleb's
+        are.
     max_trials : int
-        Upper limit of either trial list.
+        Most trials in each of the two lists.
     **corpus : dict
-        Passed to ``speechbrain_ssl.data.synthetic.write_corpus``: sizes, seed,
+        Passed to ``speechbrain_ssl.minivox.corpus.write_corpus``: sizes, seed,
         jobs, progress.
 
     Returns
@@ -81,8 +82,8 @@ def prepare_minivox(data_folder, save_folder, max_trials=6000, **corpus):
     """
     if max_trials < 2:
         raise ConfigError(
-            f"max_trials is {max_trials}; a target and a nontarget are the "
-            "least"
+            f"max_trials is {max_trials}; at least 2 are needed, a target and "
+            "a nontarget"
         )
     data_folder = pathlib.Path(data_folder)
     save_folder = pathlib.Path(save_folder)
@@ -114,7 +115,7 @@ def prepare_minivox(data_folder, save_folder, max_trials=6000, **corpus):
 
 
 def _utterances(folder, speakers):
-    """Sorted names ``<speaker>/<video>/<utterance>.wav`` of some speakers."""
+    """List the names ``<speaker>/<video>/<utterance>.wav`` of speakers."""
     return [
         path.relative_to(folder).as_posix()
         for speaker in sorted(speakers)
@@ -123,7 +124,7 @@ def _utterances(folder, speakers):
 
 
 def _manifest(folder, speakers):
-    """The training manifest. The speaker is no column of it: nobody asks."""
+    """Make the training manifest, which has no column for the speaker."""
     rows = []
     for name in _utterances(folder, speakers):
         info = soundfile.info(str(folder / name))
@@ -138,20 +139,21 @@ def _manifest(folder, speakers):
 
 
 def make_trials(names, genders, across, max_trials=6000):
-    """As many targets as nontargets, in a fixed order.
+    """Choose as many targets as nontargets, in a fixed order.
 
     Arguments
     ---------
     names : list of str
         Utterances, ``<speaker>/<video>/<utterance>.wav``.
     genders : dict
-        Gender of each speaker. Nontargets are of one gender, so that telling
-        men from women is no help; only where no gender has two speakers are
-        they mixed.
+        Gender of each speaker. The two sides of a nontarget have the same
+        gender, so that telling men from women is no help; they are mixed only
+        where no gender has two speakers.
     across : bool
-        Whether the two sides of a target are of different videos or of one.
+        Whether the two sides of a target come from different videos, or from
+        the same one.
     max_trials : int
-        Upper limit.
+        Most trials.
 
     Returns
     -------
@@ -199,7 +201,7 @@ def make_trials(names, genders, across, max_trials=6000):
 
 def _parser():
     parser = argparse.ArgumentParser(
-        description="Makes MiniVox, its training manifest and trial lists.",
+        description="Make MiniVox, its training manifest and trial lists.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument

@@ -14,13 +14,14 @@ import sys
 
 import pandas as pd
 
-from speechbrain_ssl.data.scan import completed, list_files
 from speechbrain_ssl.downstream.corpus import (
     find_folder,
     run_prepare,
     write_corpus,
 )
 from speechbrain_ssl.errors import ManifestError
+from speechbrain_ssl.prepare.completed import completed
+from speechbrain_ssl.prepare.listing import list_files
 
 logger = logging.getLogger(__name__)
 

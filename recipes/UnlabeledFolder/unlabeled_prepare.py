@@ -1,4 +1,4 @@
-"""Prepares any folder of audio files for training without labels.
+"""Prepare any folder of audio files for training without labels.
 
     python unlabeled_prepare.py --data_folder=/path/to/audio --save_folder=save
 
@@ -7,25 +7,16 @@ its sample rate and number of channels; every other audio file becomes a row of
 ``rejected.csv`` with the reason. Hidden files are left out.
 """
 
-import argparse
 import logging
 import os
-import pathlib
 import sys
 
-from speechbrain_ssl.data.manifest import write_manifest
-from speechbrain_ssl.data.prepare_script import run_parsed
-from speechbrain_ssl.data.scan import (
-    CHECKS,
-    completed,
-    list_files,
-    mark_completed,
-    reasons,
-    scan,
-    write_folder_manifest,
-    write_rejected,
-)
 from speechbrain_ssl.errors import ManifestError
+from speechbrain_ssl.prepare.completed import completed
+from speechbrain_ssl.prepare.listing import list_files
+from speechbrain_ssl.prepare.prepare_script import make_parser, run_parsed
+from speechbrain_ssl.prepare.preparation import Preparation
+from speechbrain_ssl.prepare.scan import write_folder_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +32,7 @@ def prepare_unlabeled(
     noise_folder=None,
     rirs_folder=None,
 ):
-    """Writes ``train.csv``, ``rejected.csv`` and manifests of noise and rooms.
+    """Write ``train.csv``, ``rejected.csv`` and manifests of noise and rooms.
 
     Arguments
     ---------
@@ -55,14 +46,14 @@ def prepare_unlabeled(
         ``"header"`` reads headers; ``"decode"`` reads all audio and also finds
         silent and damaged files.
     sample_rate : int, optional
-        Rejects files of any other sample rate. All rates are taken otherwise.
+        Files of another sample rate are rejected. Any rate is usable otherwise.
     num_workers : int, optional
         Processes that read; one per core otherwise.
     skip_prep : bool
-        Does nothing.
+        Do nothing.
     noise_folder, rirs_folder : str, optional
-        Any folders of noises and of room responses; ``noise.csv`` and
-        ``rirs.csv`` are written of what is usable in them.
+        Any folders of noises and of room responses; what is usable in them is
+        listed in ``noise.csv`` and ``rirs.csv``.
 
     Returns
     -------
@@ -87,7 +78,6 @@ def prepare_unlabeled(
     if skip_prep:
         return {}
     data_folder = os.path.abspath(data_folder)
-    save_folder = pathlib.Path(save_folder)
     background = {
         name: folder and os.path.abspath(folder)
         for name, folder in (("noise", noise_folder), ("rirs", rirs_folder))
@@ -103,18 +93,13 @@ def prepare_unlabeled(
     if before is not None:
         return before
 
-    outputs = ["train.csv", "rejected.csv"]
-    # Before the long scan, so that a mistyped folder shows at once.
+    preparation = Preparation(
+        data_folder, save_folder, check, sample_rate, num_workers
+    )
+    # Before the long scan, so that a mistyped folder fails at once.
     for name, folder in background.items():
         if folder:
-            outputs.append(f"{name}.csv")
-            write_folder_manifest(
-                folder,
-                save_folder / outputs[-1],
-                cache=save_folder / "scan_cache" / f"{name}.jsonl",
-                num_workers=num_workers,
-                progress=True,
-            )
+            _write_background(preparation, name, folder)
 
     listing = list_files(data_folder)
     if listing.unknown:
@@ -122,72 +107,48 @@ def prepare_unlabeled(
             "not audio by their extension: %s",
             ", ".join(f"{n} {e}" for e, n in listing.unknown.items()),
         )
-    found = scan(
-        data_folder,
-        listing,
-        cache=save_folder / "scan_cache" / "train.jsonl",
-        check=check,
-        min_duration=min_duration,
-        sample_rate=sample_rate,
-        num_workers=num_workers,
+    found = preparation.scan(
+        data_folder, listing, "train", min_duration=min_duration
     )
-    write_rejected(save_folder / "rejected.csv", found.rejected)
-    rejected = reasons(found.rejected)
+    rejected = preparation.write_rejected()
     if len(found.usable) == 0:
         raise ManifestError(
             f"none of the {len(found.rejected)} audio files below "
-            f"{data_folder} can be used; {save_folder / 'rejected.csv'} says "
-            "why"
+            f"{data_folder} can be used; "
+            f"{preparation.save_folder / 'rejected.csv'} says why"
         )
-    write_manifest(save_folder / "train.csv", found.manifest())
+    preparation.write("train.csv", found.manifest())
     rates = found.usable["sample_rate"].value_counts().sort_index()
     summary = {
-        "utterances": len(found.usable),
-        "hours": round(float(found.usable["duration"].sum()) / 3600, 4),
+        **found.totals(),
         "rejected": rejected,
         "unknown_extensions": listing.unknown,
         "sample_rates": {str(rate): int(n) for rate, n in rates.items()},
     }
-    mark_completed(save_folder, arguments, outputs, summary)
-    logger.info(
-        "%d utterances, %.1f hours; rejected: %s",
-        summary["utterances"],
-        summary["hours"],
-        ", ".join(f"{n} {r}" for r, n in rejected.items()) or "none",
-    )
+    preparation.complete(arguments, summary)
     return summary
 
 
+def _write_background(preparation, name, folder):
+    """Write the manifest of a folder of noises or room responses."""
+    save_folder = preparation.save_folder
+    write_folder_manifest(
+        folder,
+        save_folder / f"{name}.csv",
+        cache=save_folder / "scan_cache" / f"{name}.jsonl",
+        num_workers=preparation.num_workers,
+        progress=True,
+    )
+    preparation.outputs.append(f"{name}.csv")
+
+
 def main(argv=None):
-    """Runs the preparation from the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "--data_folder", required=True, help="Folder with the audio files."
-    )
-    parser.add_argument(
-        "--save_folder", required=True, help="Folder for the manifests."
-    )
-    parser.add_argument(
-        "--min_duration",
-        type=float,
-        default=1.0,
-        help="Reject files shorter than this many seconds (default 1.0).",
-    )
-    parser.add_argument(
-        "--check",
-        choices=CHECKS,
-        default="header",
-        help="Read headers only, or decode all audio to find damaged files.",
-    )
+    """Run the preparation from the command line; return the exit status."""
+    parser = make_parser(__doc__, data_help="Folder with the audio files.")
     parser.add_argument(
         "--sample_rate",
         type=int,
         help="Reject files of another sample rate (default: take any).",
-    )
-    parser.add_argument(
-        "--num_workers",
-        type=int,
-        help="Number of processes (default: one per core).",
     )
     for name, text in (("noise", "noises"), ("rirs", "room responses")):
         parser.add_argument(

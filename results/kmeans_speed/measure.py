@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Measures k-means: how the cost grows, and against scikit-learn once.
+"""Measure k-means: how its cost grows, and once against scikit-learn.
 
     OMP_NUM_THREADS=1 python measure.py [--growth_only]
 
-Writes table.csv, and without ``--growth_only`` against_sklearn.json, beside this
-file. Each row of the table is of a process of its own. Its times are differences of
-three calls, in CPU seconds, each the better of two turns:
+Writes table.csv beside this file and, without ``--growth_only``, against_sklearn.json.
+Each row of the table is measured in a process of its own. Its times are differences
+of three calls, in CPU seconds, each the better of two turns:
 
     A   k-means++, no iteration
     B   from the centroids of A, no iteration
@@ -30,8 +30,8 @@ from speechbrain_ssl.clustering.kmeans import spherical_kmeans
 HERE = pathlib.Path(__file__).resolve().parent
 SCRIPT = HERE.parents[1] / "tests" / "benchmarks" / "kmeans_against_sklearn.py"
 SIZE, ITERATIONS, TURNS = 192, 5, 2
-#: Points and clusters; each is doubled while the other stays. In the last row
-#: the sample of k-means++ is all points.
+#: Points and clusters: one is doubled while the other stays. In the last row
+#: k-means++ samples all points.
 GROWTH = [
     (25_000, 1000),
     (50_000, 1000),
@@ -47,7 +47,7 @@ speakers = runpy.run_path(str(SCRIPT))["speakers"]
 
 
 def timed(rows, clusters, init, iterations):
-    """CPU seconds of a call, and what it found."""
+    """Return the CPU seconds of a call, and what it found."""
     start = time.process_time()
     found = spherical_kmeans(
         rows, clusters, iterations, init=init, empty="reseed"
@@ -59,7 +59,7 @@ def timed(rows, clusters, init, iterations):
 
 
 def grow(case):
-    """A row of the table."""
+    """Measure a row of the table."""
     points, clusters = case
     rows = speakers(points, SIZE, clusters, spread=1.0, seed=1)
     spherical_kmeans(rows[:4000], 100, 2, init="k-means++")  # allocates, loads
@@ -90,12 +90,12 @@ def grow(case):
 
 
 def main():
-    """Measures and writes."""
+    """Measure everything and write the files."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--growth_only", action="store_true")
     given = parser.parse_args()
     rows = []
-    # A fork has its imports already.
+    # A forked process need not import anything.
     with multiprocessing.get_context("fork").Pool(
         1, maxtasksperchild=1
     ) as pool:

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Evaluates the encoders of the study, and compares the systems pairwise.
+"""Evaluate the encoders of the study, and compare the systems pairwise.
 
     python evaluate_runs.py /path/to/runs /path/to/speechocean762
 
-The first folder holds one output folder of train.py a run, called
+The first folder holds an output folder of train.py for each run, named
 <system>_<noise in percent>_<seed>. Writes runs/ (what training and evaluation
-have found, for make_table.py) and differences.json beside this file.
+found, for make_table.py) and differences.json beside this file.
 """
 
 import json
@@ -13,10 +13,16 @@ import pathlib
 import sys
 
 import torch
+from make_table import DRAWN
 
 from speechbrain_ssl.publishing.export import load_encoder
 from speechbrain_ssl.publishing.record import without_folders
-from speechbrain_ssl.report.studies import compare_systems, score_runs
+from speechbrain_ssl.report.gate import read_epochs
+from speechbrain_ssl.report.studies import (
+    compare_systems,
+    read_json,
+    score_runs,
+)
 from speechbrain_ssl.verification.evaluation import evaluate_scores
 from speechbrain_ssl.verification.protocol import load_trials, score_trials
 
@@ -32,33 +38,38 @@ PAIRS = (
 )
 
 
+#: What histograms of the losses are made of.
+HISTOGRAM = ("edges", "counts", "counts_right", "mixture")
+
+
 def evaluate(folder, trials, audio):
-    """Scores of a run's model; its figures go to runs/."""
+    """Return the scores of a run's model; save its figures in runs/."""
     name = folder.name
     encoder, features = load_encoder(folder / "model")
     scores, _ = score_trials(
         encoder, features, trials, audio, precision=torch.bfloat16
     )
+    stage = folder / "round_1"
+    # Folders of the machine have no place in the project.
+    results = without_folders(read_json(stage / "results.json"))
+    results["evaluation"] = evaluate_scores(scores, trials)
+    gates = read_epochs(stage / "gate")
+    if name != DRAWN:
+        for gate in gates:
+            for key in HISTOGRAM:
+                gate.pop(key, None)
     target = HERE / "runs" / name
     target.mkdir(parents=True, exist_ok=True)
-    figures = evaluate_scores(scores, trials)
-    (target / "evaluation.json").write_text(json.dumps(figures, indent=1))
-    stage = folder / "round_1"
-    results = json.loads((stage / "results.json").read_text())
-    # Folders of the machine have no place in the project.
-    results = without_folders(results)
-    (target / "results.json").write_text(json.dumps(results, indent=1))
-    gates = [
-        json.loads(path.read_text())
-        for path in sorted((stage / "gate").glob("epoch_*.json"))
-    ]
-    (target / "gate.json").write_text(json.dumps(gates))
-    print(name, f"{figures['eer_percent']:.2f}", flush=True)
+    text = json.dumps(results, indent=1, ensure_ascii=False)
+    (target / "results.json").write_text(text + "\n", encoding="utf-8")
+    text = "[\n" + ",\n".join(map(json.dumps, gates)) + "\n]\n"
+    (target / "gate.json").write_text(text, encoding="utf-8")
+    print(name, f"{results['evaluation']['eer_percent']:.2f}", flush=True)
     return scores
 
 
 def main(runs, audio):
-    """Evaluates all, then compares."""
+    """Evaluate all runs, then compare the systems."""
     trials = load_trials(f"{audio}/{TRIALS}", audio, speaker_component=1)
     scores = score_runs(
         sorted(pathlib.Path(runs).glob("*_*_*")),

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Speaker labels of which a known share is replaced by another speaker.
+"""Replace a known share of the speaker labels by other speakers.
 
     python make_labels.py /path/to/speechocean762/train.csv 0.4 1 labels.csv
 
-The share, and a seed, that of the run. Each label is wrong with that
-probability; a wrong one is uniform over the other speakers.
+The numbers are the share and the seed of the run. Each label is replaced with that
+probability, by a speaker drawn uniformly from the others.
 """
 
 import sys
@@ -14,21 +14,21 @@ import pandas as pd
 
 
 def corrupt(speakers, share, seed):
-    """Replaces a share of the labels.
+    """Replace a share of the labels.
 
     Arguments
     ---------
     speakers : numpy.ndarray
-        ``[N]`` names.
+        Names, ``[N]``.
     share : float
-        How likely a label is to be wrong.
+        The probability that a label is replaced.
     seed : int
-        Of the draws.
+        Seed of the draws.
 
     Returns
     -------
     numpy.ndarray
-        int64 ``[N]``.
+        Labels, int64 ``[N]``.
     """
     rng = np.random.default_rng([seed, round(100 * share)])
     names, labels = np.unique(speakers, return_inverse=True)

@@ -1,20 +1,21 @@
 #!/usr/bin/env python3
-"""Makes table.csv from the saved runs beside this file.
+"""Make table.csv and objectives.svg from the runs saved beside this file.
 
-    python make_table.py
-
-runs/<objective>_<seed>/ holds results.json and metrics.jsonl of a run as training
-wrote them, but for the folders in the command.
+python make_table.py
 """
 
-import json
 import pathlib
 
-from speechbrain_ssl.report.evaluations import write_rows
+from speechbrain_ssl.report import figures
 from speechbrain_ssl.report.logbook import read_metrics
+from speechbrain_ssl.report.studies import (
+    read_json,
+    run_row,
+    saved_runs,
+    write_study,
+)
 
 HERE = pathlib.Path(__file__).resolve().parent
-TRIALS = "MiniVox trials_cross_video"
 COLUMNS = (
     "system seed trials eer_percent ci_low ci_high eer_untrained "
     "eer_statistics below_untrained loss_first loss_last labels_seen epochs "
@@ -22,49 +23,61 @@ COLUMNS = (
 ).split()
 
 
-def row(folder):
-    """What the table says of a run."""
-    system, seed = folder.name.rsplit("_", 1)
-    text = (folder / "results.json").read_text(encoding="utf-8")
-    results = json.loads(text)
-    losses = [
-        line["loss"]
-        for line in read_metrics(folder / "metrics.jsonl")
-        if line["stage"] == "train"
-    ]
-    percents = {
-        key: f"{results[name]:.2f}"
-        for key, name in (
-            ("eer_percent", "eer"),
-            ("ci_low", "ci_low"),
-            ("ci_high", "ci_high"),
-            ("eer_untrained", "eer_untrained"),
-            ("eer_statistics", "eer_statistics"),
+def rows():
+    """Return a row for each run, the best system first."""
+    found = []
+    for system, seed, folder in saved_runs(HERE):
+        results = read_json(folder / "results.json")
+        losses = [
+            line["loss"]
+            for line in read_metrics(folder / "metrics.jsonl")
+            if line["stage"] == "train"
+        ]
+        # "Clearly below": the whole interval is below the untrained encoder.
+        learns = results["ci_high"] < results["eer_untrained"]
+        found.append(
+            {
+                **run_row(system, seed, "MiniVox trials_cross_video", results),
+                "eer_untrained": f"{results['eer_untrained']:.2f}",
+                "eer_statistics": f"{results['eer_statistics']:.2f}",
+                "below_untrained": "yes" if learns else "no",
+                "loss_first": f"{losses[0]:.3f}",
+                "loss_last": f"{losses[-1]:.3f}",
+                "epochs": results["epochs"],
+            }
         )
-    }
-    # Clearly: the interval does not reach the untrained encoder's figure.
-    learns = results["ci_high"] < results["eer_untrained"]
-    return {
-        "system": system,
-        "seed": seed,
-        "trials": TRIALS,
-        **percents,
-        "below_untrained": "yes" if learns else "no",
-        "loss_first": f"{losses[0]:.3f}",
-        "loss_last": f"{losses[-1]:.3f}",
-        "labels_seen": results["labels_seen"],
-        "epochs": results["epochs"],
-        "minutes": f"{results['minutes']:.1f}",
-        "command": results["command"],
-    }
+    return sorted(found, key=lambda row: float(row["eer_percent"]))
 
 
-def main():
-    """Writes the table, the best system first."""
-    rows = [row(folder) for folder in (HERE / "runs").iterdir()]
-    rows.sort(key=lambda r: float(r["eer_percent"]))
-    write_rows(HERE / "table.csv", COLUMNS, rows)
+def draw(table):
+    """Draw the EER of each objective with its interval."""
+    figure, ax = figures.new_figure((7, 5.2))
+    for place, row in enumerate(table):
+        low, rate, high = (
+            float(row[key]) for key in ("ci_low", "eer_percent", "ci_high")
+        )
+        ax.plot([low, high], [place, place], color=figures.BLUE, alpha=0.5)
+        ax.plot(rate, place, "o", color=figures.BLUE)
+    for key, name, colour in (
+        ("eer_untrained", "untrained encoder", figures.RED),
+        ("eer_statistics", "log-mel statistics", figures.MUTED),
+    ):
+        rate = float(table[0][key])
+        ax.axvline(rate, color=colour, linestyle="--", linewidth=1, label=name)
+    names = [f"{row['system']} ({row['epochs']})" for row in table]
+    ax.set_yticks(range(len(names)), names)
+    ax.invert_yaxis()
+    ax.set_xlim(0, None)
+    figures.label(
+        ax,
+        "EER on trials_cross_video with 95 % intervals, one seed",
+        "EER (%)",
+        "objective (epochs)",
+    )
+    figures.legend(ax, loc="lower left")
+    return figure
 
 
 if __name__ == "__main__":
-    main()
+    table = rows()
+    write_study(HERE, COLUMNS, table, objectives=draw(table))

@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Gives every utterance of a corpus one of four recording conditions.
+"""Give every utterance of a corpus one of four recording conditions.
 
     python make_conditions.py --manifest=/path/to/ravdess/manifest.csv \\
         --data_folder=/path/to/ravdess --noise_csv=/path/to/noise/manifest.csv \\
         --rirs_csv=/path/to/rooms/manifest.csv --output_folder=/path/to/conditions
 
-A quarter of the utterances each, whoever speaks and whatever is said: as
-recorded (`clean`), in a simulated `room`, with `noise` at 5 to 15 dB, or through
-a `band-pass` of 300 to 3400 Hz, as of a telephone. All are brought to the same
-level, so that loudness gives nothing away. Written are the audio, which is to
-stay outside of the project, and `utterances.csv` with the column `condition`.
+Each condition gets a quarter of the utterances, whoever speaks and whatever is said:
+as recorded (`clean`), in a simulated `room`, with `noise` at 5 to 15 dB, or through
+the `band-pass` of a telephone, 300 to 3400 Hz. All are brought to the same level, so
+that loudness does not give the condition away. Writes the audio, which stays outside
+of the project, and `utterances.csv` with the column `condition`.
 """
 
 import argparse
@@ -34,7 +34,7 @@ SEED = 0
 
 
 def main():
-    """Reads, changes and writes every utterance."""
+    """Read, change and write every utterance."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     for name in "manifest data_folder noise_csv rirs_csv output_folder".split():
         parser.add_argument(f"--{name}", required=True)
@@ -50,7 +50,7 @@ def main():
     band = scipy.signal.butter(
         4, [300, 3400], "bandpass", fs=RATE, output="sos"
     )
-    # Any label will do: the speakers are wanted.
+    # Only the speakers are needed, so any label will do.
     task = read_task(given.manifest, "spk_id", given.data_folder)
     which = permutation(len(task), SEED, "condition") % len(CONDITIONS)
     folder = pathlib.Path(given.output_folder).resolve()

@@ -1,14 +1,12 @@
 #!/usr/bin/env python3
-"""Makes the tables and pictures from the saved runs beside this file.
+"""Make the tables and pictures from the runs saved beside this file.
 
     python make_table.py
 
-runs/<system>_<seed>/results.json is as recipes/RAVDESS/Emotion/train.py wrote
-it, but for the folders in the command and in the system's name. Written are
-table.csv, folds.csv, differences.csv and the confusion matrices of two runs.
+Writes table.csv, folds.csv, differences.csv and the confusion matrices of two
+runs.
 """
 
-import json
 import pathlib
 
 import numpy as np
@@ -16,6 +14,7 @@ import scipy.stats
 
 from speechbrain_ssl.report.downstream import write_confusion
 from speechbrain_ssl.report.evaluations import write_rows
+from speechbrain_ssl.report.studies import read_json, saved_runs
 
 HERE = pathlib.Path(__file__).resolve().parent
 COLUMNS = (
@@ -68,20 +67,18 @@ PICTURES = {
 
 
 def runs():
-    """Name of a system, seed, and results of each of its runs."""
-    for system in SYSTEMS:
-        for folder in sorted((HERE / "runs").glob(f"{system}_[0-9]")):
-            text = (folder / "results.json").read_text(encoding="utf-8")
-            yield system, folder.name.rsplit("_", 1)[1], json.loads(text)
+    """Yield name of the system, seed and results of each run."""
+    for system, seed, folder in saved_runs(HERE, SYSTEMS):
+        yield system, seed, read_json(folder / "results.json")
 
 
 def corpus(task):
-    """Whose utterances are judged; RAVDESS does not tell an actor's age."""
+    """Return whose utterances are judged: RAVDESS has no ages of actors."""
     return "speechocean762" if task == "age" else "RAVDESS"
 
 
 def rows():
-    """A row for each run, and what the paper reports on other corpora."""
+    """Yield a row for each run, and what the paper reports elsewhere."""
     for system, seed, results in runs():
         name, task = SYSTEMS[system]
 
@@ -90,7 +87,7 @@ def rows():
 
         yield {
             "system": name,
-            # Statistics have none.
+            # Log-mel statistics have no seed.
             "seed": "" if system.startswith("statistics") else seed,
             "task": f"{corpus(task)}, {task}",
             "micro_f1_percent": percent("micro_f1"),
@@ -118,7 +115,7 @@ def rows():
 
 
 def folds():
-    """A row for each fold of each run."""
+    """Yield a row for each fold of each run."""
     for system, seed, results in runs():
         name, task = SYSTEMS[system]
         for line in results["per_fold"]:
@@ -134,20 +131,23 @@ def folds():
             }
 
 
-def by_fold(runs):
-    """Micro-F1 in percent of each fold, the mean over seeds."""
-    values = []
-    for path in sorted((HERE / "runs").glob(f"{runs}*/results.json")):
-        results = json.loads(path.read_text(encoding="utf-8"))
-        values.append([line["micro_f1"] for line in results["per_fold"]])
-    return np.mean(values, axis=0)
+def by_fold(prefix):
+    """Return the micro-F1 (percent) of each fold, averaged over the runs."""
+    paths = sorted((HERE / "runs").glob(f"{prefix}*/results.json"))
+    return np.mean(
+        [
+            [line["micro_f1"] for line in read_json(path)["per_fold"]]
+            for path in paths
+        ],
+        axis=0,
+    )
 
 
 def differences():
-    """How much better one system is; both have the same folds.
+    """Yield how much better one system is than another, over the same folds.
 
-    The interval is Student's for the mean of the differences of the folds:
-    six of them are too few to resample.
+    The interval is Student's, for the mean of the folds' differences: six
+    folds are too few to resample.
     """
     for better, worse in PAIRS:
         gain = by_fold(better) - by_fold(worse)
@@ -165,20 +165,14 @@ def differences():
         }
 
 
-def main():
-    """Writes all files."""
+if __name__ == "__main__":
     write_rows(HERE / "table.csv", COLUMNS, rows())
     for name, table in (("folds", folds()), ("differences", differences())):
         table = list(table)
         write_rows(HERE / f"{name}.csv", list(table[0]), table)
     for name, title in PICTURES.items():
-        text = (HERE / "runs" / name / "results.json").read_text("utf-8")
-        results = json.loads(text)
+        results = read_json(HERE / "runs" / name / "results.json")
         picture = f"confusion_{name.split('-')[1].split('_')[0]}.svg"
         write_confusion(
             HERE / picture, results["confusion"], results["classes"], title
         )
-
-
-if __name__ == "__main__":
-    main()

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Asks the start rule about the encoders that the study begins with.
+"""Ask the start rule about the encoders that the study begins with.
 
     python ask_rule.py --runs=/path/to/runs --corpus=/path/to/conditions \
         --labels=/path/to/speakers.csv
 
-``runs`` holds start_<seed>, as evaluate_runs.py has it; ``labels`` (ID, spk_id)
-are those of training utterances, with which the rule's guess is compared. Writes
-start_rule.csv beside this file: for each K and M what the rule expects without
-labels, and how many partners are right.
+``runs`` holds start_<seed>, as for evaluate_runs.py; ``labels`` (ID, spk_id) are the
+speakers of the training utterances, with which the rule's estimate is compared.
+Writes start_rule.csv beside this file: for each K and M the share of right partners
+that the rule expects without labels, and the share that is right.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from speechbrain_ssl.report.evaluations import write_rows
 
 HERE = pathlib.Path(__file__).resolve().parent
 SECONDS = 1.5
-#: Candidates: K, and of how many smaller clusters each is made.
+#: Candidates: values of K, and how many times as many clusters are merged into K.
 CANDIDATES = (([400, 1000, 1600, 2500], None), ([400, 1000], 2.5))
 NEIGHBOURS = (0, 1)
 #: Guesses of the number of speakers: the real number, half of it and twice.
@@ -44,7 +44,7 @@ COLUMNS = (
 
 
 def halves(encoder, features, manifest):
-    """Embeddings of two halves of each utterance, ``[N, 2, size]``."""
+    """Embed two halves of each utterance, ``[N, 2, size]``."""
     data = HalvesDataset(manifest, SECONDS, crops_per_half=1)
     loader = torch.utils.data.DataLoader(
         data, batch_size=32, collate_fn=data.collate
@@ -59,7 +59,7 @@ def halves(encoder, features, manifest):
 
 
 def right(view, speakers, clusters, merge_from, neighbours):
-    """Expected share of right partners, by labels."""
+    """Return the expected share of right partners, by labels."""
     found = clusters_of_all(
         unit_rows(view, alone=True),
         torch.arange(len(view)),
@@ -81,7 +81,7 @@ def right(view, speakers, clusters, merge_from, neighbours):
 
 
 def main():
-    """A row for each start and candidate."""
+    """Write a row for each encoder and candidate."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--runs", required=True, type=pathlib.Path)
     parser.add_argument("--corpus", required=True, type=pathlib.Path)

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Compares the systems on other audio: other corpora, and without conditions.
+"""Compare the systems on other audio: other corpora, and without conditions.
 
     python evaluate_elsewhere.py --runs=/path/to/runs --corpus=/path/to/conditions \
         --speechocean762=/path/to/speechocean762
 
-The runs of evaluate_runs.py, on speakers that no pilot has seen: the lists of RAVDESS
-(acted emotions; the two sides of a trial are different sentences) and LibriSpeech
-test-other (all pairs) that make_corpus.py has written, with a condition for each
-utterance as well. And on dev_trials_H as it was recorded: what conditions cost a
-system is the most that it could gain by not hearing them. Writes elsewhere.json
+Scores the runs of evaluate_runs.py on speakers that no pilot has seen: the lists of
+RAVDESS (acted emotions; the two sides of a trial are different sentences) and
+LibriSpeech test-other (all pairs) that make_corpus.py wrote, also with a condition for
+each utterance. Scores them on dev_trials_H as it was recorded, too: what conditions
+cost a system is the most that it could gain by ignoring them. Writes elsewhere.json
 beside this file, and the scores into the folder of the runs.
 """
 
@@ -29,7 +29,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 
 
 def means(scores, trials):
-    """The mean EER of each system, in percent, and its number of runs."""
+    """Return the mean EER of each system, in percent, and its number of runs."""
     found = {}
     for run, values in scores.items():
         rate = 100 * eer(values, trials.labels)[0]
@@ -41,7 +41,7 @@ def means(scores, trials):
 
 
 def main():
-    """Scores all runs on all lists, then compares."""
+    """Score all runs on all lists, then compare."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--runs", required=True, type=pathlib.Path)
     parser.add_argument("--corpus", required=True, type=pathlib.Path)

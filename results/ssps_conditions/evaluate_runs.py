@@ -1,19 +1,19 @@
 #!/usr/bin/env python3
-"""Evaluates the encoders of the study, and compares the systems pairwise.
+"""Evaluate the encoders of the study, and compare the systems pairwise.
 
     python evaluate_runs.py --runs=/path/to/runs --corpus=/path/to/conditions
 
-``runs`` holds one output folder of train.py a run, called <system>_<seed>;
-``corpus`` is what make_corpus.py has written. Writes runs/ (what training and
-evaluation have found) and differences.json beside this file. Runs that scores.npz
-has already are not evaluated again: delete it where a run has been repeated.
+``runs`` holds an output folder of train.py for each run, named <system>_<seed>;
+``corpus`` is what make_corpus.py wrote. Writes runs/ (what training and
+evaluation found) and differences.json beside this file. Runs that are already in
+scores.npz are not evaluated again: delete that file after repeating a run.
 
 What an embedding knows of the speaker and of the recording is measured on the
-probe, whose utterances of held-out speakers have conditions that speakers share:
-the embeddings are clustered into as many clusters as there are speakers, and
+probe: utterances of held-out speakers, under conditions that speakers share. The
+embeddings are clustered into as many clusters as there are speakers, and
 compared with the speakers (NMI); then into as many as there are conditions, and
 compared with those. Both are means over five k-means. Their ratio is that of the
-paper (speaker NMI / recording NMI), with conditions for recordings.
+paper (speaker NMI / recording NMI), with conditions in the place of recordings.
 """
 
 import argparse
@@ -28,15 +28,21 @@ from sklearn.metrics import normalized_mutual_info_score
 from speechbrain_ssl.clustering.kmeans import spherical_kmeans
 from speechbrain_ssl.publishing.export import load_encoder
 from speechbrain_ssl.publishing.record import without_folders
-from speechbrain_ssl.report.studies import compare_systems, score_runs
+from speechbrain_ssl.report.logbook import read_metrics
+from speechbrain_ssl.report.studies import (
+    compare_systems,
+    epoch_lines,
+    read_json,
+    score_runs,
+)
 from speechbrain_ssl.verification.evaluation import evaluate_scores
 from speechbrain_ssl.verification.extract import embed_files
 from speechbrain_ssl.verification.protocol import load_trials, score_trials
 
 HERE = pathlib.Path(__file__).resolve().parent
-#: What is compared with what, over which seeds. Those of DINO from 4 on were run
-#: after the interval of the first three had been seen, and the long runs of seeds 2
-#: and 3 after that of the nine.
+#: Which systems are compared, over which seeds. Seeds 4 to 9 of DINO were run
+#: after the interval of the first three had been seen, and the long runs of
+#: seeds 2 and 3 after that of all nine.
 PAIRS = (
     ("simclr_ssps", "simclr", "1 2 3"),
     ("simclr_rule", "simclr", "3"),
@@ -50,7 +56,7 @@ PAIRS = (
 
 
 def information(encoder, features, corpus):
-    """NMI with speakers and with conditions, and their ratio."""
+    """Measure the NMI with speakers and with conditions, and their ratio."""
     table = pd.read_csv(corpus / "probe.csv", dtype=str)
     paths = [str(corpus / wav) for wav in table["wav"]]
     rows = embed_files(encoder, features, paths, precision=torch.bfloat16)
@@ -73,33 +79,33 @@ def information(encoder, features, corpus):
 
 
 def evaluate(folder, trials, corpus):
-    """Scores of a run's model; its figures go to runs/."""
+    """Return the scores of a run's model; save its figures in runs/."""
     encoder, features = load_encoder(folder / "model")
     scores, _ = score_trials(
         encoder, features, trials, corpus / "dev", precision=torch.bfloat16
     )
-    figures = evaluate_scores(scores, trials)
-    figures |= information(encoder, features, corpus)
+    found = evaluate_scores(scores, trials)
+    found |= information(encoder, features, corpus)
+    # Folders of the machine have no place in the project.
+    results = without_folders(read_json(folder / "results.json"))
+    results["evaluation"] = found
+    metrics = epoch_lines(read_metrics(folder / "metrics.jsonl"))
     target = HERE / "runs" / folder.name
     target.mkdir(parents=True, exist_ok=True)
-    results = json.loads((folder / "results.json").read_text())
-    # Folders of the machine have no place in the project.
-    results = without_folders(results)
-    for name, found in (("evaluation", figures), ("results", results)):
-        text = json.dumps(found, indent=1)
-        (target / f"{name}.json").write_text(text + "\n", encoding="utf-8")
-    metrics = (folder / "metrics.jsonl").read_text()
-    (target / "metrics.jsonl").write_text(metrics, encoding="utf-8")
+    text = json.dumps(results, indent=1, ensure_ascii=False)
+    (target / "results.json").write_text(text + "\n", encoding="utf-8")
+    text = "".join(json.dumps(line) + "\n" for line in metrics)
+    (target / "metrics.jsonl").write_text(text, encoding="utf-8")
     print(
         folder.name,
-        f"{figures['eer_percent']:.2f} %, ratio {figures['ratio']:.2f}",
+        f"{found['eer_percent']:.2f} %, ratio {found['ratio']:.2f}",
         flush=True,
     )
     return scores
 
 
 def compare(scores, trials):
-    """Differences of the pairs, with intervals of both kinds."""
+    """Compare the pairs of systems, with intervals of both kinds."""
     differences = []
     for better, other, seeds in PAIRS:
         for draw_runs in (False, True):
@@ -113,7 +119,7 @@ def compare(scores, trials):
 
 
 def main():
-    """Evaluates all, then compares."""
+    """Evaluate all runs, then compare the systems."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--runs", required=True, type=pathlib.Path)
     parser.add_argument("--corpus", required=True, type=pathlib.Path)

@@ -1,25 +1,25 @@
 #!/usr/bin/env python3
-"""Gives every utterance of a corpus a recording condition of its own.
+"""Give every utterance of a corpus a recording condition of its own.
 
     python make_corpus.py --data_folder=/path/to/corpora \\
         --noise_csv=/path/to/esc50/manifest.csv \\
         --rirs_csv=/path/to/rooms/manifest.csv --output_folder=/path/to/conditions
 
-In ``data_folder`` are ``speechocean762`` (``train.csv``, ``dev.csv``) and
-``librispeech_mini`` (``train.csv``, ``test.csv``), and ``ravdess``
-(``test.csv``). A condition is drawn from the identifier of the utterance, without
-a look at who speaks: for a share of ``--rooms`` a room, a noise at a level drawn
-from ``--snr`` dB, an equaliser (a smooth curve, standard deviation
+``data_folder`` holds ``speechocean762`` (``train.csv``, ``dev.csv``),
+``librispeech_mini`` (``train.csv``, ``test.csv``) and ``ravdess`` (``test.csv``).
+The condition depends on the identifier of the utterance, not on its speaker. It
+consists of a room (for the share ``--rooms`` of the utterances), a noise at a level
+drawn from ``--snr`` dB, an equaliser (a smooth curve with a standard deviation of
 ``--equaliser`` dB at the centres of its bands), and one of three codecs (none,
-mu-law, Opus). Training utterances, trials and the augmentation of training have
-rooms and clips of noise of their own.
+mu-law, Opus). Training utterances, trials and the augmentation of training do not
+share any room or clip of noise.
 
-Written, outside of the project, are the training audio with ``train.csv``, the
-trials' audio in ``dev``, ``ravdess`` and ``librispeech`` with their lists, the
-manifests ``noise.csv`` and ``rirs.csv`` that are left to the augmentation, and a
-probe: utterances of the held-out speakers of speechocean762, each under
-``--probe_views`` of ``--probe_conditions`` conditions that speakers share, with
-``probe.csv``. Needs soundfile 0.13.
+Writes, outside of the project, the training audio with ``train.csv``; the audio of
+the trials in ``dev``, ``ravdess`` and ``librispeech`` with their lists; the manifests
+``noise.csv`` and ``rirs.csv`` of what is left to the augmentation; and a probe with
+``probe.csv``: utterances of the held-out speakers of speechocean762, each under
+``--probe_views`` of ``--probe_conditions`` conditions that speakers share. Needs
+soundfile 0.13.
 """
 
 import argparse
@@ -42,7 +42,7 @@ BANDS = np.geomspace(60, 8000, 8)
 # Of libsndfile: 0 is the best quality, 1 the smallest file.
 COMPRESSION = 0.5
 CODECS = (None, "mu-law", "opus")
-# Held-out speakers: corpus, manifest, folder, and the lists with their names here.
+# Held-out speakers: corpus, manifest, output folder, and lists with their new names.
 HELD_OUT = (
     (
         "speechocean762",
@@ -63,25 +63,25 @@ HELD_OUT = (
         {"trials_testother_all_pairs.txt": "librispeech_trials.txt"},
     ),
 )
-# Who may use a room or a noise, by its place in the manifest.
+# The three users of rooms and noises; each gets a part of its own.
 AUGMENTATION, TRAIN, TRIALS = 0, 1, 2
 
 
 def wave_of(manifest, i):
-    """Samples ``[samples]`` of an utterance, of one channel."""
+    """Return the samples of an utterance, ``[samples]``."""
     with AudioFile(manifest.path(i), RATE) as audio:
         return np.asarray(audio.read(), dtype=np.float64)
 
 
 def share(count, who):
-    """Rows of a bank: half for the augmentation, a quarter each for others."""
+    """Return a user's rows: half for the augmentation, a quarter each for others."""
     order = permutation(count, 0, "conditions")
     cuts = [0, count // 2, 3 * count // 4, count]
     return np.sort(order[cuts[who] : cuts[who + 1]])
 
 
 class Studio:
-    """Draws a condition from an address and applies it.
+    """Draw a condition from an address and apply it.
 
     Arguments
     ---------
@@ -95,7 +95,7 @@ class Studio:
         self.rooms, self.noises, self.given = rooms, noises, given
 
     def record(self, wave, *address):
-        """The wave under the condition of this address."""
+        """Return the wave under the condition of this address."""
         draw = uniform(*address, "condition", size=16)
         if draw[8] < self.given.rooms:
             response = self.rooms[int(draw[9] * len(self.rooms))]
@@ -112,8 +112,8 @@ class Studio:
         return coded(wave, CODECS[int(draw[13] * len(CODECS))])
 
     def _equalised(self, wave, draws):
-        """A smooth curve over the logarithm of the frequency."""
-        # Of a uniform draw the deviation is 1 / sqrt(12).
+        """Apply a smooth random curve over the logarithm of the frequency."""
+        # A uniform draw has a standard deviation of 1 / sqrt(12).
         gains = (draws - 0.5) * np.sqrt(12) * self.given.equaliser
         spectrum = np.fft.rfft(wave)
         hertz = np.fft.rfftfreq(len(wave), 1 / RATE)
@@ -124,12 +124,12 @@ class Studio:
 
 
 def rms(wave):
-    """The root mean square."""
+    """Return the root mean square."""
     return float(np.sqrt(np.mean(np.square(wave))))
 
 
 def coded(wave, codec):
-    """The wave after a codec, of the same length."""
+    """Return the wave after a codec, with its length unchanged."""
     if codec is None:
         return wave
     if codec == "mu-law":
@@ -152,16 +152,16 @@ def coded(wave, codec):
 
 
 def write(studio, manifest, i, path, *address):
-    """Records an utterance under a condition into a file."""
+    """Write an utterance under a condition to a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     wave = studio.record(wave_of(manifest, i), *address)
-    # A rare peak is clipped, as a recorder does.
+    # Rare peaks are clipped, as a recorder does.
     wave = np.clip(wave * (LEVEL / max(rms(wave), 1e-6)), -1, 1)
     soundfile.write(path, wave, RATE, subtype="PCM_16")
 
 
 def main():
-    """Reads, changes and writes every utterance."""
+    """Read, change and write every utterance."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     for name in "data_folder noise_csv rirs_csv output_folder".split():
         parser.add_argument(f"--{name}", required=True)
@@ -198,7 +198,7 @@ def main():
 
 
 def held_out(studio, corpus, table, folder, lists):
-    """Utterances of trials, each under its condition, and the lists."""
+    """Write the utterances of trials under their conditions, and the lists."""
     manifest = Manifest.read(corpus / table, corpus)
     for i in range(len(manifest)):
         path = pathlib.Path(manifest.path(i)).relative_to(corpus)
@@ -210,7 +210,7 @@ def held_out(studio, corpus, table, folder, lists):
 
 
 def banks(given, folder):
-    """Studios for training and trials; writes what is left to augmentation."""
+    """Return the studios of training and trials; write what augmentation gets."""
     kept = {}
     for name in ("noise", "rirs"):
         path = getattr(given, f"{name}_csv")
@@ -231,9 +231,9 @@ def banks(given, folder):
                 wave_of(manifest, i) for i in share(len(manifest), who)
             ]
     for who in (TRAIN, TRIALS):
-        # Silent stretches have no level to be set.
+        # A silent clip cannot be brought to a level.
         kept["noise", who] = [w for w in kept["noise", who] if rms(w) > 1e-3]
-        # The direct sound is where it was.
+        # Begin with the direct sound, so that the speech is not delayed.
         kept["rirs", who] = [w[np.abs(w).argmax() :] for w in kept["rirs", who]]
     return {
         who: Studio(kept["rirs", who], kept["noise", who], given)
@@ -242,7 +242,7 @@ def banks(given, folder):
 
 
 def probe(studio, corpus, folder, given):
-    """Utterances of every held-out speaker under conditions that all share."""
+    """Write utterances of all held-out speakers under shared conditions."""
     manifest = Manifest.read(corpus / "dev.csv", corpus)
     table = pd.read_csv(corpus / "dev.csv", dtype=str)
     speakers = table.set_index("ID")["spk_id"]

@@ -7,6 +7,7 @@ renamed when it is complete.
 """
 
 import errno
+import hashlib
 import json
 import logging
 import os
@@ -200,3 +201,20 @@ class RunState:
         del end_of_epoch
         with open(path, encoding="utf-8") as stream:
             self.values.update(json.load(stream))
+
+
+def shapes_digest(module):
+    """Return a digest of the names and shapes of a module's tensors."""
+    shapes = [
+        (name, tuple(tensor.shape))
+        for name, tensor in module.state_dict().items()
+    ]
+    return hashlib.sha256(repr(shapes).encode()).hexdigest()[:16]
+
+
+def schedules_digest(schedules):
+    """Return a digest of scheduled values (name -> array)."""
+    digest = hashlib.sha256()
+    for name in sorted(schedules):
+        digest.update(name.encode() + schedules[name].tobytes())
+    return digest.hexdigest()[:16]

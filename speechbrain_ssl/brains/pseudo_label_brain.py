@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from speechbrain.utils.distributed import if_main_process
 
-from speechbrain_ssl.brains.training_brain import TrainingBrain, encode
+from speechbrain_ssl.brains.encoding import encode
+from speechbrain_ssl.brains.training_brain import TrainingBrain
 from speechbrain_ssl.errors import CheckpointError, ConfigError
 from speechbrain_ssl.files import atomic_write
 from speechbrain_ssl.pseudo_labels.label_correction import (
@@ -47,7 +48,7 @@ class PseudoLabelBrain(TrainingBrain):
         For monitoring only: it gets into the log and nowhere else.
     """
 
-    subject = "training on pseudo labels"
+    objective_name = "training on pseudo labels"
     wanted_schedules = (*TrainingBrain.wanted_schedules, "margin")
     labels = None
     truth = None
@@ -84,12 +85,12 @@ class PseudoLabelBrain(TrainingBrain):
             "gate": self.gate,
         }
 
-    def identity(self):
+    def checkpoint_fingerprint(self):
         """The labels."""
         digest = hashlib.sha256(self.labels.cpu().numpy().tobytes())
         return {"labels": digest.hexdigest()[:16]}
 
-    def frozen(self):
+    def frozen_parameters(self):
         """All of the encoder but its last layer, during the first epochs."""
         if self.epoch > self.hparams.frozen_encoder_epochs:
             return []
@@ -147,7 +148,7 @@ class PseudoLabelBrain(TrainingBrain):
         """L_DLG + L_LC of a batch."""
         index = batch.index.to(self.device)
         labels = self.labels[index]
-        margin = self.knob("margin", self.optimizer_step)
+        margin = self.scheduled("margin", self.optimizer_step)
         cosines = self.classifier.cosines(predictions)
         losses = self.classifier.losses(cosines, labels, margin)
         keep = self.gate(losses)
@@ -166,7 +167,7 @@ class PseudoLabelBrain(TrainingBrain):
         self._seen.append((index, losses.detach(), dropped, correction))
         with torch.no_grad():
             accuracy = (cosines.argmax(1) == labels).float().mean()
-        self._add(
+        self.log.add(
             loss=loss.detach(),
             label_loss=losses.detach().mean(),
             label_accuracy=accuracy,

@@ -10,8 +10,9 @@ import torch
 from tqdm import tqdm
 
 from speechbrain_ssl.config import check_device
-from speechbrain_ssl.data.scan import list_files, probe
 from speechbrain_ssl.errors import AudioError, ConfigError
+from speechbrain_ssl.prepare.listing import list_files
+from speechbrain_ssl.prepare.probe import probe
 from speechbrain_ssl.publishing.calibration_file import (
     FILE_NAME as CALIBRATION,
 )
@@ -125,15 +126,13 @@ class Checked:
                 disable=True if options.quiet else None,
             )
             for name, path, outcome in zip(names, paths, outcomes, strict=True):
-                _, _, frames, rate, _, reason, detail = outcome
-                if reason:
-                    self.unusable[name] = reason + (
-                        f" ({detail})" if detail else ""
-                    )
+                if outcome.reason:
+                    detail = f" ({outcome.detail})" if outcome.detail else ""
+                    self.unusable[name] = outcome.reason + detail
                     continue
                 self.names.append(name)
                 self.paths.append(path)
-                self.seconds.append(frames / rate)
+                self.seconds.append(outcome.frames / outcome.sample_rate)
                 if self.seconds[-1] < SHORT_SECONDS:
                     self.notes.append(
                         f"{name} has only {self.seconds[-1]:.2f} s: what is "

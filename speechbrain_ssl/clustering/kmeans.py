@@ -172,10 +172,10 @@ def spherical_kmeans(
         sums, sizes = _sums(rows, labels, clusters)
         centroids = _update(sums, centroids)
         before = labels
-        hollow = (sizes == 0).nonzero().flatten()
-        if empty == "reseed" and len(hollow):
-            far = _worst(shards, labels, best, sizes, len(hollow))
-            centroids[hollow[: len(far)]] = shards.pick(far)
+        empty_clusters = (sizes == 0).nonzero().flatten()
+        if empty == "reseed" and len(empty_clusters):
+            far = _worst(shards, labels, best, sizes, len(empty_clusters))
+            centroids[empty_clusters[: len(far)]] = shards.pick(far)
             # The same labels again would not mean the same centroids.
             before = None
     sizes = sum_over_ranks(torch.bincount(labels, minlength=clusters))

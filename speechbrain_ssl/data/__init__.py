@@ -1,1 +1,1 @@
-"""Manifests, audio, crops, sampling, augmentation and the synthetic corpus."""
+"""Manifests, audio, crops, sampling and augmentation."""

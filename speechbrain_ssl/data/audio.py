@@ -1,4 +1,4 @@
-"""Reading a stretch of an audio file, at the rate and form we work in."""
+"""Read part of an audio file as mono float32 at the working sample rate."""
 
 import math
 
@@ -18,7 +18,7 @@ class AudioFile:
     path : str
         Any file libsndfile reads (wav, flac, ogg, mp3, ...).
     sample_rate : int
-        Hz. A file of another rate is resampled stretch by stretch.
+        Hz. A file of another rate is resampled as it is read.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class AudioFile:
         self._file.close()
 
     def read(self, start=0, count=None):
-        """Reads a stretch.
+        """Read a part of the file.
 
         Arguments
         ---------
@@ -86,7 +86,7 @@ class AudioFile:
         except (OSError, RuntimeError) as error:
             raise AudioError(f"cannot read {self.path}: {error}") from error
         promised = min(math.ceil(count * scale), self._file.frames - begin)
-        # Headers of lossy formats estimate; a tenth of a second is forgiven.
+        # Lossy formats only estimate their length: allow a tenth of a second.
         if len(wave) == 0 or promised - len(wave) > native // 10:
             raise AudioError(
                 f"{self.path} is truncated: its header promises "
@@ -107,10 +107,10 @@ class AudioFile:
 
 
 def fit_length(wave, count):
-    """Repeats a waveform until it is long enough, then cuts it.
+    """Repeat a waveform until it is long enough, then cut it.
 
-    The one rule for utterances shorter than what is wanted: they are repeated
-    from their beginning. (Zeros would be a cue that the utterance is short.)
+    This is how every utterance that is too short is handled: it is repeated
+    from its beginning. (Zeros would be a cue that the utterance is short.)
 
     Arguments
     ---------

@@ -1,9 +1,9 @@
 """Noise and reverberation of crops, batched on the training device.
 
-Every crop has its own room, noise file, start and SNR: crops of an utterance
-that shared any of them would be recognised by it. (Stock SpeechBrain draws one
-response for the whole batch.) All draws are addressed by seed, epoch, utterance
-and crop.
+Every crop has its own room, noise file, start and SNR: if crops of an utterance
+shared any of them, the encoder could match them by it. (Stock SpeechBrain draws
+one response for the whole batch.) All draws are addressed by seed, epoch,
+utterance and crop.
 """
 
 import numpy as np
@@ -38,8 +38,8 @@ class Augmentation(torch.nn.Module):
     Raises
     ------
     ConfigError
-        If the probabilities are none, or ask for what no bank provides, or if
-        ``clean_first_crops`` is no count.
+        If the probabilities are not valid, or need a bank that is not given, or
+        if ``clean_first_crops`` is not a whole number from 0.
     """
 
     def __init__(
@@ -60,8 +60,8 @@ class Augmentation(torch.nn.Module):
                 f"up to 1; got {dict(probabilities)}"
             )
         _, reverb, noise, both = values
-        # A bank without a manifest is one that is not at hand; one that no
-        # case needs is not read.
+        # A bank without a manifest is left out, and so is one that no case
+        # needs, which is then not read.
         banks = {k: v for k, v in (noises or {}).items() if v.manifest}
         if noise + both == 0:
             banks = {}
@@ -81,8 +81,8 @@ class Augmentation(torch.nn.Module):
                 "responses is given; name one (`rirs_csv`), or set the "
                 "probabilities of `reverb` and `both` to 0"
             )
-        # The last limit is exactly 1, whatever the rounding of the sum: a draw
-        # above it would be a case that does not exist.
+        # Divided so that the last limit is exactly 1: a draw above it would be
+        # a case that does not exist.
         self.limits = np.cumsum(values) / np.cumsum(values)[-1]
         self.banks = torch.nn.ModuleDict(banks)
         self.responses = responses
@@ -91,7 +91,7 @@ class Augmentation(torch.nn.Module):
             self.kind_limits = weights / weights[-1]
 
     def load(self):
-        """Reads all banks; call it once, before moving to the device."""
+        """Read all banks; call it once, before moving to the device."""
         for bank in self.banks.values():
             bank.load()
         if self.responses is not None:
@@ -99,7 +99,7 @@ class Augmentation(torch.nn.Module):
 
     @torch.no_grad()
     def forward(self, crops, address, first_crop=0):
-        """Augments the crops of a batch.
+        """Augment the crops of a batch.
 
         Arguments
         ---------
@@ -149,7 +149,7 @@ class Augmentation(torch.nn.Module):
 
     @staticmethod
     def _add_noise(waves, rows, bank, level, voices, draw):
-        """Adds noise of one kind to some rows, in place."""
+        """Add noise of one kind to some rows, in place."""
         least, most = bank.voices
         counts = least + np.floor(voices * (most - least + 1)).astype(np.int64)
         files = draw("file", most)[rows]
@@ -173,7 +173,7 @@ class Augmentation(torch.nn.Module):
 
 
 def _to(array, like):
-    """A numpy array on the device of ``like``; floats become fp32."""
+    """Move a numpy array to the device of ``like``; floats become fp32."""
     tensor = torch.from_numpy(np.ascontiguousarray(array))
     if tensor.is_floating_point():
         tensor = tensor.float()

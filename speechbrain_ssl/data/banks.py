@@ -1,8 +1,8 @@
 """Noises and room responses, held on the training device.
 
 Files are read once. A bank is one int16 tensor, so that a crop's noise is a
-gather and not a file access. To bound its size only a stretch of each file is
-kept: with the default of 30 s a bank of all MUSAN takes about 1.6 GB.
+gather and not a file access. To bound its size only part of each file is kept:
+with the default of 30 s a bank of all MUSAN takes about 1.6 GB.
 """
 
 import os
@@ -31,13 +31,13 @@ _RESPONSE_REMEDY = (
 
 
 def _to_int16(wave):
-    """Scales a waveform to its peak; level is decided by the SNR later."""
+    """Scale a waveform to full range; the SNR sets its level later."""
     peak = max(float(np.abs(wave).max()), 1e-5)
     return np.round(wave * (32767 / peak)).astype(np.int16)
 
 
 def _check_manifest(manifest_paths, what, remedy):
-    """Raises if there is no manifest; its key alone tells nobody what to do."""
+    """Raise with a remedy if there is no such manifest."""
     if isinstance(manifest_paths, (str, os.PathLike)):
         manifest_paths = [manifest_paths]
     for path in manifest_paths:
@@ -49,7 +49,11 @@ def _check_manifest(manifest_paths, what, remedy):
 
 
 def _read_all(manifest_paths, sample_rate, seconds, most=None):
-    """Yields the (key-chosen) stretches of the files of a manifest."""
+    """Yield path and waveform of the files of a manifest.
+
+    Which part of a long file is read, and which files if there are more than
+    ``most``, depends on their keys alone.
+    """
     manifest = Manifest.read(manifest_paths)
     order = np.argsort(manifest.keys)[:most]
     # disable=None: a bar on a terminal, nothing in a log file.
@@ -82,7 +86,7 @@ class NoiseBank(torch.nn.Module):
         power, before the SNR is set ([1, 1] for noise and music, [3, 8] for
         babble).
     seconds_per_file : float
-        Longest stretch kept of each file.
+        At most this much of each file is kept.
     sample_rate : int
         Hz.
     """
@@ -103,12 +107,12 @@ class NoiseBank(torch.nn.Module):
         self.voices = tuple(voices)
         self.seconds_per_file = seconds_per_file
         self.sample_rate = sample_rate
-        # What is read from disk is no state: it stays out of checkpoints.
+        # Read from disk again after a restart, so it stays out of checkpoints.
         self.register_buffer("samples", None, persistent=False)
         self.register_buffer("offsets", None, persistent=False)
 
     def load(self):
-        """Reads the files, once.
+        """Read the files, unless that is done already.
 
         Raises
         ------
@@ -134,7 +138,7 @@ class NoiseBank(torch.nn.Module):
         self.offsets = torch.from_numpy(offsets)
 
     def gather(self, file_draws, start_draws, length):
-        """Stretches of noise of unit power.
+        """Cut pieces of noise of unit power.
 
         Arguments
         ---------
@@ -193,7 +197,7 @@ class ResponseBank(torch.nn.Module):
         self.register_buffer("responses", None, persistent=False)
 
     def load(self):
-        """Reads the files, once.
+        """Read the files, unless that is done already.
 
         Raises
         ------
@@ -223,7 +227,7 @@ class ResponseBank(torch.nn.Module):
         self.responses = torch.from_numpy(bank)
 
     def apply(self, waves, draws):
-        """Convolves every waveform with a response of its own.
+        """Convolve every waveform with a response of its own.
 
         The convolution is linear (zero-padded to the sum of the lengths): the
         tail of a crop does not wrap around to its beginning.
@@ -238,7 +242,7 @@ class ResponseBank(torch.nn.Module):
         Returns
         -------
         torch.Tensor
-            ``[n, samples]``, of the power each waveform had before.
+            ``[n, samples]``, each with the power that it had before.
         """
         chosen = self.responses[_index(draws, len(self.responses))].float()
         length = waves.shape[1]
@@ -252,14 +256,14 @@ class ResponseBank(torch.nn.Module):
 
 
 def _index(draws, count):
-    """Draws in [0, 1) as indices below ``count``, a number or one per draw."""
-    # In fp32 a draw just below 1 is 1: once in 2^25 draws.
+    """Turn draws in [0, 1) into indices below ``count`` (int or ``[n]``)."""
+    # In fp32 a draw just below 1 is rounded to 1, once in 2^25 draws.
     return torch.minimum(
         (draws * count).long(), torch.as_tensor(count, device=draws.device) - 1
     )
 
 
 def _fast_size(size):
-    """The next length of the form 2^a, 3*2^a or 5*2^a: quick to transform."""
+    """Return the next length 2^a, 3*2^a or 5*2^a, which an FFT likes."""
     powers = [factor << shift for factor in (1, 3, 5) for shift in range(31)]
     return min(p for p in powers if p >= size)

@@ -1,9 +1,9 @@
-"""Where the crops of an utterance lie.
+"""The plan of crops: how many, how long, and where in an utterance.
 
 A ``CropPlan`` says how many crops of which length a sample has. Equal lengths
 form a *group*; a group goes through the encoder in one pass. The first group
-is the "global" one, which the second branch (a teacher, say) sees; all others
-are "local".
+is the "global" one, which the second branch (a teacher, for instance) sees;
+all others are "local".
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from speechbrain_ssl.errors import ConfigError
 
 @dataclasses.dataclass(frozen=True)
 class CropPlan:
-    """How a sample's crops are cut.
+    """Number, length and position of a sample's crops.
 
     Arguments
     ---------
@@ -39,8 +39,8 @@ class CropPlan:
         Loss-Gated Learning has it). An utterance too short for it is cut as
         if the option were off.
     chunk_seconds : float
-        An utterance longer than this is read only over a random stretch of
-        this length, so that an hour-long file costs no more than a short one.
+        Of a longer utterance only a random part of this length is read, so
+        that an hour-long file costs no more than a short one.
     sample_rate : int
         Hz.
 
@@ -87,7 +87,7 @@ class CropPlan:
 
     @property
     def groups(self):
-        """Tuples (number of crops, samples per crop), global ones first."""
+        """Return (number of crops, samples per crop), global ones first."""
         groups = ((self.global_crops, self._samples(self.global_seconds)),)
         if self.local_crops:
             groups += ((self.local_crops, self._samples(self.local_seconds)),)
@@ -95,14 +95,14 @@ class CropPlan:
 
     @property
     def num_crops(self):
-        """All crops of a sample."""
+        """Return the number of crops of a sample."""
         return self.global_crops + self.local_crops
 
     def _samples(self, seconds):
         return round(seconds * self.sample_rate)
 
     def chunk(self, num_samples, draw):
-        """The stretch of an utterance that is read.
+        """Choose the part of an utterance that is read.
 
         Arguments
         ---------
@@ -122,7 +122,7 @@ class CropPlan:
         return int(draw * (num_samples - most + 1)), most
 
     def starts(self, num_samples, address):
-        """First sample of every crop.
+        """Draw the first sample of every crop.
 
         Arguments
         ---------
@@ -153,20 +153,20 @@ class CropPlan:
 
     @property
     def _sides(self):
-        """What must not overlap if ``disjoint``: (crops, samples) twice."""
+        """Return (crops, samples) of the two sides of a disjoint cut."""
         if self.disjoint and not self.local_crops:
             ((_, length),) = self.groups
             return ((1, length), (1, length))
         return self.groups
 
     def _cut(self, num_samples, draws):
-        """Two sides of an utterance, each long enough for its crops."""
+        """Cut an utterance in two, each side long enough for its crops."""
         (_, long), (_, short) = self._sides
         slack = num_samples - long - short
         if slack < 0:
             return [(0, num_samples)] * 2
         cut = int(draws[1] * (slack + 1))
-        # Which side comes first is a coin's choice.
+        # A coin decides which side comes first.
         if draws[0] < 0.5:
             cut += long
             return [(0, cut), (cut, num_samples)]

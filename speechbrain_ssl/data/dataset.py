@@ -1,8 +1,8 @@
-"""From utterance indices to crops: what a loader worker does.
+"""From utterance indices to crops: the work of a loader process.
 
-A worker opens each utterance once, reads the stretch its crops lie in, and cuts
-them. All arithmetic on batches (noise, reverberation, features) waits for the
-training device.
+A worker opens each utterance once, reads the part that its crops lie in, and
+cuts them. All arithmetic on batches (noise, reverberation, features) waits for
+the training device.
 """
 
 import dataclasses
@@ -46,11 +46,11 @@ class CropBatch:
     reference: torch.Tensor | None = None
 
     def to(self, device):
-        """Moves the crops; called by the Brain, not by workers."""
+        """Move the crops to a device; the Brain calls it, not the workers."""
         return self._map(lambda c: c.to(device, non_blocking=True))
 
     def pin_memory(self):
-        """Called by the loader where pinning is asked for."""
+        """Copy the crops to pinned memory; the loader calls it if asked to."""
         return self._map(lambda c: c.pin_memory())
 
     def _map(self, function):
@@ -72,16 +72,16 @@ class CropDataset(torch.utils.data.Dataset):
     seed : int
         Seed of all draws.
     partners : callable, optional
-        Says which utterance each crop is cut from: ``partners(epoch, index,
+        Chooses the utterance each crop is cut from: ``partners(epoch, index,
         key, crops, global_crops)`` -> positions in the manifest, int64
         ``[crops]``, as ``positives.cluster_aware.ClusterAware.partners``. A
-        crop lies in its utterance where one of the anchor's would, had the
-        anchor that length. As a default all come from the anchor.
+        crop is cut at the position that it would have in the anchor, if the
+        anchor were as long. By default all crops come from the anchor.
     reference_seconds : float, optional
         Length of one more crop of the anchor, for ``CropBatch.reference``
-        (SSPS); none as a default.
+        (SSPS). By default there is none.
     reference_from : int
-        First epoch in which that crop is cut.
+        First epoch in which the reference crop is cut.
 
     Notes
     -----
@@ -114,7 +114,7 @@ class CropDataset(torch.utils.data.Dataset):
         return len(self.manifest)
 
     def __getitem__(self, item):
-        """Reads one sample.
+        """Read one sample.
 
         Arguments
         ---------
@@ -150,7 +150,15 @@ class CropDataset(torch.utils.data.Dataset):
         )
 
     def _crops(self, index, epoch, key, bad):
-        """What ``__getitem__`` says; adds partners to ``bad``."""
+        """Cut the crops of a sample, one array per group.
+
+        Partners that cannot be used are added to ``bad``.
+
+        Raises
+        ------
+        AudioError
+            If the anchor itself cannot be used.
+        """
         plan = self.plan
         address = (self.seed, epoch, key)
         sources = np.full(plan.num_crops, index)
@@ -184,7 +192,7 @@ class CropDataset(torch.utils.data.Dataset):
         return groups
 
     def _wave(self, index, address):
-        """The stretch of an utterance that crops are cut from."""
+        """Read the part of an utterance that crops are cut from."""
         plan = self.plan
         with AudioFile(self.manifest.path(index), plan.sample_rate) as audio:
             start, count = plan.chunk(
@@ -193,7 +201,7 @@ class CropDataset(torch.utils.data.Dataset):
             return audio.read(start, count)
 
     def _cut(self, wave, address, wanted, crops):
-        """Puts the wanted crops of an utterance into their places."""
+        """Cut the wanted crops of an utterance, into the list ``crops``."""
         plan = self.plan
         longest = max(length for _, length in plan.groups)
         wave = fit_length(wave, max(len(wave), longest))
@@ -209,13 +217,13 @@ class CropDataset(torch.utils.data.Dataset):
             crops[number] = wave[start : start + length]
 
     def _wants_reference(self, epoch):
-        """Whether the samples of an epoch have a reference crop."""
+        """Return whether the samples of an epoch have a reference crop."""
         return self.reference_seconds is not None and (
             epoch >= self.reference_from
         )
 
     def _reference(self, wave, address):
-        """One more crop, at a place of its own."""
+        """Cut the reference crop, at a position of its own."""
         length = round(self.reference_seconds * self.plan.sample_rate)
         wave = fit_length(wave, max(len(wave), length))
         draw = float(uniform(*address, "reference"))
@@ -223,7 +231,7 @@ class CropDataset(torch.utils.data.Dataset):
         return wave[start : start + length]
 
     def collate(self, samples):
-        """Makes a ``CropBatch`` of what ``__getitem__`` returned."""
+        """Make a ``CropBatch`` of what ``__getitem__`` returned."""
         epochs, index, crops, bad = zip(*samples, strict=True)
         index = np.array(index, dtype=np.int64)
         groups = [

@@ -1,9 +1,9 @@
-"""Random numbers that are addresses, not a stream.
+"""Random numbers by address, not from a stream.
 
-A draw is a function of what it is for: the seed, the epoch, the utterance, the
-crop and the purpose. Nothing is consumed, so nothing has to be saved: the draws
-of an utterance are the same with any number of workers or ranks, in any batch,
-and after a resume.
+A draw is a function of its address: the seed, the epoch, the utterance, the
+crop and the purpose. There is no state, so nothing has to be saved: the draws of an
+utterance are the same with any number of workers or ranks, in any batch, and
+after a resume.
 
 The generator is splitmix64 (Steele, Lea and Flood, 2014), whose output function
 is a good hash of a counter; all of it is numpy on unsigned 64-bit integers.
@@ -17,19 +17,19 @@ _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
 
 def _mix(x):
-    """The output function of splitmix64, element by element."""
+    """Apply the output function of splitmix64, element by element."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
 
 
 def purpose(name):
-    """A number for the name of a purpose, such as ``"crop"``."""
+    """Return a number for the name of a purpose, such as ``"crop"``."""
     return zlib.crc32(name.encode("utf-8"))
 
 
 def uniform(*address, size=None):
-    """Uniform draws in [0, 1) for an address.
+    """Draw uniformly from [0, 1) at an address.
 
     Arguments
     ---------
@@ -53,7 +53,7 @@ def uniform(*address, size=None):
     True
     """
     state = np.uint64(0x5EED)
-    # Unsigned arithmetic wraps around; that is what a hash wants.
+    # Unsigned arithmetic wraps around, as a hash needs it.
     with np.errstate(over="ignore"):
         for part in address:
             if isinstance(part, str):
@@ -63,12 +63,12 @@ def uniform(*address, size=None):
         if size is not None:
             steps = np.arange(1, size + 1, dtype=np.uint64) * _GAMMA
             state = _mix(np.asarray(state)[..., None] + steps)
-    # 53 bits are what a double holds.
+    # A double holds 53 bits.
     return (state >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def permutation(count, *address):
-    """A permutation of ``range(count)`` for an address.
+    """Draw a permutation of ``range(count)`` at an address.
 
     Arguments
     ---------

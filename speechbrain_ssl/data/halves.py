@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 class HalvesDataset(torch.utils.data.Dataset):
-    """Several crops from the first and as many from the second half.
+    """Crops from both halves of an utterance, as many from each.
 
     The crops are the same in every epoch, so that epochs are comparable.
 
@@ -35,7 +35,7 @@ class HalvesDataset(torch.utils.data.Dataset):
     #: Validation draws belong to no epoch of training.
     EPOCH = 0
 
-    #: How many unusable files in a row are taken for a corpus that has moved.
+    #: So many unusable files in a row mean that the corpus has moved.
     MAX_UNUSABLE = 10
 
     def __init__(
@@ -52,13 +52,13 @@ class HalvesDataset(torch.utils.data.Dataset):
         return len(self.manifest)
 
     def __getitem__(self, index):
-        """Returns position and crops ``[2 * crops_per_half, samples]``.
+        """Return position and crops ``[2 * crops_per_half, samples]``.
 
         Raises
         ------
         AudioError
-            If the utterance cannot be read: validation on other data than
-            yesterday's would not be comparable.
+            If the utterance cannot be read. It is not replaced: the losses of
+            other utterances would not be comparable.
         """
         draws = uniform(
             self.seed,
@@ -78,7 +78,7 @@ class HalvesDataset(torch.utils.data.Dataset):
         return index, np.stack(crops)
 
     def _crop(self, audio, begin, length, draw):
-        """Reads one crop of a half: a file may last an hour, a crop does not.
+        """Read one crop of a half, and not the whole file, which may be long.
 
         Arguments
         ---------
@@ -104,7 +104,7 @@ class HalvesDataset(torch.utils.data.Dataset):
         return fit_length(wave, self.samples)
 
     def usable(self, index):
-        """Whether the crops of an utterance can be read.
+        """Return whether the crops of an utterance can be read.
 
         What cannot be read is named in the log.
 
@@ -120,8 +120,8 @@ class HalvesDataset(torch.utils.data.Dataset):
         Raises
         ------
         AudioError
-            If ``MAX_UNUSABLE`` utterances that were asked for one after the
-            other cannot be read: nobody wants to wait for a million of them.
+            After ``MAX_UNUSABLE`` utterances in a row that cannot be read,
+            instead of trying a million of them.
         """
         try:
             self[index]
@@ -140,7 +140,7 @@ class HalvesDataset(torch.utils.data.Dataset):
         return True
 
     def collate(self, samples):
-        """Makes a ``CropBatch`` with one group of crops."""
+        """Make a ``CropBatch`` with one group of crops."""
         index, crops = zip(*samples, strict=True)
         index = np.array(index, dtype=np.int64)
         return CropBatch(
@@ -153,21 +153,21 @@ class HalvesDataset(torch.utils.data.Dataset):
 
 
 class ReadableHalves(HalvesDataset):
-    """The same, where it does not matter that a few utterances are missing.
+    """Like ``HalvesDataset``, but without the utterances that cannot be read.
 
-    What cannot be read is left out of its batch, which may be empty then, and
-    named there (``CropBatch.bad``).
+    They are left out of their batch, which may be empty then, and named there
+    (``CropBatch.bad``).
     """
 
     def __getitem__(self, index):
-        """Returns position and crops, or position and the reason as text."""
+        """Return position and crops, or position and the reason as text."""
         try:
             return super().__getitem__(index)
         except AudioError as error:
             return index, str(error)
 
     def collate(self, samples):
-        """Makes a ``CropBatch`` of what could be read."""
+        """Make a ``CropBatch`` of what could be read."""
         good = [s for s in samples if not isinstance(s[1], str)]
         if good:
             batch = super().collate(good)

@@ -1,4 +1,4 @@
-"""The loaders of a training run."""
+"""Make the data loaders of a training run."""
 
 import torch
 
@@ -21,7 +21,7 @@ def make_loaders(
     reference_seconds=None,
     reference_from=1,
 ):
-    """Splits off validation, and makes the loaders of both parts.
+    """Split off validation, and make the loaders of both parts.
 
     Arguments
     ---------
@@ -38,7 +38,7 @@ def make_loaders(
     valid_utterances : int
         Utterances held out of training, for label-free validation.
     valid_seconds : float
-        Length of the two halves of each that are compared.
+        Length of the crops that are compared in validation.
     grad_accumulation_factor : int
         Batches per optimiser step.
     partners, reference_seconds, reference_from
@@ -53,7 +53,7 @@ def make_loaders(
     Raises
     ------
     ManifestError, ConfigError
-        If there are too few utterances for the one or the other part.
+        If there are too few utterances for either part.
     """
     halves = {"seconds": valid_seconds, "sample_rate": plan.sample_rate}
     candidates = HalvesDataset(manifest, **halves)

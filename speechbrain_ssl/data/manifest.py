@@ -1,17 +1,17 @@
-"""The list of utterances, as columns.
+"""The list of utterances, held as columns.
 
 A manifest on disk is a CSV file with at least SpeechBrain's columns ``ID``,
 ``duration`` (seconds) and ``wav``. A path in ``wav`` is absolute, or begins
 with ``$data_root`` (replaced by the folder given at reading, SpeechBrain's
 convention), or is relative to the folder of the CSV file.
 
-No other column is read. In particular a speaker column, where a corpus brings
-one along, never leaves the file: what is not read cannot leak into training.
+No other column is read. A speaker column, where a corpus brings one along, can
+therefore not leak into training.
 
-In memory it is six numpy arrays. A million VoxCeleb utterances take about
-100 MB, and as much again while validation is split off; reading the CSV file
-needs some 470 MB for a moment. Forked loader workers share those pages, since
-reading an array touches no reference count.
+In memory a manifest is six numpy arrays. A million VoxCeleb utterances take
+about 100 MB, and as much again while validation is split off; reading the CSV
+file needs some 470 MB for a moment. Forked loader workers share those pages,
+since reading an array touches no reference count.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ COLUMNS = ("ID", "duration", "wav")
 
 
 class StringColumn:
-    """Many strings in one byte buffer.
+    """Strings packed into one byte buffer.
 
     Arguments
     ---------
@@ -54,7 +54,7 @@ class StringColumn:
 
     @classmethod
     def from_strings(cls, strings):
-        """Packs an iterable of ``str``."""
+        """Pack an iterable of ``str``."""
         encoded = [s.encode("utf-8") for s in strings]
         offsets = np.zeros(len(encoded) + 1, dtype=np.int64)
         np.cumsum([len(e) for e in encoded], out=offsets[1:])
@@ -68,7 +68,7 @@ class StringColumn:
         return self.blob[begin:end].tobytes().decode("utf-8")
 
     def take(self, indices):
-        """A new column with the strings at ``indices`` (int array).
+        """Return a new column with the strings at ``indices`` (int array).
 
         The bytes are copied as they are: decoding and encoding a million
         strings would take seconds.
@@ -81,7 +81,7 @@ class StringColumn:
         blob = np.empty(offsets[-1], dtype=np.uint8)
         for first in range(0, len(indices), self.BLOCK):
             last = min(first + self.BLOCK, len(indices))
-            # From where a byte goes to where it comes from.
+            # Added to where a byte goes, this is where it comes from.
             shift = np.repeat(
                 begins[first:last] - offsets[first:last], lengths[first:last]
             )
@@ -91,10 +91,10 @@ class StringColumn:
 
 
 def utterance_key(utterance_id):
-    """A 64-bit key that depends on the utterance's ID alone.
+    """Compute a 64-bit key that depends on the utterance's ID alone.
 
-    All random draws of an utterance are keyed by it, so that they survive
-    another order, another split, or a corpus that has grown.
+    All random draws of an utterance are keyed by it, so that they stay the same
+    in another order, in another split, and when the corpus has grown.
 
     Arguments
     ---------
@@ -111,7 +111,7 @@ def utterance_key(utterance_id):
 
 
 def _utterance_keys(ids):
-    """``utterance_key`` of every ID, from the bytes the column holds."""
+    """Compute the ``utterance_key`` of every ID, ``[N]`` uint64."""
     data = ids.blob.tobytes()
     offsets = ids.offsets.tolist()
     digests = b"".join(
@@ -171,7 +171,7 @@ class Manifest:
 
     @classmethod
     def _with_keys(cls, ids, wavs, durations, keys):
-        """A part of a manifest: its keys are known, and known to be unique."""
+        """Make a part of a manifest, whose keys are known and unique."""
         manifest = cls.__new__(cls)
         manifest.ids = ids
         manifest.wavs = wavs
@@ -181,7 +181,7 @@ class Manifest:
 
     @classmethod
     def read(cls, paths, data_root=None):
-        """Reads one or several CSV files.
+        """Read one or several CSV files.
 
         Arguments
         ---------
@@ -198,7 +198,7 @@ class Manifest:
         ------
         ManifestError
             If a file is missing, empty or lacks a column, if a cell is empty,
-            a duration no positive number or an ID not unique, or if
+            a duration is not positive or an ID not unique, or if
             ``$data_root`` occurs and is not given.
         """
         if isinstance(paths, (str, os.PathLike)):
@@ -218,7 +218,7 @@ class Manifest:
         ids = StringColumn.from_strings(table.pop("ID"))
         wavs = StringColumn.from_strings(table.pop("wav"))
         seconds = table["duration"].to_numpy(np.float32)
-        # Or the strings would be there twice while keys are computed.
+        # Frees the strings, which would be there twice while keys are computed.
         del table, tables
         return cls(ids, wavs, seconds)
 
@@ -226,11 +226,11 @@ class Manifest:
         return len(self.ids)
 
     def path(self, i):
-        """Path of the audio file of utterance ``i``."""
+        """Return the path of the audio file of utterance ``i``."""
         return self.wavs[i]
 
     def select(self, indices):
-        """A manifest of the utterances at ``indices``.
+        """Return a manifest of the utterances at ``indices``.
 
         Arguments
         ---------
@@ -250,11 +250,11 @@ class Manifest:
         )
 
     def hours(self):
-        """Sum of the durations in hours."""
+        """Return the sum of the durations in hours."""
         return float(self.durations.sum(dtype=np.float64)) / 3600
 
     def hold_out(self, count, min_seconds=0.0, usable=None):
-        """Splits off utterances for label-free validation.
+        """Split off utterances for label-free validation.
 
         The choice depends on the IDs alone (the smallest keys go) and on which
         of them are usable, so that it is the same in every run, on every rank
@@ -267,21 +267,21 @@ class Manifest:
         min_seconds : float
             Only utterances at least this long are held out.
         usable : callable, optional
-            Tells of a position whether that utterance can be held out. It is
-            asked in the order of the keys until ``count`` are found. What is
-            not usable remains for training, whose loader replaces and reports
+            ``usable(position)`` returns whether that utterance can be held out.
+            It is called in the order of the keys until ``count`` are found.
+            The others remain for training, whose loader replaces and reports
             what it cannot read.
 
         Returns
         -------
         tuple of Manifest
-            What remains for training, and what is held out.
+            The part for training, and the part held out.
 
         Raises
         ------
         ManifestError
-            If no more than ``count`` utterances are there at all, or fewer
-            than ``count`` are long enough and usable.
+            If there are no more than ``count`` utterances, or fewer than
+            ``count`` are long enough and usable.
 
         Example
         -------
@@ -318,7 +318,7 @@ class Manifest:
 
 
 def _read_table(path, data_root):
-    """Reads and checks one CSV file; only the three known columns."""
+    """Read the three known columns of one CSV file, and check them."""
     if not path.is_file():
         raise ManifestError(
             f"there is no manifest {path}; run the prepare script of the "
@@ -372,7 +372,7 @@ def _read_table(path, data_root):
 
 
 def write_manifest(path, table):
-    """Writes a manifest atomically.
+    """Write a manifest atomically.
 
     Arguments
     ---------

@@ -1,4 +1,4 @@
-"""The order of the data, and the position in it."""
+"""Which utterances make up each batch of an epoch, and resuming in it."""
 
 import torch
 
@@ -7,7 +7,7 @@ from speechbrain_ssl.errors import ConfigError
 
 
 class EpochBatchSampler(torch.utils.data.Sampler):
-    """Batches of (epoch, index), in an order that seed and epoch decide.
+    """Batches of (epoch, index), in an order given by seed and epoch.
 
     All ranks walk the same permutation. Global batch ``b`` holds its elements
     ``b * batch_size * world_size`` onwards, of which rank ``r`` takes the
@@ -27,12 +27,12 @@ class EpochBatchSampler(torch.utils.data.Sampler):
     multiple : int
         The number of batches in an epoch is rounded down to a multiple of
         this (the gradient accumulation factor), so that no batch at the end
-        of an epoch is thrown away half accumulated.
+        of an epoch is lost before its optimiser step.
 
     Raises
     ------
     ConfigError
-        If the manifest does not fill one optimiser step.
+        If there are too few utterances for one optimiser step.
 
     Example
     -------
@@ -65,17 +65,17 @@ class EpochBatchSampler(torch.utils.data.Sampler):
         return self.batches
 
     def set_epoch(self, epoch):
-        """Names the epoch; ``speechbrain.Brain`` calls it before each."""
+        """Set the epoch; ``speechbrain.Brain`` calls it before each one."""
         self.epoch = epoch
 
     def seek(self, batch):
-        """Lets the next iteration begin at this batch of the epoch."""
+        """Start the next iteration at this batch of the epoch."""
         self.first_batch = batch
 
     def __iter__(self):
         order = permutation(self.num_samples, self.seed, self.epoch, "batches")
         size, ranks = self.batch_size, self.world_size
-        # A resumed epoch goes on where it stopped; the next starts anew.
+        # A resumed epoch goes on where it stopped; the next one starts at 0.
         first, self.first_batch = self.first_batch, 0
         for batch in range(first, self.batches):
             start = (batch * ranks + self.rank) * size

@@ -11,16 +11,13 @@ import pathlib
 
 import pandas as pd
 
-from speechbrain_ssl.data.prepare_script import run_parsed
-from speechbrain_ssl.data.scan import (
-    CHECKS,
-    mark_completed,
-    reasons,
-    scan,
-    write_rejected,
-)
 from speechbrain_ssl.downstream.task import SPEAKER, write_labelled
 from speechbrain_ssl.errors import ManifestError, UserError
+from speechbrain_ssl.prepare.completed import mark_completed
+from speechbrain_ssl.prepare.prepare_script import run_parsed
+from speechbrain_ssl.prepare.probe import CHECKS
+from speechbrain_ssl.prepare.rejected import reasons, write_rejected
+from speechbrain_ssl.prepare.scan import scan
 
 logger = logging.getLogger(__name__)
 
@@ -139,13 +136,13 @@ def write_corpus(
     rows : pandas.DataFrame
         ``file`` (relative to ``audio_folder``), ``spk_id``, and labels.
     arguments : dict
-        See ``speechbrain_ssl.data.scan.completed``.
+        See ``speechbrain_ssl.prepare.completed.completed``.
     published : dict, optional
         ``utterances`` and ``speakers`` of the whole corpus; less is reported.
     rejected : list of tuple
         (file, reason, detail) of files that were passed over before.
     check, num_workers
-        See ``speechbrain_ssl.data.scan.scan``.
+        See ``speechbrain_ssl.prepare.scan.scan``.
 
     Returns
     -------

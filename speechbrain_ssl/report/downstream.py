@@ -7,9 +7,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from speechbrain_ssl.files import atomic_write
 from speechbrain_ssl.report import blocks
-from speechbrain_ssl.report.figures import BLUE, INK
+from speechbrain_ssl.report.figures import BLUE, INK, write_svg
 from speechbrain_ssl.report.page import build_report
 
 PICTURE = "confusion.svg"
@@ -113,16 +112,7 @@ def write_confusion(path, confusion, classes, title=None):
     confusion, classes, title
         See ``confusion_figure``.
     """
-    figure = confusion_figure(confusion, classes, title)
-    # The salt makes the file the same, byte by byte, from the same numbers.
-    with matplotlib.rc_context({"svg.hashsalt": "speechbrain_ssl"}):
-        with atomic_write(path) as stream:
-            figure.savefig(
-                stream,
-                format="svg",
-                facecolor="white",
-                metadata={"Date": None},
-            )
+    write_svg(path, confusion_figure(confusion, classes, title))
 
 
 _CAPTION = (

@@ -10,11 +10,14 @@ colour blindness.
 
 import statistics
 
+import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from speechbrain_ssl.files import atomic_write
 
 INK = "#1b2430"
 MUTED = "#5c6672"
@@ -593,6 +596,29 @@ def label(ax, title, xlabel, ylabel):
 def legend(ax, loc="best"):
     """The legend in house style."""
     ax.legend(loc=loc, fontsize=9.5, frameon=False, labelcolor=INK)
+
+
+def write_svg(path, figure):
+    """Write a figure as an SVG file.
+
+    The same figure gives the same bytes, so that a file in a repository
+    changes only when its picture does.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file.
+    figure : matplotlib.figure.Figure
+        The figure.
+    """
+    with matplotlib.rc_context({"svg.hashsalt": "speechbrain_ssl"}):
+        with atomic_write(path) as stream:
+            figure.savefig(
+                stream,
+                format="svg",
+                facecolor="white",
+                metadata={"Date": None},
+            )
 
 
 def _note(ax, text):

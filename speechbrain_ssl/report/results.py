@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import os
 import pathlib
 import platform
 import shlex
@@ -11,6 +10,7 @@ import sys
 
 import speechbrain_ssl
 from speechbrain_ssl.files import atomic_write
+from speechbrain_ssl.prepare.workers import default_workers
 from speechbrain_ssl.report.logbook import plain
 
 FILE_NAME = "results.json"
@@ -143,13 +143,9 @@ def describe_machine(gpu=None):
         and the versions of ``python``, ``torch``, ``speechbrain`` and
         ``speechbrain_ssl``.
     """
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count()
     return {
         "cpu": _cpu_model(),
-        "cores": cores,
+        "cores": default_workers(),
         "gpu": gpu,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),

@@ -1,27 +1,185 @@
-"""What the scripts of a study share: runs called <system>_<seed>, compared.
+"""Read, score, compare and tabulate the runs of a study in ``results/``.
 
-The scores of a run are kept, so that a study can grow: what has been scored is
-not scored again, and every comparison is made anew over the seeds there are.
+A study has a folder ``runs`` with a folder ``<system>_<seed>`` for each run,
+and a script ``make_table.py`` that makes the table and the figures from them.
+Scores are kept in a file, so that a study can grow: only new runs are scored,
+and every comparison is made again over all seeds.
 """
+
+import json
 
 import numpy as np
 
 from speechbrain_ssl.files import atomic_write
+from speechbrain_ssl.report.evaluations import COLUMNS, write_rows
+from speechbrain_ssl.report.figures import write_svg
 from speechbrain_ssl.verification.bootstrap import paired_difference
+
+#: The first columns of every table of error rates.
+HEADLINE = COLUMNS[:9]
+
+
+def saved_runs(study, systems=("*",)):
+    """Yield the saved runs of a study, ordered by system and seed.
+
+    Arguments
+    ---------
+    study : pathlib.Path
+        The folder of the study.
+    systems : iterable of str
+        The systems in the order wanted; all of them, by name, as a default.
+
+    Yields
+    ------
+    tuple
+        Name of the system (str), seed (str) and folder (pathlib.Path).
+
+    Example
+    -------
+    >>> import pathlib, tempfile
+    >>> study = pathlib.Path(tempfile.mkdtemp())
+    >>> for name in ("dino_1", "simclr_1", "simclr_long_1"):
+    ...     (study / "runs" / name).mkdir(parents=True)
+    >>> [run[:2] for run in saved_runs(study)]
+    [('dino', '1'), ('simclr', '1'), ('simclr_long', '1')]
+    >>> [run[:2] for run in saved_runs(study, ["simclr", "dino"])]
+    [('simclr', '1'), ('dino', '1')]
+    """
+    for system in systems:
+        for folder in sorted((study / "runs").glob(f"{system}_[0-9]")):
+            name, seed = folder.name.rsplit("_", 1)
+            yield name, seed, folder
+
+
+def read_json(path):
+    """Read a JSON file.
+
+    Arguments
+    ---------
+    path : pathlib.Path
+        The file.
+
+    Returns
+    -------
+    dict or list
+    """
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def epoch_lines(metrics):
+    """Choose the lines of ``metrics.jsonl`` that a study keeps.
+
+    Training writes a line every few steps; a study needs one or two for each
+    epoch, and the first and the last epoch of training in full.
+
+    Arguments
+    ---------
+    metrics : list of dict
+        As ``read_metrics`` gives them.
+
+    Returns
+    -------
+    list of dict
+        All lines of other stages, the first ``train`` line, and every
+        ``train`` line of the last epoch.
+
+    Example
+    -------
+    >>> metrics = [
+    ...     {"stage": stage, "epoch": epoch, "step": step}
+    ...     for epoch in (1, 2)
+    ...     for stage, step in (("train", 1), ("train", 2), ("valid", 2))
+    ... ]
+    >>> [(line["stage"], line["epoch"]) for line in epoch_lines(metrics)]
+    [('train', 1), ('valid', 1), ('train', 2), ('train', 2), ('valid', 2)]
+    """
+    training = [line for line in metrics if line["stage"] == "train"]
+    return [
+        line
+        for line in metrics
+        if line["stage"] != "train"
+        or line is training[0]
+        or line["epoch"] == training[-1]["epoch"]
+    ]
+
+
+def run_row(system, seed, trials, results):
+    """Make the row of a run, with what every table of error rates has.
+
+    Arguments
+    ---------
+    system, seed, trials : str
+        Name of the system, seed of the run, name of the list.
+    results : dict
+        What ``results.json`` holds. Error rates are taken from its entry
+        ``evaluation``, if a study evaluated the run once more.
+
+    Returns
+    -------
+    dict
+        The columns of ``HEADLINE``, ``min_dcf_0.01`` and ``min_dcf_0.05``;
+        rates in percent with two decimals.
+
+    Example
+    -------
+    >>> results = {"eer": 9.333, "ci_low": 7.181, "ci_high": 11.744}
+    >>> results |= {"min_dcf_0.01": 0.7, "min_dcf_0.05": 0.5, "minutes": 15.26}
+    >>> results |= {"labels_seen": "none", "command": "train.py simclr.yaml"}
+    >>> row = run_row("SimCLR", "2", "dev_trials_H", results)
+    >>> row["eer_percent"], row["minutes"], row["min_dcf_0.01"]
+    ('9.33', '15.3', '0.700')
+    """
+    found = results.get("evaluation")
+    if found is None:
+        found = {**results, "eer_percent": results["eer"]}
+    return {
+        "system": system,
+        "seed": seed,
+        "trials": trials,
+        "labels_seen": results["labels_seen"],
+        "minutes": f"{results['minutes']:.1f}",
+        "command": results["command"],
+        **{
+            key: f"{found[key]:.2f}"
+            for key in ("eer_percent", "ci_low", "ci_high")
+        },
+        **{
+            key: f"{found[key]:.3f}" for key in ("min_dcf_0.01", "min_dcf_0.05")
+        },
+    }
+
+
+def write_study(study, columns, rows, **figures):
+    """Write ``table.csv`` and the figures of a study.
+
+    Arguments
+    ---------
+    study : pathlib.Path
+        The folder of the study.
+    columns : sequence of str
+        The header of the table.
+    rows : iterable of dict
+        The rows; what is not in the header is left out.
+    **figures : matplotlib.figure.Figure
+        Written as ``<name>.svg``.
+    """
+    write_rows(study / "table.csv", columns, rows)
+    for name, figure in figures.items():
+        write_svg(study / f"{name}.svg", figure)
 
 
 def score_runs(folders, cache, evaluate):
-    """Scores of all finished runs, those of new ones added to a file.
+    """Score all finished runs, and keep the scores in a file.
 
     Arguments
     ---------
     folders : iterable of pathlib.Path
-        Output folders of train.py. One without ``results.json`` is not
-        finished and left out.
+        Output folders of train.py. A run without ``results.json`` has not
+        finished and is left out.
     cache : pathlib.Path
-        An ``.npz`` file, made if missing. Delete it where a run was repeated.
+        An ``.npz`` file, made if missing. Delete it after repeating a run.
     evaluate : callable
-        Takes a folder, returns the scores of the study's trials,
+        Takes a folder and returns the scores of the study's trials,
         ``numpy.ndarray [T]``.
 
     Returns
@@ -40,7 +198,7 @@ def score_runs(folders, cache, evaluate):
 
 
 def compare_systems(scores, better, other, trials, among=None, draw_runs=False):
-    """The mean difference of two systems over the seeds that both have.
+    """Compute the mean difference of two systems over their common seeds.
 
     Arguments
     ---------
@@ -53,15 +211,16 @@ def compare_systems(scores, better, other, trials, among=None, draw_runs=False):
     among : collection of str, optional
         The seeds that may take part; all as a default.
     draw_runs : bool
-        Whether the interval is of runs, too (see ``paired_difference``).
+        Whether the bootstrap draws runs as well as speakers (see
+        ``paired_difference``).
 
     Returns
     -------
     dict or None
         ``better``, ``than``, ``seeds`` (their number), and ``difference``,
-        ``ci_low``, ``ci_high`` of the EER in points, above 0 where ``better``
-        is (95 %, speakers drawn anew, see ``paired_difference``); None if no
-        seed has both.
+        ``ci_low``, ``ci_high``: how many points of EER ``better`` is below
+        ``other``, with a 95 % interval over speakers. None if the systems
+        have no seed in common.
 
     Example
     -------

@@ -18,7 +18,7 @@ import time
 import numpy as np
 import torch
 
-from speechbrain_ssl.brains.training_brain import encode
+from speechbrain_ssl.brains.encoding import encode
 from speechbrain_ssl.encoders.ecapa import FastECAPA
 from speechbrain_ssl.objectives.base import Branch
 from speechbrain_ssl.objectives.simclr import SimCLR

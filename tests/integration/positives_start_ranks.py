@@ -15,7 +15,7 @@ import sys
 import torch
 
 from speechbrain_ssl import distributed
-from speechbrain_ssl.brains import ssl_brain
+from speechbrain_ssl.brains import positives
 from speechbrain_ssl.brains.ssl_brain import SSLBrain
 from speechbrain_ssl.data.halves import ReadableHalves
 from speechbrain_ssl.positives import start_rule
@@ -47,7 +47,7 @@ if __name__ == "__main__":
     rank = int(os.environ["RANK"])
     found = {"references": [], "verdicts": [], "tables": [], "read": []}
     brains = []
-    ssl_brain.judge, ssl_brain.ReadableHalves = noted, NotedHalves
+    positives.judge, positives.ReadableHalves = noted, NotedHalves
     begin = SSLBrain.on_fit_start
 
     def on_fit_start(brain):
@@ -56,6 +56,6 @@ if __name__ == "__main__":
 
     SSLBrain.on_fit_start = on_fit_start
     runpy.run_path(script)["main"](sys.argv[4:])
-    found["start"] = brains[0].ssps.start_epoch
-    found["clusters"] = brains[0].ssps.clusters
+    found["start"] = brains[0].positives.rule.start_epoch
+    found["clusters"] = brains[0].positives.rule.clusters
     torch.save(found, pathlib.Path(folder) / f"rank{rank}.pt")

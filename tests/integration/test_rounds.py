@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import types
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,8 @@ from killed import kill_at
 
 from speechbrain_ssl.brains import rounds as module
 from speechbrain_ssl.brains.pseudo_label_brain import PseudoLabelBrain
-from speechbrain_ssl.brains.rounds import Rounds, set_centres
+from speechbrain_ssl.brains.rounds import Rounds
+from speechbrain_ssl.brains.stages import Stages, set_centres
 from speechbrain_ssl.brains.training_brain import TrainingBrain
 from speechbrain_ssl.clustering.kmeans import spherical_kmeans
 from speechbrain_ssl.clustering.rows import ClusteringError
@@ -72,7 +74,7 @@ def untrained(monkeypatch):
     def fit(brain, *_):
         brain.on_fit_start()
         brain.epoch = 1
-        brain._save_weights(1)
+        brain.recent_weights.save(brain.evaluated_encoder, 1)
 
     monkeypatch.setattr(PseudoLabelBrain, "fit", fit)
 
@@ -171,7 +173,7 @@ def test_started_again(corpus, rounds, ssl_model, copied, monkeypatch):
     """Nothing is done anew, and nothing changes."""
     before, results = contents(copied), tiny.results(copied)
     for stage in ("embed", "cluster", "train", "fine_tune"):
-        monkeypatch.setattr(Rounds, stage, None)
+        monkeypatch.setattr(Stages, stage, None)
     rounds.main(corpus.rounds_argv(copied, ssl_model))
     assert contents(copied) == before
     assert tiny.results(copied) == results
@@ -213,7 +215,7 @@ def test_killed_in_every_stage(corpus, rounds, ssl_model, two_rounds, tmp_path):
     assert len(list(shards.glob("shard_*.npz"))) == 2
     assert not (tmp_path / "rounds.json").exists()
     # The labels are written, and their record is not.
-    killed(rounds, argv, Rounds, "cluster", 1)
+    killed(rounds, argv, Stages, "cluster", 1)
     assert (tmp_path / "round_1" / "labels.csv").is_file()
     assert done(tmp_path) == STAGES[:1]
     # In the middle of the second epoch, in which the gate is at work.
@@ -222,7 +224,7 @@ def test_killed_in_every_stage(corpus, rounds, ssl_model, two_rounds, tmp_path):
     steps = [line["step"] for line in tiny.lines(tmp_path / "round_1")]
     assert steps == list(range(1, 9))
     # Trained, exported, and not recorded.
-    killed(rounds, argv, Rounds, "train", 1)
+    killed(rounds, argv, Stages, "train", 1)
     assert (tmp_path / "round_1" / "trusted.csv").is_file()
     assert done(tmp_path) == STAGES[:2]
     # Before the first checkpoint of the second round.
@@ -312,14 +314,14 @@ def test_start_from(
 ):
     """The model of the second round before its first step."""
     other = two_rounds / "round_2"
-    original = Rounds._model_before
+    original = Stages._model_before
 
     def before(self, number):
         # Round 1 left another model than the initial one, so to say.
         return original(self, number) if number == 1 else other
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Rounds, "_model_before", before)
+        patch.setattr(Stages, "_model_before", before)
         rounds.main(corpus.rounds_argv(tmp_path, ssl_model, start_from=start))
     found = [exported(tmp_path / f"round_{number}") for number in (1, 2)]
     first, initial = exported(other), exported(ssl_model)
@@ -728,10 +730,12 @@ def test_nobody_sees_a_record_before_all_have_looked(tmp_path, monkeypatch):
         return original(path)
 
     monkeypatch.setattr(module, "atomic_write", noted)
-    made = Rounds.__new__(Rounds)
+    made = Stages.__new__(Rounds)
     made.folder = tmp_path
     made.hparams = {"stop_after": None}
-    made.embed = lambda number: events.append("embed") or {}
+    made.stages = types.SimpleNamespace(
+        embed=lambda number: events.append("embed") or {}
+    )
     assert made._do(1, "embed") is False
     assert events == ["embed", "wait", "record", "wait"]
     assert made._do(1, "embed") is False

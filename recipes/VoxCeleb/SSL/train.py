@@ -18,7 +18,6 @@ set_up_process()  # before torch is imported
 
 from speechbrain_ssl.brains.ssl_brain import SSLBrain
 from speechbrain_ssl.config import load_config, run
-from speechbrain_ssl.data.loaders import make_loaders
 from speechbrain_ssl.data.manifest import Manifest
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.settings import begin_run
@@ -96,20 +95,9 @@ def main(argv):
         run_opts=run_opts,
         checkpointer=hparams["checkpointer"],
     )
-    train_loader, brain.train_sampler, valid_loader = make_loaders(
-        Manifest.read(hparams["train_manifest"], hparams["data_folder"]),
-        hparams["crops"],
-        hparams["seed"],
-        hparams["batch_size"],
-        hparams["num_workers"],
-        hparams["valid_utterances"],
-        hparams["valid_seconds"],
-        brain.grad_accumulation_factor,
-        partners=getattr(brain.cluster_aware, "partners", None),
-        reference_seconds=getattr(brain.ssps, "reference_seconds", None),
-        reference_from=getattr(brain.ssps, "fills_from", 1),
+    train_loader, valid_loader = brain.make_loaders(
+        Manifest.read(hparams["train_manifest"], hparams["data_folder"])
     )
-    brain.train_manifest = train_loader.dataset.manifest
     brain.fit(hparams["epoch_counter"], train_loader, valid_loader)
     brain.finish()
 

@@ -7,8 +7,8 @@ import pytest
 import speechbrain as sb
 import torch
 
+from speechbrain_ssl.brains.optimisation import clip_per_tensor_
 from speechbrain_ssl.brains.ssl_brain import SSLBrain
-from speechbrain_ssl.brains.training_brain import clip_per_tensor_
 from speechbrain_ssl.errors import ConfigError
 
 

@@ -92,6 +92,7 @@ def tune(task, folds, system, tmp_path, monkeypatch):
             "seed": seed,
             "batch_seconds": 10,
             "num_workers": 0,
+            "precision": "fp32",
         }
         run_opts = RunOptions.from_dictionary(
             {"device": "cpu", "noprogressbar": True, **(options or {})}

@@ -7,8 +7,8 @@ import pytest
 import torch
 from positives_noise import Referenced, Rest, write_voices
 
-from speechbrain_ssl.brains import ssl_brain, training_brain
-from speechbrain_ssl.brains.ssl_brain import SSLBrain
+from speechbrain_ssl.brains import positives as brain_positives
+from speechbrain_ssl.brains import training_brain
 from speechbrain_ssl.data.crops import CropPlan
 from speechbrain_ssl.data.halves import HalvesDataset, ReadableHalves
 from speechbrain_ssl.data.sampling import EpochBatchSampler
@@ -81,6 +81,12 @@ def fit(brain, loader):
     brain.fit(brain.hparams.epoch_counter, loader)
 
 
+def with_positives(brain, rule):
+    """Let a Brain have other positives than it was made with."""
+    brain.hparams.positives = rule
+    brain.positives = brain_positives.make_positives(brain)
+
+
 def spoiled(manifest, folder, bad):
     """The manifest with some files that hold no audio."""
     copy = manifest.select(np.arange(len(manifest)))
@@ -105,7 +111,11 @@ def test_begins_with_a_good_encoder(make, caplog):
     brain, loader = make("good")
     caplog.set_level("INFO")
     fit(brain, loader)
-    assert brain.ssps.start_epoch == brain.first_active_epoch == 2
+    assert (
+        brain.positives.rule.start_epoch
+        == brain.positives.first_active_epoch
+        == 2
+    )
     assert "epoch 1: SSPS may start: with K = 4 and M = 0" in caplog.text
     # Candidates around the configured numbers, for the log alone.
     assert "(K = 2, M = 0: " in caplog.text
@@ -123,14 +133,17 @@ def test_is_put_off_with_a_weak_encoder(make, caplog):
     brain, loader = make("weak", epochs=4)
     fit(brain, loader)
     assert asked(caplog) == [1, 2, 3]
-    assert brain.ssps.start_epoch == 5 and brain.first_active_epoch is None
+    assert (
+        brain.positives.rule.start_epoch == 5
+        and brain.positives.first_active_epoch is None
+    )
 
 
 def test_without_a_guess_nobody_is_asked(make, caplog):
     """The start is then where it was configured, come what may; it is said."""
     brain, loader = make("weak", epochs=2, speaker_count=None)
     fit(brain, loader)
-    assert asked(caplog) == [] and brain.first_active_epoch == 2
+    assert asked(caplog) == [] and brain.positives.first_active_epoch == 2
     assert "epoch 2 without anybody asking" in caplog.text
 
 
@@ -139,14 +152,14 @@ def test_the_rule_sets_the_numbers(make, caplog):
     brain, loader = make("good", clusters=8, neighbours=1, choose_clusters=True)
     caplog.set_level("INFO")
     fit(brain, loader)
-    ssps = brain.ssps
+    ssps = brain.positives.rule
     assert "without anybody asking" not in caplog.text
     said = f"takes K = {ssps.clusters} and M = {ssps.neighbours}"
     assert said in caplog.text
     # Eight clusters of four voices and a neighbour: half of that is enough.
     assert (ssps.clusters, ssps.neighbours) != (8, 1)
     assert ssps.assignments.unique().tolist() == list(range(ssps.clusters))
-    assert brain.first_active_epoch == 2
+    assert brain.positives.first_active_epoch == 2
 
 
 def test_numbers_that_the_rule_has_set_come_with_a_checkpoint(
@@ -156,17 +169,22 @@ def test_numbers_that_the_rule_has_set_come_with_a_checkpoint(
     options = {"clusters": 8, "choose_clusters": True, "checkpoints": True}
     brain, loader = make("good", **options)
     monkeypatch.setattr(
-        ssl_brain,
+        brain_positives,
         "judge",
         lambda *_, **__: Advice(16, 0, 1.0, True, "so it is", []),
     )
     fit(brain, loader)
-    assert brain.ssps.clusters == 16
+    assert brain.positives.rule.clusters == 16
     again, loader = make("good", **options)
     again.on_fit_start()
-    assert again.ssps.clusters == 16 and again.ssps.start_epoch == 2
-    assert torch.equal(again.ssps.centroids, brain.ssps.centroids)
-    assert again.ssps.assignments.max() == 15
+    assert (
+        again.positives.rule.clusters == 16
+        and again.positives.rule.start_epoch == 2
+    )
+    assert torch.equal(
+        again.positives.rule.centroids, brain.positives.rule.centroids
+    )
+    assert again.positives.rule.assignments.max() == 15
 
 
 class Stop(Exception):
@@ -190,11 +208,14 @@ def test_a_resumed_run_keeps_the_postponed_start(make, caplog, monkeypatch):
     caplog.clear()
     again, loader = make("weak", checkpoints=True)
     again.on_fit_start()
-    assert (again.optimizer_step, again.ssps.start_epoch) == (4, 3)
+    assert (again.optimizer_step, again.positives.rule.start_epoch) == (4, 3)
     again, loader = make("weak", checkpoints=True)
     fit(again, loader)
     assert asked(caplog) == [2]
-    assert again.ssps.start_epoch == 4 and again.optimizer_step == 3 * STEPS
+    assert (
+        again.positives.rule.start_epoch == 4
+        and again.optimizer_step == 3 * STEPS
+    )
 
 
 @pytest.mark.parametrize("bad", [{3}, {0, 1, 2, 3, 17}, set(range(32))])
@@ -205,14 +226,14 @@ def test_broken_files_are_left_out(make, manifest, tmp_path, caplog, bad):
     fit(brain, loader)
     assert f"leaves out {len(bad)} of 32 utterances" in caplog.text
     begun = len(bad) < UTTERANCES
-    assert brain.first_active_epoch == (2 if begun else None)
+    assert brain.positives.first_active_epoch == (2 if begun else None)
     assert ("of 32 utterances only 0 have" in caplog.text) is not begun
 
 
 def test_embeddings_without_direction_are_left_out(make, caplog, monkeypatch):
     """Both halves of an utterance, where one is zero or not finite."""
     brain, loader = make("good", epochs=2)
-    encode, seen = ssl_brain.encode, []
+    encode, seen = brain_positives.encode, []
 
     def poisoned(encoder, inputs):
         found = encode(encoder, inputs)
@@ -226,9 +247,9 @@ def test_embeddings_without_direction_are_left_out(make, caplog, monkeypatch):
         seen.append((first, second))
         return original(ssps, first, second, **options)
 
-    original = ssl_brain.judge
-    monkeypatch.setattr(ssl_brain, "encode", poisoned)
-    monkeypatch.setattr(ssl_brain, "judge", judge)
+    original = brain_positives.judge
+    monkeypatch.setattr(brain_positives, "encode", poisoned)
+    monkeypatch.setattr(brain_positives, "judge", judge)
     fit(brain, loader)
     assert "leaves out 2 of 32 utterances" in caplog.text
     [(first, second)] = seen
@@ -236,7 +257,7 @@ def test_embeddings_without_direction_are_left_out(make, caplog, monkeypatch):
     # Still halves of the same utterance.
     near = torch.nn.functional.cosine_similarity(first, second)
     assert near.min() > 0.9
-    assert brain.first_active_epoch == 2
+    assert brain.positives.first_active_epoch == 2
 
 
 def with_lengths(manifest, seconds):
@@ -292,13 +313,13 @@ def test_halves_that_can_be_read(manifest, tmp_path):
 # -- references ----------------------------------------------------------------
 
 
-class Own(SSLBrain):
-    """Notes what the second branch makes of each utterance, before SSPS."""
+class Own(brain_positives.SampledPositives):
+    """Notes what the target branch makes of each utterance, before SSPS."""
 
-    def _sample_positives(self, batch, second):
-        for index, vectors in zip(batch.index, second.vectors, strict=True):
+    def replace(self, batch, target):
+        for index, vectors in zip(batch.index, target.vectors, strict=True):
             self.own[int(index)] = vectors.detach().clone()
-        return super()._sample_positives(batch, second)
+        return super().replace(batch, target)
 
 
 @pytest.mark.parametrize("accumulated", [1, 2])
@@ -310,12 +331,13 @@ def test_the_queue_holds_vectors_of_its_utterances(make, accumulated):
     brain, loader = make(
         epochs=2, speaker_count=None, queue=UTTERANCES, accumulated=accumulated
     )
-    brain.__class__, brain.own = Own, {}
+    brain.positives.__class__, own = Own, {}
+    brain.positives.own = own
     brain.hparams.schedules["lr"] = Constant(0.01)
     covered = []
     brain.objective.register_forward_pre_hook(
         lambda _, branches: covered.append(
-            torch.stack([brain.own[int(i)] for i in branches[1].index])
+            torch.stack([own[int(i)] for i in branches[1].index])
             .ne(branches[1].vectors)
             .flatten(1)
             .any(1)
@@ -324,11 +346,11 @@ def test_the_queue_holds_vectors_of_its_utterances(make, accumulated):
     fit(brain, loader)
     assert not torch.stack(covered[:STEPS]).any()
     assert torch.stack(covered[STEPS:]).float().mean() > 0.5
-    ids = brain.ssps.queue.ids.tolist()
+    ids = brain.positives.rule.queue.ids.tolist()
     assert sorted(ids) == list(range(UTTERANCES))
-    wanted = torch.stack([brain.own[i] for i in ids])
-    assert torch.equal(brain.ssps.queue.vectors, wanted)
-    assert brain.ssps.known.all()
+    wanted = torch.stack([own[i] for i in ids])
+    assert torch.equal(brain.positives.rule.queue.vectors, wanted)
+    assert brain.positives.rule.known.all()
 
 
 def test_a_skipped_step_is_forgotten(make):
@@ -342,8 +364,8 @@ def test_a_skipped_step_is_forgotten(make):
     fit(brain, loader)
     skipped = torch.zeros(UTTERANCES, dtype=torch.bool)
     skipped[8:12] = True
-    assert torch.equal(~brain.ssps.known, skipped)
-    assert sorted(brain.ssps.queue.ids.tolist()) == [-1] * 4 + [
+    assert torch.equal(~brain.positives.rule.known, skipped)
+    assert sorted(brain.positives.rule.queue.ids.tolist()) == [-1] * 4 + [
         i for i in range(UTTERANCES) if not skipped[i]
     ]
 
@@ -354,44 +376,45 @@ def test_clusters_are_those_of_the_encoder_that_counts(
 ):
     """Of the teacher, where there is one that is evaluated."""
     brain, loader = make(epochs=2)
-    brain.hparams.positives = ClusterAware(clusters=4, start_epoch=2)
+    with_positives(brain, ClusterAware(clusters=4, start_epoch=2))
     if objective == "simclr":
         loader = with_simclr(brain, loader)
     asked = []
-    original = ssl_brain.embed_files
+    original = brain_positives.embed_files
 
     def embed(encoder, *args, **kwargs):
         asked.append(encoder)
         return original(encoder, *args, **kwargs)
 
-    monkeypatch.setattr(ssl_brain, "embed_files", embed)
+    monkeypatch.setattr(brain_positives, "embed_files", embed)
     fit(brain, loader)
     assert len(asked) == 1 and asked[0] is brain.evaluated_encoder
     assert (asked[0] is brain.encoder) == (objective == "simclr")
 
 
-class Unchanged(SSLBrain):
+class Unchanged(brain_positives.SampledPositives):
     """Watches what the reference pass does to the encoders."""
 
-    def _sample_positives(self, batch, second):
-        counted = copy.deepcopy(self.evaluated_encoder).eval()
+    def replace(self, batch, target):
+        counted = copy.deepcopy(self.brain.evaluated_encoder).eval()
         before = self.look()
-        second = super()._sample_positives(batch, second)
+        replaced = super().replace(batch, target)
         after = self.look()
         assert before.keys() == after.keys()
         self.moved += [
             k for k in before if not torch.equal(before[k], after[k])
         ]
         with torch.no_grad():
-            features = self.features(batch.reference)
+            features = self.brain.features(batch.reference)
             rows = counted(features).squeeze(1)
         self.wanted[batch.index] = torch.nn.functional.normalize(rows, dim=1)
-        return second
+        return replaced
 
     def look(self):
         """Buffers and modes of student and teacher."""
         found = {}
-        for part in (self.encoder, self.evaluated_encoder, self.teacher):
+        brain = self.brain
+        for part in (brain.encoder, brain.evaluated_encoder, brain.teacher):
             for name, module in part.named_modules() if part else ():
                 key = f"{id(part)} {name}"
                 found[key] = torch.tensor(module.training)
@@ -412,18 +435,19 @@ def test_references_are_those_of_evaluation(make, objective):
     if objective == "simclr":
         loader = with_simclr(brain, loader)
     brain.hparams.schedules["lr"] = Constant(0.01)
-    brain.__class__ = Unchanged
-    brain.moved, brain.wanted = [], torch.zeros(UTTERANCES, 10)
+    watched = brain.positives
+    watched.__class__ = Unchanged
+    watched.moved, watched.wanted = [], torch.zeros(UTTERANCES, 10)
     crops = []
     brain.objective.register_forward_pre_hook(
         lambda _, branches: crops.append(branches[0].embeddings.shape[1])
     )
     fit(brain, loader)
-    assert brain.moved == []
+    assert watched.moved == []
     # One for each step, with and without SSPS.
     assert crops == [brain.hparams.crops.num_crops] * 2 * STEPS
-    assert brain.ssps.known.all()
-    torch.testing.assert_close(brain.ssps.memory, brain.wanted)
+    assert brain.positives.rule.known.all()
+    torch.testing.assert_close(brain.positives.rule.memory, watched.wanted)
     # The encoders have moved: all of this is not about one that stands still.
     counts = [
         int(m.num_batches_tracked)
@@ -476,7 +500,7 @@ def test_a_start_behind_the_last_epoch(make, concluded, caplog, kind):
         SSPS: SSPS(clusters=4, queue=16, start_epoch=9),
         ClusterAware: ClusterAware(clusters=4, start_epoch=9),
     }
-    brain.hparams.positives = positives[kind]
+    with_positives(brain, positives[kind])
     brain.on_fit_start()
     name = kind.__name__
     assert (
@@ -485,13 +509,13 @@ def test_a_start_behind_the_last_epoch(make, concluded, caplog, kind):
     assert "never active" not in caplog.text
     assert "without anybody asking" not in caplog.text
     brain, loader = make("good", epochs=1)
-    brain.hparams.positives = positives[kind]
+    with_positives(brain, positives[kind])
     fit(brain, loader)
     brain.finish()
     assert f"{name} was never active: it would have begun in epoch 9" in (
         caplog.text
     )
-    assert brain.further_results() == {"positives_from_epoch": None}
+    assert brain.extra_results() == {"positives_from_epoch": None}
 
 
 def test_a_start_that_was_put_off_to_the_end(make, concluded, caplog):
@@ -513,8 +537,8 @@ def test_who_begins_says_nothing(make, make_brain, concluded, caplog):
     plain = make_brain.brain(STEPS)
     fit(plain, make_brain.loader(STEPS))
     plain.finish()
-    assert brain.further_results() == {"positives_from_epoch": 2}
-    assert plain.further_results() == {}
+    assert brain.extra_results() == {"positives_from_epoch": 2}
+    assert plain.extra_results() == {}
     assert "never active" not in caplog.text
     assert "begins in epoch" not in caplog.text
 
@@ -541,7 +565,7 @@ def test_who_cannot_be_read_has_no_cluster(make, manifest, tmp_path, caplog):
     """And how many those are is in the log."""
     brain, loader = make("good", epochs=2)
     sampling = ClusterAware(clusters=4, start_epoch=2)
-    brain.hparams.positives = sampling
+    with_positives(brain, sampling)
     brain.train_manifest = spoiled(manifest, tmp_path, {3, 30})
     fit(brain, loader)
     assert "2 of 32 utterances cannot be read, and have no cl" in caplog.text

@@ -243,7 +243,7 @@ def test_the_loss_is_that_of_the_equation(make, target, reduction):
     predictions = brain.compute_forward(batch, None)
     loss = brain.compute_objectives(predictions, batch, None)
     assert float(loss.detach()) == pytest.approx(wanted, rel=1e-4)
-    means = brain.window.read()
+    means = brain.log.epoch_means()
     assert means["kept"] == pytest.approx(kept / BATCH)
 
 
@@ -601,9 +601,9 @@ def test_labels_are_told_apart(make):
     balanced[5:9] = plain[5:9] + torch.tensor([1, -1, -1, 1])
     for labels in (plain, swapped, balanced):
         brain = make(labels=labels)
-        found.add(json.dumps(brain.identity()))
+        found.add(json.dumps(brain.checkpoint_fingerprint()))
     assert len(found) == 3
-    assert make().identity() == make().identity()
+    assert make().checkpoint_fingerprint() == make().checkpoint_fingerprint()
 
 
 def test_classes_of_an_earlier_stage(make, tmp_path):

@@ -99,7 +99,7 @@ def test_second_call_does_no_work(data, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(prepare, "list_files", forbidden)
-        patch.setattr(prepare, "scan", forbidden)
+        patch.setattr(prepare.Preparation, "scan", forbidden)
         assert run(data, tmp_path / "save") == first
         assert run(data, tmp_path / "other", skip_prep=True) == {}
     # Another configuration is another manifest, without reading any file.
@@ -136,8 +136,9 @@ def test_noise_and_rooms_are_scanned_once(
         raise AssertionError("work was done")
 
     with monkeypatch.context() as patch:
-        for name in ("list_files", "scan", "write_folder_manifest"):
+        for name in ("list_files", "write_folder_manifest"):
             patch.setattr(prepare, name, forbidden)
+        patch.setattr(prepare.Preparation, "scan", forbidden)
         assert run(data, save, **folders) == first
     # A manifest that was lost is written again.
     (save / "rirs.csv").unlink()

@@ -1,8 +1,8 @@
 """Preparation of VoxCeleb, on folders as they are unpacked."""
 
-import importlib.util
 import pathlib
 import shutil
+import sys
 
 import numpy as np
 import pandas as pd
@@ -11,21 +11,14 @@ import soundfile as sf
 
 from speechbrain_ssl.data.manifest import Manifest
 from speechbrain_ssl.errors import ManifestError, TrialError, UserError
+from speechbrain_ssl.prepare import convert
 
-SCRIPT = (
-    pathlib.Path(__file__).parents[3] / "recipes/VoxCeleb/voxceleb_prepare.py"
-)
+# The scripts of a recipe are in no package, and import each other by name.
+sys.path.insert(0, str(pathlib.Path(__file__).parents[3] / "recipes/VoxCeleb"))
 
-
-def load(path):
-    """Imports a recipe's script, which is in no package."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-prepare = load(SCRIPT)
+import voxceleb_places as places
+import voxceleb_prepare as prepare
+import voxceleb_trials as trials
 
 VOX2 = (
     "id00012/21Uxsk56VDQ/00001",
@@ -270,7 +263,7 @@ def test_m4a_conversion(tmp_path, ffmpeg):
 def test_m4a_conversion_goes_on(tmp_path, ffmpeg, monkeypatch):
     root = tmp_path / "data"
     write_vox2(root / "dev/aac", ".m4a")
-    real, calls = prepare._convert, []
+    real, calls = convert.convert_file, []
 
     def interrupted(*arguments):
         if len(calls) == 2:
@@ -280,14 +273,14 @@ def test_m4a_conversion_goes_on(tmp_path, ffmpeg, monkeypatch):
 
     wavs = tmp_path / "converted"
     with monkeypatch.context() as patch:
-        patch.setattr(prepare, "_convert", interrupted)
+        patch.setattr(convert, "convert_file", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(root, tmp_path / "save", wav_folder=str(wavs))
     assert len(list(wavs.rglob("*.wav"))) == 2
     # What a killed ffmpeg leaves behind is no wav.
     (wavs / "id00012/21Uxsk56VDQ/.00002.wav.part").write_bytes(b"half")
     monkeypatch.setattr(
-        prepare, "_convert", lambda *a: calls.append(a) or real(*a)
+        convert, "convert_file", lambda *a: calls.append(a) or real(*a)
     )
     run(root, tmp_path / "save", wav_folder=str(wavs))
     assert len(calls) == 4
@@ -334,47 +327,46 @@ def test_malformed_trials(data, tmp_path, line):
 def test_empty_list(tmp_path):
     (tmp_path / "veri_test.txt").write_text("\n")
     with pytest.raises(TrialError, match=r"veri_test\.txt is empty"):
-        prepare.read_trials(tmp_path / "veri_test.txt")
+        trials.read_trials(tmp_path / "veri_test.txt")
 
 
 def test_what_editors_and_downloads_do_to_a_list(tmp_path):
     """A byte order mark is no part of a label; an archive is no list."""
     path = tmp_path / "veri_test.txt"
     path.write_text("\n" + TRIALS, encoding="utf-8-sig")
-    trials, lines = prepare.read_trials(path)
-    assert trials == 2
+    count, lines = trials.read_trials(path)
+    assert count == 2
     assert sorted(set(lines.values())) == [2, 3]
     path.write_bytes(b"\x1f\x8b\x08\xff\xfe")
     with pytest.raises(TrialError, match="is it an archive"):
-        prepare.read_trials(path)
+        trials.read_trials(path)
 
 
-def test_overlap_of_training_and_trials(tmp_path):
-    work = prepare._Work(str(tmp_path), tmp_path, "header", 0)
+def test_overlap_of_training_and_trials():
     named = {VOX1[1] + ".wav": ("veri_test.txt", 1)}
-    work.check_overlap({"id00012"}, named)
+    trials.check_overlap({"id00012"}, named)
     with pytest.raises(ManifestError, match="the first id10270"):
-        work.check_overlap({"id10270", "id00012"}, named)
+        trials.check_overlap({"id10270", "id00012"}, named)
     with pytest.raises(ManifestError, match="the first id10001"):
-        work.check_overlap({"id10001", "id00012"}, named)
+        trials.check_overlap({"id10001", "id00012"}, named)
 
 
 def test_real_vox1_o(shared_data):
     path = shared_data / "voxceleb_meta/veri_test.txt"
     if not path.is_file():
         pytest.skip("no VoxCeleb1 trial list")
-    trials, lines = prepare.read_trials(path)
-    assert trials == prepare.TRIAL_LISTS["vox1_O"][1] == 37720
+    count, lines = trials.read_trials(path)
+    assert count == places.TRIAL_LISTS["vox1_O"][1] == 37720
     assert len(lines) == 4715
     speakers = {name.split("/")[0] for name in lines}
-    assert speakers == prepare.VOX1_TEST_SPEAKERS
+    assert speakers == trials.VOX1_TEST_SPEAKERS
 
 
 def test_real_meta(shared_data):
     path = shared_data / "voxceleb_meta/vox2_meta.csv"
     if not path.is_file():
         pytest.skip("no VoxCeleb2 metadata")
-    meta = prepare._read_meta(path)
+    meta = prepare.read_meta(path)
     dev = [s for s in meta if meta[s] == "dev"]
     assert len(dev) == prepare.VOX2_DEV["speakers"]
 
@@ -384,10 +376,10 @@ def test_meta_with_commas(tmp_path):
     path.write_text(
         "VoxCeleb2 ID ,VGGFace2 ID ,Gender ,Set \nid00012 ,n12 ,m ,dev \n"
     )
-    assert prepare._read_meta(path) == {"id00012": "dev"}
+    assert prepare.read_meta(path) == {"id00012": "dev"}
     path.write_text("a,b\n")
     with pytest.raises(UserError, match="columns"):
-        prepare._read_meta(path)
+        prepare.read_meta(path)
 
 
 # ------------------------------------------------------------------- repetition
@@ -400,8 +392,9 @@ def test_second_call_does_no_work(data, tmp_path, monkeypatch):
         raise AssertionError("work was done")
 
     with monkeypatch.context() as patch:
-        patch.setattr(prepare, "list_files", forbidden)
-        patch.setattr(prepare, "scan", forbidden)
+        for module in (prepare, trials):
+            patch.setattr(module, "list_files", forbidden)
+        patch.setattr(prepare.Preparation, "scan", forbidden)
         assert run(data, tmp_path / "save") == first
         assert run(data, tmp_path / "other", skip_prep=True) == {}
     # A list that has come since makes it another preparation.

@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 
-from speechbrain_ssl.report.studies import compare_systems, score_runs
+from speechbrain_ssl.report.studies import (
+    compare_systems,
+    run_row,
+    score_runs,
+)
 from speechbrain_ssl.verification.bootstrap import paired_difference
 from speechbrain_ssl.verification.trials import Trials
 
@@ -79,3 +83,14 @@ def test_only_seeds_of_both_are_compared(trials):
 def test_systems_without_a_common_seed(trials):
     scores = {"ssps_1": np.zeros(1), "simclr_2": np.zeros(1)}
     assert compare_systems(scores, "ssps", "simclr", trials) is None
+
+
+def test_a_later_evaluation_counts_instead_of_that_of_training():
+    rates = {"ci_low": 7.0, "ci_high": 12.0}
+    rates |= {"min_dcf_0.01": 0.7, "min_dcf_0.05": 0.5}
+    results = {"eer": 9.0, "minutes": 1, "labels_seen": "none", **rates}
+    results |= {"command": "train.py"}
+    assert run_row("s", "1", "H", results)["eer_percent"] == "9.00"
+    later = {"eer_percent": 8.0, **rates, "ci_low": 6.0}
+    row = run_row("s", "1", "H", {**results, "evaluation": later})
+    assert (row["eer_percent"], row["ci_low"]) == ("8.00", "6.00")

@@ -1,0 +1,118 @@
+"""What a run writes while it trains: ``metrics.jsonl`` and ``train_log.txt``."""
+
+import logging
+import pathlib
+
+from speechbrain.utils.distributed import if_main_process
+from speechbrain.utils.train_logger import FileTrainLogger
+
+from speechbrain_ssl.brains.means import RunningMeans
+from speechbrain_ssl.report.logbook import Logbook
+
+logger = logging.getLogger(__name__)
+
+
+class RunLog:
+    """Gathers the scalars of training and writes their means.
+
+    All processes gather and call every method; the first one writes.
+
+    Arguments
+    ---------
+    output_folder : str or pathlib.Path
+        The folder of the run.
+    """
+
+    def __init__(self, output_folder):
+        self.logbook = Logbook(output_folder)
+        self.train_logger = FileTrainLogger(
+            str(pathlib.Path(output_folder) / "train_log.txt")
+        )
+        self._window, self._epoch = RunningMeans(), RunningMeans()
+
+    def add(self, **scalars):
+        """Gather the scalars of a step."""
+        self._window.add(**scalars)
+        self._epoch.add(**scalars)
+
+    def begin_epoch(self):
+        """Forget what the epoch before has gathered."""
+        self._epoch.reset()
+
+    def epoch_means(self):
+        """Return the means of the epoch so far, over all processes."""
+        return self._epoch.read()
+
+    def state(self):
+        """Return half gathered means, for a checkpoint."""
+        return {"window": self._window.state(), "epoch": self._epoch.state()}
+
+    def resume(self, state, step):
+        """Go on from a checkpoint, or begin.
+
+        Arguments
+        ---------
+        state : dict or None
+            What ``state`` returned; None without a checkpoint.
+        step : int
+            Lines of later steps are cut off the log.
+        """
+        if state is not None:
+            self._window.load(state["window"])
+            self._epoch.load(state["epoch"])
+        if if_main_process():
+            self.logbook.rewind(step)
+
+    def write_steps(self, epoch, step, scheduled):
+        """Write the means since the last such line.
+
+        Arguments
+        ---------
+        epoch, step : int
+            Where training stands.
+        scheduled : dict
+            Scheduled values of the last step.
+        """
+        means = self._window.read()
+        self._window.reset()
+        if means and if_main_process():
+            self.logbook.log("train", epoch, step, **means, **scheduled)
+
+    def write_epoch(self, epoch, step, loss, lr, scalars):
+        """Write the line of an epoch, to all logs.
+
+        Arguments
+        ---------
+        epoch, step : int
+            Where training stands.
+        loss : float
+            Mean loss of the epoch.
+        lr : float
+            Learning rate of the last step.
+        scalars : dict
+            Of validation; ``pseudo_eer`` in percent, ``lidar``, ``rankme`` and
+            ``minutes`` among them.
+        """
+        logger.info(
+            "epoch %d: loss %.4f, pseudo-EER %.2f %%, LiDAR %.1f, RankMe %.1f, "
+            "%.1f minutes",
+            epoch,
+            loss,
+            scalars["pseudo_eer"],
+            scalars["lidar"],
+            scalars["rankme"],
+            scalars["minutes"],
+        )
+        self.train_logger.log_stats(
+            {"epoch": epoch, "lr": lr},
+            train_stats={"loss": loss},
+            valid_stats=scalars,
+            verbose=False,
+        )
+        if if_main_process():
+            self.logbook.log("valid", epoch, step, **scalars)
+
+    def write_trials(self, epoch, step, name, eer):
+        """Write the EER of a trial list, in percent; in one process."""
+        logger.info("epoch %d: %s EER %.2f %%", epoch, name, eer)
+        self.logbook.log("trials", epoch, step, eer=eer)

@@ -1,0 +1,395 @@
+"""The stages of a round: embed the training set, cluster it, train on it."""
+
+import logging
+
+import numpy as np
+import speechbrain as sb
+import torch
+from speechbrain.utils.distributed import ddp_barrier, if_main_process
+
+from speechbrain_ssl import distributed
+from speechbrain_ssl.brains.pseudo_label_brain import PseudoLabelBrain
+from speechbrain_ssl.clustering.quality import (
+    against_speakers,
+    agreement,
+    cluster_sizes,
+    silhouette,
+)
+from speechbrain_ssl.clustering.rows import unit_rows
+from speechbrain_ssl.clustering.views import join_views
+from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.precision import DTYPES
+from speechbrain_ssl.pseudo_labels.given import GivenLabels
+from speechbrain_ssl.pseudo_labels.labels import (
+    keep_large,
+    majority_classes,
+    read_labels,
+    write_labels,
+)
+from speechbrain_ssl.publishing.export import load_encoder
+from speechbrain_ssl.verification.store import EmbeddingStore
+
+logger = logging.getLogger(__name__)
+
+
+class Stages:
+    """Does the stages of a round; when, and whether, is the loop's matter.
+
+    Each method that is a stage takes the number of the round and returns
+    figures for ``rounds.json``. All processes call it.
+
+    Arguments
+    ---------
+    load : callable
+        See ``speechbrain_ssl.brains.rounds.Rounds``.
+    hparams : dict
+        The hyper-parameters.
+    run_opts : speechbrain.utils.run_opts.RunOptions
+        The run options.
+    manifest : speechbrain_ssl.data.manifest.Manifest
+        The training set.
+    folder : pathlib.Path
+        The output folder of all rounds.
+    device : str
+        Where to compute.
+    """
+
+    def __init__(self, load, hparams, run_opts, manifest, folder, device):
+        self.load, self.hparams, self.run_opts = load, hparams, run_opts
+        self.manifest, self.folder, self.device = manifest, folder, device
+        self.speakers = self._read_speakers()
+
+    @property
+    def labels_are_given(self):
+        """Whether people gave the labels: nothing is clustered."""
+        return isinstance(self.hparams["labels_from"], GivenLabels)
+
+    @property
+    def initial_model(self):
+        """What the first round's training begins with, or None."""
+        if self.hparams["start_from"] == "nothing":
+            return None
+        return self.hparams["initial_model"]
+
+    @property
+    def needs_embeddings(self):
+        """Whether embeddings are needed: to cluster, or for first centres."""
+        if not self.labels_are_given:
+            return True
+        centres = self.hparams["centres_from_embeddings"]
+        return centres and self.initial_model is not None
+
+    @property
+    def embed_options(self):
+        """What an embedding depends on, besides model and audio."""
+        return {
+            "precision": DTYPES[self.hparams["eval_precision"]],
+            "most_seconds": self.hparams["embed_most_seconds"],
+        }
+
+    def _read_speakers(self):
+        """Speakers for monitoring, int64 ``[N]``, or None."""
+        path = self.hparams["monitor_labels"]
+        if path is None:
+            return None
+        column = self.hparams["monitor_column"]
+        return read_labels(path, self.manifest, column)[0]
+
+    def round_folder(self, number):
+        """Where a round lies."""
+        return self.folder / f"round_{number}"
+
+    def fine_tuning_folder(self, number):
+        """Where the final stage lies: after more rounds it is another one."""
+        return self.folder / f"fine_tuning_{number}"
+
+    def _model_before(self, number):
+        """The model whose embeddings a round clusters."""
+        if number == 1:
+            return self.hparams["initial_model"]
+        return self.round_folder(number - 1)
+
+    def stores(self, number):
+        """Model -> embeddings, of all views that are clustered."""
+        models = [self._model_before(number), *self.hparams["other_models"]]
+        folders = ["embeddings"] + [
+            f"embeddings_{i}" for i in range(1, len(models))
+        ]
+        return {
+            str(model): EmbeddingStore(
+                self.round_folder(number) / folder,
+                self.manifest,
+                self.hparams["shard_utterances"],
+            )
+            for model, folder in zip(models, folders, strict=True)
+        }
+
+    def embed(self, number):
+        """Embeds the training set with the model of the round before."""
+        if not self.needs_embeddings:
+            return {}
+        bad = 0
+        for model, store in self.stores(number).items():
+            encoder, features = load_encoder(model, self.device)
+            store.make(
+                encoder,
+                features,
+                **self.embed_options,
+                device=self.device,
+                batch_seconds=self.hparams["embed_batch_seconds"],
+                num_workers=self.hparams["num_workers"],
+                progress=not self.run_opts["noprogressbar"],
+            )
+            bad += len(store.bad())
+        return {"utterances": len(self.manifest), "bad": bad}
+
+    def cluster(self, number):
+        """Makes the labels of a round; figures of their quality."""
+        source, seed = self.hparams["labels_from"], self.hparams["seed"]
+        figures = {}
+        if self.labels_are_given:
+            labels = source.read(self.manifest, seed)
+        else:
+            rows, places = self._read_share(number)
+            names = _Names(self.manifest.ids, places)
+            mine, figures = source(rows, seed + number, self.device, names)
+            labels = self._everywhere(mine, places)
+            figures |= cluster_sizes(labels[labels >= 0])
+            figures |= self._quality(number, rows, labels)
+        if self.speakers is not None:
+            known = (labels >= 0) & (self.speakers >= 0)
+            if known.any():
+                figures |= against_speakers(labels[known], self.speakers[known])
+        labels = keep_large(labels, self.hparams["min_cluster_size"])
+        figures["labelled"] = int((labels >= 0).sum())
+        if if_main_process():
+            write_labels(
+                self.round_folder(number) / "labels.csv", self.manifest, labels
+            )
+        ddp_barrier()
+        logger.info(
+            "round %d: %d utterances in %d clusters%s",
+            number,
+            figures["labelled"],
+            labels.max() + 1,
+            f", NMI {figures['agreement_nmi']:.3f} with the round before"
+            if "agreement_nmi" in figures
+            else "",
+        )
+        return figures
+
+    def _read_share(self, number):
+        """This process's part of the embeddings, views side by side."""
+        total, ranks = len(self.manifest), distributed.world_size()
+        first = total * distributed.rank() // ranks
+        last = total * (distributed.rank() + 1) // ranks
+        return self._read(number, first, last)
+
+    def _read(self, number, first, last):
+        """Embeddings of a stretch of utterances, and their positions."""
+        read = {
+            model: store.read(first, last)
+            for model, store in self.stores(number).items()
+        }
+        # What one view lacks, all lack.
+        places = np.arange(first, last)
+        for _, there in read.values():
+            places = np.intersect1d(places, there, assume_unique=True)
+        views = {
+            model: rows[np.isin(there, places, assume_unique=True)]
+            for model, (rows, there) in read.items()
+        }
+        if len(views) == 1:
+            return next(iter(views.values())), places
+        names = _Names(self.manifest.ids, places)
+        return join_views(views, names=names).numpy(), places
+
+    def _everywhere(self, mine, places):
+        """Labels of all processes, ``[N]``, -1 where there is none."""
+        device = distributed.collective_device()
+        labels = torch.full((len(self.manifest),), -1, device=device)
+        labels[torch.from_numpy(places).to(device)] = torch.from_numpy(mine).to(
+            device
+        )
+        if distributed.is_distributed():
+            torch.distributed.all_reduce(labels, torch.distributed.ReduceOp.MAX)
+        return labels.cpu().numpy()
+
+    def _quality(self, number, rows, labels):
+        """Label-free figures of a clustering, in the first process."""
+        if not if_main_process():
+            return {}
+        if distributed.is_distributed():
+            # Its share has but a part of most clusters.
+            with distributed.alone():
+                rows, _ = self._read(number, 0, len(self.manifest))
+        figures = {
+            "silhouette": silhouette(
+                rows, labels[labels >= 0], self.hparams["silhouette_sample"]
+            )
+        }
+        if number > 1:
+            before, _ = read_labels(
+                self.round_folder(number - 1) / "labels.csv", self.manifest
+            )
+            now, old = labels >= 0, before >= 0
+            keys = self.manifest.keys
+            found = agreement(keys[now], labels[now], keys[old], before[old])
+            figures["agreement_nmi"] = found["nmi"]
+            figures["agreement_ari"] = found["ari"]
+        return figures
+
+    def train(self, number):
+        """Trains an encoder on the labels of a round."""
+        starts = {
+            "initial": self.hparams["initial_model"],
+            "previous": self._model_before(number),
+            "nothing": None,
+        }
+        folder = self.round_folder(number)
+        return self._train(
+            folder,
+            folder / "labels.csv",
+            number,
+            initial_model=starts[self.hparams["start_from"]],
+        )
+
+    def fine_tune(self, number):
+        """Goes on from the last round with other settings, on what it trusts.
+
+        Large-margin fine-tuning, as a rule: longer crops, a larger margin.
+        """
+        before = self.round_folder(number)
+        return self._train(
+            self.fine_tuning_folder(number),
+            before / "trusted.csv",
+            number,
+            initial_model=before,
+            initial_classifier=str(before / "save" / "classifier.pt"),
+            **self.hparams["final_stage"],
+        )
+
+    def _embedded_by(self, model, number):
+        """The embeddings of the training set by the model a stage starts at."""
+        for past in range(1, number + 1):
+            for name, store in self.stores(past).items():
+                if name == str(model):
+                    return store
+        raise ConfigError(
+            f"there are no embeddings by {model}; set "
+            "`centres_from_embeddings` to False"
+        )
+
+    def _train(self, folder, labels_csv, number, initial_model, **changes):
+        """One training run; returns its figures."""
+        labels, names = read_labels(labels_csv, self.manifest)
+        # A stage on fewer labels keeps the classes of the round.
+        _, classes = read_labels(
+            self.round_folder(number) / "labels.csv", self.manifest
+        )
+        labels = np.where(labels >= 0, np.array(names, int)[labels], -1)
+        path, overrides, hparams = self.load(
+            stage_folder=str(folder),
+            classes=len(classes),
+            round=number,
+            initial_model=None if initial_model is None else str(initial_model),
+            **changes,
+        )
+        sb.create_experiment_directory(
+            experiment_directory=str(folder),
+            hyperparams_to_save=path,
+            overrides=overrides,
+        )
+        # What a Brain calls its output folder is that of one stage.
+        hparams["output_folder"] = str(folder)
+        hparams["labels_seen"] = hparams["labels_from"].labels_seen
+        brain = PseudoLabelBrain(
+            modules={
+                "encoder": hparams["encoder"],
+                "classifier": hparams["classifier"],
+            },
+            opt_class=hparams["optimizer"],
+            hparams=hparams,
+            run_opts=self.run_opts,
+            checkpointer=hparams["checkpointer"],
+        )
+        labelled = np.flatnonzero(labels >= 0)
+        train_loader, valid_loader = brain.make_loaders(
+            self.manifest.select(labelled), seed=hparams["seed"] + number
+        )
+        rows = _rows_of(brain.train_manifest, self.manifest)
+        brain.labels = torch.from_numpy(labels[rows])
+        begins = initial_model and not hparams["initial_classifier"]
+        if begins and hparams["centres_from_embeddings"]:
+            embedded = self._embedded_by(initial_model, number)
+            set_centres(hparams["classifier"], *embedded.read(), labels)
+        if self.speakers is not None:
+            truth, _ = majority_classes(labels[rows], self.speakers[rows])
+            brain.truth = torch.from_numpy(truth)
+        brain.fit(hparams["epoch_counter"], train_loader, valid_loader)
+        figures = brain.finish()
+        if if_main_process():
+            kept = np.full(len(self.manifest), -1)
+            kept[rows] = np.where(brain.trusted(), labels[rows], -1)
+            write_labels(folder / "trusted.csv", self.manifest, kept)
+            # What follows belongs to no stage's log.
+            to_file = {"filename": str(self.folder / "log.txt")}
+            sb.utils.logger.setup_logging(
+                sb.core.DEFAULT_LOG_CONFIG,
+                {"handlers": {"file_handler": to_file}},
+            )
+        names = ("eer", "ci_low", "ci_high", "eer_initial")
+        return {k: figures[k] for k in names if k in figures}
+
+
+def set_centres(classifier, embeddings, places, labels):
+    """Lets every class begin at the mean of its members' embeddings.
+
+    A default of ours, and no part of the papers' methods: a classifier that
+    begins at random needs some thousand steps before the losses of right and
+    of wrong labels part, which in a small corpus is the whole round.
+
+    Arguments
+    ---------
+    classifier : speechbrain_ssl.objectives.margin.AAMSoftmax
+        Changed in place.
+    embeddings : numpy.ndarray
+        ``[n, size]``, by the model that training begins with.
+    places : numpy.ndarray
+        int64 ``[n]``, where they stand in the manifest.
+    labels : numpy.ndarray
+        int64 ``[N]``, class of each utterance of the manifest; -1 for none.
+    """
+    here = labels[places]
+    # All processes have the same rows here.
+    rows = unit_rows(embeddings[here >= 0], alone=True)
+    means = rows.new_zeros(classifier.classes, rows.shape[1])
+    means.index_add_(0, torch.from_numpy(here[here >= 0]), rows)
+    means = torch.nn.functional.normalize(means, dim=1)
+    means = means.to(classifier.weight.device)
+    weight = classifier.weight.data.unflatten(
+        0, (classifier.classes, classifier.sub_centres)
+    )
+    # Sub-centres of a class must differ, or they stay one for ever; a class of
+    # which no embedding is known keeps its random direction.
+    known = means.norm(dim=1) > 0.5
+    weight[known] = weight[known] + means[known, None]
+
+
+class _Names:
+    """IDs of some utterances, looked up when an error has to name one."""
+
+    def __init__(self, ids, places):
+        self.ids, self.places = ids, places
+
+    def __len__(self):
+        return len(self.places)
+
+    def __getitem__(self, i):
+        return self.ids[int(self.places[i])]
+
+
+def _rows_of(part, whole):
+    """Positions of a part's utterances in the whole manifest."""
+    order = np.argsort(whole.keys)
+    return order[np.searchsorted(whole.keys, part.keys, sorter=order)]

@@ -1,0 +1,331 @@
+"""Write MiniVox to a folder, or what is missing of it.
+
+The folders are VoxCeleb's (``wav/<speaker>/<video>/<utterance>.wav``),
+MUSAN's and RIRS_NOISES', so that whatever reads those reads these.
+"""
+
+import functools
+import json
+import pathlib
+
+import numpy as np
+import scipy.io.wavfile
+import scipy.signal
+from tqdm import tqdm
+
+from speechbrain_ssl.errors import ConfigError, differences
+from speechbrain_ssl.files import atomic_write
+from speechbrain_ssl.minivox import draws
+from speechbrain_ssl.minivox.channel import (
+    coloured_noise,
+    draw_channel,
+    draw_room,
+    transmit,
+)
+from speechbrain_ssl.minivox.voice import (
+    SAMPLE_RATE,
+    draw_voice,
+    speaker_gender,
+    synthesise,
+)
+from speechbrain_ssl.prepare.workers import default_workers, finish_jobs
+
+# Raise it with every change that alters a sample: a folder half of which was
+# written by another version is then refused instead of completed.
+GENERATOR_VERSION = 1
+
+PARAMETERS_FILE = "minivox.json"
+SPEAKERS_FILE = "minivox_meta.csv"
+
+# Where the numbers of the speakers begin; a speaker keeps its voice when the
+# number of the others changes.
+_TRAIN, _TEST, _BACKGROUND = 10001, 20001, 30001
+
+
+def write_corpus(
+    folder,
+    num_train_speakers=60,
+    num_test_speakers=20,
+    videos_per_speaker=4,
+    utterances_per_video=5,
+    seconds=(2.5, 5.0),
+    num_noises=20,
+    num_rooms=40,
+    seed=1986,
+    jobs=None,
+    progress=True,
+):
+    """Write MiniVox, or what is missing of it.
+
+    A repeated call writes only the files that are missing, with the bytes that
+    they had before.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        Where the corpus goes: ``wav``, ``musan``, ``RIRS_NOISES``, the
+        arguments (``minivox.json``) and the speakers (``minivox_meta.csv``).
+    num_train_speakers : int
+        Speakers to train on, ``id10001`` and up.
+    num_test_speakers : int
+        Speakers of the trials, ``id20001`` and up.
+    videos_per_speaker : int
+        Recordings of a speaker, each with a channel of its own.
+    utterances_per_video : int
+        Files of a recording.
+    seconds : tuple of float
+        Shortest and longest utterance.
+    num_noises : int
+        Files of each kind of MUSAN (noise, music, speech); 0 makes no such
+        folder.
+    num_rooms : int
+        Room responses; 0 makes no such folder.
+    seed : int
+        Seed of all draws.
+    jobs : int, optional
+        Processes. Default: as many as this process has cores. The files do
+        not depend on it.
+    progress : bool
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    int
+        The number of files that were written.
+
+    Raises
+    ------
+    ConfigError
+        If an argument makes no sense, if the folder holds a corpus that was
+        made with other arguments, or one of another origin.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> sizes = dict(num_train_speakers=1, num_test_speakers=1, num_noises=0)
+    >>> sizes.update(videos_per_speaker=1, utterances_per_video=2, num_rooms=0)
+    >>> folder = tempfile.mkdtemp()
+    >>> write_corpus(folder, **sizes, jobs=1, progress=False)
+    4
+    >>> write_corpus(folder, **sizes, jobs=1, progress=False)
+    0
+    """
+    folder = pathlib.Path(folder)
+    parameters = {
+        "num_train_speakers": num_train_speakers,
+        "num_test_speakers": num_test_speakers,
+        "videos_per_speaker": videos_per_speaker,
+        "utterances_per_video": utterances_per_video,
+        "seconds": [float(seconds[0]), float(seconds[1])],
+        "num_noises": num_noises,
+        "num_rooms": num_rooms,
+        "seed": seed,
+        "version": GENERATOR_VERSION,
+    }
+    _check(parameters)
+    _claim(folder, parameters)
+    if not (folder / SPEAKERS_FILE).is_file():
+        with atomic_write(folder / SPEAKERS_FILE) as stream:
+            stream.write("speaker,gender,set\n")
+            for number, name in _speakers(parameters):
+                stream.write(f"id{number},{speaker_gender(number)},{name}\n")
+
+    tasks, missing = [], 0
+    for kind, number, video, names in _tasks(parameters):
+        names = [n for n in names if not (folder / n[1]).is_file()]
+        if names:
+            tasks.append((kind, number, video, names))
+            missing += len(names)
+    if not tasks:
+        return 0
+    write = functools.partial(
+        _write_files, folder=str(folder), seed=seed, seconds=tuple(seconds)
+    )
+    workers = min(default_workers() if jobs is None else jobs, len(tasks))
+    # A single worker process would do no more than this process.
+    workers = 0 if workers <= 1 else workers
+    with tqdm(
+        total=missing, desc="MiniVox", unit="file", disable=not progress
+    ) as bar:
+        for _, count in finish_jobs(write, tasks, workers):
+            bar.update(count)
+    return missing
+
+
+def _check(parameters):
+    """Raise if the parameters do not make a corpus."""
+    least = {"seed": 0, "num_noises": 0, "num_rooms": 0}
+    for key, value in parameters.items():
+        if key in ("seconds", "version"):
+            continue
+        lowest = least.get(key, 1)
+        if not isinstance(value, int) or not lowest <= value < 2**32:
+            raise ConfigError(
+                f"{key} is {value!r}; a whole number from {lowest} is needed"
+            )
+        if key.startswith("num_") and value >= _TEST - _TRAIN:
+            raise ConfigError(f"{key} is {value}; at most 9999 are possible")
+    low, high = parameters["seconds"]
+    if not 0.1 <= low <= high:
+        raise ConfigError(
+            f"seconds is {low} to {high}; the shortest has to be at least 0.1 "
+            "and the longest no shorter than it"
+        )
+
+
+def _claim(folder, parameters):
+    """Write the parameters into the folder, or compare them with those there.
+
+    They are written before the first sound, so that an interrupted call can
+    only be completed with the same parameters.
+    """
+    remedy = (
+        f"Remove the folder {folder} to make the corpus anew, or choose "
+        "another folder"
+    )
+    path = folder / PARAMETERS_FILE
+    if path.is_file():
+        try:
+            noted = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ConfigError(
+                f"{path} cannot be read ({error}). {remedy}."
+            ) from error
+        changed = differences(noted, parameters)
+        if changed:
+            raise ConfigError(
+                f"{folder} holds a corpus that was made with other arguments: "
+                f"{', '.join(changed)}. {remedy}."
+            )
+        return
+    for name in ("wav", "musan", "RIRS_NOISES"):
+        if (folder / name).exists():
+            raise ConfigError(
+                f"{folder} holds a folder {name} that MiniVox has not made; "
+                "choose another folder"
+            )
+    with atomic_write(path) as stream:
+        json.dump(parameters, stream, indent=2, sort_keys=True)
+        stream.write("\n")
+
+
+def _speakers(parameters):
+    """List the speakers as pairs of number and set."""
+    return [
+        (first + i, name)
+        for name, first in (("train", _TRAIN), ("test", _TEST))
+        for i in range(parameters[f"num_{name}_speakers"])
+    ]
+
+
+def _tasks(parameters):
+    """List all files by task, of which a video is one.
+
+    Returns
+    -------
+    list of tuple
+        Kind, number of the speaker, number of the video (both 0 where there is
+        none), and a list of (index, name) of the files.
+    """
+    tasks = []
+    for number, _ in _speakers(parameters):
+        for video in range(parameters["videos_per_speaker"]):
+            names = [
+                (i, f"wav/id{number}/video{video + 1:02d}/{i + 1:05d}.wav")
+                for i in range(parameters["utterances_per_video"])
+            ]
+            tasks.append(("wav", number, video, names))
+    for kind in ("noise", "music", "speech"):
+        for i in range(parameters["num_noises"]):
+            name = f"musan/{kind}/minivox/{kind}-minivox-{i:04d}.wav"
+            tasks.append((kind, 0, 0, [(i, name)]))
+    if parameters["num_rooms"]:
+        base = "RIRS_NOISES/simulated_rirs/smallroom/Room001"
+        names = [
+            (i, f"{base}/Room001-{i + 1:05d}.wav")
+            for i in range(parameters["num_rooms"])
+        ]
+        tasks.append(("room", 0, 0, names))
+    return tasks
+
+
+def _write_files(kind, number, video, names, folder, seed, seconds):
+    """Write the files of one task; return how many."""
+    folder = pathlib.Path(folder)
+    if kind == "wav":
+        voice = draw_voice(seed, number)
+        channel = draw_channel(seed, number, video)
+    for index, name in names:
+        if kind == "wav":
+            rng = draws.generator(seed, draws.UTTERANCE, number, video, index)
+            length = int(rng.uniform(*seconds) * SAMPLE_RATE)
+            sound = transmit(synthesise(voice, length, rng), channel, rng)
+        elif kind == "room":
+            # Simulated rooms may reverberate longer than those of the corpus.
+            rng = draws.generator(seed, draws.ROOM, index)
+            sound = 0.9 * draw_room(rng, 0.1, 0.7)
+        else:
+            sound = _background_sound(kind, index, seed)
+        _write_wav(folder / name, sound)
+    return len(names)
+
+
+def _background_sound(kind, index, seed):
+    """Make the sound of one file below ``musan``."""
+    codes = {
+        "noise": draws.NOISE,
+        "music": draws.MUSIC,
+        "speech": draws.UTTERANCE,
+    }
+    rng = draws.generator(seed, codes[kind], _BACKGROUND + index)
+    length = int(rng.uniform(5, 8) * SAMPLE_RATE)
+    if kind == "speech":
+        sound = synthesise(draw_voice(seed, _BACKGROUND + index), length, rng)
+    elif kind == "music":
+        sound = _music(length, rng)
+    else:
+        sound = coloured_noise(length, rng.uniform(0, 2), rng)
+        # Every second one is band-limited, every third comes and goes.
+        if index % 2:
+            low = 10 ** rng.uniform(1.8, 3.2)
+            band = [low, min(low * rng.uniform(2, 10), 7800)]
+            sections = scipy.signal.butter(
+                2, band, "bandpass", fs=SAMPLE_RATE, output="sos"
+            )
+            sound = scipy.signal.sosfilt(sections, sound).astype("f4")
+        if index % 3 == 0:
+            time = np.arange(length) / SAMPLE_RATE
+            turn = 2 * np.pi * rng.uniform(0.3, 6) * time
+            sound *= (0.55 + 0.45 * np.sin(turn)).astype("f4")
+    return sound * (rng.uniform(0.4, 0.8) / np.abs(sound).max())
+
+
+def _music(num_samples, rng):
+    """Make chords with partials that die away: enough music to distract."""
+    time = np.arange(num_samples) / SAMPLE_RATE
+    output = np.zeros(num_samples, dtype="f8")
+    beat = rng.uniform(0.3, 0.8)
+    root = rng.uniform(80, 160)
+    fading, brightness = rng.uniform(0.5, 4), rng.uniform(0.8, 2.0)
+    for start in np.arange(0, num_samples / SAMPLE_RATE, beat):
+        at = time >= start
+        local = time[at] - start
+        degree = rng.choice([0, 2, 4, 5, 7, 9])
+        third = rng.choice([3, 4])
+        for note in (0, third, 7, 12):
+            hertz = root * 2 ** ((degree + note) / 12)
+            count = int(min(8, 7500 / hertz))
+            for k in range(1, count + 1):
+                output[at] += (
+                    k**-brightness
+                    * np.exp(-fading * np.sqrt(k) * local)
+                    * np.sin(2 * np.pi * k * hertz * local)
+                )
+    return (output / np.sqrt(np.mean(output**2))).astype("f4")
+
+
+def _write_wav(path, samples):
+    """Write a 16-bit mono file atomically."""
+    pcm = np.round(samples * 32767).astype("<i2")
+    with atomic_write(path, "wb") as stream:
+        scipy.io.wavfile.write(stream, SAMPLE_RATE, pcm)

@@ -1,0 +1,1 @@
+"""From folders of audio to manifests: list, convert, probe, scan, note."""

@@ -1,0 +1,110 @@
+"""Whether a preparation is complete already, with the same arguments.
+
+``prepare.json`` in the output folder holds the arguments, the digests of the
+outputs and the summary of the last preparation that came to its end.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import pathlib
+
+from speechbrain_ssl.files import atomic_write
+
+logger = logging.getLogger(__name__)
+
+FILE_NAME = "prepare.json"
+
+
+def completed(save_folder, arguments):
+    """Return the summary of a completed preparation with the same arguments.
+
+    Arguments
+    ---------
+    save_folder : str or pathlib.Path
+        Where the outputs lie.
+    arguments : dict
+        What determines the outputs, of values that JSON knows.
+
+    Returns
+    -------
+    dict or None
+        None where the arguments differ, or where an output is missing or has
+        changed since it was written.
+    """
+    config = _read_config(save_folder)
+    if config.get("arguments") != json.loads(json.dumps(arguments)):
+        return None
+    folder = pathlib.Path(save_folder)
+    for name, digest in config["outputs"].items():
+        if _digest(folder / name) != digest:
+            return None
+    logger.info(
+        "%s is prepared already with the same arguments; if the corpus has "
+        "changed since, delete %s and prepare again",
+        folder,
+        folder / FILE_NAME,
+    )
+    return config["summary"]
+
+
+def mark_completed(save_folder, arguments, outputs, summary):
+    """Note that a preparation is complete; call it last.
+
+    Outputs of an earlier preparation that this one did not write are removed,
+    so that no list of another configuration lies beside the new ones. A file
+    that was edited since stays.
+
+    Arguments
+    ---------
+    save_folder : str or pathlib.Path
+        Where the outputs lie.
+    arguments : dict
+        As for ``completed``.
+    outputs : list of str
+        Names of the files written, relative to ``save_folder``.
+    summary : dict
+        What ``completed`` is to return.
+    """
+    folder = pathlib.Path(save_folder)
+    before = _read_config(folder).get("outputs", {})
+    for name in sorted(set(before) - set(outputs)):
+        if _digest(folder / name) == before[name]:
+            logger.info(
+                "%s is of another configuration: removed", folder / name
+            )
+            os.unlink(folder / name)
+    with atomic_write(folder / FILE_NAME) as stream:
+        json.dump(
+            {
+                "arguments": arguments,
+                "outputs": {n: _digest(folder / n) for n in sorted(outputs)},
+                "summary": summary,
+            },
+            stream,
+            indent=2,
+        )
+        stream.write("\n")
+
+
+def _read_config(save_folder):
+    """Read what the last preparation has noted, or return {}."""
+    try:
+        text = (pathlib.Path(save_folder) / FILE_NAME).read_text("utf-8")
+        config = json.loads(text)
+        return config if isinstance(config, dict) else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def _digest(path):
+    """Return the fingerprint of a file, or None where there is none."""
+    if not os.path.isfile(path):
+        return None
+    # Guards against accidents, not against malice: short is enough.
+    digest = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as stream:
+        while block := stream.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

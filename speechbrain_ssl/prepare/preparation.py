@@ -1,0 +1,180 @@
+"""The bookkeeping of a prepare script: what it wrote, rejected and missed."""
+
+import logging
+import os
+import pathlib
+
+from speechbrain_ssl.data.manifest import write_manifest
+from speechbrain_ssl.prepare.completed import mark_completed
+from speechbrain_ssl.prepare.rejected import (
+    describe_reasons,
+    reasons,
+    rejected_table,
+    write_rejected,
+)
+from speechbrain_ssl.prepare.scan import scan
+from speechbrain_ssl.prepare.workers import default_workers
+
+logger = logging.getLogger(__name__)
+
+
+class Preparation:
+    """Scans corpora and keeps account of one preparation.
+
+    Arguments
+    ---------
+    data_folder : str
+        What ``$data_root`` in the manifests stands for.
+    save_folder : str or pathlib.Path
+        Where the outputs go.
+    check : str
+        ``"header"`` or ``"decode"``; see ``speechbrain_ssl.prepare.probe``.
+    sample_rate : int, optional
+        Files of another sample rate are rejected. Any rate is usable otherwise.
+    num_workers : int, optional
+        Processes; one per core otherwise.
+
+    Attributes
+    ----------
+    outputs : list of str
+        Names of the files written.
+    rejected : list of tuple
+        (wav, reason, detail) of every file that cannot be used.
+    counts : dict
+        Corpus -> what is counted -> [found, published].
+    missing : list of str
+        What the corpora lack, in words.
+    """
+
+    def __init__(
+        self, data_folder, save_folder, check, sample_rate, num_workers
+    ):
+        self.data_folder = data_folder
+        self.save_folder = pathlib.Path(save_folder)
+        self.check = check
+        self.sample_rate = sample_rate
+        self.num_workers = (
+            default_workers() if num_workers is None else num_workers
+        )
+        self.outputs = ["rejected.csv"]
+        self.rejected = []
+        self.counts = {}
+        self.missing = []
+
+    def wav_root(self, folder):
+        """Write a folder as the manifests do, with ``$data_root``.
+
+        Arguments
+        ---------
+        folder : str
+            An absolute path.
+
+        Returns
+        -------
+        str
+            The folder itself if it is not below ``data_folder``.
+        """
+        inner = os.path.relpath(folder, self.data_folder).replace(os.sep, "/")
+        if inner == ".":
+            return "$data_root"
+        return str(folder) if inner.startswith("..") else f"$data_root/{inner}"
+
+    def scan(self, root, files, name, **kwargs):
+        """Scan files, and add those rejected to the common list.
+
+        Arguments
+        ---------
+        root, files
+            See ``speechbrain_ssl.prepare.scan.scan``.
+        name : str
+            Name of the cache.
+        **kwargs : dict
+            Further arguments of ``scan``.
+
+        Returns
+        -------
+        speechbrain_ssl.prepare.scan.Scan
+        """
+        found = scan(
+            root,
+            files,
+            cache=self.save_folder / "scan_cache" / f"{name}.jsonl",
+            check=self.check,
+            sample_rate=self.sample_rate,
+            num_workers=self.num_workers,
+            **kwargs,
+        )
+        self.rejected.extend(found.rejected.itertuples(index=False))
+        return found
+
+    def write(self, name, table):
+        """Write a manifest and note its name (see ``write_manifest``)."""
+        write_manifest(self.save_folder / name, table)
+        self.outputs.append(name)
+
+    def write_rejected(self):
+        """Write ``rejected.csv`` and return the number of files by reason."""
+        table = rejected_table(self.rejected)
+        write_rejected(self.save_folder / "rejected.csv", table)
+        return reasons(table)
+
+    def count(self, corpus, found, published):
+        """Compare numbers with the published ones.
+
+        Too few are noted in ``missing``; too many are logged.
+
+        Arguments
+        ---------
+        corpus : str
+            Name for the messages.
+        found, published : dict
+            What is counted -> number.
+        """
+        self.counts[corpus] = {
+            what: [found[what], published[what]] for what in published
+        }
+        for what, number in published.items():
+            if found[what] < number:
+                self.missing.append(
+                    f"{corpus}: {spaced(found[what])} of {spaced(number)} "
+                    f"{what}"
+                )
+            elif found[what] > number:
+                logger.warning(
+                    "%s has %s %s, more than the published %s",
+                    corpus,
+                    spaced(found[what]),
+                    what,
+                    spaced(number),
+                )
+
+    def complete(self, arguments, summary):
+        """Log the summary, and note that the preparation is complete.
+
+        Arguments
+        ---------
+        arguments : dict
+            See ``speechbrain_ssl.prepare.completed.completed``.
+        summary : dict
+            With at least ``utterances``, ``hours`` and ``rejected``.
+        """
+        for line in self.missing:
+            logger.warning("missing: %s", line)
+        logger.info(
+            "%d training utterances, %.1f hours; rejected: %s",
+            summary["utterances"],
+            summary["hours"],
+            describe_reasons(summary["rejected"]),
+        )
+        mark_completed(self.save_folder, arguments, self.outputs, summary)
+
+
+def spaced(number):
+    """Write a number with a space between its thousands.
+
+    Example
+    -------
+    >>> spaced(1092009)
+    '1 092 009'
+    """
+    return f"{number:,}".replace(",", " ")
