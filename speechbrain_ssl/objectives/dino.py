@@ -163,8 +163,6 @@ class DINO(Objective):
         Of KoLeo, added up over the crops; 0 leaves it out. Without
         ``global_pairs`` both see the student's local crops instead.
 
-    Notes
-    -----
     RDINO counts the penalties of the teacher too, which have no gradient, and
     takes half of the variance hinge; its covariance is divided by the number of
     prototypes instead of the size of the layer; and its weight grows during the
