@@ -5,11 +5,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := exp/demo
+# Tests run in so many processes, each with one thread.
+JOBS ?= 2
+PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist=worksteal
 
 # Threads that spin while they wait slow down their neighbours.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: help demo test test-fast lint format clean
+.PHONY: help demo test test-fast lint format docs clean
 
 help:
 	@echo "make demo       synthetic corpus, training and rounds without labels (6 min on 2 idle cores)"
@@ -17,8 +20,9 @@ help:
 	@echo "make test-fast  the quick tests only"
 	@echo "make lint       formatter and linter, changing nothing"
 	@echo "make format     formatter and linter, mending what they can"
+	@echo "make docs       the documentation as a site, docs/_build/index.html (1 min)"
 
-$(VENV)/.installed: setup.py
+$(VENV)/.installed: pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { \
 	    echo "Missing: $(PYTHON). Install Python 3.10 or newer, or name one:"; \
 	    echo "    make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)"; exit 1; }
@@ -33,7 +37,7 @@ $(VENV)/.installed: setup.py
 	@echo "Installing torch, speechbrain and friends into $(VENV) (6.5 GB of disk)"
 	$(BIN)/python -m pip install --quiet -e '.[dev]'
 	@$(BIN)/python -c 'import torch, torchaudio, speechbrain' || { \
-	    echo "torch and torchaudio do not fit together; see setup.py"; exit 1; }
+	    echo "torch and torchaudio do not fit together; see pyproject.toml"; exit 1; }
 	@touch $@
 
 demo: $(VENV)/.installed
@@ -48,11 +52,11 @@ demo: $(VENV)/.installed
 	@echo "             $(DEMO)/rounds/report.html (then rounds of pseudo labels)"
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -q --doctest-modules speechbrain_ssl
-	$(BIN)/python -m pytest -q --durations=15
+	$(PYTEST) --doctest-modules speechbrain_ssl
+	$(PYTEST) --durations=15
 
 test-fast: $(VENV)/.installed
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
@@ -62,5 +66,12 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The pages of docs/api come from the docstrings; those of modules that have
+# gone must not stay.
+docs: $(VENV)/.installed
+	rm -rf docs/api docs/_build
+	$(BIN)/python -m sphinx -q -W --keep-going docs docs/_build
+	@echo "The site: docs/_build/index.html"
+
 clean:
-	rm -rf exp build *.egg-info .pytest_cache .ruff_cache
+	rm -rf exp build docs/api docs/_build *.egg-info .pytest_cache .ruff_cache

@@ -1,12 +1,12 @@
 """How the lines of a trial list are laid out, in the lists that people use.
 
-| name | line | lists |
-|---|---|---|
-| voxceleb | `1 a.wav b.wav` | VoxCeleb1-O, -E, -H; VoxSRC validation |
-| cnceleb | `model b.wav 1` | CN-Celeb |
-| sitw | `model b.flac tgt`, `... imp` | the keys of SITW and VOiCES |
-| kaldi | `model b target`, `... nontarget` | Kaldi's `trials` |
-| pairs | `a.wav b.wav` | VoxSRC test: without labels |
+    | name | line | lists |
+    |---|---|---|
+    | voxceleb | `1 a.wav b.wav` | VoxCeleb1-O, -E, -H; VoxSRC validation |
+    | cnceleb | `model b.wav 1` | CN-Celeb |
+    | sitw | `model b.flac tgt`, `... imp` | the keys of SITW and VOiCES |
+    | kaldi | `model b target`, `... nontarget` | Kaldi's `trials` |
+    | pairs | `a.wav b.wav` | VoxSRC test: without labels |
 
 A *model* is the name of what a speaker is enrolled with. An enrolment list says
 which recordings those are.

@@ -80,16 +80,43 @@ def test_the_objective_of_the_page_trains(
     assert (tmp_path / "run" / "model" / "embedding_model.ckpt").is_file()
 
 
-def links(text):
-    """Files that a text links to, as paths."""
-    found = re.findall(r"\]\(([^)#]+)\)", text)
-    return [(PAGE.parent / link).resolve() for link in found]
+def links(text, folder=PAGE.parent):
+    """Files that a text in a folder links to, as paths."""
+    found = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", text)
+    return [(folder / link).resolve() for link in found]
 
 
-def test_links_of_the_page():
-    found = links(PAGE.read_text(encoding="utf-8"))
-    assert len(found) > 9
-    assert all(path.exists() for path in found)
+@pytest.mark.parametrize(
+    "page, least",
+    [
+        ("README.md", 10),
+        ("CONTRIBUTING.md", 1),
+        ("docs/add_your_own_objective.md", 10),
+        ("docs/architecture.md", 20),
+        ("docs/index.md", 1),
+        ("results/README.md", 9),
+    ],
+)
+def test_links_of_a_page(page, least):
+    path = tiny.ROOT / page
+    found = links(path.read_text(encoding="utf-8"), path.parent)
+    assert len(found) >= least
+    assert [path for path in found if not path.exists()] == []
+
+
+def test_the_index_of_results_has_all_studies():
+    path = tiny.ROOT / "results" / "README.md"
+    studies = {table.parent for table in path.parent.glob("*/README.md")}
+    assert studies <= set(links(path.read_text("utf-8"), path.parent))
+
+
+def test_a_walk_enters_no_file_twice():
+    text = (tiny.ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    walks = re.findall(r"\n## From (.*?)(?=\n## )", text, re.S)
+    assert len(walks) == 2
+    for walk in walks:
+        assert len(links(walk)) > 5
+        assert len(links(walk)) == len(set(links(walk)))
 
 
 def test_nothing_else_names_an_objective():

@@ -1,4 +1,4 @@
-"""Imports go down the list of the README only."""
+"""Imports go down the map of docs/architecture.md only."""
 
 import ast
 import re
@@ -11,8 +11,8 @@ MODULES = "*.py"
 
 
 def layers():
-    """Packages of the library in the order of the README."""
-    text = (tiny.ROOT / "README.md").read_text(encoding="utf-8")
+    """Packages of the library in the order of the map."""
+    text = (tiny.ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     rows = re.findall(rf"^\| (`{LIBRARY}/[^|]*) \|", text, re.M)
     names = re.findall(r"`([^`]+)`", " ".join(rows))
     return [n.removeprefix(f"{LIBRARY}/").removesuffix("/") for n in names]
