@@ -17,6 +17,7 @@ from speechbrain_ssl.data.draws import uniform
 from speechbrain_ssl.errors import ConfigError, UserError
 from speechbrain_ssl.objectives.base import Branch
 from speechbrain_ssl.objectives.dino import DINO
+from speechbrain_ssl.objectives.dino_head import DINOHead
 from speechbrain_ssl.objectives.simclr import SimCLR
 from speechbrain_ssl.positives.monitor import PositiveMonitor
 from speechbrain_ssl.positives.neighbours import nearest_clusters
@@ -435,7 +436,7 @@ def test_dino_with_vectors_is_dino_with_logits(voices, make):
     torch.manual_seed(0)
     rows, _ = voices()
     ssps = make(rows, range(60), vector_size=8, queue=60)
-    dino = DINO(12, prototypes=64, hidden=16, bottleneck=8)
+    dino = DINO(DINOHead(12, prototypes=64, hidden=16, bottleneck=8))
     head = dino.head.eval()
     with torch.no_grad():
         stored = head(torch.randn(120, 12)).view(60, 2, 8)
@@ -479,7 +480,7 @@ def test_dinos_centre_moves_with_the_replaced_vectors(voices, make):
     torch.manual_seed(0)
     rows, _ = voices()
     ssps = make(rows, range(60), vector_size=8, queue=60)
-    dino = DINO(12, prototypes=64, hidden=16, bottleneck=8)
+    dino = DINO(DINOHead(12, prototypes=64, hidden=16, bottleneck=8))
     ssps.observe(torch.arange(60), rows, torch.randn(60, 2, 8))
     ssps.after_step()
     ssps.before_epoch(2)
