@@ -9,6 +9,7 @@ import dataclasses
 
 import numpy as np
 
+from speechbrain_ssl.checks import check_int, check_number
 from speechbrain_ssl.errors import ConfigError
 
 
@@ -87,12 +88,8 @@ class StepDecay:
     every_epochs: int
 
     def __post_init__(self):
-        if not (0 < self.factor <= 1 and self.every_epochs >= 1):
-            raise ConfigError(
-                "a schedule that falls in steps takes a factor above 0, of 1 "
-                "at most, and a step of at least one epoch; got "
-                f"{self.factor} every {self.every_epochs} epochs"
-            )
+        check_number("StepDecay", "factor", self.factor, above=0, most=1)
+        check_int("StepDecay", "every_epochs", self.every_epochs, least=1)
 
     def __call__(self, epochs, steps_per_epoch):
         """Values ``[epochs * steps_per_epoch]``, float64."""
