@@ -26,7 +26,7 @@ class Constant:
     value: float
 
     def __call__(self, epochs, steps_per_epoch):
-        """Values ``[epochs * steps_per_epoch]``, float64."""
+        """Return values ``[epochs * steps_per_epoch]``, float64."""
         return np.full(epochs * steps_per_epoch, float(self.value))
 
 
@@ -52,7 +52,7 @@ class Linear:
     ramp_epochs: float
 
     def __call__(self, epochs, steps_per_epoch):
-        """Values ``[epochs * steps_per_epoch]``, float64."""
+        """Return values ``[epochs * steps_per_epoch]``, float64."""
         steps = np.arange(epochs * steps_per_epoch)
         ramp = self.ramp_epochs * steps_per_epoch
         part = np.minimum(steps / ramp, 1.0) if ramp > 0 else 1.0
@@ -92,7 +92,7 @@ class StepDecay:
         check_int("StepDecay", "every_epochs", self.every_epochs, least=1)
 
     def __call__(self, epochs, steps_per_epoch):
-        """Values ``[epochs * steps_per_epoch]``, float64."""
+        """Return values ``[epochs * steps_per_epoch]``, float64."""
         held = np.arange(epochs) // self.every_epochs
         return np.repeat(self.start * self.factor**held, steps_per_epoch)
 
@@ -139,7 +139,7 @@ class WarmupCosine:
     total_epochs: int | None = None
 
     def __call__(self, epochs, steps_per_epoch):
-        """Values ``[epochs * steps_per_epoch]``, float64."""
+        """Return values ``[epochs * steps_per_epoch]``, float64."""
         whole = epochs if self.total_epochs is None else self.total_epochs
         if whole < epochs:
             raise ConfigError(

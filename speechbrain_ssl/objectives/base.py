@@ -1,4 +1,4 @@
-"""What every objective has in common.
+"""The interface that every objective has.
 
 An objective is a head and a loss. It sees embeddings, never audio, files or
 epochs. The Brain encodes the crops, lets the heads project them, and calls the

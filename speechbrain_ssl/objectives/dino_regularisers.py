@@ -137,7 +137,7 @@ class RDINOPenalties(Regulariser):
 
 
 class KoLeo(Regulariser):
-    """Keeps the embeddings of a batch apart; added up over the crops.
+    """The KoLeo penalty on embeddings, added up over the crops.
 
     Arguments
     ---------

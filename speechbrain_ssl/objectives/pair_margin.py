@@ -63,7 +63,7 @@ class PairMargin:
         )
 
     def __call__(self, cosine):
-        """Cosines of positive pairs with the margin, of the same shape."""
+        """Return cosines of positive pairs with the margin."""
         if self.kind == "cosface":
             return cosine - self.margin
         return angular_margin(cosine, self.margin)

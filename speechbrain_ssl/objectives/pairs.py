@@ -1,4 +1,4 @@
-"""What BYOL and SimSiam share: one crop's vector is predicted from another's.
+"""The base of BYOL and SimSiam, which predict a crop's vector from another's.
 
 They have no negatives: the vectors of different crops of an utterance are drawn
 together, and nothing in the loss shows whether all utterances come to lie at

@@ -1,4 +1,4 @@
-"""What the batches since the last optimiser step leave to be done after it.
+"""Notes of the batches since the last optimiser step, for what follows it.
 
 State that follows the training (a centre, a queue, a memory) must not move for
 a step that is skipped, so it moves in ``after_step``. Until then the batches

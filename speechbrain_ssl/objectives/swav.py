@@ -56,7 +56,7 @@ class SwAVHead(UnitProjector):
         ).weight
 
     def logits(self, vectors):
-        """Cosines with the prototypes, float32 ``[..., K]``."""
+        """Return cosines with the prototypes, float32 ``[..., K]``."""
         with torch.autocast(vectors.device.type, enabled=False):
             return F.linear(vectors.float(), F.normalize(self.prototypes))
 
@@ -138,7 +138,7 @@ class SwAV(Objective):
         self.register_buffer("epoch", torch.ones((), dtype=torch.int64))
 
     def last_layer(self):
-        """The prototypes; frozen for the first epoch in the authors' code."""
+        """Return the prototypes; the authors freeze them for an epoch."""
         return [self.head.prototypes]
 
     def before_epoch(self, epoch):
@@ -206,7 +206,7 @@ class SwAV(Objective):
         return torch.stack(codes, dim=1)
 
     def _uses_queue(self):
-        """Whether there is a queue, it is full, and its time has come."""
+        """Return whether there is a queue, it is full, and its time has come."""
         size = self.queue.shape[1]
         return bool(
             size

@@ -1,4 +1,4 @@
-"""How the crops of two branches are compared: two views, or all pairs."""
+"""Comparisons of the crops of two branches: two views, or all pairs."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What SSPS refuses: values that make no sense, alone or in a run."""
+"""Checks of SSPS: its values, the run around it, and its memory."""
 
 from speechbrain_ssl.checks import check_bool, check_int, check_number
 from speechbrain_ssl.clustering.replicated import check_merge_from

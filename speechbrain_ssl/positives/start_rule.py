@@ -75,7 +75,7 @@ LEAST = 0.5
 
 @dataclasses.dataclass
 class Advice:
-    """What is advised, and why.
+    """The K and M that are advised, and the reason.
 
     Attributes
     ----------
