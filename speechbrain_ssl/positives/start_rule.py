@@ -200,18 +200,7 @@ def advise(
                 ]
             }
         table.append(_row(k, m, made[k], speaker_count))
-    best = max(row["expected"] for row in table)
-    # What is preferred among equals must not cost the start.
-    equal = max(TIE * best, least) if best >= least else TIE * best
-    equals = [row for row in table if row["expected"] >= equal]
-    chosen = min(
-        equals,
-        key=lambda row: (
-            row["neighbours"] == 0,
-            row["clusters"],
-            row["neighbours"],
-        ),
-    )
+    chosen = _preferred(table, least)
     start, reason = _verdict(chosen, speaker_count, least)
     return Advice(
         chosen["clusters"],
@@ -316,6 +305,21 @@ def judge(ssps, references_a, references_b, utterances, seed=0):
         f"{wanted[1]}"
     )
     return Advice(*taken, row["expected"], start, reason, rows)
+
+
+def _preferred(table, least):
+    """Choose a candidate among those as good as the best within ``TIE``."""
+    best = max(row["expected"] for row in table)
+    # What is preferred among equals must not cost the start.
+    equal = max(TIE * best, least) if best >= least else TIE * best
+    return min(
+        (row for row in table if row["expected"] >= equal),
+        key=lambda row: (
+            row["neighbours"] == 0,
+            row["clusters"],
+            row["neighbours"],
+        ),
+    )
 
 
 def _verdict(row, speaker_count, least):
