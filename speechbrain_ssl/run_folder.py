@@ -42,7 +42,7 @@ MAY_CHANGE = set(
 
 
 #: Keys of any block that are for the log alone.
-WATCHING = {"monitor_labels", "monitor_columns"}
+WATCHING = {"monitor_labels"}
 
 
 def begin_run(path, run_opts, overrides, hparams):

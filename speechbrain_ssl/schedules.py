@@ -9,6 +9,7 @@ import dataclasses
 
 import numpy as np
 
+from speechbrain_ssl.checks import check_int, check_number
 from speechbrain_ssl.errors import ConfigError
 
 
@@ -25,7 +26,7 @@ class Constant:
     value: float
 
     def __call__(self, epochs, steps_per_epoch):
-        """Values ``[epochs * steps_per_epoch]``, float64."""
+        """Return values ``[epochs * steps_per_epoch]``, float64."""
         return np.full(epochs * steps_per_epoch, float(self.value))
 
 
@@ -51,7 +52,7 @@ class Linear:
     ramp_epochs: float
 
     def __call__(self, epochs, steps_per_epoch):
-        """Values ``[epochs * steps_per_epoch]``, float64."""
+        """Return values ``[epochs * steps_per_epoch]``, float64."""
         steps = np.arange(epochs * steps_per_epoch)
         ramp = self.ramp_epochs * steps_per_epoch
         part = np.minimum(steps / ramp, 1.0) if ramp > 0 else 1.0
@@ -87,15 +88,11 @@ class StepDecay:
     every_epochs: int
 
     def __post_init__(self):
-        if not (0 < self.factor <= 1 and self.every_epochs >= 1):
-            raise ConfigError(
-                "a schedule that falls in steps takes a factor above 0, of 1 "
-                "at most, and a step of at least one epoch; got "
-                f"{self.factor} every {self.every_epochs} epochs"
-            )
+        check_number("StepDecay", "factor", self.factor, above=0, most=1)
+        check_int("StepDecay", "every_epochs", self.every_epochs, least=1)
 
     def __call__(self, epochs, steps_per_epoch):
-        """Values ``[epochs * steps_per_epoch]``, float64."""
+        """Return values ``[epochs * steps_per_epoch]``, float64."""
         held = np.arange(epochs) // self.every_epochs
         return np.repeat(self.start * self.factor**held, steps_per_epoch)
 
@@ -142,7 +139,7 @@ class WarmupCosine:
     total_epochs: int | None = None
 
     def __call__(self, epochs, steps_per_epoch):
-        """Values ``[epochs * steps_per_epoch]``, float64."""
+        """Return values ``[epochs * steps_per_epoch]``, float64."""
         whole = epochs if self.total_epochs is None else self.total_epochs
         if whole < epochs:
             raise ConfigError(

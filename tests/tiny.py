@@ -89,10 +89,11 @@ augmentation: !ref <augmentation_block[augmentation]>
 prototypes: 32
 positives: null
 objective: !new:speechbrain_ssl.objectives.dino.DINO
-    embedding_size: 192
-    prototypes: !ref <prototypes>
-    hidden: 32
-    bottleneck: 16
+    head: !new:speechbrain_ssl.objectives.dino_head.DINOHead
+        embedding_size: 192
+        prototypes: !ref <prototypes>
+        hidden: 32
+        bottleneck: 16
     global_pairs: !ref <global_pairs>
 crops: !new:speechbrain_ssl.data.crops.CropPlan
     global_seconds: 0.5

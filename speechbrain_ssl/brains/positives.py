@@ -236,19 +236,17 @@ class SampledPositives(_RulePositives):
         """Build the monitor that compares pseudo-positives with labels."""
         if self.rule.monitor_labels is None:
             return None
-        known = {
-            name: read_labels(
-                self.rule.monitor_labels,
-                self.brain.train_manifest,
-                name,
-                others=True,
-            )[0]
-            for name in self.rule.monitor_columns
-        }
+        speakers, _ = read_labels(
+            self.rule.monitor_labels,
+            self.brain.train_manifest,
+            "spk_id",
+            others=True,
+        )
+        known = {"spk_id": speakers}
         return PositiveMonitor(known, self.brain.device)
 
     def _warn_without_start_rule(self):
-        if self.rule.variant != "nearest" and if_main_process():
+        if if_main_process():
             logger.warning(
                 "SSPS will begin in epoch %d without anybody asking whether "
                 "the encoder is good enough; a weak one finds look-alikes, "

@@ -20,11 +20,10 @@ from speechbrain_ssl.brains.training_brain import TrainingBrain
 from speechbrain_ssl.errors import CheckpointError, ConfigError
 from speechbrain_ssl.files import atomic_write
 from speechbrain_ssl.pseudo_labels.label_correction import (
-    CorrectionStore,
     combined_loss,
     correction_report,
 )
-from speechbrain_ssl.pseudo_labels.loss_gate import LossStore
+from speechbrain_ssl.pseudo_labels.loss_store import CorrectionStore, LossStore
 
 
 class PseudoLabelBrain(TrainingBrain):

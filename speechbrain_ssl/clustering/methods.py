@@ -124,7 +124,7 @@ class KMeansClusters:
         if not self._one:
             self.check_alone()
             chosen = choose_k(rows, clusters, seed=seed, **options)
-            # What was not asked for is NaN, which JSON does not have.
+            # A silhouette may be NaN, which JSON does not have.
             figures["candidates"] = [
                 {k: v for k, v in row.items() if v == v} for row in chosen.table
             ]

@@ -13,20 +13,14 @@ import torch
 from speechbrain_ssl.clustering.rows import ClusteringError, unit_rows
 
 
-def join_views(views, weights=None, names=None, device=None):
-    """Concatenates views so that cosines become means of cosines.
-
-    With weights ``w_v``, the cosine of two joined rows is
-
-        sum over v of w_v * cos_v / sum over v of w_v
+def join_views(views, names=None, device=None):
+    """Concatenate views so that cosines become means of cosines.
 
     Arguments
     ---------
     views : dict
         Name of the view to embeddings ``[N, d_v]``; row ``i`` of all of them
         is one utterance.
-    weights : dict, optional
-        Name of the view to a positive number; 1 as a default.
     names : sequence of str, optional
         ``[N]``, keys of the utterances, to name the one at fault.
     device : str or torch.device, optional
@@ -42,8 +36,6 @@ def join_views(views, weights=None, names=None, device=None):
     ClusteringError
         If there is no view, the numbers of rows differ, or a row of a view
         (which is named) has no direction.
-    ValueError
-        If a weight is not positive or is for a view that is not there.
 
     Example
     -------
@@ -55,21 +47,16 @@ def join_views(views, weights=None, names=None, device=None):
     """
     if not views:
         raise ClusteringError("there is no view to cluster")
-    weights = dict.fromkeys(views, 1.0) | (weights or {})
-    if set(weights) != set(views) or min(weights.values()) <= 0:
-        raise ValueError(
-            f"one positive weight a view ({', '.join(views)}); got {weights}"
-        )
     counts = {name: len(rows) for name, rows in views.items()}
     if len(set(counts.values())) > 1:
         raise ClusteringError(
             f"the views are of different utterances; rows: {counts}"
         )
-    total, parts = sum(weights.values()), []
+    length, parts = math.sqrt(1 / len(views)), []
     for name, rows in views.items():
         try:
             unit = unit_rows(rows, names, device)
         except ClusteringError as error:
             raise ClusteringError(f"view {name!r}: {error}") from error
-        parts.append(unit.mul_(math.sqrt(weights[name] / total)))
+        parts.append(unit.mul_(length))
     return torch.cat(parts, dim=1)

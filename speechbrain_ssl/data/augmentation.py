@@ -9,6 +9,7 @@ utterance and crop.
 import numpy as np
 import torch
 
+from speechbrain_ssl.checks import check_int
 from speechbrain_ssl.data.draws import uniform
 from speechbrain_ssl.errors import ConfigError
 
@@ -46,11 +47,9 @@ class Augmentation(torch.nn.Module):
         self, probabilities, noises=None, responses=None, clean_first_crops=0
     ):
         super().__init__()
-        if type(clean_first_crops) is not int or clean_first_crops < 0:
-            raise ConfigError(
-                "`clean_first_crops` must be a whole number from 0, got "
-                f"{clean_first_crops!r}"
-            )
+        check_int(
+            "the augmentation", "clean_first_crops", clean_first_crops, least=0
+        )
         self.clean_first_crops = clean_first_crops
         unknown = set(probabilities) - set(CASES)
         values = [float(probabilities.get(case, 0.0)) for case in CASES]
@@ -87,8 +86,8 @@ class Augmentation(torch.nn.Module):
         self.banks = torch.nn.ModuleDict(banks)
         self.responses = responses
         if banks:
-            weights = np.cumsum([bank.weight for bank in banks.values()])
-            self.kind_limits = weights / weights[-1]
+            # All kinds are as likely.
+            self.kind_limits = np.arange(1, len(banks) + 1) / len(banks)
 
     def load(self):
         """Read all banks; call it once, before moving to the device."""

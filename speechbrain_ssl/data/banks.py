@@ -1,8 +1,8 @@
 """Noises and room responses, held on the training device.
 
 Files are read once. A bank is one int16 tensor, so that a crop's noise is a
-gather and not a file access. To bound its size only part of each file is kept:
-with the default of 30 s a bank of all MUSAN takes about 1.6 GB.
+gather and not a file access. To bound its size only a stretch of each file is
+kept: with 30 s a bank of all MUSAN takes about 1.6 GB.
 """
 
 import os
@@ -48,6 +48,16 @@ def _check_manifest(manifest_paths, what, remedy):
             )
 
 
+#: Longest stretch kept of a noise recording.
+NOISE_SECONDS = 30.0
+
+#: Longest room response kept.
+RESPONSE_SECONDS = 1.0
+
+#: Most responses kept: 10 000 of 1 s take 320 MB.
+MOST_RESPONSES = 10_000
+
+
 def _read_all(manifest_paths, sample_rate, seconds, most=None):
     """Yield path and waveform of the files of a manifest.
 
@@ -71,7 +81,7 @@ def _read_all(manifest_paths, sample_rate, seconds, most=None):
 
 
 class NoiseBank(torch.nn.Module):
-    """Noise recordings of one kind.
+    """Noise recordings of one kind; ``NOISE_SECONDS`` are kept of each.
 
     Arguments
     ---------
@@ -79,14 +89,10 @@ class NoiseBank(torch.nn.Module):
         CSV file(s) of the recordings.
     snr : list of float
         Lowest and highest signal-to-noise ratio in dB.
-    weight : float
-        How often this kind is drawn, relative to the other kinds.
     voices : list of int
         Least and greatest number of recordings that are added up, with equal
         power, before the SNR is set ([1, 1] for noise and music, [3, 8] for
         babble).
-    seconds_per_file : float
-        At most this much of each file is kept.
     sample_rate : int
         Hz.
     """
@@ -95,17 +101,13 @@ class NoiseBank(torch.nn.Module):
         self,
         manifest,
         snr,
-        weight=1.0,
         voices=(1, 1),
-        seconds_per_file=30.0,
         sample_rate=16000,
     ):
         super().__init__()
         self.manifest = manifest
         self.snr = tuple(snr)
-        self.weight = weight
         self.voices = tuple(voices)
-        self.seconds_per_file = seconds_per_file
         self.sample_rate = sample_rate
         # Read from disk again after a restart, so it stays out of checkpoints.
         self.register_buffer("samples", None, persistent=False)
@@ -127,7 +129,7 @@ class NoiseBank(torch.nn.Module):
         waves = [
             _to_int16(wave)
             for _, wave in _read_all(
-                self.manifest, self.sample_rate, self.seconds_per_file
+                self.manifest, self.sample_rate, NOISE_SECONDS
             )
             if np.any(wave)
         ]
@@ -167,32 +169,20 @@ class ResponseBank(torch.nn.Module):
     """Room impulse responses.
 
     A response is cut to begin at its direct path (its greatest sample), so that
-    reverberation does not delay a crop, and to end after ``max_seconds``.
+    reverberation does not delay a crop, and to end after ``RESPONSE_SECONDS``.
+    ``MOST_RESPONSES`` are kept, chosen by their keys.
 
     Arguments
     ---------
     manifest : str or list of str
         CSV file(s) of the responses.
-    max_seconds : float
-        Longest response kept.
-    max_responses : int
-        At most so many are kept, chosen by their keys (10 000 of 1 s take
-        320 MB).
     sample_rate : int
         Hz.
     """
 
-    def __init__(
-        self,
-        manifest,
-        max_seconds=1.0,
-        max_responses=10000,
-        sample_rate=16000,
-    ):
+    def __init__(self, manifest, sample_rate=16000):
         super().__init__()
         self.manifest = manifest
-        self.max_seconds = max_seconds
-        self.max_responses = max_responses
         self.sample_rate = sample_rate
         self.register_buffer("responses", None, persistent=False)
 
@@ -211,10 +201,10 @@ class ResponseBank(torch.nn.Module):
         if self.responses is not None:
             return
         _check_manifest(self.manifest, "reverberation", _RESPONSE_REMEDY)
-        most = round(self.max_seconds * self.sample_rate)
+        most = round(RESPONSE_SECONDS * self.sample_rate)
         waves = []
         for path, wave in _read_all(
-            self.manifest, self.sample_rate, 60.0, self.max_responses
+            self.manifest, self.sample_rate, 60.0, MOST_RESPONSES
         ):
             if not np.any(wave):
                 raise AudioError(f"the room response {path} is silent")

@@ -10,6 +10,9 @@ from tqdm import tqdm
 from speechbrain_ssl.data.audio import AudioFile, fit_length
 from speechbrain_ssl.errors import AudioError
 
+#: A shorter file is repeated up to this length.
+MIN_SECONDS = 0.5
+
 
 class _Pieces(torch.utils.data.Dataset):
     """Stretches of utterances, for loader workers."""
@@ -70,7 +73,6 @@ def embed_files(
     batch_seconds=200.0,
     precision=None,
     num_workers=0,
-    min_seconds=0.5,
     most_seconds=None,
     bad=None,
     progress=True,
@@ -78,7 +80,8 @@ def embed_files(
     """Embeds whole audio files in length-sorted batches.
 
     An embedding does not depend on the batch it was made in: ``FastECAPA``
-    reflects each utterance at its own end (see there).
+    reflects each utterance at its own end (see there). A file shorter than
+    ``MIN_SECONDS`` is repeated up to that length.
 
     With ``most_seconds`` a longer file is cut into equal pieces, and its
     embedding is the mean of the unit vectors of the pieces: an hour-long file
@@ -103,8 +106,6 @@ def embed_files(
         Autocast to this type (``torch.bfloat16``); fp32 if not given.
     num_workers : int
         Loader processes.
-    min_seconds : float
-        A shorter file is repeated up to this length.
     most_seconds : float, optional
         Longest piece; whole files, however long, if not given.
     bad : list, optional
@@ -134,7 +135,7 @@ def embed_files(
         pieces += [(i, part, parts) for part in range(parts)]
         lengths += [float(length) / parts] * parts
     loader = torch.utils.data.DataLoader(
-        _Pieces(paths, pieces, rate, round(min_seconds * rate)),
+        _Pieces(paths, pieces, rate, round(MIN_SECONDS * rate)),
         batch_sampler=_batches(lengths, batch_seconds),
         collate_fn=_pad,
         num_workers=num_workers,

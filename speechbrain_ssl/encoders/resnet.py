@@ -33,7 +33,7 @@ in ``speechbrain_ssl/publishing/stock.py``.
 import torch
 import torch.nn.functional as F
 
-from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.checks import check_choice
 
 # As in SpeechBrain's attentive statistics.
 _EPS = 1e-12
@@ -352,10 +352,7 @@ class FastResNet34(_ResNet):
         blocks=(3, 4, 6, 3),
         pooling="sap",
     ):
-        if pooling not in ("sap", "asp"):
-            raise ConfigError(
-                f"pooling of FastResNet34 is 'sap' or 'asp', not {pooling!r}"
-            )
+        check_choice("FastResNet34", "pooling", pooling, ("sap", "asp"))
         last = 8 * channels
         super().__init__(
             # Half the bands, all the frames.

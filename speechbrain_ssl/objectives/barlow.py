@@ -12,10 +12,11 @@ times a scale that keeps the gradient of thousands of dimensions in bounds
 
 import torch
 
+from speechbrain_ssl.checks import check_number
 from speechbrain_ssl.distributed import gather
-from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.objectives.base import Objective
 from speechbrain_ssl.objectives.projector import Projector
+from speechbrain_ssl.objectives.regularisers import off_diagonal
 from speechbrain_ssl.objectives.views import two_views
 
 #: Added to a variance before the root, as batch norm does.
@@ -60,21 +61,16 @@ class BarlowTwins(Objective):
         scale=0.025,
     ):
         super().__init__()
-        if not off_diagonal_weight >= 0:
-            raise ConfigError(
-                "BarlowTwins' off_diagonal_weight must be 0 or more, got "
-                f"{off_diagonal_weight}"
-            )
-        if not scale > 0:
-            raise ConfigError(
-                f"BarlowTwins' scale must be above 0, got {scale}"
-            )
+        check_number(
+            "BarlowTwins", "off_diagonal_weight", off_diagonal_weight, least=0
+        )
+        check_number("BarlowTwins", "scale", scale, above=0)
         self.head = Projector(embedding_size, hidden, output_size, layers)
         self.off_diagonal_weight = off_diagonal_weight
         self.scale = scale
 
     def forward(self, first, second):
-        """Computes the loss.
+        """Compute the loss.
 
         Arguments
         ---------
@@ -98,7 +94,7 @@ class BarlowTwins(Objective):
         with torch.autocast(left.device.type, enabled=False):
             correlation = left.T @ right / len(left)
         diagonal = correlation.diagonal()
-        off = (correlation - diagonal.diag()).square().sum()
+        off = off_diagonal(correlation)
         loss = (1 - diagonal).square().sum() + self.off_diagonal_weight * off
         size = len(diagonal)
         scalars = {
@@ -109,7 +105,7 @@ class BarlowTwins(Objective):
 
 
 def _standardised(rows):
-    """Rows of all processes; each dimension has mean 0 and variance 1."""
+    """Gather rows and give each dimension mean 0 and variance 1."""
     rows = gather(rows)
     centred = rows - rows.mean(0)
     return centred * (centred.square().mean(0) + _EPSILON).rsqrt()

@@ -1,4 +1,4 @@
-"""What every objective has in common.
+"""The interface that every objective has.
 
 An objective is a head and a loss. It sees embeddings, never audio, files or
 epochs. The Brain encodes the crops, lets the heads project them, and calls the
@@ -11,7 +11,7 @@ objective with two branches:
   has no gradient; otherwise it is the global part of ``first``.
 
 A positive-sampling rule such as SSPS acts between the two steps: it replaces
-rows of ``second.vectors``, and the objective is none the wiser.
+rows of ``second.vectors``; the objective does not know that they were replaced.
 """
 
 import dataclasses
@@ -19,6 +19,7 @@ import dataclasses
 import torch
 
 from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.objectives.step_notes import StepNotes
 
 
 @dataclasses.dataclass
@@ -74,6 +75,8 @@ class Objective(torch.nn.Module):
         Whether the vector of a sample's first crop is kept as that of its
         utterance, from which the crop then has to come: cluster-aware sampling
         by the rule ``all`` is refused.
+    notes : StepNotes
+        What ``forward`` leaves for ``after_step``; empty otherwise.
     """
 
     momentum = False
@@ -84,8 +87,12 @@ class Objective(torch.nn.Module):
     has_second_branch = True
     keeps_first_crop = False
 
+    def __init__(self):
+        super().__init__()
+        self.notes = StepNotes()
+
     def set_up(self, utterances, seed):
-        """Makes the state whose size depends on the training set.
+        """Make the state whose size depends on the training set.
 
         Called once, before a checkpoint is read.
 
@@ -98,7 +105,7 @@ class Objective(torch.nn.Module):
         """
 
     def check_epoch(self, utterances, batch):
-        """Refuses what epochs or steps do not fit, before the first one.
+        """Refuse epochs or steps that do not fit, before the first one.
 
         Arguments
         ---------
@@ -114,7 +121,7 @@ class Objective(torch.nn.Module):
         """
 
     def before_epoch(self, epoch):
-        """Called in all processes before the first step of an epoch.
+        """Prepare an epoch; called in all processes before its first step.
 
         Not in an epoch that is taken up in its middle: what is decided here
         has to be in buffers.
@@ -126,7 +133,7 @@ class Objective(torch.nn.Module):
         """
 
     def forward(self, first, second, **knobs):
-        """Computes the loss.
+        """Compute the loss.
 
         Arguments
         ---------
@@ -144,7 +151,7 @@ class Objective(torch.nn.Module):
         raise NotImplementedError
 
     def held_out(self, second, **knobs):
-        """What the second branch says of held-out crops.
+        """Return figures of the second branch on held-out crops.
 
         Arguments
         ---------
@@ -161,33 +168,35 @@ class Objective(torch.nn.Module):
         return {}
 
     def after_step(self):
-        """Called after an optimiser step that was really taken.
+        """Move the state that follows the training, such as a centre or queue.
 
-        State that follows the training (a centre, a queue) moves here and not
-        in ``forward``, so that a step that is skipped for a gradient that is
-        not finite leaves no trace.
+        Called after an optimiser step that was really taken. State moves here
+        and not in ``forward``, so that a step that is skipped for a gradient
+        that is not finite leaves no trace; what it needs of the batches is in
+        ``notes``.
         """
 
     def skip_step(self):
-        """Called instead of ``after_step`` where the step was skipped."""
+        """Forget the step; called instead of ``after_step``."""
+        self.notes.clear()
 
     def last_layer(self):
-        """Parameters that stay frozen during the first epochs, if any."""
+        """Return the parameters that stay frozen during the first epochs."""
         return []
 
     def undecayed(self):
-        """Parameters without weight decay, beside all vectors and scalars."""
+        """Return matrices without weight decay; vectors never have any."""
         return []
 
     def expect(self, key, size, rows):
-        """Refuses what an encoder gives where it does not fit.
+        """Refuse embeddings or frames of another size than was configured.
 
         Arguments
         ---------
         key : str
             The argument that says the size.
         size : int
-            What it says.
+            The size the argument declares.
         rows : torch.Tensor
             ``[..., size]``.
 
@@ -204,7 +213,7 @@ class Objective(torch.nn.Module):
             )
 
     def expect_negatives(self, utterances):
-        """Refuses a batch in which an utterance meets no other one.
+        """Refuse a batch in which an utterance meets no other one.
 
         Arguments
         ---------

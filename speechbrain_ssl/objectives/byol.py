@@ -12,12 +12,10 @@ is what keeps all vectors from becoming the same. The student's encoder is the
 one that is evaluated.
 """
 
-from speechbrain_ssl.objectives.base import Objective
-from speechbrain_ssl.objectives.pairs import mean_cosine, spread
-from speechbrain_ssl.objectives.projector import Projector
+from speechbrain_ssl.objectives.pairs import PairPrediction
 
 
-class BYOL(Objective):
+class BYOL(PairPrediction):
     """The BYOL loss with its projector and its predictor.
 
     The projector is the head, which the teacher copies; the predictor belongs
@@ -26,12 +24,8 @@ class BYOL(Objective):
 
     Arguments
     ---------
-    embedding_size : int
-        Size of the encoder's output.
-    hidden, output_size, layers : int
-        Of the projector: hidden size, size of the vectors, linear layers.
-    predictor_hidden : int
-        Hidden size of the predictor, which has 2 layers.
+    embedding_size, hidden, output_size, layers, predictor_hidden
+        See ``PairPrediction``.
 
     Raises
     ------
@@ -62,38 +56,14 @@ class BYOL(Objective):
         layers=3,
         predictor_hidden=4096,
     ):
-        super().__init__()
-        self.head = Projector(embedding_size, hidden, output_size, layers)
-        self.predictor = Projector(
-            output_size, predictor_hidden, output_size, layers=2
+        super().__init__(
+            embedding_size,
+            hidden,
+            output_size,
+            layers,
+            predictor_hidden,
         )
 
-    def forward(self, first, second):
-        """Computes the loss.
-
-        Arguments
-        ---------
-        first, second : speechbrain_ssl.objectives.base.Branch
-            The student over all crops (global ones first) and the teacher over
-            the global ones.
-
-        Returns
-        -------
-        tuple
-            Loss, and the scalars ``positive_cosine`` (mean cosine of the
-            predictions with the teacher's vectors) and ``spread`` (of the
-            teacher's vectors: 0 if they have collapsed, 1 if they lie evenly
-            on the sphere).
-
-        Raises
-        ------
-        ConfigError
-            If no pair is left to compare.
-        """
-        predicted = self.predictor(first.vectors.flatten(0, 1))
-        predicted = predicted.unflatten(0, first.vectors.shape[:2])
-        cosine = mean_cosine(predicted, second.vectors)
-        return 2.0 - 2.0 * cosine, {
-            "positive_cosine": cosine.detach(),
-            "spread": spread(second.vectors),
-        }
+    def loss(self, cosine):
+        """Return the squared distance of unit vectors for a mean cosine."""
+        return 2.0 - 2.0 * cosine

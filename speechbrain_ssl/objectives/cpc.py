@@ -32,8 +32,10 @@ import torch
 import torch.nn.functional as F
 
 from speechbrain_ssl import distributed
+from speechbrain_ssl.checks import check_int
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.objectives.base import Objective
+from speechbrain_ssl.objectives.views import own_rows
 
 
 class CPC(Objective):
@@ -96,10 +98,7 @@ class CPC(Objective):
             ("steps", steps),
             ("frames_per_step", frames_per_step),
         ):
-            if type(value) is not int or value < 1:
-                raise ConfigError(
-                    f"CPC's {key} must be a whole number from 1, got {value!r}"
-                )
+            check_int("CPC", key, value, least=1)
         self.steps = steps
         self.frames_per_step = frames_per_step
         self.across_crops = across_crops
@@ -113,7 +112,7 @@ class CPC(Objective):
         self.targets = torch.nn.Linear(channels, steps * hidden, bias=False)
 
     def forward(self, first, second):
-        """Computes the loss.
+        """Compute the loss.
 
         Arguments
         ---------
@@ -172,16 +171,14 @@ class CPC(Objective):
             # Context of utterance i, target of utterance j.
             logits = torch.einsum("ictd,kjctd->kctij", context, ahead)
         logits = logits.flatten(0, -2)
-        place = torch.arange(own, device=frames.device)
-        place = place + distributed.rank() * own
-        right = place.repeat(len(logits) // own)
+        right = own_rows(own, frames.device).repeat(len(logits) // own)
         loss = F.cross_entropy(logits, right)
         with torch.no_grad():
             accuracy = (logits.argmax(1) == right).float().mean()
         return loss, {"accuracy": accuracy}
 
     def _averaged(self, frames):
-        """Means of ``frames_per_step`` frames, a rest at the end left out."""
+        """Average each ``frames_per_step`` frames; a rest at the end is left out."""
         count = frames.shape[2] // self.frames_per_step
         if count <= self.steps:
             raise ConfigError(

@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as F
 
 from speechbrain_ssl import distributed
+from speechbrain_ssl.checks import check_int, check_number
 from speechbrain_ssl.clustering.replicated import clusters_of_all
 from speechbrain_ssl.data.draws import uniform
 from speechbrain_ssl.errors import ConfigError
@@ -90,32 +91,23 @@ class DeepCluster(Objective):
     ):
         super().__init__()
         prototypes = list(prototypes)
-        if not prototypes or any(
-            type(k) is not int or k < 2 for k in prototypes
-        ):
+        if not prototypes:
             raise ConfigError(
-                "DeepCluster's prototypes must be a list of whole numbers from "
-                f"2, got {prototypes}"
+                "DeepCluster's prototypes must be a list of whole numbers, one "
+                "for each clustering, but it is empty"
             )
-        if not temperature > 0:
-            raise ConfigError(
-                f"DeepCluster's temperature must be above 0, got {temperature}"
-            )
-        if type(iterations) is not int or iterations < 1:
-            raise ConfigError(
-                "DeepCluster's iterations must be a whole number from 1, got "
-                f"{iterations!r}"
-            )
+        for k in prototypes:
+            check_int("DeepCluster", "prototypes", k, least=2)
+        check_number("DeepCluster", "temperature", temperature, above=0)
+        check_int("DeepCluster", "iterations", iterations, least=1)
         self.head = UnitProjector(embedding_size, hidden, output_size, layers)
         self.clusters = prototypes
         self.output_size = output_size
         self.temperature = temperature
         self.iterations = iterations
-        # Index and vectors since the last step, one entry a micro-batch.
-        self._seen = []
 
     def set_up(self, utterances, seed):
-        """Makes the memory, and the random prototypes of the first epoch.
+        """Make the memory, and the random prototypes of the first epoch.
 
         Arguments
         ---------
@@ -145,7 +137,7 @@ class DeepCluster(Objective):
             self.register_buffer(f"prototypes_{i}", rows)
 
     def check_epoch(self, utterances, batch):
-        """Refuses more clusters than an epoch puts utterances into the memory.
+        """Refuse more clusters than an epoch puts utterances into the memory.
 
         Arguments
         ---------
@@ -167,7 +159,7 @@ class DeepCluster(Objective):
             )
 
     def before_epoch(self, epoch):
-        """Clusters the memory, if there is anything in it.
+        """Cluster the memory, if there is anything in it.
 
         Each process clusters a share of it; together they have all.
 
@@ -194,11 +186,11 @@ class DeepCluster(Objective):
         self.clustered.fill_(True)
 
     def prototype(self, i):
-        """The unit prototypes of a clustering, ``[K_i, output size]``."""
+        """Return the unit prototypes of a clustering, ``[K_i, output size]``."""
         return self.get_buffer(f"prototypes_{i}")
 
     def forward(self, first, second):
-        """Computes the loss.
+        """Compute the loss.
 
         Arguments
         ---------
@@ -219,7 +211,7 @@ class DeepCluster(Objective):
             If no pair of crops is left in the first epoch.
         """
         vectors = first.vectors.float()
-        self._seen.append((first.index, vectors[:, 0].detach()))
+        self.notes.append((first.index, vectors[:, 0].detach()))
         with torch.autocast(vectors.device.type, enabled=False):
             logits = [
                 F.linear(vectors, self.prototype(i))
@@ -256,7 +248,7 @@ class DeepCluster(Objective):
         return losses.mean() / everywhere, scalars
 
     def _losses(self, logits, target):
-        """Cross entropies, 0 where there is no cluster; mean over all crops."""
+        """Average cross entropies over all crops, 0 where there is no cluster."""
         batch, crops, _ = logits.shape
         return F.cross_entropy(
             logits.flatten(0, 1) / self.temperature,
@@ -266,7 +258,7 @@ class DeepCluster(Objective):
         ) / (batch * crops)
 
     def _swapped(self, logits, globals_):
-        """SwAV's loss, for random prototypes."""
+        """Compute SwAV's loss, for random prototypes."""
         codes = logits[:, :globals_].detach() / _EPSILON
         codes = torch.stack([sinkhorn(c) for c in codes.unbind(1)], dim=1)
         return pair_cross_entropy(
@@ -275,13 +267,8 @@ class DeepCluster(Objective):
 
     @torch.no_grad()
     def after_step(self):
-        """Writes the vectors of the step, of all processes, to the memory."""
-        for index, vectors in self._seen:
+        """Write the vectors of the step, of all processes, to the memory."""
+        for index, vectors in self.notes.take():
             index = distributed.gather(index)
             self.memory[index] = distributed.gather(vectors)
             self.in_memory[index] = True
-        self._seen.clear()
-
-    def skip_step(self):
-        """Forgets the step."""
-        self._seen.clear()

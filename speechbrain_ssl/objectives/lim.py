@@ -24,10 +24,10 @@ import torch
 import torch.nn.functional as F
 
 from speechbrain_ssl import distributed
-from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.checks import check_choice
 from speechbrain_ssl.objectives.base import Objective
 from speechbrain_ssl.objectives.projector import Projector
-from speechbrain_ssl.objectives.views import two_views
+from speechbrain_ssl.objectives.views import own_rows, two_views
 
 
 class LIM(Objective):
@@ -73,10 +73,7 @@ class LIM(Objective):
     ):
         super().__init__()
         losses = {"bce": _bce, "mine": _mine, "nce": _nce}
-        if loss not in losses:
-            raise ConfigError(
-                f"LIM's loss must be one of {sorted(losses)}, got {loss!r}"
-            )
+        check_choice("LIM", "loss", loss, losses)
         self.loss = losses[loss]
         if hidden:
             self.head = Projector(embedding_size, hidden, output_size)
@@ -90,7 +87,7 @@ class LIM(Objective):
             )
 
     def score(self, left, right):
-        """What the discriminator says of pairs.
+        """Score pairs by the discriminator.
 
         Arguments
         ---------
@@ -108,7 +105,7 @@ class LIM(Objective):
         return self.discriminator(pairs).squeeze(-1).float()
 
     def forward(self, first, second):
-        """Computes the loss.
+        """Compute the loss.
 
         Arguments
         ---------
@@ -134,8 +131,7 @@ class LIM(Objective):
             self.expect("embedding_size", size, left)
         everything = distributed.gather(right)
         self.expect_negatives(len(everything))
-        place = torch.arange(len(left), device=left.device)
-        place = place + distributed.rank() * len(left)
+        place = own_rows(len(left), left.device)
         other = everything[(place + 1) % len(everything)]
         positive, negative = self.score(left, right), self.score(left, other)
         with torch.no_grad():
@@ -148,18 +144,18 @@ class LIM(Objective):
 
 
 def _bce(positive, negative):
-    """Binary cross entropy of telling the two kinds apart."""
+    """Compute the binary cross entropy of telling the two kinds apart."""
     return F.softplus(-positive).mean() + F.softplus(negative).mean()
 
 
 def _mine(positive, negative):
-    """Less the bound of Donsker and Varadhan (MINE, arXiv 1801.04062)."""
+    """Compute minus the bound of Donsker and Varadhan (arXiv 1801.04062)."""
     negative = distributed.gather(negative)
     log_mean = torch.logsumexp(negative, dim=0) - math.log(len(negative))
     return log_mean - positive.mean()
 
 
 def _nce(positive, negative):
-    """A positive pair against itself and all negative ones."""
+    """Compare a positive pair with itself and all negative ones."""
     against = torch.logsumexp(distributed.gather(negative), dim=0)
     return (torch.logaddexp(positive, against) - positive).mean()

@@ -23,7 +23,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.checks import check_int, check_number
 
 # Stands for a class that is not there. Finite, so that no gradient is NaN.
 _ABSENT = torch.finfo(torch.float32).min / 2
@@ -76,12 +76,8 @@ class AAMSoftmax(torch.nn.Module):
             ("classes", classes),
             ("sub_centres", sub_centres),
         ):
-            if value < 1:
-                raise ConfigError(f"{name} must be at least 1, got {value}")
-        if not scale > 0:
-            raise ConfigError(
-                f"AAM-softmax's scale must be above 0, got {scale}"
-            )
+            check_int("AAM-softmax", name, value, least=1)
+        check_number("AAM-softmax", "scale", scale, above=0)
         self.classes = classes
         self.scale = scale
         self.margin = _checked(margin)
@@ -95,7 +91,7 @@ class AAMSoftmax(torch.nn.Module):
         )
 
     def cosines(self, embeddings):
-        """Cosines with the classes, of the nearest sub-centre each.
+        """Compute cosines with the classes, of the nearest sub-centre each.
 
         Arguments
         ---------
@@ -119,11 +115,11 @@ class AAMSoftmax(torch.nn.Module):
         return cosines
 
     def logits(self, embeddings):
-        """Logits without margin, s cos(theta), fp32 ``[n, classes]``."""
+        """Return logits without margin, s cos(theta), fp32 ``[n, classes]``."""
         return self.scale * self.cosines(embeddings)
 
     def logits_with_margin(self, cosines, labels, margin=None):
-        """Logits z of the equation.
+        """Compute the logits z of the equation.
 
         Arguments
         ---------
@@ -159,7 +155,7 @@ class AAMSoftmax(torch.nn.Module):
         return self.scale * cosines.scatter(1, labels[:, None], target)
 
     def losses(self, cosines, labels, margin=None):
-        """Loss of each sample, from cosines.
+        """Compute the loss of each sample from cosines.
 
         It is computed as softplus(log sum over j != y of exp(z_j) - z_y). A
         cross entropy in fp32 has no values between 0 and 6e-8, and the loss
@@ -191,12 +187,12 @@ class AAMSoftmax(torch.nn.Module):
         return F.softplus(torch.logsumexp(others, dim=1) - target)
 
     def forward(self, embeddings, labels, margin=None):
-        """Loss of each sample, ``[n]``; see ``cosines`` and ``losses``."""
+        """Compute losses ``[n]``; see ``cosines`` and ``losses``."""
         return self.losses(self.cosines(embeddings), labels, margin)
 
 
 def angular_margin(cosine, margin):
-    """cos(theta + m) from cos(theta), falling with theta everywhere.
+    """Compute cos(theta + m) from cos(theta), falling with theta everywhere.
 
     Beyond theta + m = pi it goes on as cos(theta) - m sin(m); see the head of
     this file.
@@ -229,10 +225,13 @@ def angular_margin(cosine, margin):
 
 
 def _checked(margin):
-    """The margin, if it is one."""
-    if not 0 <= margin < math.pi / 2:
-        raise ConfigError(
-            "AAM-softmax's margin is an angle in radians, from 0 up to pi/2; "
-            f"got {margin}"
-        )
+    """Return the margin; refuse what is no acute angle."""
+    check_number(
+        "AAM-softmax",
+        "margin",
+        margin,
+        least=0,
+        below=math.pi / 2,
+        remedy="it is an angle in radians, from 0 up to pi/2",
+    )
     return float(margin)

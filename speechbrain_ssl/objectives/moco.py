@@ -24,10 +24,12 @@ import torch
 import torch.nn.functional as F
 
 from speechbrain_ssl import distributed
+from speechbrain_ssl.checks import check_int, check_number
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.objectives.base import Objective
 from speechbrain_ssl.objectives.pair_margin import PairMargin
 from speechbrain_ssl.objectives.projector import Projector
+from speechbrain_ssl.objectives.views import check_two_crops
 
 
 class MoCo(Objective):
@@ -84,14 +86,8 @@ class MoCo(Objective):
         output_size=128,
     ):
         super().__init__()
-        if not temperature > 0:
-            raise ConfigError(
-                f"MoCo's temperature must be above 0, got {temperature}"
-            )
-        if type(queue) is not int or queue < 1:
-            raise ConfigError(
-                f"MoCo's queue must be a whole number from 1, got {queue!r}"
-            )
+        check_number("MoCo", "temperature", temperature, above=0)
+        check_int("MoCo", "queue", queue, least=1)
         self.temperature = temperature
         self.margin = PairMargin(margin, margin_kind)
         if hidden:
@@ -105,12 +101,9 @@ class MoCo(Objective):
         self.register_buffer("queue", torch.zeros(2, queue, size))
         self.register_buffer("place", torch.zeros((), dtype=torch.int64))
         self.register_buffer("filled", torch.zeros((), dtype=torch.int64))
-        # Keys since the last step; no state, since a checkpoint is only made
-        # right after a step.
-        self._seen = []
 
     def set_up(self, utterances, seed):
-        """Refuses a queue in which utterances would meet themselves.
+        """Refuse a queue in which utterances would meet themselves.
 
         Arguments
         ---------
@@ -132,7 +125,7 @@ class MoCo(Objective):
             )
 
     def check_epoch(self, utterances, batch):
-        """Refuses a queue that does not hold the keys of one step.
+        """Refuse a queue that does not hold the keys of one step.
 
         Arguments
         ---------
@@ -155,7 +148,7 @@ class MoCo(Objective):
             )
 
     def forward(self, first, second):
-        """Computes the loss.
+        """Compute the loss.
 
         Arguments
         ---------
@@ -175,18 +168,15 @@ class MoCo(Objective):
             If there are not exactly two crops, if the vectors are not of the
             queue's size, or if the queue does not hold the keys of one step.
         """
-        crops = first.vectors.shape[1], second.vectors.shape[1]
-        if crops != (2, 2):
-            raise ConfigError(
-                "MoCo compares two crops of an utterance; set global_crops to "
-                f"2 and local_crops to 0 (got {crops[1]} global ones of "
-                f"{crops[0]})"
-            )
+        check_two_crops(first, second, "MoCo")
         self.expect("embedding_size", self.queue.shape[2], first.vectors)
         queries = F.normalize(first.vectors.float(), dim=-1)
         with torch.no_grad():
             keys = F.normalize(second.vectors.float(), dim=-1).flip(1)
-            self._note(keys)
+            self.notes.append(keys)
+            # Training has asked before; a direct caller of the loss has not.
+            total = distributed.world_size() * sum(map(len, self.notes))
+            self.check_epoch(total, total)
         positive = (queries * keys).sum(-1).T.unsqueeze(-1)
         # Not in bf16: divided by 0.03, its rounding would be 0.07 nats.
         with torch.autocast(queries.device.type, enabled=False):
@@ -205,24 +195,12 @@ class MoCo(Objective):
             }
         return loss, scalars
 
-    def _note(self, keys):
-        """Keeps the keys until the step is taken."""
-        self._seen.append(keys)
-        # Training has asked before; here for whoever calls the loss by himself.
-        total = distributed.world_size() * sum(map(len, self._seen))
-        self.check_epoch(total, total)
-
     @torch.no_grad()
     def after_step(self):
-        """Puts the keys of the step in place of the oldest ones."""
-        keys = torch.cat([distributed.gather(keys) for keys in self._seen])
-        self._seen.clear()
+        """Put the keys of the step in place of the oldest ones."""
+        keys = torch.cat([distributed.gather(k) for k in self.notes.take()])
         steps = torch.arange(len(keys), device=keys.device)
         slots = (self.place + steps) % self.queue.shape[1]
         self.queue[:, slots] = keys.transpose(0, 1)
         self.place.add_(len(keys)).remainder_(self.queue.shape[1])
         self.filled.add_(len(keys)).clamp_(max=self.queue.shape[1])
-
-    def skip_step(self):
-        """Forgets the step."""
-        self._seen.clear()

@@ -16,7 +16,7 @@ cos(theta).
 import dataclasses
 import math
 
-from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.checks import check_choice, check_number
 from speechbrain_ssl.objectives.margin import angular_margin
 
 
@@ -48,21 +48,22 @@ class PairMargin:
     kind: str = "cosface"
 
     def __post_init__(self):
-        limits = {"cosface": (1.0, "1"), "arcface": (math.pi / 2, "pi/2")}
-        if self.kind not in limits:
-            raise ConfigError(
-                f"margin_kind must be one of {sorted(limits)}, got "
-                f"{self.kind!r}"
-            )
-        limit, name = limits[self.kind]
-        if not 0 <= self.margin < limit:
-            raise ConfigError(
-                f"the margin of kind {self.kind} must be from 0 up to {name}, "
-                f"got {self.margin}"
-            )
+        limits = {"cosface": 1.0, "arcface": math.pi / 2}
+        check_choice(
+            "the pair margin", "margin_kind", self.kind, sorted(limits)
+        )
+        check_number(
+            self.kind,
+            "margin",
+            self.margin,
+            least=0,
+            below=limits[self.kind],
+            remedy="it is a difference of cosines for cosface, below 1, and an "
+            "angle in radians for arcface, below pi/2",
+        )
 
     def __call__(self, cosine):
-        """Cosines of positive pairs with the margin, of the same shape."""
+        """Return cosines of positive pairs with the margin."""
         if self.kind == "cosface":
             return cosine - self.margin
         return angular_margin(cosine, self.margin)

@@ -1,17 +1,100 @@
-"""What the objectives without negatives have in common: predict, do not drift.
+"""The base of BYOL and SimSiam, which predict a crop's vector from another's.
 
-They draw the vectors of different crops of an utterance together, and nothing
-in the loss shows whether all utterances come to lie at one place.
+They have no negatives: the vectors of different crops of an utterance are drawn
+together, and nothing in the loss shows whether all utterances come to lie at
+one place. ``spread`` does.
 """
 
 import torch
 import torch.nn.functional as F
 
+from speechbrain_ssl.objectives.base import Objective
+from speechbrain_ssl.objectives.projector import Projector
 from speechbrain_ssl.objectives.views import mean_over_pairs
 
 
+class PairPrediction(Objective):
+    """Base of BYOL and SimSiam: a projector, a predictor, and a mean cosine.
+
+    The projector is the head, which a teacher copies; the predictor belongs to
+    the loss, so that a teacher has none. A subclass says in ``loss`` what it
+    makes of the cosine.
+
+    Arguments
+    ---------
+    embedding_size : int
+        Size of the encoder's output.
+    hidden, output_size, layers : int
+        Of the projector: hidden size, size of the vectors, linear layers.
+    predictor_hidden : int
+        Hidden size of the predictor, which has 2 layers.
+    last_batch_norm : bool
+        Whether the projector ends in a batch norm without scale and shift.
+
+    Raises
+    ------
+    ConfigError
+        If a size is no whole number from 1.
+    """
+
+    def __init__(
+        self,
+        embedding_size,
+        hidden,
+        output_size,
+        layers,
+        predictor_hidden,
+        last_batch_norm=False,
+    ):
+        super().__init__()
+        self.head = Projector(
+            embedding_size,
+            hidden,
+            output_size,
+            layers,
+            last_batch_norm=last_batch_norm,
+        )
+        self.predictor = Projector(
+            output_size, predictor_hidden, output_size, layers=2
+        )
+
+    def forward(self, first, second):
+        """Compute the loss.
+
+        Arguments
+        ---------
+        first, second : speechbrain_ssl.objectives.base.Branch
+            Over all crops (global ones first), and over the global ones, by
+            the teacher where there is one. No gradient goes to the second.
+
+        Returns
+        -------
+        tuple
+            Loss, and the scalars ``positive_cosine`` (mean cosine of the
+            predictions with the second branch's vectors of other crops) and
+            ``spread`` (of these vectors: 0 if they have collapsed, 1 if they
+            lie evenly on the sphere).
+
+        Raises
+        ------
+        ConfigError
+            If no pair is left to compare.
+        """
+        predicted = self.predictor(first.vectors.flatten(0, 1))
+        predicted = predicted.unflatten(0, first.vectors.shape[:2])
+        cosine = mean_cosine(predicted, second.vectors)
+        return self.loss(cosine), {
+            "positive_cosine": cosine.detach(),
+            "spread": spread(second.vectors),
+        }
+
+    def loss(self, cosine):
+        """Return the loss of a mean cosine, a scalar with gradient."""
+        raise NotImplementedError
+
+
 def mean_cosine(first, second):
-    """Mean cosine over the pairs of different crops of an utterance.
+    """Average the cosine over the pairs of different crops of an utterance.
 
     Arguments
     ---------
@@ -44,7 +127,7 @@ def mean_cosine(first, second):
 
 @torch.no_grad()
 def spread(vectors):
-    """How evenly vectors lie on the sphere: 0 if collapsed, 1 if evenly.
+    """Measure how evenly vectors lie on the sphere: 0 collapsed, 1 evenly.
 
     Chen and He, 2021 (SimSiam, arXiv 2011.10566, section 4.1): the standard
     deviation of each component of the unit vectors, times the root of their

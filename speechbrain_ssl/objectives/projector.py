@@ -8,7 +8,7 @@ are thrown away after training (Chen et al., 2020, arXiv 2002.05709, section
 import torch
 import torch.nn.functional as F
 
-from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.checks import check_int
 
 
 class Projector(torch.nn.Module):
@@ -58,11 +58,7 @@ class Projector(torch.nn.Module):
             ("output_size", output_size),
             ("layers", layers),
         ):
-            if type(value) is not int or value < 1:
-                raise ConfigError(
-                    f"the projector's {key} must be a whole number from 1, "
-                    f"got {value!r}"
-                )
+            check_int("the projector", key, value, least=1)
         stack, size = [], embedding_size
         for _ in range(layers - 1):
             stack.append(torch.nn.Linear(size, hidden, bias=not batch_norm))
@@ -76,7 +72,7 @@ class Projector(torch.nn.Module):
         self.layers = torch.nn.Sequential(*stack)
 
     def forward(self, embeddings):
-        """Vectors ``[n, output size]``."""
+        """Return vectors ``[n, output size]``."""
         return self.layers(embeddings)
 
 
@@ -91,5 +87,5 @@ class UnitProjector(Projector):
     """
 
     def forward(self, embeddings):
-        """Vectors of unit norm, float32 ``[n, output size]``."""
+        """Return vectors of unit norm, float32 ``[n, output size]``."""
         return F.normalize(super().forward(embeddings).float(), dim=-1)

@@ -18,7 +18,7 @@ _DISTANCE_EPSILON = 1e-8
 
 
 def variance_hinge(rows):
-    """How far the standard deviations of the dimensions are below 1.
+    """Compute how far the dimensions' standard deviations are below 1.
 
     Bardes et al., 2022 (arXiv 2105.04906, equation 1), gamma = 1:
 
@@ -49,7 +49,7 @@ def variance_hinge(rows):
 
 
 def covariance_penalty(rows):
-    """Squared covariances of different dimensions.
+    """Sum the squared covariances of different dimensions.
 
     Bardes et al., 2022 (arXiv 2105.04906, equations 3 and 4):
 
@@ -78,11 +78,11 @@ def covariance_penalty(rows):
     rows = _of_all_ranks(rows)
     centred = rows - rows.mean(0)
     covariance = _product(centred.T, centred) / (len(rows) - 1)
-    return _off_diagonal(covariance) / rows.shape[1]
+    return off_diagonal(covariance) / rows.shape[1]
 
 
 def correlation_penalty(rows):
-    """Mean squared correlation of the dimensions, those with themselves as 0.
+    """Average squared correlations of dimensions, those with themselves as 0.
 
     Lee and Aune, 2021 (arXiv 2109.00783, "better covariance"). It is also our
     reading of the "Frobenius decorrelation" in the dimension regularisation of
@@ -115,11 +115,11 @@ def correlation_penalty(rows):
     """
     rows = _of_all_ranks(rows)
     unit = F.normalize(rows - rows.mean(0), dim=0)
-    return _off_diagonal(_product(unit.T, unit)) / rows.shape[1] ** 2
+    return off_diagonal(_product(unit.T, unit)) / rows.shape[1] ** 2
 
 
 def koleo(embeddings):
-    """Kozachenko and Leonenko's estimate of the entropy, with its sign turned.
+    """Estimate minus the entropy, as Kozachenko and Leonenko do.
 
     Sablayrolles et al., 2019 (arXiv 1806.03198, section 3), on unit vectors x:
 
@@ -162,7 +162,7 @@ def koleo(embeddings):
 
 
 def _of_all_ranks(rows):
-    """Rows of all processes in float32; refuses what has no statistics."""
+    """Gather rows of all processes in float32; refuse a single row."""
     rows = gather(rows.float())
     if len(rows) < 2:
         raise ConfigError(
@@ -173,11 +173,11 @@ def _of_all_ranks(rows):
 
 
 def _product(left, right):
-    """A matrix product that autocast leaves in float32."""
+    """Multiply matrices in float32, under autocast too."""
     with torch.autocast(left.device.type, enabled=False):
         return left @ right
 
 
-def _off_diagonal(matrix):
-    """Sum of the squares off the diagonal."""
+def off_diagonal(matrix):
+    """Sum the squares of a square matrix off its diagonal."""
     return (matrix - matrix.diagonal().diag()).square().sum()

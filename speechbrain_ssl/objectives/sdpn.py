@@ -29,10 +29,10 @@ import math
 
 import torch
 
+from speechbrain_ssl.checks import check_int, check_number
 from speechbrain_ssl.distributed import gather
-from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.objectives.base import Objective
-from speechbrain_ssl.objectives.dino import DINOHead
+from speechbrain_ssl.objectives.dino_head import DINOHead
 from speechbrain_ssl.objectives.regularisers import correlation_penalty, koleo
 from speechbrain_ssl.objectives.sinkhorn import sinkhorn
 from speechbrain_ssl.objectives.views import (
@@ -101,23 +101,15 @@ class SDPN(Objective):
             ("temperature", temperature),
             ("sharpening", sharpening),
         ):
-            if not value > 0:
-                raise ConfigError(f"SDPN's {key} must be above 0, got {value}")
-        if type(iterations) is not int or iterations < 1:
-            raise ConfigError(
-                "SDPN's iterations must be a whole number from 1, got "
-                f"{iterations!r}"
-            )
+            check_number("SDPN", key, value, above=0)
+        check_int("SDPN", "iterations", iterations, least=1)
         self.weights = {
             "mean_entropy": mean_entropy_weight,
             "koleo": koleo_weight,
             "dimension": dimension_weight,
         }
         for name, weight in self.weights.items():
-            if not weight >= 0:
-                raise ConfigError(
-                    f"SDPN's {name}_weight must be 0 or more, got {weight}"
-                )
+            check_number("SDPN", f"{name}_weight", weight, least=0)
         self.head = DINOHead(
             embedding_size, prototypes, hidden, bottleneck, batch_norm
         )
@@ -126,15 +118,15 @@ class SDPN(Objective):
         self.iterations = iterations
 
     def last_layer(self):
-        """The prototypes."""
+        """Return the prototypes."""
         return [self.head.prototypes]
 
     def undecayed(self):
-        """The prototypes, as in the authors' code."""
+        """Return the prototypes, as in the authors' code."""
         return [self.head.prototypes]
 
     def forward(self, first, second):
-        """Computes the loss.
+        """Compute the loss.
 
         Arguments
         ---------
@@ -171,18 +163,18 @@ class SDPN(Objective):
 
     @torch.no_grad()
     def held_out(self, second):
-        """Entropies of the teacher on held-out crops, as in ``forward``."""
+        """Return the teacher's entropies on held-out crops, as ``forward``."""
         return prototype_entropies(self._sharpened(second).exp())
 
     def _sharpened(self, second):
-        """ln of the teacher's sharpened predictions, with our prototypes."""
+        """Return ln of the teacher's sharpened predictions, on our prototypes."""
         cosines = self.head.logits(second.vectors)
         return torch.log_softmax(
             cosines / (self.temperature * self.sharpening), dim=-1
         )
 
     def _penalties(self, logits, embeddings):
-        """The penalties whose weights are above 0, by name."""
+        """Return the penalties whose weights are above 0, by name."""
         penalties = {}
         if self.weights["mean_entropy"]:
             own = logits.softmax(-1).mean(dim=(0, 1))

@@ -29,9 +29,11 @@ import torch
 import torch.nn.functional as F
 
 from speechbrain_ssl import distributed
+from speechbrain_ssl.checks import check_number
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.objectives.base import Objective
 from speechbrain_ssl.objectives.pair_margin import PairMargin
+from speechbrain_ssl.objectives.views import own_rows
 
 
 class SimCLR(Objective):
@@ -64,16 +66,13 @@ class SimCLR(Objective):
 
     def __init__(self, temperature=0.07, margin=0.0, margin_kind="cosface"):
         super().__init__()
-        if not temperature > 0:
-            raise ConfigError(
-                f"SimCLR's temperature must be above 0, got {temperature}"
-            )
+        check_number("SimCLR", "temperature", temperature, above=0)
         self.temperature = temperature
         self.margin = PairMargin(margin, margin_kind)
         self.head = torch.nn.Identity()
 
     def forward(self, first, second):
-        """Computes the loss.
+        """Compute the loss.
 
         Arguments
         ---------
@@ -111,7 +110,7 @@ class SimCLR(Objective):
         return loss, {"positive_cosine": cosine, "accuracy": accuracy}
 
     def _pair(self, left, right):
-        """Loss, mean cosine and accuracy of a pair of crops."""
+        """Return loss, mean cosine and accuracy of a pair of crops."""
         left = F.normalize(left.float(), dim=-1)
         right = F.normalize(right.float(), dim=-1)
         own = len(left)
@@ -123,7 +122,7 @@ class SimCLR(Objective):
         # Not in bf16: divided by 0.03, its rounding would be 0.07 nats.
         with torch.autocast(left.device.type, enabled=False):
             cosines = torch.cat([left, right]) @ everything.T
-        place = torch.arange(own, device=left.device) + distributed.rank() * own
+        place = own_rows(own, left.device)
         itself = torch.cat([place, place + total])
         partner = torch.cat([place + total, place])
         # No crop is compared with itself.

@@ -10,12 +10,10 @@ same. On speech they do it badly: sslsv's published EER on Vox1-O (Fast
 ResNet-34) is 28.94 %, against 13.99 % for BYOL. Keep an eye on ``spread``.
 """
 
-from speechbrain_ssl.objectives.base import Objective
-from speechbrain_ssl.objectives.pairs import mean_cosine, spread
-from speechbrain_ssl.objectives.projector import Projector
+from speechbrain_ssl.objectives.pairs import PairPrediction
 
 
-class SimSiam(Objective):
+class SimSiam(PairPrediction):
     """The SimSiam loss with its projector and its predictor.
 
     The projector is the head and ends in a batch norm without scale and shift.
@@ -24,12 +22,8 @@ class SimSiam(Objective):
 
     Arguments
     ---------
-    embedding_size : int
-        Size of the encoder's output.
-    hidden, output_size, layers : int
-        Of the projector: hidden size, size of the vectors, linear layers.
-    predictor_hidden : int
-        Hidden size of the predictor, which has 2 layers.
+    embedding_size, hidden, output_size, layers, predictor_hidden
+        See ``PairPrediction``.
 
     Raises
     ------
@@ -57,40 +51,15 @@ class SimSiam(Objective):
         layers=3,
         predictor_hidden=512,
     ):
-        super().__init__()
-        self.head = Projector(
-            embedding_size, hidden, output_size, layers, last_batch_norm=True
+        super().__init__(
+            embedding_size,
+            hidden,
+            output_size,
+            layers,
+            predictor_hidden,
+            last_batch_norm=True,
         )
-        self.predictor = Projector(
-            output_size, predictor_hidden, output_size, layers=2
-        )
 
-    def forward(self, first, second):
-        """Computes the loss.
-
-        Arguments
-        ---------
-        first, second : speechbrain_ssl.objectives.base.Branch
-            Over all crops (global ones first) and over the global ones. No
-            gradient goes to the second.
-
-        Returns
-        -------
-        tuple
-            Loss, and the scalars ``positive_cosine`` (mean cosine of the
-            predictions with the vectors of other crops) and ``spread`` (of the
-            vectors: 0 if they have collapsed, 1 if they lie evenly on the
-            sphere).
-
-        Raises
-        ------
-        ConfigError
-            If no pair is left to compare.
-        """
-        predicted = self.predictor(first.vectors.flatten(0, 1))
-        predicted = predicted.unflatten(0, first.vectors.shape[:2])
-        cosine = mean_cosine(predicted, second.vectors)
-        return -cosine, {
-            "positive_cosine": cosine.detach(),
-            "spread": spread(second.vectors),
-        }
+    def loss(self, cosine):
+        """Return minus the mean cosine."""
+        return -cosine

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 
 from speechbrain_ssl import distributed
+from speechbrain_ssl.checks import check_int, check_number
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.objectives.base import Objective
 from speechbrain_ssl.objectives.projector import UnitProjector
@@ -49,17 +50,13 @@ class SwAVHead(UnitProjector):
         self, embedding_size, prototypes, hidden, output_size, layers=3
     ):
         super().__init__(embedding_size, hidden, output_size, layers)
-        if type(prototypes) is not int or prototypes < 2:
-            raise ConfigError(
-                "SwAV's prototypes must be a whole number from 2, got "
-                f"{prototypes!r}"
-            )
+        check_int("SwAV", "prototypes", prototypes, least=2)
         self.prototypes = torch.nn.Linear(
             output_size, prototypes, bias=False
         ).weight
 
     def logits(self, vectors):
-        """Cosines with the prototypes, float32 ``[..., K]``."""
+        """Return cosines with the prototypes, float32 ``[..., K]``."""
         with torch.autocast(vectors.device.type, enabled=False):
             return F.linear(vectors.float(), F.normalize(self.prototypes))
 
@@ -118,19 +115,14 @@ class SwAV(Objective):
     ):
         super().__init__()
         for key, value in (("temperature", temperature), ("epsilon", epsilon)):
-            if not value > 0:
-                raise ConfigError(f"SwAV's {key} must be above 0, got {value}")
+            check_number("SwAV", key, value, above=0)
         for key, value, least in (
             ("iterations", iterations, 1),
             ("global_crops", global_crops, 1),
             ("queue", queue, 0),
             ("queue_start_epoch", queue_start_epoch, 1),
         ):
-            if type(value) is not int or value < least:
-                raise ConfigError(
-                    f"SwAV's {key} must be a whole number from {least}, got "
-                    f"{value!r}"
-                )
+            check_int("SwAV", key, value, least)
         self.head = SwAVHead(
             embedding_size, prototypes, hidden, output_size, layers
         )
@@ -144,20 +136,17 @@ class SwAV(Objective):
         )
         self.register_buffer("queued", torch.zeros((), dtype=torch.int64))
         self.register_buffer("epoch", torch.ones((), dtype=torch.int64))
-        # Vectors since the last step, one entry a micro-batch; no state, since
-        # a checkpoint is only made right after a step.
-        self._seen = []
 
     def last_layer(self):
-        """The prototypes; frozen for the first epoch in the authors' code."""
+        """Return the prototypes; the authors freeze them for an epoch."""
         return [self.head.prototypes]
 
     def before_epoch(self, epoch):
-        """Notes the epoch, which decides about the queue."""
+        """Note the epoch, which decides about the queue."""
         self.epoch.fill_(epoch)
 
     def forward(self, first, second):
-        """Computes the loss.
+        """Compute the loss.
 
         Arguments
         ---------
@@ -185,7 +174,7 @@ class SwAV(Objective):
                 f"{globals_}; let its global_crops be that of the crop plan"
             )
         if self.queue.shape[1]:
-            self._seen.append(first.vectors[:, :globals_].detach().float())
+            self.notes.append(first.vectors[:, :globals_].detach().float())
         codes = self._codes(second)
         logits = first.head.logits(first.vectors) / self.temperature
         loss = pair_cross_entropy(logits, codes, skip_same=True)
@@ -202,7 +191,7 @@ class SwAV(Objective):
 
     @torch.no_grad()
     def _codes(self, second):
-        """Balanced codes ``[batch, global crops, K]``, crop by crop."""
+        """Return balanced codes ``[batch, global crops, K]``, crop by crop."""
         vectors = second.vectors.detach()
         batch = len(vectors)
         if self._uses_queue():
@@ -217,7 +206,7 @@ class SwAV(Objective):
         return torch.stack(codes, dim=1)
 
     def _uses_queue(self):
-        """Whether there is a queue, it is full, and its time has come."""
+        """Return whether there is a queue, it is full, and its time has come."""
         size = self.queue.shape[1]
         return bool(
             size
@@ -227,14 +216,9 @@ class SwAV(Objective):
 
     @torch.no_grad()
     def after_step(self):
-        """Puts the vectors of the step, of all processes, into the queue."""
+        """Put the vectors of the step, of all processes, into the queue."""
         size = self.queue.shape[1]
-        for vectors in self._seen:
+        for vectors in self.notes.take():
             new = distributed.gather(vectors).transpose(0, 1)
             self.queue.copy_(torch.cat([new, self.queue], dim=1)[:, :size])
             self.queued += new.shape[1]
-        self._seen.clear()
-
-    def skip_step(self):
-        """Forgets the step."""
-        self._seen.clear()

@@ -16,6 +16,7 @@ which is close to x S^{-1/2}: Newton's iteration, five times.
 
 import torch
 
+from speechbrain_ssl.checks import check_int
 from speechbrain_ssl.distributed import gather
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.objectives.regularisers import correlation_penalty
@@ -55,7 +56,8 @@ class IterNorm(torch.nn.Module):
 
     def __init__(self, size, groups, iterations=5, epsilon=1e-5):
         super().__init__()
-        if type(groups) is not int or groups < 1 or size % groups:
+        check_int("VIbCReg", "groups", groups, least=1)
+        if size % groups:
             raise ConfigError(
                 f"VIbCReg's groups must divide output_size, got {groups} and "
                 f"{size}"
@@ -67,7 +69,7 @@ class IterNorm(torch.nn.Module):
         self.bias = torch.nn.Parameter(torch.zeros(size))
 
     def forward(self, x):
-        """Normalises ``[n, size]``; float32."""
+        """Normalise ``[n, size]``; float32."""
         with torch.autocast(x.device.type, enabled=False):
             own, everything = (
                 rows.unflatten(1, (self.groups, -1)).transpose(0, 1)

@@ -13,7 +13,7 @@ the batch of all processes. The vectors are not normalised.
 
 import torch.nn.functional as F
 
-from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.checks import check_number
 from speechbrain_ssl.objectives.base import Objective
 from speechbrain_ssl.objectives.projector import Projector
 from speechbrain_ssl.objectives.regularisers import (
@@ -69,16 +69,13 @@ class VICReg(Objective):
             "variance": variance_weight,
             "covariance": covariance_weight,
         }
+        owner = type(self).__name__
         for key, value in self.weights.items():
-            if not value >= 0:
-                raise ConfigError(
-                    f"{type(self).__name__}'s {key}_weight must be 0 or more, "
-                    f"got {value}"
-                )
+            check_number(owner, f"{key}_weight", value, least=0)
         self.head = Projector(embedding_size, hidden, output_size, layers)
 
     def forward(self, first, second):
-        """Computes the loss.
+        """Compute the loss.
 
         Arguments
         ---------

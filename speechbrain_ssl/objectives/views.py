@@ -1,15 +1,40 @@
-"""How the crops of two branches are compared: two views, or all pairs."""
+"""Comparisons of the crops of two branches: two views, or all pairs."""
 
 import math
 
 import torch
 
+from speechbrain_ssl import distributed
 from speechbrain_ssl.distributed import mean_over_ranks
 from speechbrain_ssl.errors import ConfigError
 
 
+def check_two_crops(first, second, objective):
+    """Refuse other than two crops of an utterance.
+
+    Arguments
+    ---------
+    first, second : speechbrain_ssl.objectives.base.Branch
+        The two branches.
+    objective : str
+        Its name, for the message.
+
+    Raises
+    ------
+    ConfigError
+        If there are not exactly two crops in each branch.
+    """
+    crops = first.vectors.shape[1], second.vectors.shape[1]
+    if crops != (2, 2):
+        raise ConfigError(
+            f"{objective} compares two crops of an utterance; set global_crops "
+            f"to 2 and local_crops to 0 (got {crops[1]} global ones of "
+            f"{crops[0]})"
+        )
+
+
 def two_views(first, second, objective):
-    """The two crops that a loss of two views compares.
+    """Return the two crops that a loss of two views compares.
 
     Arguments
     ---------
@@ -36,18 +61,35 @@ def two_views(first, second, objective):
     >>> left.shape
     torch.Size([4, 8])
     """
-    crops = first.vectors.shape[1], second.vectors.shape[1]
-    if crops != (2, 2):
-        raise ConfigError(
-            f"{objective} compares two crops of an utterance; set global_crops "
-            f"to 2 and local_crops to 0 (got {crops[1]} global ones of "
-            f"{crops[0]})"
-        )
+    check_two_crops(first, second, objective)
     return first.vectors[:, 0].float(), second.vectors[:, 1].float()
 
 
+def own_rows(count, device):
+    """Return where this process's rows are among the gathered ones.
+
+    Arguments
+    ---------
+    count : int
+        Rows of this process, as many as every other one has.
+    device : torch.device
+        Of the result.
+
+    Returns
+    -------
+    torch.Tensor
+        int64 ``[count]``, places in what ``distributed.gather`` returns.
+
+    Example
+    -------
+    >>> own_rows(3, torch.device("cpu")).tolist()
+    [0, 1, 2]
+    """
+    return torch.arange(count, device=device) + distributed.rank() * count
+
+
 def mean_over_pairs(second, first, skip_same):
-    """Mean over batch and pairs (q, v) of the products second_q . first_v.
+    """Average the products second_q . first_v over batch and pairs (q, v).
 
     Since the product is linear in both, all pairs are one product of sums; the
     pairs of a crop with itself are taken out again.
@@ -93,7 +135,7 @@ def mean_over_pairs(second, first, skip_same):
 
 
 def pair_cross_entropy(logits, targets, skip_same):
-    """Mean over batch and pairs (q, v) of -P_q . log softmax(s_v).
+    """Average -P_q . log softmax(s_v) over batch and pairs (q, v).
 
     Arguments
     ---------
@@ -125,7 +167,7 @@ def pair_cross_entropy(logits, targets, skip_same):
 
 
 def entropy(probabilities):
-    """Entropy in nats over the last axis.
+    """Compute the entropy in nats over the last axis.
 
     Arguments
     ---------
@@ -146,7 +188,7 @@ def entropy(probabilities):
 
 
 def prototype_entropies(predictions):
-    """Entropies of a teacher's predictions, by which a collapse is seen.
+    """Compute entropies of a teacher's predictions, which show a collapse.
 
     Arguments
     ---------

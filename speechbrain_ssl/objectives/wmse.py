@@ -16,6 +16,7 @@ since the vectors of an untrained encoder are all but collinear.
 import torch
 import torch.nn.functional as F
 
+from speechbrain_ssl.checks import check_int, check_number
 from speechbrain_ssl.distributed import gather
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.objectives.base import Objective
@@ -61,22 +62,21 @@ class WMSE(Objective):
         epsilon=0.0,
     ):
         super().__init__()
-        if not 0 <= epsilon < 1:
-            raise ConfigError(
-                f"W-MSE's epsilon must be at least 0 and below 1, got {epsilon}"
-            )
-        if type(whitening_size) is not int or whitening_size <= output_size:
-            raise ConfigError(
-                "W-MSE's whitening_size must be a whole number above "
-                f"output_size ({output_size}), got {whitening_size!r}: fewer "
-                "rows have a covariance without inverse"
-            )
         self.head = Projector(embedding_size, hidden, output_size, layers)
+        check_number("W-MSE", "epsilon", epsilon, least=0, below=1)
+        check_int(
+            "W-MSE",
+            "whitening_size",
+            whitening_size,
+            least=output_size + 1,
+            remedy=f"it must be above output_size ({output_size}), since the "
+            "covariance of fewer rows has no inverse",
+        )
         self.whitening_size = whitening_size
         self.epsilon = epsilon
 
     def forward(self, first, second):
-        """Computes the loss.
+        """Compute the loss.
 
         A sub-batch whose covariance has no inverse makes the loss NaN, and the
         step is skipped.
@@ -111,7 +111,7 @@ class WMSE(Objective):
         return 2 - 2 * cosine.mean(), {"positive_cosine": before}
 
     def _white(self, rows):
-        """Whitened rows, sub-batch by sub-batch."""
+        """Whiten rows, sub-batch by sub-batch."""
         parts = rows.double().unflatten(0, (-1, self.whitening_size))
         parts = parts - parts.mean(1, keepdim=True)
         eye = torch.eye(parts.shape[-1], dtype=parts.dtype, device=rows.device)

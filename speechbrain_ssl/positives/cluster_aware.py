@@ -19,6 +19,7 @@ crops.
 import numpy as np
 import torch
 
+from speechbrain_ssl.checks import check_choice, check_int
 from speechbrain_ssl.clustering.replicated import (
     check_merge_from,
     clusters_of_all,
@@ -27,6 +28,8 @@ from speechbrain_ssl.data.draws import uniform
 from speechbrain_ssl.errors import ConfigError
 
 RULES = ("all", "locals")
+
+_OWNER = "cluster-aware sampling"
 
 
 class ClusterAware(torch.nn.Module):
@@ -85,33 +88,29 @@ class ClusterAware(torch.nn.Module):
         super().__init__()
         several = isinstance(clusters, (list, tuple))
         counts = list(clusters) if several else [clusters]
-        # A bool is an int, but no number.
-        if not counts or not all(type(k) is int and k > 0 for k in counts):
+        if not counts:
             raise ConfigError(
-                "cluster-aware sampling needs a number of `clusters` from 1, "
-                f"or a list of them; got {clusters!r}"
+                "cluster-aware sampling's clusters are an empty list; give a "
+                "whole number from 1, or one for each clustering"
             )
-        if type(start_epoch) is not int or start_epoch < 2:
-            raise ConfigError(
-                "cluster-aware sampling needs embeddings worth clustering: "
-                "`cluster_start_epoch` (`start_epoch` of the block) must be at "
-                "least 2; to begin from a trained model, name its run as "
-                f"initial_checkpoint and start at 2 (got {start_epoch!r})"
-            )
-        for key, value in (("every", every), ("iterations", iterations)):
-            if type(value) is not int or value < 1:
-                raise ConfigError(
-                    f"cluster-aware sampling: `{key}` must be a whole number "
-                    f"from 1, got {value!r}"
-                )
+        for count in counts:
+            remedy = "a list of such numbers is possible, too"
+            check_int(_OWNER, "clusters", count, least=1, remedy=remedy)
+        check_int(
+            _OWNER,
+            "start_epoch",
+            start_epoch,
+            least=2,
+            remedy="it needs embeddings worth clustering "
+            "(`cluster_start_epoch` of a recipe); to begin from a trained "
+            "model, name its run as initial_checkpoint and start at 2",
+        )
+        check_int(_OWNER, "every", every, least=1)
+        check_int(_OWNER, "iterations", iterations, least=1)
         check_merge_from(
             "cluster-aware sampling: `merge_from`", merge_from, max(counts)
         )
-        if rule not in RULES:
-            raise ConfigError(
-                "cluster-aware sampling: `rule` is one of "
-                f"{', '.join(RULES)}; got {rule!r}"
-            )
+        check_choice(_OWNER, "rule", rule, RULES)
         self.counts = counts
         self.start_epoch = start_epoch
         self.every = every
@@ -122,7 +121,7 @@ class ClusterAware(torch.nn.Module):
         self.register_load_state_dict_post_hook(_tabulate)
 
     def set_up(self, utterances, local_crops, seed):
-        """Makes the buffer.
+        """Make the buffer.
 
         Called once, before a checkpoint is read.
 
@@ -158,22 +157,22 @@ class ClusterAware(torch.nn.Module):
         _tabulate(self)
 
     def active(self, epoch):
-        """Whether crops of an epoch come from several utterances."""
+        """Return whether crops of an epoch come from several utterances."""
         return epoch >= self.start_epoch
 
     def due(self, epoch):
-        """Whether an epoch begins with a clustering."""
+        """Return whether an epoch begins with a clustering."""
         since = epoch - self.start_epoch
         return since >= 0 and since % self.every == 0
 
     def clusters_of(self, epoch):
-        """How many clusters an epoch has."""
+        """Return how many clusters an epoch has."""
         turn = (epoch - self.start_epoch) // self.every
         return self.counts[min(turn, len(self.counts) - 1)]
 
     @torch.no_grad()
     def recluster(self, epoch, embeddings):
-        """Clusters the training set.
+        """Cluster the training set.
 
         In a distributed run every process calls it with all embeddings, and
         clusters its share of them.
@@ -226,7 +225,7 @@ class ClusterAware(torch.nn.Module):
         _tabulate(self)
 
     def partners(self, epoch, index, key, crops, global_crops):
-        """The utterance of each crop of a sample.
+        """Draw the utterance of each crop of a sample.
 
         Called by loader workers; it takes the same time whatever the size of
         the cluster.
@@ -277,7 +276,7 @@ class ClusterAware(torch.nn.Module):
 
 
 def _tabulate(module, _=None):
-    """Members of all clusters in one array, and where each begins."""
+    """List the members of all clusters, and where each cluster begins."""
     cluster = np.array(module.assignments.cpu())
     order = np.argsort(cluster, kind="stable")
     placed = np.bincount(cluster[cluster >= 0], minlength=1)

@@ -1,4 +1,4 @@
-"""How often a pseudo-positive is right. **For monitoring only.**
+"""The share of pseudo-positives that are right. **For monitoring only.**
 
 Labels come in here and figures go out; nothing that trains or selects may read
 either.
@@ -35,7 +35,7 @@ class PositiveMonitor:
         }
 
     def __call__(self, partners, anchors):
-        """Figures of a batch.
+        """Compare the partners of a batch with their anchors.
 
         Arguments
         ---------

@@ -7,7 +7,7 @@ from speechbrain_ssl.clustering.kmeans import similarity_blocks
 
 @torch.no_grad()
 def nearest_clusters(centroids, sizes, count):
-    """The clusters whose centroids have the greatest cosine with one's own.
+    """Find the clusters whose centroids have the greatest cosine with each.
 
     Arguments
     ---------

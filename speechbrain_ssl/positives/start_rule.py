@@ -51,7 +51,7 @@ Its limits:
   results/ssps_conditions one candidate of 36 reached it, of accuracy 0.45, and
   the one SimCLR-SSPS that was left to the rule gained as much as with values
   chosen by labels.
-* Nearest neighbours (the variant ``nearest``) cannot be judged this way: on
+* Nearest neighbours in place of clusters cannot be judged this way: on
   degraded audio two crops agreed on look-alikes, which were right in 9 to 26 %
   while the same formula said 44 to 72 %.
 """
@@ -75,7 +75,7 @@ LEAST = 0.5
 
 @dataclasses.dataclass
 class Advice:
-    """What is advised, and why.
+    """The K and M that are advised, and the reason.
 
     Attributes
     ----------
@@ -112,7 +112,7 @@ def advise(
     merge_ratio=None,
     seed=0,
 ):
-    """Says whether SSPS may start, and with which K and M.
+    """Decide whether SSPS may start, and with which K and M.
 
     Costs two k-means for each number of clusters. On a large training set a
     part of the utterances will do: all of some folders, rather than some of
@@ -200,18 +200,7 @@ def advise(
                 ]
             }
         table.append(_row(k, m, made[k], speaker_count))
-    best = max(row["expected"] for row in table)
-    # What is preferred among equals must not cost the start.
-    equal = max(TIE * best, least) if best >= least else TIE * best
-    equals = [row for row in table if row["expected"] >= equal]
-    chosen = min(
-        equals,
-        key=lambda row: (
-            row["neighbours"] == 0,
-            row["clusters"],
-            row["neighbours"],
-        ),
-    )
+    chosen = _preferred(table, least)
     start, reason = _verdict(chosen, speaker_count, least)
     return Advice(
         chosen["clusters"],
@@ -224,12 +213,12 @@ def advise(
 
 
 def fewest_utterances(neighbours):
-    """So many utterances ``judge`` needs for M neighbours."""
+    """Return how many utterances ``judge`` needs for M neighbours."""
     return max(3, neighbours + 2)
 
 
 def judge(ssps, references_a, references_b, utterances, seed=0):
-    """Says whether SSPS may start, with the K and M it is configured with.
+    """Decide whether SSPS may start with the K and M it is configured with.
 
     For the log it also says how K / 2 and 2 K and fewer neighbours would do,
     and which of all these the rule would take; with ``choose_clusters`` it
@@ -318,8 +307,23 @@ def judge(ssps, references_a, references_b, utterances, seed=0):
     return Advice(*taken, row["expected"], start, reason, rows)
 
 
+def _preferred(table, least):
+    """Choose a candidate among those as good as the best within ``TIE``."""
+    best = max(row["expected"] for row in table)
+    # What is preferred among equals must not cost the start.
+    equal = max(TIE * best, least) if best >= least else TIE * best
+    return min(
+        (row for row in table if row["expected"] >= equal),
+        key=lambda row: (
+            row["neighbours"] == 0,
+            row["clusters"],
+            row["neighbours"],
+        ),
+    )
+
+
 def _verdict(row, speaker_count, least):
-    """Whether SSPS may start as in a row of the table, and a sentence."""
+    """Decide from a row of the table, and give the reason in a sentence."""
     start = row["expected"] >= least
     reason = (
         f"{'SSPS may start' if start else 'too early for SSPS'}: with K = "
@@ -335,7 +339,7 @@ def _verdict(row, speaker_count, least):
 
 
 def _clusters(rows, clusters, iterations, merge_ratio, seed):
-    """The clusters of a view, made as SSPS makes its own."""
+    """Cluster a view as SSPS clusters its memory."""
     merge_from = None
     if merge_ratio is not None:
         merge_from = min(len(rows), round(merge_ratio * clusters))
@@ -350,7 +354,7 @@ def _clusters(rows, clusters, iterations, merge_ratio, seed):
 
 
 def _row(clusters, neighbours, found, speaker_count):
-    """A candidate's figures; those of both directions are averaged."""
+    """Compute a candidate's figures, averaged over both directions."""
     near = [
         nearest_clusters(f.centroids, f.sizes, neighbours)
         if neighbours
@@ -374,7 +378,7 @@ def _row(clusters, neighbours, found, speaker_count):
 
 
 def expected_share(lift, speaker_count):
-    """The p at the head of this file, at most 1.
+    """Compute the p at the head of this file, at most 1.
 
     Arguments
     ---------
@@ -397,7 +401,7 @@ def expected_share(lift, speaker_count):
 
 
 def _overlap(drawn, near_drawn, judge, near_judge):
-    """How often the judge allows a partner: a drawn one, a random one.
+    """Return how often the judge allows a drawn partner, and a random one.
 
     Expectations, not samples. An utterance is no partner of its own; it only
     comes up with M = 0, where both sides count it out.

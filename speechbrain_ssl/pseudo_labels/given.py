@@ -10,8 +10,8 @@ import dataclasses
 
 import numpy as np
 
+from speechbrain_ssl.checks import check_choice, check_number
 from speechbrain_ssl.data.draws import permutation
-from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.pseudo_labels.labels import read_labels
 
 UNITS = ("speakers", "utterances")
@@ -45,24 +45,16 @@ class GivenLabels:
     of: str = "speakers"
 
     def __post_init__(self):
-        if not 0 < self.fraction <= 1:
-            raise ConfigError(
-                f"a fraction of the labels is above 0 and at most 1; got "
-                f"{self.fraction}"
-            )
-        if self.of not in UNITS:
-            raise ConfigError(
-                f"a fraction of the labels is one of {' or '.join(UNITS)}; "
-                f"got {self.of!r}"
-            )
+        check_number("GivenLabels", "fraction", self.fraction, above=0, most=1)
+        check_choice("GivenLabels", "of", self.of, UNITS)
 
     @property
     def labels_seen(self):
-        """For ``results.json``."""
+        """Say for ``results.json`` what labels were used."""
         return f"{100 * self.fraction:g} % of the {self.of}"
 
     def read(self, manifest, seed):
-        """The labels that are used.
+        """Read the labels that are used.
 
         Arguments
         ---------

@@ -35,10 +35,8 @@ makes it stricter.
 import dataclasses
 
 import torch
-import torch.distributed as dist
 
-from speechbrain_ssl import distributed
-from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.checks import check_choice, check_number
 from speechbrain_ssl.pseudo_labels.loss_gate import masked_loss
 
 TARGETS = ("soft", "hard")
@@ -46,7 +44,7 @@ TARGETS = ("soft", "hard")
 
 @dataclasses.dataclass
 class Correction:
-    """What label correction makes of a batch.
+    """The losses on corrected labels of a batch.
 
     Attributes
     ----------
@@ -70,8 +68,8 @@ class Correction:
 class LabelCorrection(torch.nn.Module):
     """The loss on the network's own confident predictions.
 
-    It has no state. The first epoch with it is the caller's matter; it makes
-    little sense before the gate's.
+    It has no state. The caller decides from which epoch on it is used; that
+    makes little sense before the gate's first epoch.
 
     Arguments
     ---------
@@ -107,27 +105,24 @@ class LabelCorrection(torch.nn.Module):
 
     def __init__(self, temperature=0.1, threshold=0.5, target="soft"):
         super().__init__()
-        if not temperature > 0:
-            raise ConfigError(
-                "label correction's temperature must be above 0, got "
-                f"{temperature}"
-            )
-        if not 0 <= threshold < 1:
-            raise ConfigError(
-                "label correction's threshold is a probability, from 0 up to "
-                f"1; at 1 nothing exceeds it. Got {threshold}"
-            )
-        if target not in TARGETS:
-            raise ConfigError(
-                f"label correction's target is soft or hard, got {target!r}"
-            )
+        owner = "label correction"
+        check_number(owner, "temperature", temperature, above=0)
+        check_number(
+            owner,
+            "threshold",
+            threshold,
+            least=0,
+            below=1,
+            remedy="it is a probability, and at 1 nothing exceeds it",
+        )
+        check_choice(owner, "target", target, TARGETS)
         self.temperature = temperature
         self.threshold = threshold
         self.target = target
 
     @torch.no_grad()
     def predict(self, logits):
-        """The sharpened prediction p^.
+        """Return the sharpened prediction p^.
 
         Arguments
         ---------
@@ -148,7 +143,7 @@ class LabelCorrection(torch.nn.Module):
         return torch.softmax(logits.detach().float() / self.temperature, -1)
 
     def forward(self, aam, cosines, clean_logits, keep, margin=None):
-        """Losses on corrected labels, and which of them count.
+        """Compute losses on corrected labels, and which of them count.
 
         Where the clean view of the dropped samples alone is encoded, all
         arguments are theirs, with ``keep`` false throughout.
@@ -185,7 +180,7 @@ class LabelCorrection(torch.nn.Module):
 
 
 def combined_loss(losses, keep, correction=None, reduction="mean", size=None):
-    """L = L_DLG + L_LC, both under the same normalisation.
+    """Compute L = L_DLG + L_LC, both under the same normalisation.
 
     Arguments
     ---------
@@ -229,64 +224,8 @@ def combined_loss(losses, keep, correction=None, reduction="mean", size=None):
     return loss
 
 
-class CorrectionStore(torch.nn.Module):
-    """The corrected label of each utterance in this epoch.
-
-    It is a buffer, so that a checkpoint takes it along; -1 stands for an
-    utterance whose label was not corrected.
-
-    Arguments
-    ---------
-    size : int
-        Number N of utterances in the manifest.
-
-    Example
-    -------
-    >>> store = CorrectionStore(3)
-    >>> flags, labels = torch.tensor([True, False]), torch.tensor([7, 8])
-    >>> store.record(torch.tensor([2, 0]), Correction(None, flags, labels, None))
-    >>> store.finish_epoch().tolist()
-    [-1, -1, 7]
-    """
-
-    def __init__(self, size):
-        super().__init__()
-        self.register_buffer("labels", torch.full((size,), -1))
-
-    def record(self, indices, correction):
-        """Keeps the corrections of a batch.
-
-        Arguments
-        ---------
-        indices : torch.Tensor
-            int64 ``[n]``, positions in the manifest.
-        correction : Correction
-            Of these samples.
-        """
-        accepted = correction.accepted
-        self.labels[indices[accepted]] = correction.labels[accepted]
-
-    def synchronise(self):
-        """Gives all processes the corrections of all."""
-        if distributed.is_distributed():
-            dist.all_reduce(self.labels, dist.ReduceOp.MAX)
-
-    def finish_epoch(self):
-        """Ends the epoch.
-
-        Returns
-        -------
-        torch.Tensor
-            int64 ``[N]``, the same in all processes.
-        """
-        self.synchronise()
-        labels = self.labels.clone()
-        self.labels.fill_(-1)
-        return labels
-
-
 def correction_report(accepted, predicted, labels, truth=None):
-    """Shares worth plotting, of a batch or of an epoch.
+    """Compute shares worth plotting, of a batch or of an epoch.
 
     Over an epoch, call it with the batches put together: the mean of the
     precisions of batches is not the precision.
@@ -309,8 +248,8 @@ def correction_report(accepted, predicted, labels, truth=None):
         ``corrected_changed`` (share of these whose label is another now), and
         with labels ``corrected_precision`` (share of these whose new label is
         right, among those where that is known) and
-        ``corrected_precision_before`` (share whose old one was). A share of
-        nothing is absent.
+        ``corrected_precision_before`` (share whose old one was). A ratio with
+        a zero denominator is omitted.
 
     Example
     -------

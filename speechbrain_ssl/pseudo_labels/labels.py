@@ -18,7 +18,7 @@ COLUMNS = ("ID", "label")
 
 
 def write_labels(path, manifest, labels):
-    """Writes the labels of a manifest's utterances.
+    """Write the labels of a manifest's utterances.
 
     Arguments
     ---------
@@ -38,7 +38,7 @@ def write_labels(path, manifest, labels):
 
 
 def read_labels(path, manifest, column="label", others=False):
-    """Reads labels and puts them in the order of a manifest.
+    """Read labels and put them in the order of a manifest.
 
     Arguments
     ---------
@@ -119,7 +119,7 @@ def read_labels(path, manifest, column="label", others=False):
 
 
 def keep_large(labels, least):
-    """Takes the label from members of small clusters, and renumbers the rest.
+    """Take the label from members of small clusters, and renumber the rest.
 
     Arguments
     ---------
@@ -158,7 +158,7 @@ def keep_large(labels, least):
 
 
 def majority_classes(labels, speakers):
-    """The class that would be right for each utterance. **Monitoring only.**
+    """Find the class that would be right for each utterance, to monitor only.
 
     A class stands for the speaker most of its members are of; where several
     classes stand for one speaker, the largest does.

@@ -6,7 +6,7 @@ trials within a group can be looked at by themselves.
 
 A group has fewer trials than the list, and its non-targets are alike in one more
 respect: its error rate is to be compared with other groups, not with the whole
-list. Few speakers make a wide interval; ``least_speakers`` leaves such groups
+list. Few speakers make a wide interval; ``LEAST_SPEAKERS`` leaves such groups
 out.
 """
 
@@ -112,7 +112,11 @@ def check_in_table(lists, table):
             )
 
 
-def breakdown(scores, trials, table, least_speakers=5, replicates=0, seed=0):
+#: Groups of fewer speakers (of those in the trials) are left out; our default.
+LEAST_SPEAKERS = 5
+
+
+def breakdown(scores, trials, table, replicates=0, seed=0):
     """Equal error rates of the trials within groups of speakers.
 
     Arguments
@@ -123,9 +127,6 @@ def breakdown(scores, trials, table, least_speakers=5, replicates=0, seed=0):
         The trials, with speakers.
     table : dict
         From ``read_speaker_table``.
-    least_speakers : int
-        A group of fewer speakers (of those in the trials) is left out. 5 is
-        our default.
     replicates : int
         Of the bootstrap over the speakers of a group; 0: no interval. It is
         also left out where the group is too small for one.
@@ -152,9 +153,9 @@ def breakdown(scores, trials, table, least_speakers=5, replicates=0, seed=0):
     >>> names = ["a/1", "a/2", "b/1", "b/2"]
     >>> trials = Trials([1, 1, 0], [0, 2, 0], [1, 3, 2], names)
     >>> table = {"a": {"gender": "m"}, "b": {"gender": "m"}}
-    >>> rows = breakdown([0.9, 0.8, 0.1], trials, table, least_speakers=2)
+    >>> rows = breakdown([0.9, 0.8, 0.1], trials, table)
     >>> [(row["group"], row["value"], row["eer_percent"]) for row in rows]
-    [('all', '', 0.0), ('same gender', '', 0.0), ('gender', 'm', 0.0)]
+    [('all', '', 0.0), ('same gender', '', 0.0)]
     """
     scores = np.asarray(scores)
     check_in_table({"the trials": (trials, None)}, table)
@@ -169,7 +170,7 @@ def breakdown(scores, trials, table, least_speakers=5, replicates=0, seed=0):
         sizes = Counter(table[s][key] for s in set(speakers[used]))
         # Largest first; the name decides among equals.
         for value in sorted(sizes, key=lambda v: (-sizes[v], v)):
-            if sizes[value] >= least_speakers:
+            if sizes[value] >= LEAST_SPEAKERS:
                 groups.append((key, value, (left == value) & (right == value)))
     rows = []
     for group, value, chosen in groups:

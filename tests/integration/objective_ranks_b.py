@@ -14,6 +14,8 @@ from speechbrain_ssl.objectives.barlow import BarlowTwins
 from speechbrain_ssl.objectives.base import Branch
 from speechbrain_ssl.objectives.deepcluster import DeepCluster
 from speechbrain_ssl.objectives.dino import DINO
+from speechbrain_ssl.objectives.dino_head import DINOHead
+from speechbrain_ssl.objectives.dino_regularisers import KoLeo, RDINOPenalties
 from speechbrain_ssl.objectives.sdpn import SDPN
 from speechbrain_ssl.objectives.swav import SwAV
 from speechbrain_ssl.objectives.teacher import MomentumTeacher
@@ -29,13 +31,16 @@ _HEAD = {"hidden": 9, "output_size": 4}
 _DINO = {"prototypes": 6, "hidden": 9, "bottleneck": 4}
 _PENALTIES = {
     "wide": 8,
-    "variance_weight": 1.0,
-    "covariance_weight": 0.5,
-    "koleo_weight": 0.1,
+    "regularisers": [RDINOPenalties(1.0, 0.5), KoLeo(0.1)],
 }
 _KNOBS = {"teacher_temperature": 0.05, "cosine_weight": 0.0}
 
-#: Name -> (class, options, crops, global crops, scheduled values).
+
+def _dino(size, regularisers=(), centring="mean", **head):
+    return DINO(DINOHead(size, **head), regularisers, centring=centring)
+
+
+#: Name -> (what makes it, options, crops, global crops, scheduled values).
 CASES = {
     "swav": (SwAV, {"prototypes": 6, **_HEAD}, 3, 2, {}),
     # 13 rows are no two equal shares; full after the second step.
@@ -53,8 +58,8 @@ CASES = {
     # Eight rows in one sub-batch: half of them in each process.
     "wmse": (WMSE, {**_HEAD, "whitening_size": 8, "epsilon": 0.1}, 2, 2, {}),
     "sdpn": (SDPN, {**_DINO, "dimension_weight": 0.5}, 4, 1, {}),
-    "dino penalties": (DINO, {**_DINO, **_PENALTIES}, 4, 2, _KNOBS),
-    "dino sinkhorn": (DINO, {**_DINO, "centring": "sinkhorn"}, 4, 2, _KNOBS),
+    "dino penalties": (_dino, {**_DINO, **_PENALTIES}, 4, 2, _KNOBS),
+    "dino sinkhorn": (_dino, {**_DINO, "centring": "sinkhorn"}, 4, 2, _KNOBS),
 }
 
 #: Numbers of the utterances of each step; a step is an epoch here.
@@ -85,9 +90,9 @@ def branch(encoder, head, x, index):
 
 def run(name):
     """Some steps of this process's share of the batch, and their figures."""
-    kind, options, crops, globals_, knobs = CASES[name]
+    make, options, crops, globals_, knobs = CASES[name]
     torch.manual_seed(1)
-    objective, encoder = kind(SIZE, **options), torch.nn.Linear(FEATURES, SIZE)
+    objective, encoder = make(SIZE, **options), torch.nn.Linear(FEATURES, SIZE)
     objective = distributed.synchronise_batch_norms(objective, "cpu")
     teacher = MomentumTeacher(encoder, objective.head)
     with torch.no_grad():
@@ -103,14 +108,14 @@ def run(name):
         objective.before_epoch(step + 1)
         x = inputs(step, crops)[share]
         index = torch.tensor(numbers)[share]
-        if kind.momentum:
+        if objective.momentum:
             with torch.no_grad():
                 second = branch(
                     teacher.encoder, teacher.head, x[:, :globals_], index
                 )
             x = x if objective.first_sees_global else x[:, globals_:]
         first = branch(encoder, objective.head, x, index)
-        if not kind.momentum:
+        if not objective.momentum:
             second = Branch(
                 first.embeddings[:, :globals_],
                 first.vectors[:, :globals_],

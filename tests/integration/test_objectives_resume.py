@@ -54,9 +54,9 @@ def test_an_objective_goes_on(corpus, train, tmp_path, name):
     [
         ("moco", {}),
         ("dino", {}),
-        ("swav", {"neighbour_draw": "exponential", "neighbours": 2}),
-        ("simclr", {"variant": "centroid"}),
-        ("vicreg", {"variant": "nearest"}),
+        ("swav", {"neighbours": 2}),
+        ("simclr", {"neighbours": 0}),
+        ("vicreg", {"neighbours": 0, "merge_from": 8}),
     ],
 )
 def test_ssps_goes_on(corpus, train, tmp_path, name, changes):

@@ -13,8 +13,8 @@ from tiny_objectives import CASES, STEPS
 from speechbrain_ssl.data.dataset import CropDataset
 from speechbrain_ssl.data.manifest import Manifest
 from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.positives import ssps
 from speechbrain_ssl.positives.cluster_aware import ClusterAware
-from speechbrain_ssl.positives.ssps import SSPS
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_report")]
 
@@ -26,17 +26,16 @@ WITHOUT_SECOND_BRANCH = ("cpc", "deepcluster")
 
 @pytest.fixture
 def replacements(monkeypatch):
-    """What went into ``SSPS.replace``, and what came out."""
+    """What went into ``put_vectors``, and what came out."""
     seen = []
-    original = SSPS.replace
+    original = ssps.put_vectors
 
-    def replace(ssps, second, partners):
-        after = original(ssps, second, partners)
-        queue = ssps.queue.vectors.clone()
-        seen.append((second, partners, queue, after))
+    def put_vectors(second, queue, partners):
+        after = original(second, queue, partners)
+        seen.append((second, partners, queue.vectors.clone(), after))
         return after
 
-    monkeypatch.setattr(SSPS, "replace", replace)
+    monkeypatch.setattr(ssps, "put_vectors", put_vectors)
     return seen
 
 

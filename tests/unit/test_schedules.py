@@ -55,10 +55,16 @@ def test_steps_down():
 
 
 @pytest.mark.parametrize(
-    ("factor", "every"), [(0.0, 5), (-0.9, 5), (1.1, 5), (0.9, 0)]
+    ("factor", "every", "message"),
+    [
+        (0.0, 5, "factor must .* above 0 and of at most 1, got 0.0"),
+        (-0.9, 5, "factor must .* above 0 and of at most 1, got -0.9"),
+        (1.1, 5, "factor must .* above 0 and of at most 1, got 1.1"),
+        (0.9, 0, "every_epochs must be a whole number from 1, got 0"),
+    ],
 )
-def test_steps_that_make_no_sense_are_refused(factor, every):
-    with pytest.raises(ConfigError, match=f"{factor} every {every} epochs"):
+def test_steps_that_make_no_sense_are_refused(factor, every, message):
+    with pytest.raises(ConfigError, match=message):
         StepDecay(1.0, factor, every)
 
 

@@ -17,6 +17,7 @@ from speechbrain_ssl.data.sampling import EpochBatchSampler
 from speechbrain_ssl.encoders.ecapa import FastECAPA
 from speechbrain_ssl.encoders.features import LogMel
 from speechbrain_ssl.objectives.dino import DINO
+from speechbrain_ssl.objectives.dino_head import DINOHead
 from speechbrain_ssl.schedules import Constant
 
 BATCH = 4
@@ -101,7 +102,9 @@ def make_brain(tmp_path):
                     res2net_scale=2,
                     se_channels=8,
                 ),
-                "objective": DINO(10, prototypes=12, hidden=8, bottleneck=6),
+                "objective": DINO(
+                    DINOHead(10, prototypes=12, hidden=8, bottleneck=6)
+                ),
             },
             opt_class=torch.optim.AdamW,
             hparams=values,

@@ -22,6 +22,7 @@ from speechbrain_ssl.encoders.ecapa import FastECAPA
 from speechbrain_ssl.encoders.features import LogMel
 from speechbrain_ssl.errors import CheckpointError, ConfigError
 from speechbrain_ssl.objectives.margin import AAMSoftmax
+from speechbrain_ssl.pseudo_labels import loss_mixture
 from speechbrain_ssl.pseudo_labels.label_correction import LabelCorrection
 from speechbrain_ssl.pseudo_labels.loss_gate import (
     DynamicLossGate,
@@ -325,8 +326,9 @@ def test_a_gate_that_keeps_everything_warns(make, caplog):
     assert "has kept" not in caplog.text
 
 
-def test_the_gate_reads_the_epoch_before(make):
+def test_the_gate_reads_the_epoch_before(make, monkeypatch):
     """Fitted to the losses of epoch 1 before epoch 2, the same for all."""
+    monkeypatch.setattr(loss_mixture, "MIN_POINTS", 10)
     seen = []
 
     class Spy(DynamicLossGate):
@@ -334,7 +336,7 @@ def test_the_gate_reads_the_epoch_before(make):
             seen.append((epoch, previous.clone()))
             return super()._set_limit(epoch, previous)
 
-    brain = make(3, loss_gate=Spy(start_epoch=2, min_points=10))
+    brain = make(3, loss_gate=Spy(start_epoch=2))
     recorded = []
     original = PseudoLabelBrain.after_epoch
 
@@ -355,9 +357,10 @@ def test_the_gate_reads_the_epoch_before(make):
     assert np.array_equal(brain.trusted(), wanted.numpy())
 
 
-def test_the_record_of_an_epoch(make, tmp_path):
+def test_the_record_of_an_epoch(make, tmp_path, monkeypatch):
     """Histogram, mixture, threshold and shares, as the page reads them."""
-    brain = make(2, loss_gate=DynamicLossGate(2, min_points=10))
+    monkeypatch.setattr(loss_mixture, "MIN_POINTS", 10)
+    brain = make(2, loss_gate=DynamicLossGate(2))
     brain.truth = brain.labels.clone()
     brain.truth[::3] = (brain.truth[::3] + 1) % CLASSES
     brain.truth[1] = -1

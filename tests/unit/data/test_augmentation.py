@@ -6,6 +6,7 @@ import soundfile
 import torch
 from speechbrain.processing.signal_processing import reverberate
 
+from speechbrain_ssl.data import banks
 from speechbrain_ssl.data.augmentation import Augmentation
 from speechbrain_ssl.data.banks import NoiseBank, ResponseBank
 from speechbrain_ssl.errors import AudioError, ConfigError, ManifestError
@@ -51,9 +52,7 @@ def make(corpora, snr=(0, 15), speech_snr=(13, 20), **probabilities):
         probabilities,
         {
             "noise": NoiseBank(corpora["noise"], snr),
-            "speech": NoiseBank(
-                corpora["speech"], speech_snr, weight=0.5, voices=(3, 5)
-            ),
+            "speech": NoiseBank(corpora["speech"], speech_snr, voices=(3, 5)),
             "music": NoiseBank(None, snr),
         },
         ResponseBank(corpora["rooms"]),
@@ -129,8 +128,8 @@ def test_the_snr_covers_its_range(corpora):
     assert levels.min() > -1e-3 and levels.max() < 20.001
     noise, speech = levels[levels < 10], levels[levels > 10]
     assert speech.min() > 12.999
-    # Weights 1 and 0.5.
-    assert len(noise) / len(levels) == pytest.approx(2 / 3, abs=0.06)
+    # Both kinds are as likely.
+    assert len(noise) / len(levels) == pytest.approx(1 / 2, abs=0.06)
     for found, low, high in ((noise, 0, 8), (speech, 13, 20)):
         share = (np.sort(found) - low) / (high - low)
         wanted = (np.arange(len(found)) + 0.5) / len(found)
@@ -280,7 +279,7 @@ def test_babble_is_several_voices_of_equal_power(corpora, tmp_path):
     ]
     manifest = write_corpus(tmp_path, "tone", tones)
     augmentation = Augmentation(
-        {"noise": 1.0}, {"speech": NoiseBank(manifest, (0, 0), 1.0, (3, 6))}
+        {"noise": 1.0}, {"speech": NoiseBank(manifest, (0, 0), (3, 6))}
     )
     augmentation.load()
     x = crops(200)
@@ -365,18 +364,21 @@ def test_silence_stays_finite(corpora, tmp_path, case):
     assert (y[::2] == 0).all() and (y[1::2] != 0).any(2).all()
 
 
-def test_banks_read_a_stretch_and_are_no_state(corpora):
+def test_banks_read_a_stretch_and_are_no_state(corpora, monkeypatch):
     """A checkpoint must not carry a corpus of noise."""
     augmentation = make(corpora, both=1.0)
     assert augmentation.state_dict() == {}
-    bank = NoiseBank(corpora["noise"], (0, 0), seconds_per_file=0.1)
+    monkeypatch.setattr(banks, "NOISE_SECONDS", 0.1)
+    bank = NoiseBank(corpora["noise"], (0, 0))
     bank.load()
     assert bank.offsets.diff().tolist() == [1600] * 6
     assert bank.samples.dtype == torch.int16
     before = bank.samples
     bank.load()
     assert bank.samples is before
-    rooms = ResponseBank(corpora["rooms"], max_seconds=0.01, max_responses=3)
+    monkeypatch.setattr(banks, "RESPONSE_SECONDS", 0.01)
+    monkeypatch.setattr(banks, "MOST_RESPONSES", 3)
+    rooms = ResponseBank(corpora["rooms"])
     rooms.load()
     assert rooms.responses.shape == (3, 160)
 

@@ -222,7 +222,9 @@ def test_its_arguments_and_state_make_it_again(name):
 
 
 def test_unknown_pooling_is_refused():
-    with pytest.raises(ConfigError, match="'sap' or 'asp', not 'mean'"):
+    with pytest.raises(
+        ConfigError, match="pooling must be one of sap, asp; got 'mean'"
+    ):
         FastResNet34(pooling="mean")
 
 

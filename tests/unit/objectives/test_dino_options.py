@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.objectives.base import Branch
 from speechbrain_ssl.objectives.dino import DINO
+from speechbrain_ssl.objectives.dino_head import DINOHead
+from speechbrain_ssl.objectives.dino_regularisers import KoLeo, RDINOPenalties
 
 SIZE, K, WIDE, BATCH = 6, 10, 7, 5
 KNOBS = {"teacher_temperature": 0.05, "cosine_weight": 0.0}
@@ -16,8 +18,19 @@ KNOBS = {"teacher_temperature": 0.05, "cosine_weight": 0.0}
 
 def make(**options):
     torch.manual_seed(0)
-    options = {"prototypes": K, "hidden": 8, "bottleneck": 4, **options}
-    dino = DINO(SIZE, **options)
+    sizes = {"prototypes": K, "hidden": 8, "bottleneck": 4}
+    for key in ("batch_norm", "wide"):
+        if key in options:
+            sizes[key] = options.pop(key)
+    head = DINOHead(SIZE, **sizes)
+    regularisers = [
+        RDINOPenalties(
+            options.pop("variance_weight", 0.0),
+            options.pop("covariance_weight", 0.0),
+        ),
+        KoLeo(options.pop("koleo_weight", 0.0)),
+    ]
+    dino = DINO(head, regularisers, **options)
     torch.nn.init.normal_(dino.head.prototypes)
     return dino
 
@@ -88,7 +101,9 @@ def test_penalties_are_added(global_pairs, batch_norm):
 
 def test_no_weight_leaves_all_as_it_was():
     """Bit by bit: the same parameters, the same loss, no further scalar."""
-    plain = make()
+    torch.manual_seed(0)
+    plain = DINO(DINOHead(SIZE, prototypes=K, hidden=8, bottleneck=4))
+    torch.nn.init.normal_(plain.head.prototypes)
     dino = make(variance_weight=0.0, covariance_weight=0.0, koleo_weight=0.0)
     assert list(plain.state_dict()) == list(dino.state_dict())
     first, second = branches(plain)
@@ -169,11 +184,11 @@ def test_one_prototype_for_all_shows_before_the_balance():
 @pytest.mark.parametrize(
     "options, words",
     [
-        ({"centring": "median"}, "mean or sinkhorn, got 'median'"),
+        ({"centring": "median"}, "one of mean, sinkhorn; got 'median'"),
         ({"variance_weight": 1.0}, "set wide"),
         ({"covariance_weight": 1.0}, "set wide"),
-        ({"variance_weight": -1.0, "wide": 8}, "variance_weight must be 0"),
-        ({"koleo_weight": float("nan")}, "koleo_weight must be 0"),
+        ({"variance_weight": -1.0, "wide": 8}, "variance_weight .* at least 0"),
+        ({"koleo_weight": float("nan")}, "koleo_weight .* at least 0"),
         ({"wide": -1}, "wide must be a whole number from 0"),
     ],
 )

@@ -186,9 +186,9 @@ def test_logits_are_without_margin():
 @pytest.mark.parametrize(
     "options, words",
     [
-        ({"classes": 0}, "classes must be at least 1"),
-        ({"sub_centres": 0}, "sub_centres must be at least 1"),
-        ({"scale": 0.0}, "scale must be above 0"),
+        ({"classes": 0}, "classes must be a whole number from 1, got 0"),
+        ({"sub_centres": 0}, "sub_centres must be a whole number from 1"),
+        ({"scale": 0.0}, "scale must be a number above 0"),
         ({"margin": -0.1}, "radians"),
         ({"margin": 20.0}, "radians"),
     ],

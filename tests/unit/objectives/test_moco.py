@@ -270,8 +270,11 @@ def test_wants_two_crops(crops):
 @pytest.mark.parametrize(
     "options, words",
     [
-        ({"temperature": 0.0}, "temperature must be above 0, got 0.0"),
-        ({"temperature": math.nan}, "temperature must be above 0, got nan"),
+        ({"temperature": 0.0}, "temperature must be a number above 0, got 0.0"),
+        (
+            {"temperature": math.nan},
+            "temperature must be a number above 0, got nan",
+        ),
         ({"queue": 0}, "queue must be a whole number from 1, got 0"),
         ({"queue": 10.5}, "queue must be a whole number from 1, got 10.5"),
         ({"margin": 2.0}, "margin"),

@@ -214,9 +214,9 @@ def test_wants_two_crops_and_a_temperature():
 @pytest.mark.parametrize(
     "margin, kind, words",
     [
-        (-0.1, "cosface", "from 0 up to 1, got -0.1"),
-        (1.0, "cosface", "from 0 up to 1, got 1.0"),
-        (1.6, "arcface", "from 0 up to pi/2, got 1.6"),
+        (-0.1, "cosface", "at least 0 and below 1, got -0.1"),
+        (1.0, "cosface", "at least 0 and below 1, got 1.0"),
+        (1.6, "arcface", "below 1.5708, got 1.6; .*pi/2"),
         (math.nan, "arcface", "got nan"),
         (0.1, "sphereface", "one of .*arcface.*cosface.*got 'sphereface'"),
     ],

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from speechbrain_ssl.positives.ring import PositiveQueue
+from speechbrain_ssl.positives.queue import PositiveQueue
 
 NOTHING = torch.iinfo(torch.int64).max
 

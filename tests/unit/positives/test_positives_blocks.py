@@ -17,14 +17,13 @@ def test_ssps_block(repository):
     ssps = load(repository, "ssps.yaml")["positives"]
     assert isinstance(ssps, SSPS)
     assert (ssps.clusters, ssps.neighbours) == (25_000, 1)
-    assert (ssps.queue_size, ssps.variant) == (25_000, "queue")
+    assert ssps.queue_size == 25_000
     assert (ssps.start_epoch, ssps.reference_seconds) == (101, 4.0)
     assert ssps.iterations == 10
     other = {
         "clusters": 6000,
         "neighbours": 2,
         "queue": 512,
-        "variant": "centroid",
         "start_epoch": 7,
         "reference_seconds": 3.0,
         "iterations": 5,
@@ -33,14 +32,10 @@ def test_ssps_block(repository):
     ssps = load(repository, "ssps.yaml", other)["positives"]
     other["queue_size"] = other.pop("queue")
     assert {key: getattr(ssps, key) for key in other} == other
-    watch = {"monitor_labels": "a.csv", "monitor_columns": ["spk_id", "tape"]}
-    watched = load(repository, "ssps.yaml", watch)["positives"]
-    assert watched.monitor_labels == "a.csv"
-    assert watched.monitor_columns == ("spk_id", "tape")
-    even = load(repository, "ssps.yaml", {"neighbours": 3})["positives"]
-    decay = {"neighbours": 3, "neighbour_draw": "exponential"}
-    decay = load(repository, "ssps.yaml", decay)["positives"]
-    assert even._limits()[0] < decay._limits()[0]
+    asked = {"speaker_count": 60, "choose_clusters": True}
+    other = {"monitor_labels": "a.csv", **asked}
+    ssps = load(repository, "ssps.yaml", other)["positives"]
+    assert {key: getattr(ssps, key) for key in other} == other
 
 
 def test_cluster_aware_block(repository):

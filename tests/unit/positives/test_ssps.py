@@ -17,9 +17,11 @@ from speechbrain_ssl.data.draws import uniform
 from speechbrain_ssl.errors import ConfigError, UserError
 from speechbrain_ssl.objectives.base import Branch
 from speechbrain_ssl.objectives.dino import DINO
+from speechbrain_ssl.objectives.dino_head import DINOHead
 from speechbrain_ssl.objectives.simclr import SimCLR
 from speechbrain_ssl.positives.monitor import PositiveMonitor
 from speechbrain_ssl.positives.neighbours import nearest_clusters
+from speechbrain_ssl.positives.partners import put_vectors
 from speechbrain_ssl.positives.ssps import SSPS
 
 KEYS = np.random.default_rng(5).integers(2**63, size=60).astype(np.uint64)
@@ -51,7 +53,7 @@ def newest_slots(queue):
     return {int(queue.ids[s]): s for s in order if queue.ids[s] >= 0}
 
 
-def by_the_paper(ssps, index, epoch, weights):
+def by_the_paper(ssps, index, epoch):
     """Steps 2 and 3 of the algorithm, sample by sample."""
     found, slots = [], newest_slots(ssps.queue)
     similar = ssps.centroids @ ssps.centroids.T
@@ -72,7 +74,7 @@ def by_the_paper(ssps, index, epoch, weights):
             limit, rank = 0.0, -1
             while limit <= which:
                 rank += 1
-                limit += weights[rank] / sum(weights)
+                limit += 1 / ssps.neighbours
             cluster = others[rank]
         members = [
             u
@@ -84,22 +86,15 @@ def by_the_paper(ssps, index, epoch, weights):
 
 
 @pytest.mark.parametrize("queue", [8, 30, 200])
-@pytest.mark.parametrize(
-    ("neighbours", "draw"),
-    [(0, "uniform"), (1, "uniform"), (3, "uniform"), (3, "exponential")],
-)
-def test_partners_as_the_paper_draws_them(
-    voices, make, neighbours, draw, queue
-):
+@pytest.mark.parametrize("neighbours", [0, 1, 3])
+def test_partners_as_the_paper_draws_them(voices, make, neighbours, queue):
     rows, _ = voices()
-    ssps = make(rows, neighbours=neighbours, neighbour_draw=draw, queue=queue)
+    ssps = make(rows, neighbours=neighbours, queue=queue)
     ssps.before_epoch(2)
-    decay = 0.7 if draw == "exponential" else 0
-    weights = [math.exp(-decay * r) for r in range(max(1, neighbours))]
     index = torch.randperm(60, generator=torch.Generator().manual_seed(0))
     for epoch in (2, 3, 4):
         partners = ssps.partners(index, epoch, KEYS[index.numpy()])
-        wanted = by_the_paper(ssps, index, epoch, weights)
+        wanted = by_the_paper(ssps, index, epoch)
         assert partners.utterances.tolist() == wanted
         assert not (partners.utterances == index).any()
         slots = newest_slots(ssps.queue)
@@ -373,61 +368,19 @@ def test_references_without_direction_are_not_taken_up(voices, make):
     assert not torch.isin(ssps.queue.ids, torch.tensor([50, 51])).any()
     ssps.before_epoch(2)
     partners = ssps.partners(torch.arange(60), 2, KEYS)
-    drawn = ssps.replace(branch_of(torch.arange(60)), partners).vectors
+    second = branch_of(torch.arange(60))
+    drawn = put_vectors(second, ssps.queue, partners).vectors
     assert drawn.isfinite().all()
 
 
-@pytest.mark.parametrize("variant", ["queue", "centroid", "nearest"])
-def test_equal_rows_and_a_batch_of_one(make, variant):
-    ssps = make(
-        torch.ones(60, 5), variant=variant, batch=1, clusters=4, neighbours=1
-    )
+def test_equal_rows_and_a_batch_of_one(make):
+    ssps = make(torch.ones(60, 5), batch=1, clusters=4, neighbours=1)
     ssps.before_epoch(2)
-    second, scalars = ssps.substitute(
-        branch_of(torch.tensor([3])), 2, KEYS[3:4]
-    )
+    second, _ = ssps.substitute(branch_of(torch.tensor([3])), 2, KEYS[3:4])
     assert second.vectors.isfinite().all()
-    if variant == "nearest":
-        assert float(scalars["coverage"]) == 1.0
 
 
-# -- variants and objectives ---------------------------------------------------
-
-
-def test_centroids_as_positives(voices, make):
-    rows, _ = voices()
-    ssps = make(rows, variant="centroid", vector_size=12, neighbours=1)
-    ssps.before_epoch(2)
-    index = torch.arange(0, 60, 7)
-    second = branch_of(index, size=12)
-    changed, scalars = ssps.substitute(second, 2, KEYS[index.numpy()])
-    assert float(scalars["coverage"]) == 1.0
-    for row, i in enumerate(index):
-        c = ssps.near[ssps.assignments[i], 0]
-        for crop in range(2):
-            wanted = ssps.centroids[c] * second.vectors[row, crop].norm()
-            torch.testing.assert_close(changed.vectors[row, crop], wanted)
-
-
-def test_nearest_references_of_the_queue(voices, make):
-    rows, _ = voices(spread=0.5)
-    ssps = make(rows, range(40), variant="nearest", neighbours=3, queue=21)
-    ssps.before_epoch(2)
-    index = torch.arange(60)
-    there = set(newest_slots(ssps.queue))
-    assert there == set(range(19, 40))
-    drawn = {i: set() for i in range(60)}
-    for epoch in range(2, 80):
-        found = ssps.partners(index, epoch, KEYS).utterances.tolist()
-        for i, j in enumerate(found):
-            drawn[i].add(j)
-    unit = torch.nn.functional.normalize(rows, dim=1)
-    for i in range(60):
-        if i >= 40:
-            assert drawn[i] == {-1}
-            continue
-        others = sorted(there - {i}, key=lambda j: -float(unit[i] @ unit[j]))
-        assert drawn[i] == set(others[:3])
+# -- objectives ----------------------------------------------------------------
 
 
 def test_dino_with_vectors_is_dino_with_logits(voices, make):
@@ -435,7 +388,7 @@ def test_dino_with_vectors_is_dino_with_logits(voices, make):
     torch.manual_seed(0)
     rows, _ = voices()
     ssps = make(rows, range(60), vector_size=8, queue=60)
-    dino = DINO(12, prototypes=64, hidden=16, bottleneck=8)
+    dino = DINO(DINOHead(12, prototypes=64, hidden=16, bottleneck=8))
     head = dino.head.eval()
     with torch.no_grad():
         stored = head(torch.randn(120, 12)).view(60, 2, 8)
@@ -479,7 +432,7 @@ def test_dinos_centre_moves_with_the_replaced_vectors(voices, make):
     torch.manual_seed(0)
     rows, _ = voices()
     ssps = make(rows, range(60), vector_size=8, queue=60)
-    dino = DINO(12, prototypes=64, hidden=16, bottleneck=8)
+    dino = DINO(DINOHead(12, prototypes=64, hidden=16, bottleneck=8))
     ssps.observe(torch.arange(60), rows, torch.randn(60, 2, 8))
     ssps.after_step()
     ssps.before_epoch(2)
@@ -569,29 +522,25 @@ def test_accuracy_is_for_monitoring(voices, make):
         ({"neighbours": True}, "neighbours must be a whole number"),
         ({"neighbours": -1}, "neighbours must be a whole number from 0"),
         ({"neighbours": 6}, "6 neighbours.*6 clusters in all; lower"),
-        ({"variant": "kmeans"}, "variant is one of queue, centroid, nearest"),
-        ({"neighbour_draw": "even"}, "neighbour_draw is uniform or exponent"),
-        ({"start_epoch": 1}, "start_epoch must be at least 2.*initial_check"),
+        (
+            {"start_epoch": 1},
+            "start_epoch must be .* from 2, got 1; .*initial_checkpoint",
+        ),
         ({"reference_seconds": 0}, "reference_seconds must be a number above"),
         ({"reference_seconds": "4"}, "must be a number above 0, got '4'"),
         ({"reference_seconds": True}, "must be a number above 0, got True"),
         ({"reference_seconds": float("nan")}, "must be a number above 0"),
         *[
-            ({"speaker_count": wrong}, "speaker_count must be.*from 2, or null")
+            (
+                {"speaker_count": wrong},
+                "speaker_count must be.*from 2, .*; null",
+            )
             for wrong in (0, 1, -5, True, 12.0, "12")
         ],
-        (
-            {"speaker_count": 6, "variant": "nearest"},
-            "set `speaker_count` to null",
-        ),
         ({"choose_clusters": True}, "give a `speaker_count`"),
         (
             {"choose_clusters": 1, "speaker_count": 6},
             "choose_clusters must be True or False, got 1",
-        ),
-        (
-            {"variant": "nearest", "neighbours": 0},
-            "from 1 to 29 for a queue of 30, got 0",
         ),
         (
             {"batch": 31},
@@ -600,11 +549,6 @@ def test_accuracy_is_for_monitoring(voices, make):
         # With a batch of 8 an epoch sees 56 of the 60 utterances.
         ({"clusters": 57}, "57 clusters of 56 utterances.*see of 60; lower"),
         ({"merge_from": 6}, "merge_from is.*above 6, got 6"),
-        ({"merge_from": 9, "variant": "nearest"}, "leave out merge_from"),
-        (
-            {"monitor_labels": "a.csv", "variant": "centroid"},
-            "centroid draws no utterance",
-        ),
         (
             {"merge_from": 57},
             "57 clusters of 56 utterances.*lower `merge_from`",
@@ -641,10 +585,6 @@ def test_objectives_that_do_not_fit_are_refused():
     ssps = SSPS(clusters=6, queue=30, start_epoch=2)
     with pytest.raises(ConfigError, match="SimCLR does not have; take another"):
         ssps.set_up(lonely, **sizes)
-    ssps = SSPS(clusters=6, queue=30, start_epoch=2, variant="centroid")
-    dino = DINO(12, prototypes=16, hidden=8, bottleneck=4)
-    with pytest.raises(ConfigError, match="variant centroid.*DINO compares"):
-        ssps.set_up(dino, **sizes)
 
 
 def test_clusters_before_any_reference_are_refused(voices, make):
@@ -655,8 +595,6 @@ def test_clusters_before_any_reference_are_refused(voices, make):
         make(rows, range(5)).before_epoch(2)
     with pytest.raises(ConfigError, match="of 9 utterances, of 10 at least"):
         make(rows, range(9), merge_from=10).before_epoch(2)
-    with pytest.raises(ConfigError, match="of 0 utterances, of 1 at least"):
-        make(rows, [], variant="nearest").before_epoch(2)
 
 
 # -- several processes ---------------------------------------------------------

@@ -100,10 +100,16 @@ def test_what_was_seen_is_said():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"fraction": 0}, "above 0 and at most 1; got 0"),
-        ({"fraction": 1.1}, "above 0 and at most 1"),
-        ({"fraction": float("nan")}, "above 0 and at most 1"),
-        ({"of": "sessions"}, "speakers or utterances; got 'sessions'"),
+        (
+            {"fraction": 0},
+            "fraction must be a number above 0 and of at most 1, got 0",
+        ),
+        ({"fraction": 1.1}, "above 0 and of at most 1"),
+        ({"fraction": float("nan")}, "above 0 and of at most 1"),
+        (
+            {"of": "sessions"},
+            "of must be one of speakers, utterances; got 'sessions'",
+        ),
     ],
 )
 def test_refused(options, message):

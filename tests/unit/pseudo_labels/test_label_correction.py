@@ -255,10 +255,10 @@ def test_report_takes_a_correction():
 @pytest.mark.parametrize(
     "options, words",
     [
-        ({"temperature": 0.0}, "temperature must be above 0"),
+        ({"temperature": 0.0}, "temperature must be a number above 0"),
         ({"threshold": 1.0}, "a probability"),
         ({"threshold": -0.1}, "a probability"),
-        ({"target": "firm"}, "soft or hard"),
+        ({"target": "firm"}, "one of soft, hard; got 'firm'"),
     ],
 )
 def test_refuses_what_has_no_meaning(options, words):

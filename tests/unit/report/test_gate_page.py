@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from speechbrain_ssl.pseudo_labels.loss_gate import fit_threshold
+from speechbrain_ssl.pseudo_labels.loss_mixture import fit_threshold
 from speechbrain_ssl.report import gate
 from speechbrain_ssl.report.logbook import Logbook
 from speechbrain_ssl.report.page import build_report

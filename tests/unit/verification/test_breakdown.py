@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from speechbrain_ssl.errors import TrialError
+from speechbrain_ssl.verification import breakdown as module
 from speechbrain_ssl.verification.bootstrap import bootstrap_interval
 from speechbrain_ssl.verification.breakdown import (
     breakdown,
@@ -43,7 +44,7 @@ def by_hand(scores, trials, belongs):
 
 def test_every_group_against_the_list_filtered_by_hand():
     scores, trials = some_trials()
-    rows = breakdown(scores, trials, TABLE, least_speakers=5)
+    rows = breakdown(scores, trials, TABLE)
     assert [(r["group"], r["value"], r["speakers"]) for r in rows] == [
         ("all", "", 16),
         ("same gender", "", 16),
@@ -92,12 +93,11 @@ def test_intervals_are_those_of_the_part():
         assert row["ci_low"] <= row["eer_percent"] <= row["ci_high"]
 
 
-def test_groups_without_figures():
+def test_groups_without_figures(monkeypatch):
     names = ["s00/1", "s00/2", "s01/1", "s02/1"]
     trials = Trials([1, 0, 0], [0, 0, 2], [1, 2, 3], names)
-    rows = breakdown(
-        [0.9, 0.1, 0.2], trials, TABLE, least_speakers=1, replicates=20
-    )
+    monkeypatch.setattr(module, "LEAST_SPEAKERS", 1)
+    rows = breakdown([0.9, 0.1, 0.2], trials, TABLE, replicates=20)
     found = {(r["group"], r["value"]): r for r in rows}
     assert found["all", ""]["eer_percent"] == 0
     # Targets only, and no trial at all.

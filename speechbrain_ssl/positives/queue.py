@@ -1,6 +1,6 @@
 """The queue of positive vectors of SSPS.
 
-A ring of slots. Each holds the position of an utterance in the manifest and
+Each of its slots holds the position of an utterance in the manifest and
 what the second branch made of its global crops. New rows overwrite the oldest
 ones, whatever utterance they belong to: the size need not be a multiple of the
 batch.
@@ -15,7 +15,7 @@ import torch
 
 
 class PositiveQueue(torch.nn.Module):
-    """First in, first out.
+    """A first-in, first-out queue of vectors, one row an utterance.
 
     Everything is a buffer; nothing waits for the host.
 
@@ -52,7 +52,7 @@ class PositiveQueue(torch.nn.Module):
 
     @torch.no_grad()
     def push(self, ids, vectors):
-        """Stores rows, the last one as the newest.
+        """Store rows, the last one as the newest.
 
         Arguments
         ---------
@@ -72,7 +72,7 @@ class PositiveQueue(torch.nn.Module):
 
     @torch.no_grad()
     def sorted_by(self, groups):
-        """The utterances in the queue, sorted by a group each belongs to.
+        """Sort the utterances in the queue by a group each belongs to.
 
         Arguments
         ---------
