@@ -7,14 +7,10 @@ import numpy as np
 from speechbrain_ssl.cli.common import Checked, Model, check_output
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.verification.metrics import eer
-from speechbrain_ssl.verification.protocol import write_scores
+from speechbrain_ssl.verification.protocol import check_files, write_scores
 from speechbrain_ssl.verification.scoring import cosine_scores
 from speechbrain_ssl.verification.trial_layouts import read_enrolment
-from speechbrain_ssl.verification.trials import (
-    Trials,
-    check_files,
-    read_trials,
-)
+from speechbrain_ssl.verification.trials import Trials, read_trials
 
 
 def run(options):

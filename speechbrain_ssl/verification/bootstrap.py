@@ -25,11 +25,10 @@ from typing import NamedTuple
 import numpy as np
 
 from speechbrain_ssl.errors import TrialError
-from speechbrain_ssl.verification.metrics import (
-    check_scores,
+from speechbrain_ssl.verification.metrics import eer_of_curve
+from speechbrain_ssl.verification.scored_trials import (
+    ScoredTrials,
     curve_from_sums,
-    eer_of_curve,
-    last_of_equals,
 )
 
 # With more replicates than this lost, what remains no longer describes the
@@ -64,7 +63,7 @@ class WeightedCurves:
 
     Arguments
     ---------
-    scores : array_like
+    scores : ScoredTrials or array_like
         ``[T]``, one for each trial.
     trials : Trials
         The trials, with speakers.
@@ -77,7 +76,7 @@ class WeightedCurves:
     Raises
     ------
     TrialError
-        As ``check_scores`` and ``Trials.speaker_indices``.
+        As ``ScoredTrials`` and ``Trials.speaker_indices``.
 
     Example
     -------
@@ -91,7 +90,7 @@ class WeightedCurves:
     """
 
     def __init__(self, scores, trials):
-        scores, labels = check_scores(scores, trials.labels)
+        scored = ScoredTrials.of(scores, trials.labels)
         speaker = trials.speaker_indices()
         left, right = speaker[trials.left], speaker[trials.right]
         # Names that no trial uses must not be drawn.
@@ -100,13 +99,12 @@ class WeightedCurves:
         )
         left, right = np.split(both, 2)
         self.speakers = len(present)
-        order = np.argsort(scores)
-        ends = last_of_equals(scores[order])
-        labels = labels[order]
-        # Each class is summed by itself; before the end of each run of equal
+        order = scored.order
+        labels = scored.labels[order]
+        # Each class is summed by itself; up to the end of each run of equal
         # scores there are so many of it. Index 0 stands for none.
-        self._target_ends = np.cumsum(labels)[ends]
-        self._other_ends = ends + 1 - self._target_ends
+        self._target_ends = scored.targets_up_to
+        self._other_ends = scored.ends + 1 - self._target_ends
         self._target = left[order][labels]
         self._other_left = left[order][~labels]
         self._other_right = right[order][~labels]
@@ -157,7 +155,7 @@ def bootstrap_interval(
 
     Arguments
     ---------
-    scores : array_like
+    scores : ScoredTrials or array_like
         ``[T]``, one for each trial.
     trials : Trials
         The trials, with speakers.

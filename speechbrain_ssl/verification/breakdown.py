@@ -19,6 +19,7 @@ import numpy as np
 from speechbrain_ssl.errors import TrialError
 from speechbrain_ssl.verification.bootstrap import bootstrap_interval
 from speechbrain_ssl.verification.metrics import eer
+from speechbrain_ssl.verification.scored_trials import ScoredTrials
 from speechbrain_ssl.verification.trials import Trials
 
 
@@ -201,11 +202,12 @@ def _figures(scores, trials, replicates, seed):
     row["nontargets"] = len(trials) - row["targets"]
     if row["targets"] == 0 or row["nontargets"] == 0:
         return row
-    row["eer_percent"] = 100 * eer(scores, trials.labels)[0]
+    scored = ScoredTrials(scores, trials.labels)
+    row["eer_percent"] = 100 * eer(scored)[0]
     if replicates and row["speakers"] > 1:
         try:
             found = bootstrap_interval(
-                scores, trials, replicates=replicates, seed=seed
+                scored, trials, replicates=replicates, seed=seed
             )
         except TrialError:
             # Too few speakers for an interval; the rate stands without one.

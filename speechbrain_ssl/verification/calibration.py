@@ -13,7 +13,7 @@ from sklearn.isotonic import isotonic_regression
 from sklearn.linear_model import LogisticRegression
 
 from speechbrain_ssl.errors import ConfigError, TrialError
-from speechbrain_ssl.verification.metrics import check_scores, last_of_equals
+from speechbrain_ssl.verification.scored_trials import ScoredTrials
 
 # Weight of the squared slope against one trial's loss: scikit-learn's default.
 # Where the classes do not overlap it is all that bounds the slope.
@@ -115,7 +115,7 @@ class Calibration:
         """
         scores = _as_systems(scores)
         for system in scores:
-            _, labels = check_scores(system, labels)
+            labels = ScoredTrials(system, labels).labels
         _check_finite(scores)
         prior = self.p_target
         share = labels.mean()
@@ -212,7 +212,7 @@ def _check_finite(scores):
         )
 
 
-def cllr(scores, labels):
+def cllr(scores, labels=None):
     """Cost of the log-likelihood ratio, over all operating points.
 
         Cllr = (mean over targets of log2(1 + exp(-score))
@@ -224,10 +224,10 @@ def cllr(scores, labels):
 
     Arguments
     ---------
-    scores : array_like
+    scores : ScoredTrials or array_like
         ``[T]``, log-likelihood ratios in nats.
-    labels : array_like
-        ``[T]``; true for targets.
+    labels : array_like, optional
+        ``[T]``; true for targets. Not needed with ``ScoredTrials``.
 
     Returns
     -------
@@ -237,21 +237,21 @@ def cllr(scores, labels):
     Raises
     ------
     TrialError
-        As ``check_scores``.
+        As ``ScoredTrials``.
 
     Example
     -------
     >>> cllr([0.0, 0.0], [1, 0])
     1.0
     """
-    scores, labels = check_scores(scores, labels)
-    scores = scores.astype(np.float64)
-    targets = np.logaddexp(0, -scores[labels]).mean()
-    others = np.logaddexp(0, scores[~labels]).mean()
+    scored = ScoredTrials.of(scores, labels)
+    ratios = scored.scores.astype(np.float64)
+    targets = np.logaddexp(0, -ratios[scored.labels]).mean()
+    others = np.logaddexp(0, ratios[~scored.labels]).mean()
     return float((targets + others) / (2 * np.log(2)))
 
 
-def pav(scores, labels):
+def pav(scores, labels=None):
     """The best log-likelihood ratios that keep the order of the scores.
 
     Pool adjacent violators: the non-decreasing posterior nearest to the labels
@@ -259,10 +259,10 @@ def pav(scores, labels):
 
     Arguments
     ---------
-    scores : array_like
+    scores : ScoredTrials or array_like
         ``[T]``.
-    labels : array_like
-        ``[T]``; true for targets.
+    labels : array_like, optional
+        ``[T]``; true for targets. Not needed with ``ScoredTrials``.
 
     Returns
     -------
@@ -273,37 +273,35 @@ def pav(scores, labels):
     Raises
     ------
     TrialError
-        As ``check_scores``.
+        As ``ScoredTrials``.
 
     Example
     -------
     >>> pav([0.1, 0.2, 0.3, 0.4], [0, 1, 0, 1]).tolist()
     [-inf, 0.0, 0.0, inf]
     """
-    scores, labels = check_scores(scores, labels)
-    order = np.argsort(scores)
-    ends = last_of_equals(scores[order])
-    counts = np.diff(ends, prepend=-1)
-    targets = np.diff(np.cumsum(labels[order])[ends], prepend=0)
+    scored = ScoredTrials.of(scores, labels)
+    counts = np.diff(scored.ends, prepend=-1)
+    targets = np.diff(scored.targets_up_to, prepend=0)
     posterior = isotonic_regression(targets / counts, sample_weight=counts)
     posterior = np.clip(posterior, 0, 1)
     with np.errstate(divide="ignore"):
         ratio = np.log(posterior) - np.log1p(-posterior)
-    prior = np.log(labels.sum()) - np.log((~labels).sum())
-    found = np.empty(len(scores))
-    found[order] = np.repeat(ratio - prior, counts)
+    prior = np.log(scored.labels.sum()) - np.log((~scored.labels).sum())
+    found = np.empty(len(scored.scores))
+    found[scored.order] = np.repeat(ratio - prior, counts)
     return found
 
 
-def min_cllr(scores, labels):
+def min_cllr(scores, labels=None):
     """Cllr after the best calibration that keeps the order of the scores.
 
     Arguments
     ---------
-    scores : array_like
+    scores : ScoredTrials or array_like
         ``[T]``, in any unit.
-    labels : array_like
-        ``[T]``; true for targets.
+    labels : array_like, optional
+        ``[T]``; true for targets. Not needed with ``ScoredTrials``.
 
     Returns
     -------
@@ -314,25 +312,26 @@ def min_cllr(scores, labels):
     Raises
     ------
     TrialError
-        As ``check_scores``.
+        As ``ScoredTrials``.
 
     Example
     -------
     >>> min_cllr([0.1, 0.2, 0.3, 0.4], [0, 1, 0, 1])
     0.5
     """
-    return cllr(pav(scores, labels), labels)
+    scored = ScoredTrials.of(scores, labels)
+    return cllr(pav(scored), scored.labels)
 
 
-def act_dcf(scores, labels, p_target=0.01, c_miss=1.0, c_fa=1.0):
+def act_dcf(scores, labels=None, p_target=0.01, c_miss=1.0, c_fa=1.0):
     """The detection cost at the threshold that the operating point dictates.
 
     Arguments
     ---------
-    scores : array_like
+    scores : ScoredTrials or array_like
         ``[T]``, log-likelihood ratios in nats.
-    labels : array_like
-        ``[T]``; true for targets.
+    labels : array_like, optional
+        ``[T]``; true for targets. Not needed with ``ScoredTrials``.
     p_target, c_miss, c_fa : float
         The operating point.
 
@@ -345,7 +344,7 @@ def act_dcf(scores, labels, p_target=0.01, c_miss=1.0, c_fa=1.0):
     Raises
     ------
     TrialError
-        As ``check_scores``.
+        As ``ScoredTrials``.
     ConfigError
         As ``bayes_threshold``.
 
@@ -355,10 +354,10 @@ def act_dcf(scores, labels, p_target=0.01, c_miss=1.0, c_fa=1.0):
     1.0
     """
     threshold = bayes_threshold(p_target, c_miss, c_fa)
-    scores, labels = check_scores(scores, labels)
-    accepted = scores >= threshold
-    misses = c_miss * p_target * (~accepted[labels]).mean()
-    alarms = c_fa * (1 - p_target) * accepted[~labels].mean()
+    scored = ScoredTrials.of(scores, labels)
+    accepted = scored.scores >= threshold
+    misses = c_miss * p_target * (~accepted[scored.labels]).mean()
+    alarms = c_fa * (1 - p_target) * accepted[~scored.labels].mean()
     return float(
         (misses + alarms) / min(c_miss * p_target, c_fa * (1 - p_target))
     )

@@ -11,12 +11,89 @@ from speechbrain_ssl.verification.extract import embed_files
 from speechbrain_ssl.verification.scoring import cosine_scores
 from speechbrain_ssl.verification.trial_layouts import read_enrolment
 from speechbrain_ssl.verification.trials import (
-    check_files,
-    first_trial_of,
     linked_speakers,
     path_component,
     read_trials,
 )
+
+
+def check_files(trials, root):
+    """Checks, before hours of work, that every utterance is there.
+
+    Arguments
+    ---------
+    trials : Trials
+        What is to be scored.
+    root : str or pathlib.Path
+        The folder that the names are relative to.
+
+    Raises
+    ------
+    TrialError
+        Names the first absent file of the list with its line, and says how
+        many are absent in total.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> from speechbrain_ssl.verification.trials import Trials
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> (folder / "a.wav").touch(), (folder / "b.wav").touch()
+    (None, None)
+    >>> check_files(Trials([True], [0], [1], ["a.wav", "b.wav"]), folder)
+    """
+    root = os.fspath(root)
+    absent = {
+        name
+        for name in trials.recordings
+        if not os.path.isfile(os.path.join(root, name))
+    }
+    first = first_trial_of(trials, absent)
+    if first is None:
+        # A name that no trial uses is nobody's loss.
+        return
+    line, name = first
+    used = np.union1d(trials.left, trials.right)
+    needed = {r for i in used for r in trials.members(trials.names[i])}
+    raise TrialError(
+        f"trial list, line {line}: there is no file '{name}' in {root}; "
+        f"{len(absent & needed)} of {len(trials.recordings)} files are absent. "
+        "Correct the data folder, or extract the rest of the corpus"
+    )
+
+
+def first_trial_of(trials, recordings):
+    """The first trial that needs one of some recordings.
+
+    Arguments
+    ---------
+    trials : Trials
+        The trials.
+    recordings : set of str
+        What is looked for.
+
+    Returns
+    -------
+    tuple or None
+        The line and the recording.
+
+    Example
+    -------
+    >>> from speechbrain_ssl.verification.trials import Trials
+    >>> trials = Trials([1, 0], [0, 0], [1, 2], ["a", "b", "c"])
+    >>> first_trial_of(trials, {"c", "x"})
+    (2, 'c')
+    """
+    hit = np.array(
+        [not recordings.isdisjoint(trials.members(n)) for n in trials.names]
+    )
+    hits = np.flatnonzero(hit[trials.left] | hit[trials.right])
+    if len(hits) == 0:
+        return None
+    left, right = trials.left[hits[0]], trials.right[hits[0]]
+    members = trials.members(trials.names[left if hit[left] else right])
+    name = next(name for name in members if name in recordings)
+    return int(trials.lines[hits[0]]), name
 
 
 def load_trials(path, audio_folder, speaker_component):

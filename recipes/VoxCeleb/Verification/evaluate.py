@@ -39,7 +39,6 @@ from speechbrain_ssl.precision import DTYPES, announce, describe
 from speechbrain_ssl.pseudo_labels.labels import read_labels
 from speechbrain_ssl.publishing.systems import load_system
 from speechbrain_ssl.report.evaluations import (
-    evaluate_lists,
     evaluations_text,
     flat_figures,
     write_breakdown,
@@ -52,6 +51,7 @@ from speechbrain_ssl.verification.breakdown import (
     read_speaker_table,
 )
 from speechbrain_ssl.verification.cache import embed_cached
+from speechbrain_ssl.verification.evaluation import evaluate_lists
 from speechbrain_ssl.verification.multicrop import CropGrid, multicrop_rows
 from speechbrain_ssl.verification.protocol import (
     check_speakers,
