@@ -12,19 +12,19 @@ import zlib
 import matplotlib
 
 from speechbrain_ssl.files import atomic_write
-from speechbrain_ssl.report import figures
+from speechbrain_ssl.report import style
 
 # Light colour, its name in the style sheet, its counterpart in dark mode.
 _COLOURS = (
-    (figures.INK, "--ink", "#e8ecf1"),
-    (figures.MUTED, "--muted", "#9aa6b4"),
-    (figures.GRID, "--grid", "#2b333e"),
-    (figures.SERIES[0], "--blue", "#4aa3e6"),
-    (figures.SERIES[1], "--red", "#f0824a"),
-    (figures.SERIES[2], "--green", "#2fc79b"),
-    (figures.SERIES[3], "--purple", "#e39bc8"),
-    (figures.SERIES[4], "--orange", "#f2b93b"),
-    (figures.SERIES[5], "--sky", "#9adcff"),
+    (style.INK, "--ink", "#e8ecf1"),
+    (style.MUTED, "--muted", "#9aa6b4"),
+    (style.GRID, "--grid", "#2b333e"),
+    (style.SERIES[0], "--blue", "#4aa3e6"),
+    (style.SERIES[1], "--red", "#f0824a"),
+    (style.SERIES[2], "--green", "#2fc79b"),
+    (style.SERIES[3], "--purple", "#e39bc8"),
+    (style.SERIES[4], "--orange", "#f2b93b"),
+    (style.SERIES[5], "--sky", "#9adcff"),
 )
 
 _STYLE = """
@@ -96,11 +96,11 @@ def write_page(path, title, sections):
     """
     light = ";".join(f"{name}:{colour}" for colour, name, _ in _COLOURS)
     dark = ";".join(f"{name}:{colour}" for _, name, colour in _COLOURS)
-    style = _STYLE.replace("LIGHT", light).replace("DARK", dark)
+    css = _STYLE.replace("LIGHT", light).replace("DARK", dark)
     page = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width,initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{style}</style>\n</head>\n"
+        f"<title>{escape(title)}</title>\n<style>{css}</style>\n</head>\n"
         f"<body>\n<main>\n<h1>{escape(title)}</h1>\n"
         + "\n".join(part for part in sections if part)
         + "\n</main>\n</body>\n</html>\n"
@@ -203,6 +203,38 @@ def facts(rows):
 
 
 _CODE = ' class="code"'
+
+
+def table(header, rows, attributes=""):
+    """Make a table that scrolls where the screen is narrow.
+
+    Arguments
+    ---------
+    header : iterable
+        One cell for each column.
+    rows : iterable of iterable
+        The cells of each row; everything is escaped.
+    attributes : str
+        Further HTML attributes of the surrounding element.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> table(["a"], [["<b>"]]).partition("<table>")[2].partition("</td>")[0]
+    '<thead><tr><th>a</th></tr></thead><tbody><tr><td>&lt;b&gt;'
+    """
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
+        for row in rows
+    )
+    return (
+        f'<div class="scroll"{attributes}><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
 
 
 def grid(parts):

@@ -11,14 +11,15 @@ import pathlib
 import numpy as np
 
 from speechbrain_ssl.errors import TrialError
-from speechbrain_ssl.report import figures
 from speechbrain_ssl.report.blocks import (
     escape,
     grid,
     picture,
     section,
+    table,
     write_page,
 )
+from speechbrain_ssl.report.trial_figures import det_curves
 from speechbrain_ssl.verification.bootstrap import paired_difference
 from speechbrain_ssl.verification.evaluation import evaluate_scores
 from speechbrain_ssl.verification.metrics import det_points
@@ -182,7 +183,7 @@ def write_comparison(path, lists, title="Systems compared"):
         if rows[0]["speakers"] is not None:
             counts += f", {rows[0]['speakers']} speakers"
         drawing = picture(
-            figures.det_curves(points),
+            det_curves(points),
             "Each point is a threshold; nearer to the lower left corner is "
             "better, and the dot is where both errors are equal. Where curves "
             "cross, which system is better depends on the use.",
@@ -219,12 +220,4 @@ def _table(rows):
                 change,
             ]
         )
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>"
-        for row in cells
-    )
-    return (
-        f'<div class="scroll" style="margin-top: 1rem"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
+    return table(header, cells, ' style="margin-top: 1rem"')

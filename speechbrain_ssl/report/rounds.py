@@ -5,13 +5,14 @@ import pathlib
 
 import matplotlib.ticker
 
-from speechbrain_ssl.report import figures
+from speechbrain_ssl.report import style
 from speechbrain_ssl.report.blocks import (
     escape,
     facts,
     grid,
     picture,
     section,
+    table,
     write_page,
 )
 
@@ -119,17 +120,17 @@ def _curves(results):
 
 def _lines(curves, title, ylabel):
     """Few points over rounds."""
-    figure, ax = figures.new_figure()
+    figure, ax = style.new_figure()
     for colour, (name, points) in zip(
-        figures.SERIES, curves.items(), strict=False
+        style.SERIES, curves.items(), strict=False
     ):
         ax.plot(
             *zip(*points, strict=True), marker="o", color=colour, label=name
         )
     if len(curves) > 1:
-        figures.legend(ax)
+        style.legend(ax)
     ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
-    figures.label(ax, title, "round", ylabel)
+    style.label(ax, title, "round", ylabel)
     return figure
 
 
@@ -153,23 +154,14 @@ def _table(stages):
     there = {
         k: name for k, name in _COLUMNS.items() if any(k in r for r in stages)
     }
-    head = "".join(f"<th>{escape(name)}</th>" for name in there.values())
-    body = "".join(
-        "<tr>"
-        + "".join(f"<td>{escape(_show(r.get(key)))}</td>" for key in there)
-        + "</tr>"
-        for r in stages
-    )
     note = ""
     if any(k.startswith("monitor_") for k in there):
         note = (
             "<p>* against speaker labels, for the reader; they took no part "
             "in anything.</p>"
         )
-    return (
-        '<div class="scroll"><table><thead><tr>'
-        f"{head}</tr></thead><tbody>{body}</tbody></table></div>{note}"
-    )
+    rows = [[_show(record.get(key)) for key in there] for record in stages]
+    return table(there.values(), rows) + note
 
 
 def _show(value):
