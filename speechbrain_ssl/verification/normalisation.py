@@ -165,6 +165,15 @@ def _of_highest(rows, cohort, top, block):
     return mean, deviation
 
 
+def check_kind(kind):
+    """Raise a ``ConfigError`` unless there is a norm of this name."""
+    if kind not in KINDS:
+        raise ConfigError(
+            f"there is no score normalisation '{kind}'; take one of "
+            f"{', '.join(KINDS)}"
+        )
+
+
 def normalise_scores(scores, trials, mean, deviation, kind="s"):
     """Sets scores in proportion to the cohort scores of their sides.
 
@@ -201,11 +210,7 @@ def normalise_scores(scores, trials, mean, deviation, kind="s"):
     array([2.])
     array([3.5])
     """
-    if kind not in KINDS:
-        raise ConfigError(
-            f"there is no score normalisation '{kind}'; take one of "
-            f"{', '.join(KINDS)}"
-        )
+    check_kind(kind)
     scores = np.asarray(scores, dtype=np.float64)
     sides = {"z": (trials.left,), "t": (trials.right,)}.get(
         kind, (trials.left, trials.right)
