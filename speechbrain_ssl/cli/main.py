@@ -22,7 +22,7 @@ _MODEL = (
 
 
 def make_parser():
-    """The command line, without importing torch.
+    """Make the parser of the command line, without importing torch.
 
     Returns
     -------
@@ -166,12 +166,12 @@ def _add_prior(parser):
 
 
 def main(argv=None):
-    """Runs a command.
+    """Run a command.
 
     Arguments
     ---------
     argv : list of str, optional
-        Its arguments; those of the process if not given.
+        The arguments; those of the process if not given.
 
     Returns
     -------

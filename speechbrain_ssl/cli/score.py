@@ -14,7 +14,7 @@ from speechbrain_ssl.verification.trials import Trials, read_trials
 
 
 def run(options):
-    """Scores a list of trials.
+    """Score a list of trials.
 
     A line of the output is that of a list in VoxCeleb's layout and the score;
     ``nan`` where a recording of the trial cannot be used.
@@ -88,7 +88,7 @@ def run(options):
 
 
 def _scores(files, model, trials, options):
-    """Cosines ``[T]``; NaN where something of the trial is missing."""
+    """Compute cosines ``[T]``; NaN where a side of the trial is unusable."""
     found = files.embed(model, options)
     row = {name: i for i, name in enumerate(files.names)}
     rows = np.full((len(trials.recordings), found.shape[1]), np.nan)
@@ -99,7 +99,7 @@ def _scores(files, model, trials, options):
     scored = usable[trials.left] & usable[trials.right]
     scores = np.full(len(trials), np.nan)
     if scored.any():
-        # What cannot be used has no direction; nothing scored looks at it.
+        # Unusable rows have no direction; no trial that is scored uses them.
         part = Trials(
             None, trials.left[scored], trials.right[scored], trials.names
         )
