@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from speechbrain_ssl.data.audio import AudioFile, fit_length
-from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.errors import ConfigError, EmbeddingError
 from speechbrain_ssl.verification.extract import progress_bar
-from speechbrain_ssl.verification.scoring import EmbeddingError, unit_rows
+from speechbrain_ssl.verification.scoring import unit_rows
 
 
 class CropGrid:

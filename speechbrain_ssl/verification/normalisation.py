@@ -24,8 +24,8 @@ they need the scores, which are made and dropped in blocks.
 
 import numpy as np
 
-from speechbrain_ssl.errors import ConfigError
-from speechbrain_ssl.verification.scoring import EmbeddingError, refuse_rows
+from speechbrain_ssl.errors import ConfigError, EmbeddingError
+from speechbrain_ssl.verification.scoring import refuse_rows
 
 KINDS = ("z", "t", "s")
 

@@ -23,10 +23,9 @@ self-supervised recipe has the same parts; that they come in this order is ours.
 import numpy as np
 from scipy import linalg
 
-from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.errors import ConfigError, EmbeddingError
 from speechbrain_ssl.verification.normalisation import cluster_sums, members
 from speechbrain_ssl.verification.scoring import (
-    EmbeddingError,
     as_array,
     check_table,
     product_scores,

@@ -2,14 +2,10 @@
 
 import numpy as np
 
-from speechbrain_ssl.errors import UserError
+from speechbrain_ssl.errors import EmbeddingError
 
 # What centring may leave of a vector before only rounding is left.
 _ROUNDING = 1e-6
-
-
-class EmbeddingError(UserError):
-    """Embeddings that cannot be scored, with the utterance at fault."""
 
 
 def cosine_scores(embeddings, trials, mean=None, chunk=65536):

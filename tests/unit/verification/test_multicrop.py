@@ -8,7 +8,7 @@ import torch
 from speechbrain_ssl.data.audio import fit_length
 from speechbrain_ssl.encoders.ecapa import FastECAPA
 from speechbrain_ssl.encoders.features import LogMel
-from speechbrain_ssl.errors import AudioError, ConfigError
+from speechbrain_ssl.errors import AudioError, ConfigError, EmbeddingError
 from speechbrain_ssl.verification.cache import embed_cached
 from speechbrain_ssl.verification.extract import embed_files
 from speechbrain_ssl.verification.multicrop import (
@@ -16,7 +16,7 @@ from speechbrain_ssl.verification.multicrop import (
     embed_crops,
     multicrop_rows,
 )
-from speechbrain_ssl.verification.scoring import EmbeddingError, product_scores
+from speechbrain_ssl.verification.scoring import product_scores
 from speechbrain_ssl.verification.trials import Trials
 
 SECONDS = (0.3, 0.5, 1.2, 1.7)

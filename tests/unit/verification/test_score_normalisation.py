@@ -6,7 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.errors import ConfigError, EmbeddingError
 from speechbrain_ssl.verification.normalisation import (
     KINDS,
     cohort_centroids,
@@ -14,7 +14,6 @@ from speechbrain_ssl.verification.normalisation import (
     normalise_scores,
 )
 from speechbrain_ssl.verification.scoring import (
-    EmbeddingError,
     product_scores,
     unit_rows,
 )
