@@ -61,13 +61,13 @@ class Probe:
         self.max_iterations = max_iterations
 
     def labels_seen(self, label, system):
-        """What labels had a part in the predictions."""
+        """Return which labels had a part in the predictions."""
         return (
             f"{label}, by the classifier; {system.labels_seen} by the encoder"
         )
 
     def __call__(self, task, folds, system, hparams, run_opts):
-        """Predicts the test side of every fold.
+        """Predict the test side of every fold.
 
         Arguments
         ---------
@@ -109,7 +109,7 @@ class Probe:
             yield predicted, {"C": strength}
 
     def fold(self, embeddings, labels, fold):
-        """One fold.
+        """Learn and predict one fold.
 
         Arguments
         ---------
@@ -130,7 +130,7 @@ class Probe:
         return model.predict(embeddings[fold.test]), strength
 
     def choose(self, embeddings, labels, inner):
-        """The C of most hits over the inner folds, the smallest of equals."""
+        """Choose the C of most hits over the inner folds, the smallest of ties."""
         if len(self.strengths) == 1:
             return self.strengths[0]
         if not inner:
@@ -172,7 +172,7 @@ class Probe:
 
 
 def check_finite(embeddings, ids):
-    """Raises if an embedding is not a number.
+    """Raise if an embedding is not finite.
 
     Arguments
     ---------

@@ -1,4 +1,4 @@
-"""What pages are made of: figures, tables, sections, and the page itself.
+"""The parts of a page: figures, tables, sections, and the page itself.
 
 Figures are inline SVG whose colours are CSS variables, so that they follow the
 reader into dark mode. A page needs no other file.
@@ -83,7 +83,7 @@ table.facts th{width:auto;white-space:normal}figure{padding:.6rem}}
 
 
 def write_page(path, title, sections):
-    """Writes a page of some sections.
+    """Write a page of some sections.
 
     Arguments
     ---------
@@ -116,7 +116,7 @@ def has(metrics, key, stage=None):
 
 
 def picture(figure, caption, badge=None, wide=False, heading=None):
-    """A figure with the sentence that says how to read it."""
+    """Put a figure beside the sentence that says how to read it."""
     title = ""
     if len(figure.axes) == 1:
         # As text of the page it wraps where the screen is narrow.
@@ -141,7 +141,7 @@ def picture(figure, caption, badge=None, wide=False, heading=None):
 
 
 def _svg(figure, name):
-    """A figure as inline SVG in the colours of the page."""
+    """Convert a figure to inline SVG in the colours of the page."""
     stream = io.StringIO()
     # The salt makes the page the same, byte by byte, from the same numbers.
     with matplotlib.rc_context(
@@ -242,7 +242,7 @@ def grid(parts):
 
 
 def section(heading, body):
-    """A heading with its body; nothing where the body is empty."""
+    """Put a heading above a body; nothing where the body is empty."""
     if not body:
         return ""
     return f"<section><h2>{escape(heading)}</h2>\n{body}</section>"

@@ -27,7 +27,7 @@ from speechbrain_ssl.verification.trials import Trials
 
 
 def read_scores(path):
-    """Reads a score file.
+    """Read a score file.
 
     Arguments
     ---------
@@ -76,7 +76,7 @@ def read_scores(path):
 
 
 def read_systems(paths):
-    """Reads the score files of several systems on one list.
+    """Read the score files of several systems on one list.
 
     Arguments
     ---------
@@ -115,7 +115,7 @@ def _same(one, other):
 
 
 def compare(trials, scores, replicates=1000, seed=0):
-    """Figures of all systems, and of each against the first.
+    """Compute the figures of all systems, and of each against the first.
 
     Arguments
     ---------
@@ -159,7 +159,7 @@ def compare(trials, scores, replicates=1000, seed=0):
 
 
 def write_comparison(path, lists, title="Systems compared"):
-    """Writes one page with the DET curves of all systems on each list.
+    """Write one page with the DET curves of all systems on each list.
 
     Arguments
     ---------
@@ -195,7 +195,7 @@ def write_comparison(path, lists, title="Systems compared"):
 
 
 def _table(rows):
-    """The figures as a table of HTML."""
+    """Format the figures as a table of HTML."""
     header = ["system", "EER %", "minDCF 0.01", "minDCF 0.05"]
     header.append(f"EER less that of {rows[0]['system']}")
     cells = []

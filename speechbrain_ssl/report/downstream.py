@@ -1,4 +1,4 @@
-"""The page of a downstream task: what was taken for what."""
+"""The page of a downstream task, with its confusion matrix."""
 
 import pathlib
 
@@ -20,7 +20,7 @@ PICTURE = "confusion.svg"
 
 
 def confusion_figure(confusion, classes, title=None):
-    """What was taken for what: a row for each true class.
+    """Draw the confusion matrix, with a row for each true class.
 
     The colour and the large number are the share of the row in percent, the
     small number counts utterances.
@@ -98,7 +98,7 @@ def _largest_mistake(share, classes):
 
 
 def write_confusion(path, confusion, classes, title=None):
-    """Writes the picture as an SVG file, the same from the same numbers.
+    """Write the confusion matrix as an SVG file, without a date.
 
     Arguments
     ---------
@@ -128,7 +128,7 @@ _CAPTION = (
 
 
 def build_downstream_report(output_folder, title, confusion, classes):
-    """Writes ``confusion.svg`` and ``report.html``.
+    """Write ``confusion.svg`` and ``report.html``.
 
     Arguments
     ---------

@@ -39,7 +39,7 @@ BREAKDOWN = (
 
 
 def write_breakdown(folder, lists, scores, table, replicates=1000, seed=0):
-    """Writes ``breakdown.csv``: error rates by gender and nationality.
+    """Write ``breakdown.csv``: error rates by gender and nationality.
 
     Arguments
     ---------
@@ -61,7 +61,7 @@ def write_breakdown(folder, lists, scores, table, replicates=1000, seed=0):
 
 
 def evaluations_text(evaluations):
-    """The evaluations as lines of text.
+    """Format the evaluations as lines of text.
 
     Arguments
     ---------
@@ -119,7 +119,7 @@ def evaluations_text(evaluations):
 
 
 def flat_figures(evaluations):
-    """The evaluations as scalars for ``results.json``.
+    """Flatten the evaluations to scalars for ``results.json``.
 
     Arguments
     ---------
@@ -155,7 +155,7 @@ def flat_figures(evaluations):
 
 
 def write_table(path, evaluations, system, record):
-    """Writes a CSV file with a row for every list and scoring.
+    """Write a CSV file with a row for every list and scoring.
 
     Arguments
     ---------
@@ -188,7 +188,7 @@ def write_table(path, evaluations, system, record):
 
 
 def write_rows(path, columns, rows):
-    """Writes a CSV file; other keys of the rows are left out.
+    """Write a CSV file; other keys of the rows are left out.
 
     Arguments
     ---------

@@ -89,7 +89,7 @@ def write_gate_epoch(
 
 
 def read_epochs(folder):
-    """The records of all epochs, in their order.
+    """Read the records of all epochs, in their order.
 
     Arguments
     ---------
@@ -105,7 +105,7 @@ def read_epochs(folder):
 
 
 def loss_histogram(record):
-    """Log losses of an epoch, with both components and the threshold.
+    """Draw the log losses of an epoch, both components and the threshold.
 
     Arguments
     ---------
@@ -173,7 +173,7 @@ def loss_histogram(record):
 
 
 def chosen_epochs(records):
-    """The epochs worth a picture: the first, the last, and some between.
+    """Choose the epochs to draw: the first, the last, and some between.
 
     Arguments
     ---------
@@ -196,7 +196,7 @@ def chosen_epochs(records):
 
 
 def body(folder, metrics):
-    """The section of the page.
+    """Make the body of the page's section on the gate.
 
     Arguments
     ---------

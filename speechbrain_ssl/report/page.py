@@ -38,7 +38,7 @@ def build_report(
     embeddings=None,
     extra_sections=(),
 ):
-    """Writes ``report.html`` from what a run has left in its folder.
+    """Write ``report.html`` from what a run has left in its folder.
 
     Read are ``results.json``, ``metrics.jsonl``, ``bad_audio.csv``,
     ``hyperparams.yaml`` and ``env.log``, each if it is there.
@@ -104,7 +104,7 @@ def build_report(
 
 
 def _warnings(metrics):
-    """What a reader should not have to find in the curves alone."""
+    """Warn of losses that are not finite and of signs of collapse."""
     texts = []
     _, loss = figures.series(metrics, "loss", "train")
     broken = int((loss != loss).sum())
@@ -298,7 +298,7 @@ def _verification(metrics, trials):
 
 
 def _det_points(trials):
-    """Curves of the lists that have one, and why the others have none."""
+    """Compute the curves of the lists; say why a list has none."""
     points, refused = {}, ""
     for name, trial in trials.items():
         try:

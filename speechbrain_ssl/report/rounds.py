@@ -30,7 +30,7 @@ _COLUMNS = {
 
 
 def build_rounds_report(folder):
-    """Writes ``report.html`` of all rounds.
+    """Write ``report.html`` of all rounds.
 
     Arguments
     ---------
@@ -60,7 +60,7 @@ def build_rounds_report(folder):
 
 
 def _headline(results):
-    """What came out, as rows."""
+    """List the main results as rows of a table."""
     rows = [("Rounds trained", results["rounds"])]
     rows.append(("Ended because", results["stopped"]))
     for value, name in (
@@ -76,12 +76,12 @@ def _headline(results):
 
 
 def _initial_eer(stages):
-    """EER of what the first training began with; later ones begin elsewhere."""
+    """Find the EER of the model that the first training began with."""
     return next((r.get("eer_initial") for r in stages if "eer" in r), None)
 
 
 def _curves(results):
-    """Error rate and agreement over the rounds."""
+    """Draw error rate and agreement over the rounds."""
     stages, parts = results["stages"], []
     eers = [(r["round"], r["eer"]) for r in stages if r.get("eer") is not None]
     first = _initial_eer(stages)
@@ -119,7 +119,7 @@ def _curves(results):
 
 
 def _lines(curves, title, ylabel):
-    """Few points over rounds."""
+    """Draw curves of a few points over the rounds."""
     figure, ax = style.new_figure()
     for colour, (name, points) in zip(
         style.SERIES, curves.items(), strict=False
@@ -135,7 +135,7 @@ def _lines(curves, title, ylabel):
 
 
 def _by_round(stages):
-    """One record for each round; a final stage is one of its own."""
+    """Merge the stages of each round; a final stage stays on its own."""
     rows = {}
     for record in stages:
         name = record["round"]
@@ -149,7 +149,7 @@ def _by_round(stages):
 
 
 def _table(stages):
-    """A row for each round."""
+    """Make a table with a row for each round."""
     stages = _by_round(stages)
     there = {
         k: name for k, name in _COLUMNS.items() if any(k in r for r in stages)
@@ -171,7 +171,7 @@ def _show(value):
 
 
 def _links(folder):
-    """The page of each training stage."""
+    """Link to the page of each training stage."""
     pages = sorted(folder.glob("*/report.html"))
     items = "".join(
         f'<li><a href="{escape(p.parent.name)}/report.html">'

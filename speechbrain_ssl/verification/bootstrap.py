@@ -110,7 +110,7 @@ class WeightedCurves:
         self._other_right = right[order][~labels]
 
     def curve(self, multiplicity):
-        """The curve where speaker ``s`` counts ``multiplicity[s]`` times.
+        """Make the curve where speaker ``s`` counts ``multiplicity[s]`` times.
 
         Arguments
         ---------
@@ -137,7 +137,7 @@ class WeightedCurves:
 
 
 def _running_sum(weights):
-    """Cumulative sums with a leading zero, ``[N + 1]``."""
+    """Compute cumulative sums with a leading zero, ``[N + 1]``."""
     sums = np.zeros(len(weights) + 1, dtype=np.int64)
     np.cumsum(weights, out=sums[1:])
     return sums
@@ -151,7 +151,7 @@ def bootstrap_interval(
     confidence=0.95,
     seed=0,
 ):
-    """Percentile interval of a metric by a bootstrap over speakers.
+    """Compute a metric's percentile interval by a bootstrap over speakers.
 
     Arguments
     ---------
@@ -218,7 +218,7 @@ def paired_difference(
     seed=0,
     draw_runs=False,
 ):
-    """How much better one system is than another, with its interval.
+    """Compute how much better one system is than another, with an interval.
 
     Both meet the same speakers in each replicate, so that what is hard about
     a speaker cancels out: the interval of a difference is far narrower than
@@ -296,7 +296,7 @@ def paired_difference(
 
 
 def _interval(values, speakers, confidence):
-    """Percentiles of replicates; those that are None were skipped."""
+    """Compute percentiles of the replicates; None marks a skipped one."""
     found = [value for value in values if value is not None]
     skipped = len(values) - len(found)
     if skipped > MAX_SKIPPED * len(values):

@@ -24,7 +24,7 @@ from speechbrain_ssl.verification.trials import Trials
 
 
 def read_speaker_table(path):
-    """Reads ``vox1_meta.csv``, or a table like it.
+    """Read ``vox1_meta.csv``, or a table like it.
 
     Arguments
     ---------
@@ -83,7 +83,7 @@ def read_speaker_table(path):
 
 
 def check_in_table(lists, table):
-    """Checks, before hours of work, that every speaker is in the table.
+    """Check, before hours of work, that every speaker is in the table.
 
     Arguments
     ---------
@@ -114,7 +114,7 @@ def check_in_table(lists, table):
 
 
 def breakdown(scores, trials, table, least_speakers=5, replicates=0, seed=0):
-    """Equal error rates of the trials within groups of speakers.
+    """Compute equal error rates of the trials within groups of speakers.
 
     Arguments
     ---------
@@ -181,7 +181,7 @@ def breakdown(scores, trials, table, least_speakers=5, replicates=0, seed=0):
 
 
 def _part(trials, chosen, speakers):
-    """Some of the trials, with only the names that occur in them."""
+    """Select some of the trials, with only the names that occur in them."""
     both = np.concatenate((trials.left[chosen], trials.right[chosen]))
     used, both = np.unique(both, return_inverse=True)
     left, right = np.split(both, 2)
@@ -192,7 +192,7 @@ def _part(trials, chosen, speakers):
 
 
 def _figures(scores, trials, replicates, seed):
-    """Counts and rates of a part; None stands for what it does not have."""
+    """Compute counts and rates of a part; None where it has no such figure."""
     row = dict.fromkeys(("speakers", "targets", "nontargets"), 0)
     row.update(dict.fromkeys(("eer_percent", "ci_low", "ci_high")))
     if trials is None:

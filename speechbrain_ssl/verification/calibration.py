@@ -21,7 +21,7 @@ _PENALTY = 1.0
 
 
 def bayes_threshold(p_target=0.01, c_miss=1.0, c_fa=1.0):
-    """Above which log-likelihood ratio accepting costs less than rejecting.
+    """Compute the ratio above which accepting costs less than rejecting.
 
     Arguments
     ---------
@@ -93,7 +93,7 @@ class Calibration:
         self.p_target = p_target
 
     def fit(self, scores, labels):
-        """Learns the map.
+        """Learn the map by logistic regression.
 
         Arguments
         ---------
@@ -138,7 +138,7 @@ class Calibration:
         return self
 
     def __call__(self, scores):
-        """Log-likelihood ratios.
+        """Map scores to log-likelihood ratios.
 
         Arguments
         ---------
@@ -164,7 +164,7 @@ class Calibration:
         return self.weights @ scores + self.offset
 
     def threshold(self, p_target=0.01, c_miss=1.0, c_fa=1.0):
-        """The raw score above which a trial is accepted at least cost.
+        """Find the raw score above which a trial is accepted at least cost.
 
         Arguments
         ---------
@@ -194,7 +194,7 @@ class Calibration:
 
 
 def _as_systems(scores):
-    """Scores as float64 ``[S, T]``."""
+    """Convert scores to float64 ``[S, T]``."""
     scores = np.asarray(scores, dtype=np.float64)
     if scores.ndim not in (1, 2):
         raise TrialError(
@@ -213,7 +213,7 @@ def _check_finite(scores):
 
 
 def cllr(scores, labels=None):
-    """Cost of the log-likelihood ratio, over all operating points.
+    """Compute the cost of log-likelihood ratios over all operating points.
 
         Cllr = (mean over targets of log2(1 + exp(-score))
                 + mean over non-targets of log2(1 + exp(score))) / 2
@@ -252,7 +252,7 @@ def cllr(scores, labels=None):
 
 
 def pav(scores, labels=None):
-    """The best log-likelihood ratios that keep the order of the scores.
+    """Find the best log-likelihood ratios that keep the order of the scores.
 
     Pool adjacent violators: the non-decreasing posterior nearest to the labels
     (equal scores get equal ones), less the prior log-odds of the list.
@@ -294,7 +294,7 @@ def pav(scores, labels=None):
 
 
 def min_cllr(scores, labels=None):
-    """Cllr after the best calibration that keeps the order of the scores.
+    """Compute Cllr after the best calibration that keeps the scores' order.
 
     Arguments
     ---------
@@ -324,7 +324,7 @@ def min_cllr(scores, labels=None):
 
 
 def act_dcf(scores, labels=None, p_target=0.01, c_miss=1.0, c_fa=1.0):
-    """The detection cost at the threshold that the operating point dictates.
+    """Compute the detection cost at the operating point's own threshold.
 
     Arguments
     ---------

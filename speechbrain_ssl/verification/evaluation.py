@@ -19,7 +19,7 @@ from speechbrain_ssl.verification.scored_trials import ScoredTrials
 
 
 def evaluate_scores(scores, trials, replicates=1000, seed=0):
-    """Error rates of a list of trials, ready for JSON.
+    """Compute the error rates of a list of trials, ready for JSON.
 
     Arguments
     ---------
@@ -80,7 +80,7 @@ def evaluate_scores(scores, trials, replicates=1000, seed=0):
 
 
 def calibrated_figures(ratios, trials):
-    """What calibrated scores cost, ready for JSON.
+    """Compute what calibrated scores cost, ready for JSON.
 
     Arguments
     ---------
@@ -119,7 +119,7 @@ def calibrated_figures(ratios, trials):
 def evaluate_lists(
     folder, lists, scores, calibrate_on=None, replicates=1000, seed=0
 ):
-    """Evaluates all lists; writes their scores, and calibrations if asked.
+    """Evaluate all lists; write their scores, and calibrations if asked.
 
     Arguments
     ---------
@@ -188,7 +188,7 @@ def evaluate_lists(
 
 
 def write_calibrations(path, calibrations, learnt_on):
-    """Writes how raw scores become log-likelihood ratios.
+    """Write how raw scores become log-likelihood ratios.
 
     Arguments
     ---------

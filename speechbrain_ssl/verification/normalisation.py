@@ -34,7 +34,7 @@ _ROUNDING = 1e-6
 
 
 def cohort_statistics(rows, cohort, top=None, names=None, block=2**27):
-    """Mean and deviation of the cohort scores of every utterance.
+    """Compute mean and deviation of the cohort scores of every utterance.
 
     Arguments
     ---------
@@ -90,7 +90,7 @@ def cohort_statistics(rows, cohort, top=None, names=None, block=2**27):
 
 
 def _check(rows, cohort, top):
-    """Refuses what has no statistics."""
+    """Refuse tables of different widths, NaN, and too small a cohort."""
     if rows.ndim != 2 or cohort.ndim != 2 or rows.shape[1] != cohort.shape[1]:
         raise EmbeddingError(
             "utterances and cohort must be tables of one width; got shapes "
@@ -106,7 +106,7 @@ def _check(rows, cohort, top):
 
 
 def check_cohort_size(size, top=None):
-    """Refuses a cohort that is too small.
+    """Refuse a cohort that is too small.
 
     Arguments
     ---------
@@ -138,7 +138,7 @@ def check_cohort_size(size, top=None):
 
 
 def _of_all(rows, cohort):
-    """From the moments of the cohort: no score is made."""
+    """Compute statistics from the cohort's moments, without any score."""
     centre = cohort.mean(axis=0, dtype=np.float64)
     residual = cohort - centre
     covariance = residual.T @ residual / (len(cohort) - 1)
@@ -148,7 +148,7 @@ def _of_all(rows, cohort):
 
 
 def _of_highest(rows, cohort, top, block):
-    """From the scores, some utterances at a time."""
+    """Compute statistics from the scores, some utterances at a time."""
     size = len(cohort)
     dtype = np.result_type(rows, cohort)
     step = min(len(rows), max(1, block // (size * dtype.itemsize)))
@@ -175,7 +175,7 @@ def check_kind(kind):
 
 
 def normalise_scores(scores, trials, mean, deviation, kind="s"):
-    """Sets scores in proportion to the cohort scores of their sides.
+    """Set scores in proportion to the cohort scores of their sides.
 
     Arguments
     ---------
@@ -221,7 +221,7 @@ def normalise_scores(scores, trials, mean, deviation, kind="s"):
 
 
 def cohort_centroids(rows, clusters):
-    """One cohort member for each cluster: the direction of its mean.
+    """Make one cohort member of each cluster: the direction of its mean.
 
     Arguments
     ---------
@@ -261,7 +261,7 @@ def cohort_centroids(rows, clusters):
 
 
 def members(rows, clusters):
-    """The rows that are in a cluster, with clusters numbered from 0.
+    """Select the rows that are in a cluster; number clusters from 0.
 
     Arguments
     ---------
@@ -305,7 +305,7 @@ def members(rows, clusters):
 
 
 def cluster_sums(rows, number, clusters):
-    """Sum of the rows of each cluster, float64 ``[clusters, D]``.
+    """Sum the rows of each cluster, float64 ``[clusters, D]``.
 
     Arguments
     ---------

@@ -81,7 +81,7 @@ class PLDA:
         self.iterations = iterations
 
     def fit(self, embeddings, clusters):
-        """Estimates all parts on the same utterances.
+        """Estimate all parts on the same utterances.
 
         Arguments
         ---------
@@ -125,7 +125,7 @@ class PLDA:
         return self
 
     def transform(self, embeddings, names=None):
-        """Coordinates in which the score is a sum over dimensions.
+        """Compute coordinates in which the score is a sum over dimensions.
 
         Arguments
         ---------
@@ -154,7 +154,7 @@ class PLDA:
         return (rows - self.offset) @ self.basis
 
     def score(self, embeddings, trials):
-        """Log-likelihood ratios of trials, in nats.
+        """Compute log-likelihood ratios of trials, in nats.
 
         A model of several recordings is their mean embedding and is taken for
         one recording.
@@ -189,7 +189,7 @@ class PLDA:
         return scores + np.sum(np.log(t) - 0.5 * np.log(determinant))
 
     def _directions(self, rows, names=None):
-        """Projected centred rows of length one."""
+        """Project centred rows and scale them to length one."""
         rows = rows @ self.projection
         lengths = np.linalg.norm(rows, axis=1, keepdims=True)
         refuse_rows(
@@ -201,7 +201,7 @@ class PLDA:
 
 
 def _table(embeddings, names=None):
-    """A float64 table of finite numbers."""
+    """Convert embeddings to a float64 table of finite numbers."""
     rows = as_array(embeddings)
     if rows.ndim != 2:
         raise EmbeddingError(
@@ -213,7 +213,7 @@ def _table(embeddings, names=None):
 
 
 def scatters(rows, number, sizes):
-    """Sums of squares between and within clusters.
+    """Compute sums of squares between and within clusters.
 
     Arguments
     ---------
@@ -246,7 +246,7 @@ def scatters(rows, number, sizes):
 
 
 def lda_directions(rows, number, sizes, size):
-    """Directions in which clusters differ most, relative to their spread.
+    """Find the directions in which clusters differ most for their spread.
 
     Arguments
     ---------
@@ -289,7 +289,7 @@ def lda_directions(rows, number, sizes, size):
 
 
 def _lifted(covariance):
-    """A covariance with a little added, so that it has an inverse."""
+    """Add a little to a covariance, so that it has an inverse."""
     size = len(covariance)
     level = np.trace(covariance) / size
     if not level > 0:
@@ -301,13 +301,13 @@ def _lifted(covariance):
 
 
 def _whitening(rows):
-    """Makes the covariance of centred rows the identity, ``[P, P]``."""
+    """Make the covariance of centred rows the identity, ``[P, P]``."""
     values, vectors = np.linalg.eigh(_lifted(rows.T @ rows / len(rows)))
     return vectors / np.sqrt(values)
 
 
 def _two_covariances(rows, number, sizes, iterations):
-    """EM for the two-covariance model.
+    """Fit the two-covariance model by EM.
 
     Returns the mean ``[P]``, a basis ``[P, P]`` that makes the covariance
     within the identity and that between diagonal, and that diagonal ``[P]``.
@@ -341,7 +341,7 @@ def _two_covariances(rows, number, sizes, iterations):
 
 
 def _diagonalise(between, within):
-    """Basis with ``within`` the identity, and ``between`` there, above zero."""
+    """Find the basis where ``within`` is the identity, ``between`` diagonal."""
     values, basis = linalg.eigh(between, _lifted(within))
     # EM cannot leave zero, and moments may lie below it.
     return basis, np.maximum(values, _FLOOR)

@@ -18,7 +18,7 @@ from speechbrain_ssl.verification.trials import (
 
 
 def check_files(trials, root):
-    """Checks, before hours of work, that every utterance is there.
+    """Check, before hours of work, that the file of every utterance exists.
 
     Arguments
     ---------
@@ -63,7 +63,7 @@ def check_files(trials, root):
 
 
 def first_trial_of(trials, recordings):
-    """The first trial that needs one of some recordings.
+    """Find the first trial that needs one of some recordings.
 
     Arguments
     ---------
@@ -97,7 +97,7 @@ def first_trial_of(trials, recordings):
 
 
 def load_trials(path, audio_folder, speaker_component):
-    """Reads a trial list and checks that its files are there.
+    """Read a trial list and check that its files exist.
 
     Arguments
     ---------
@@ -123,7 +123,7 @@ def load_trials(path, audio_folder, speaker_component):
 
 
 def score_trials(encoder, features, trials, audio_folder, **kwargs):
-    """Embeds the utterances of a trial list and scores it.
+    """Embed the utterances of a trial list and score it.
 
     Arguments
     ---------
@@ -145,7 +145,7 @@ def score_trials(encoder, features, trials, audio_folder, **kwargs):
 
 
 def named_lists(trials):
-    """Gives every trial list a name.
+    """Give every trial list a name.
 
     Arguments
     ---------
@@ -197,7 +197,7 @@ def load_lists(
     layout=None,
     enrolment=None,
 ):
-    """Reads several trial lists and finds the audio file of every utterance.
+    """Read several trial lists and find the audio file of every utterance.
 
     All lists are checked before this returns.
 
@@ -253,7 +253,7 @@ def load_lists(
 
 
 def _look_up(trials, rows, manifest, path):
-    """Audio files by manifest; refuses a name that it does not have."""
+    """Look up audio files in a manifest; refuse a name that it lacks."""
     found = {
         name: rows.get(
             name, rows.get(str(pathlib.PurePosixPath(name).with_suffix("")))
@@ -280,7 +280,7 @@ def _look_up(trials, rows, manifest, path):
 
 
 def _named(error, path):
-    """The error with the list's name, where it lacks it."""
+    """Add the name of the list to an error that lacks it."""
     text = str(error)
     if path in text:
         return error
@@ -288,7 +288,7 @@ def _named(error, path):
 
 
 def check_speakers(lists):
-    """Checks that speakers and labels agree, before anything is embedded.
+    """Check that speakers and labels agree, before anything is embedded.
 
     Arguments
     ---------
@@ -312,7 +312,7 @@ def check_speakers(lists):
 
 
 def choose_training(manifest, trial_paths, count=None, purpose="training"):
-    """Chooses training utterances, none of which may be of the trials.
+    """Choose training utterances, none of which may be of the trials.
 
     Arguments
     ---------
@@ -364,7 +364,7 @@ def choose_training(manifest, trial_paths, count=None, purpose="training"):
 
 
 def write_scores(path, trials, scores):
-    """Writes the trials with their scores, in their order.
+    """Write the trials with their scores, in their order.
 
     Arguments
     ---------

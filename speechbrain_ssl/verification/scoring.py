@@ -1,4 +1,4 @@
-"""Cosine scores of trials, and what they are made of: products of rows."""
+"""Cosine scores of trials, as products of rows of length one."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ _ROUNDING = 1e-6
 
 
 def cosine_scores(embeddings, trials, mean=None, chunk=65536):
-    """Cosine similarity of the two sides of every trial.
+    """Compute the cosine similarity of the two sides of every trial.
 
     Arguments
     ---------
@@ -49,7 +49,7 @@ def cosine_scores(embeddings, trials, mean=None, chunk=65536):
 
 
 def product_scores(rows, trials, chunk=65536):
-    """Inner product of the two sides of every trial.
+    """Compute the inner product of the two sides of every trial.
 
     Arguments
     ---------
@@ -85,7 +85,7 @@ def product_scores(rows, trials, chunk=65536):
 
 
 def as_array(values):
-    """float64 array of what may be a tensor, on any device, of any type."""
+    """Convert an array or a tensor of any device and type to float64."""
     if hasattr(values, "detach"):
         # numpy has no bfloat16.
         values = values.detach().cpu().double().numpy()
@@ -93,7 +93,7 @@ def as_array(values):
 
 
 def check_table(embeddings, names):
-    """Refuses embeddings that are not one row for each name of the trials."""
+    """Refuse embeddings that are not one row for each name of the trials."""
     if embeddings.ndim != 2 or len(embeddings) != len(names):
         raise EmbeddingError(
             f"the trials name {len(names)} utterances, so the embeddings must "
@@ -102,7 +102,7 @@ def check_table(embeddings, names):
 
 
 def unit_rows(embeddings, names=None, mean=None):
-    """Centred rows of length one.
+    """Center rows and scale them to length one.
 
     Arguments
     ---------
@@ -158,7 +158,7 @@ def unit_rows(embeddings, names=None, mean=None):
 
 
 def refuse_rows(bad, names, why):
-    """Raises for the first bad row, if there is one.
+    """Raise for the first bad row, if there is one.
 
     Arguments
     ---------

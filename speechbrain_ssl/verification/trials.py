@@ -23,7 +23,7 @@ from speechbrain_ssl.verification.trial_layouts import (
 
 
 def path_component(position):
-    """A rule for the speaker of an utterance: one component of its path.
+    """Make a rule that takes one component of the path as the speaker.
 
     Arguments
     ---------
@@ -55,7 +55,7 @@ def path_component(position):
 
 
 def as_labels(labels):
-    """Labels as a bool array.
+    """Convert labels to a bool array.
 
     Arguments
     ---------
@@ -183,11 +183,11 @@ class Trials:
         return len(self.left)
 
     def members(self, name):
-        """The recordings of a name: those of a model, or the name itself."""
+        """Return the recordings of a model, or the name itself."""
         return self._enrolment.get(name, (name,))
 
     def pool(self, embeddings):
-        """From rows of recordings to rows of names: a model is their mean.
+        """Turn rows of recordings into rows of names: a model is their mean.
 
         Arguments
         ---------
@@ -224,7 +224,7 @@ class Trials:
         return means @ embeddings
 
     def speakers(self):
-        """The speaker of every name.
+        """Look up the speaker of every name.
 
         Returns
         -------
@@ -250,7 +250,7 @@ class Trials:
         return speakers
 
     def speaker_indices(self):
-        """The speaker of every utterance, checked against the labels.
+        """Number the speaker of every utterance, checked against the labels.
 
         Speakers are numbered by their sorted names, so that the order of the
         trials does not matter.
@@ -285,7 +285,7 @@ class Trials:
 
 
 def linked_speakers(trials):
-    """Speakers from the trials alone: names that a target links are one.
+    """Derive speakers from the trials: names that a target links are one.
 
     For lists whose names do not tell the speaker (SITW, VOiCES, CN-Celeb). A
     speaker whose names no target trial links counts as several.
@@ -318,7 +318,7 @@ def linked_speakers(trials):
 def read_trials(
     path, speaker_of=None, require_both=True, layout=None, enrolment=None
 ):
-    """Reads a trial list in any of the layouts of ``trial_layouts``.
+    """Read a trial list in any of the layouts of ``trial_layouts``.
 
     Fields are separated by any white space; blank lines are skipped. Names are
     numbered in the order in which they first occur.
@@ -417,7 +417,7 @@ _EXPECTED = {
 
 
 def _check_classes(path, labels):
-    """Refuses a list from which no error rate can be computed."""
+    """Refuse a list from which no error rate can be computed."""
     if labels is None:
         raise TrialError(
             f"the trials of {path} have no labels (two fields a line): they "
@@ -433,6 +433,6 @@ def _check_classes(path, labels):
 
 
 def _shorten(line, limit=100):
-    """The line without its end, and not a whole page of it."""
+    """Cut a line for a message."""
     line = line.rstrip("\r\n")
     return line if len(line) <= limit else line[:limit] + "..."
