@@ -113,7 +113,7 @@ def group(rows, speakers):
     rows : numpy.ndarray
         ``[N, size]``.
     speakers : int
-        How many clusters.
+        Number of clusters.
 
     Returns
     -------

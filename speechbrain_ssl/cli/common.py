@@ -37,13 +37,13 @@ class Model:
     Attributes
     ----------
     encoder, features
-        Of ``load_encoder``.
+        What ``load_encoder`` returns.
     calibration : CosineCalibration or None
-        What the folder holds.
+        The calibration in the folder, if there is one.
     results : dict
         Its ``results.json``; empty if there is none.
     device : str
-        Where to compute.
+        Device to compute on.
 
     Raises
     ------
@@ -106,7 +106,7 @@ class Checked:
     unusable : dict
         Name to reason, for the other files.
     total : int
-        How many files were checked.
+        Number of files that were checked.
     notes : list of str
         Remarks on usable files, for the user.
     """

@@ -206,9 +206,9 @@ def write_corpus(
     Arguments
     ---------
     data_folder : str
-        What ``$data_root`` stands for.
+        The folder that ``$data_root`` stands for.
     audio_folder : str
-        Where the files are that ``rows`` names; below ``data_folder``.
+        Folder of the files that ``rows`` names; below ``data_folder``.
     save_folder : str or pathlib.Path
         Gets ``utterances.csv``, ``rejected.csv`` and ``prepare.json``.
     rows : pandas.DataFrame

@@ -54,7 +54,7 @@ class FineTuning:
         Length of the stretch that an utterance is trained on, drawn anew each
         epoch; a shorter utterance is repeated. Test utterances stay whole.
     weight_decay : float
-        Of AdamW.
+        Weight decay of AdamW.
     augmentation : speechbrain_ssl.data.augmentation.Augmentation
         What happens to a chunk.
 

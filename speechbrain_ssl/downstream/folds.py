@@ -1,8 +1,8 @@
-"""Which utterances are learned from, and which are judged.
+"""Folds: which utterances are learned from, and which are tested.
 
 No speaker is on both sides of a fold: a classifier that has heard a voice sad
 knows more of that voice's sadness than it will of anyone else's. Every list of
-folds is proven disjoint before it is handed out.
+folds is checked to be disjoint before it is returned.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ class Fold:
     Attributes
     ----------
     name : str
-        What it is called in the results.
+        Name of the fold in the results.
     train, test : numpy.ndarray
         Positions of utterances, int64, rising.
     inner : list of tuple
@@ -139,7 +139,7 @@ class SpeakerFolds:
     inner_folds : int
         Number of folds inside of a training side; 0 where nothing is chosen.
     seed : int
-        Of the deal. Keep it while systems are compared.
+        Seed of the assignment. Keep it while systems are compared.
     """
 
     def __init__(self, count, inner_folds=3, seed=0):
@@ -219,7 +219,7 @@ class OfficialPartitions:
     column : str
         The column of the partitions.
     train, valid, test : str
-        What they are called in it. Settings are chosen on ``valid``.
+        Their names in the column. Settings are chosen on ``valid``.
     """
 
     def __init__(self, column, train, valid, test):

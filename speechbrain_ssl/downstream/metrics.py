@@ -1,4 +1,4 @@
-"""How well a classification of utterances is, and how sure that is.
+"""Figures of a classification of utterances, with intervals.
 
 All figures come from the confusion matrix ``M`` (``M[t, p]`` utterances of the
 class ``t`` were taken for ``p``), so that a resampling of speakers is a sum of
@@ -102,7 +102,7 @@ def bootstrap_figures(
     classes : int
         Number of classes.
     replicates : int
-        How many times units are drawn.
+        Number of times that units are drawn.
     confidence : float
         Share of the replicates between the ends.
     seed : int
@@ -148,13 +148,13 @@ def summarise(task, folds, predictions, replicates=1000, seed=0):
     task : speechbrain_ssl.downstream.task.Task
         The task.
     folds : list of speechbrain_ssl.downstream.folds.Fold
-        Its folds; no utterance is in two test sides.
+        The folds; no utterance is in two test sides.
     predictions : list of numpy.ndarray
         For each fold the predicted classes of its test side.
     replicates : int
-        Of the bootstraps; 0: no intervals.
+        Replicates of the bootstraps; with 0 there are no intervals.
     seed : int
-        Of the bootstraps.
+        Seed of the bootstraps.
 
     Returns
     -------

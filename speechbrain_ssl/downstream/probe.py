@@ -1,4 +1,4 @@
-"""What a straight line can read off a frozen embedding.
+"""A linear classifier on frozen embeddings.
 
 Embeddings of utterances are standardised by mean and deviation of the training
 side and given to a logistic regression. Its one setting, the inverse
@@ -36,9 +36,9 @@ class Probe:
         side of a fold; a shorter utterance is repeated. Utterances are embedded
         whole if it is not given.
     chunks : int
-        How many stretches, evenly spread over an utterance.
+        Number of stretches, evenly spread over an utterance.
     max_iterations : int
-        Of the solver (L-BFGS).
+        Most iterations of the solver (L-BFGS).
 
     Raises
     ------
@@ -74,9 +74,9 @@ class Probe:
         task : speechbrain_ssl.downstream.task.Task
             The task.
         folds : list of speechbrain_ssl.downstream.folds.Fold
-            Its folds.
+            The folds of the task.
         system : speechbrain_ssl.publishing.systems.System
-            What embeds.
+            The encoder.
         hparams : dict
             ``output_folder``, ``embeddings`` (a file to keep them in),
             ``batch_seconds`` and ``num_workers`` are read.
@@ -179,7 +179,7 @@ def check_finite(embeddings, ids):
     embeddings : numpy.ndarray
         ``[N, size]``.
     ids : sequence of str
-        What the utterances are called.
+        Names of the utterances.
 
     Raises
     ------

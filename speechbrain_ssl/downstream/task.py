@@ -37,7 +37,7 @@ class Task:
     labels : numpy.ndarray
         Position of each label in ``classes``, int64 ``[N]``.
     classes : list of str
-        What the labels are called.
+        Names of the labels.
     """
 
     manifest: Manifest
@@ -82,7 +82,7 @@ def read_task(
         The column to be told from the audio. Utterances without a label are
         left out.
     data_root : str, optional
-        What ``$data_root`` in the ``wav`` column stands for.
+        The folder that ``$data_root`` in the ``wav`` column stands for.
     speaker_column : str
         The column of the speakers.
     classes : list of str, optional

@@ -103,9 +103,9 @@ def make_bundle(
     model : str
         Output folder of a training run, or a model folder.
     output_folder : str or pathlib.Path
-        Where to write it.
+        The folder to write.
     about : speechbrain_ssl.publishing.card.About
-        What the card says.
+        Facts for the card.
     results : str, optional
         The ``results.json`` of an evaluation; else that of the run, if any.
     calibration : str, optional

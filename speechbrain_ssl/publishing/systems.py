@@ -26,7 +26,7 @@ class System:
     encoder : torch.nn.Module
         ``encoder(features, lengths)`` -> ``[batch, 1, size]``.
     features : speechbrain_ssl.encoders.features.LogMel
-        Its input.
+        The features that it takes.
     name : str
         Its name in the results.
     seed : int or None
@@ -140,7 +140,7 @@ def write_system_results(
     start : float
         ``time.perf_counter()`` when the script began.
     device : str
-        Where the script computed.
+        Device that the script used.
     labels_seen : bool or str
         Whether labels were seen, or which.
     extra : dict

@@ -90,7 +90,7 @@ def write_page(path, title, sections):
     path : str or pathlib.Path
         The HTML file.
     title : str
-        Its heading.
+        Heading of the page.
     sections : list of str
         HTML, as ``section`` makes it; empty ones are left out.
     """

@@ -1,9 +1,9 @@
 """Several systems on the same trials: one page with their DET curves.
 
-Read are the score files of ``evaluate.py``: a trial, then its score. Figures are
-made anew from them, all in the same way. Trials of a list are the same for all
-systems, and so are the speakers that the bootstrap draws: the interval of a
-*difference* is far narrower than those of the two rates suggest.
+The score files of ``evaluate.py`` are read: a trial and its score in each line.
+Figures are computed from them again, all in the same way. The trials of a list
+are the same for all systems, and so are the speakers that the bootstrap draws:
+the interval of a *difference* is far narrower than those of the two rates suggest.
 """
 
 import pathlib
@@ -42,7 +42,7 @@ def read_scores(path):
     Raises
     ------
     TrialError
-        If the file is missing or empty, or a line is none of these.
+        If the file is missing or empty, or a line is malformed.
 
     Example
     -------
@@ -124,7 +124,7 @@ def compare(trials, scores, replicates=1000, seed=0):
     scores : dict
         Name to scores ``[T]``.
     replicates, seed : int
-        Of the bootstrap; with 0 there are no intervals.
+        Those of the bootstrap; with 0 replicates there are no intervals.
 
     Returns
     -------

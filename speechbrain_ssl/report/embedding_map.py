@@ -29,10 +29,10 @@ def embedding_map(embeddings, groups=None, group_name="group", seed=0):
     embeddings : numpy.ndarray
         ``[N, D]``; of more than 1 500 a random part is shown.
     groups : numpy.ndarray, optional
-        ``[N]``, what to colour by. The 20 largest groups get a colour and a
-        shape; what is left is grey, and the title says so.
+        ``[N]``, the groups to colour by. The 20 largest get a colour and a
+        shape; the others are grey, and the title says so.
     group_name : str
-        What a group is called, in the singular.
+        Name of a group, in the singular.
     seed : int
         Seeds the choice and t-SNE.
 

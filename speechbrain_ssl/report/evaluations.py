@@ -44,7 +44,7 @@ def write_breakdown(folder, lists, scores, table, replicates=1000, seed=0):
     Arguments
     ---------
     folder : str or pathlib.Path
-        Where to.
+        The folder to write into.
     lists, scores, replicates, seed
         As in ``speechbrain_ssl.verification.evaluation.evaluate_lists``.
     table : dict

@@ -54,9 +54,9 @@ def curves(
     x : str
         ``"step"`` or ``"epoch"``.
     title : str, optional
-        If not given, the first curve's way from its first to its last value.
+        If not given, first and last value of the first curve.
     ylabel : str
-        What is drawn, with its unit.
+        Label of the vertical axis, with the unit.
     references : dict, optional
         Name to value of horizontal dashed lines.
     from_zero : bool

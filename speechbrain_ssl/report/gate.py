@@ -1,4 +1,4 @@
-"""Record what the loss gate saw and did, and draw it for the page of a run.
+"""Records of the loss gate, and their section of the page of a run.
 
 ``gate/epoch_00001.json`` and so on hold a histogram of the log losses of each
 epoch, the mixture that the threshold came from, and the shares kept.
@@ -46,11 +46,11 @@ def write_gate_epoch(
     Arguments
     ---------
     folder : pathlib.Path
-        Where ``epoch_00001.json`` and so on lie.
+        Folder of ``epoch_00001.json`` and so on.
     epoch : int
-        Its number.
+        Number of the epoch.
     losses : torch.Tensor
-        ``[N]`` in nats, NaN for unseen.
+        ``[N]`` in nats, NaN for utterances that were not seen.
     threshold : float
         Log loss below which samples were kept; infinity for all.
     fit : GateFit or None
@@ -58,8 +58,8 @@ def write_gate_epoch(
     scalars : dict
         Shares that the gate has reported.
     correct, known : torch.Tensor, optional
-        bool ``[N]``, for monitoring: whether a label is right, and of which
-        that is known. The histogram is then of these.
+        bool ``[N]``, for monitoring: whether a label is right, and whether
+        that is known. The histogram is then of the known ones.
     """
     losses = losses.double().cpu().numpy()
     usable = np.isfinite(losses) & (losses > 0)
@@ -110,7 +110,7 @@ def loss_histogram(record):
     Arguments
     ---------
     record : dict
-        Of one epoch, as ``read_epochs`` gives them.
+        Record of one epoch, from ``read_epochs``.
 
     Returns
     -------
@@ -178,7 +178,7 @@ def chosen_epochs(records):
     Arguments
     ---------
     records : list
-        Of all epochs.
+        Records of all epochs.
 
     Returns
     -------

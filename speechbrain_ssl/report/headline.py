@@ -30,7 +30,7 @@ def headline(final):
     Arguments
     ---------
     final : dict
-        What ``results.json`` holds; what is no scalar is passed over.
+        Content of ``results.json``; only scalars are shown.
 
     Returns
     -------

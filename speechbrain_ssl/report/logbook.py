@@ -146,7 +146,7 @@ def plain(value):
     Arguments
     ---------
     value : bool, number, str, None, numpy scalar or torch.Tensor
-        What to convert; a tensor must have one element.
+        The number; a tensor must have one element.
 
     Returns
     -------

@@ -1,7 +1,7 @@
 """One run on one page: ``report.html``, which needs no other file.
 
 Figures are inline SVG whose colours are CSS variables, so that they follow the
-reader into dark mode. What a run did not leave behind has no section.
+reader into dark mode. A section whose file is missing is left out.
 """
 
 import csv
@@ -40,8 +40,8 @@ def build_report(
 ):
     """Write ``report.html`` from what a run has left in its folder.
 
-    Read are ``results.json``, ``metrics.jsonl``, ``bad_audio.csv``,
-    ``hyperparams.yaml`` and ``env.log``, each if it is there.
+    ``results.json``, ``metrics.jsonl``, ``bad_audio.csv``,
+    ``hyperparams.yaml`` and ``env.log`` are read, each if it exists.
 
     Arguments
     ---------

@@ -136,7 +136,7 @@ def gpu_name(device):
     Arguments
     ---------
     device : str or torch.device
-        Where the run computed.
+        Device that the run used.
 
     Returns
     -------

@@ -33,7 +33,7 @@ class Backend:
     Arguments
     ---------
     clusters : int or None
-        How many clusters k-means makes where ``fit`` is given none.
+        Number of clusters that k-means makes where ``fit`` is given none.
     seed : int
         Seed of k-means.
     """
@@ -123,7 +123,7 @@ class NormalisedCosine(Backend):
     kind : str
         ``"z"``, ``"t"`` or ``"s"``, as in ``normalise_scores``.
     top : int or None
-        How many of the highest cohort scores count (adaptive); None: all.
+        Number of highest cohort scores that count (adaptive); None: all.
     centroids : bool
         Whether the cohort is the centroids of clusters (pseudo-speakers)
         instead of the utterances.

@@ -1,4 +1,4 @@
-"""How far an error rate would move with other speakers.
+"""Intervals of error rates by a bootstrap over speakers.
 
 Trials are not independent: those of one speaker succeed or fail together. An
 interval from resampling trials, or from a formula that counts them, is far too
@@ -42,13 +42,13 @@ class Interval(NamedTuple):
     Arguments
     ---------
     low, high : float
-        Its ends, in the unit of the metric.
+        Ends of the interval, in the unit of the metric.
     replicates : int
-        How many replicates it rests on.
+        Number of replicates that the interval rests on.
     skipped : int
-        How many more were drawn but lacked targets or non-targets.
+        Number of further replicates that lacked targets or non-targets.
     speakers : int
-        How many speakers take part in the trials.
+        Number of speakers in the trials.
     """
 
     low: float
@@ -71,7 +71,7 @@ class WeightedCurves:
     Attributes
     ----------
     speakers : int
-        How many speakers take part in a trial.
+        Number of speakers that take part in a trial.
 
     Raises
     ------
@@ -163,7 +163,7 @@ def bootstrap_interval(
         Takes ``miss`` and ``false_alarm`` and gives a float: ``eer_of_curve``,
         ``min_dcf_of_curve``, or your own.
     replicates : int
-        How many times speakers are drawn.
+        Number of times that speakers are drawn.
     confidence : float
         The share of the replicates between the ends.
     seed : int

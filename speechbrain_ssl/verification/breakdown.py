@@ -128,10 +128,10 @@ def breakdown(scores, trials, table, least_speakers=5, replicates=0, seed=0):
         A group of fewer speakers (of those in the trials) is left out. 5 is
         our default.
     replicates : int
-        Of the bootstrap over the speakers of a group; 0: no interval. It is
-        also left out where the group is too small for one.
+        Replicates of the bootstrap over the speakers of a group; with 0 there
+        is no interval, and neither where the group is too small for one.
     seed : int
-        Of the bootstrap.
+        Seed of the bootstrap.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""From scores to log-likelihood ratios, and what they cost.
+"""Calibration of scores to log-likelihood ratios, and their costs.
 
 A calibrated score is a log-likelihood ratio in nats: it says by itself how much
 a trial speaks for one speaker, and the threshold of any operating point follows
@@ -88,7 +88,7 @@ class Calibration:
     """
 
     def __init__(self, p_target=0.5):
-        # Refuses what is no prior.
+        # Refuse what is no prior.
         bayes_threshold(p_target)
         self.p_target = p_target
 

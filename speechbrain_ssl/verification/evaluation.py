@@ -31,7 +31,7 @@ def evaluate_scores(scores, trials, replicates=1000, seed=0):
         Replicates of the bootstrap over speakers. With 0 no speaker is looked
         at, and ``ci_low``, ``ci_high`` and ``speakers`` are None.
     seed : int
-        Of the bootstrap.
+        Seed of the bootstrap.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Several scores of a trial, made into one."""
+"""Fusion of the scores of several systems."""
 
 import numpy as np
 

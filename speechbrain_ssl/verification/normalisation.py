@@ -1,8 +1,8 @@
 """Scores relative to those of a cohort: z-, t-, s- and adaptive s-norm.
 
-Some utterances are alike to everybody. Their scores are set in proportion to
-the scores they get against a cohort of other speakers: less the mean, over the
-deviation.
+Some utterances score high with everybody. Their scores are set in proportion to
+those that they get with a cohort of other speakers: the mean is subtracted, and
+the difference divided by the deviation.
 
 * z-norm: by the cohort scores of the left (enrolment) side of a trial,
 * t-norm: by those of the right (test) side,
@@ -44,7 +44,7 @@ def cohort_statistics(rows, cohort, top=None, names=None, block=2**27):
     cohort : numpy.ndarray
         ``[C, D]``, of the same kind.
     top : int, optional
-        How many of the highest scores of each utterance count; all if not
+        Number of highest scores of each utterance that count; all if not
         given.
     names : sequence of str, optional
         ``[U]``, for messages.
@@ -111,7 +111,7 @@ def check_cohort_size(size, top=None):
     Arguments
     ---------
     size : int
-        Its members.
+        Number of members of the cohort.
     top : int, optional
         As in ``cohort_statistics``.
 
@@ -314,7 +314,7 @@ def cluster_sums(rows, number, clusters):
     number : numpy.ndarray
         int ``[N]``, from 0 to ``clusters - 1``; each occurs.
     clusters : int
-        How many clusters there are.
+        Number of clusters.
 
     Returns
     -------

@@ -253,7 +253,7 @@ def lda_directions(rows, number, sizes, size):
     rows, number, sizes
         As in ``scatters``.
     size : int
-        How many directions.
+        Number of directions.
 
     Returns
     -------

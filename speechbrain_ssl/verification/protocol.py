@@ -1,4 +1,4 @@
-"""From trial lists to files, and from embeddings back to lines of scores."""
+"""Audio files of trial lists, checks before the work, and score files."""
 
 import os
 import pathlib
@@ -23,7 +23,7 @@ def check_files(trials, root):
     Arguments
     ---------
     trials : Trials
-        What is to be scored.
+        The trials to be scored.
     root : str or pathlib.Path
         The folder that the names are relative to.
 
@@ -50,7 +50,7 @@ def check_files(trials, root):
     }
     first = first_trial_of(trials, absent)
     if first is None:
-        # A name that no trial uses is nobody's loss.
+        # Absent files that no trial uses do not matter.
         return
     line, name = first
     used = np.union1d(trials.left, trials.right)
@@ -70,7 +70,7 @@ def first_trial_of(trials, recordings):
     trials : Trials
         The trials.
     recordings : set of str
-        What is looked for.
+        The recordings to look for.
 
     Returns
     -------
@@ -321,10 +321,10 @@ def choose_training(manifest, trial_paths, count=None, purpose="training"):
     trial_paths : list of str
         The audio files of the trials.
     count : int, optional
-        How many to take; all of them if not given. They are taken by key, so
-        that the order of the manifest does not matter.
+        Number of utterances; all if not given. They are chosen by key, so that
+        the order of the manifest does not matter.
     purpose : str
-        What they are for, named in errors (``<purpose>_manifest``).
+        Their purpose, for errors that name ``<purpose>_manifest``.
 
     Returns
     -------

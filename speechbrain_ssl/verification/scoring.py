@@ -4,7 +4,7 @@ import numpy as np
 
 from speechbrain_ssl.errors import EmbeddingError
 
-# What centring may leave of a vector before only rounding is left.
+# A centered vector shorter than this share of the original is rounding.
 _ROUNDING = 1e-6
 
 
@@ -21,7 +21,7 @@ def cosine_scores(embeddings, trials, mean=None, chunk=65536):
         ``[D]``, subtracted from every embedding before its length is
         normalised. Take it from training utterances, never from the trials'.
     chunk : int
-        How many trials are gathered at a time; bounds the memory.
+        Number of trials that are gathered at a time; bounds the memory.
 
     Returns
     -------
@@ -58,7 +58,7 @@ def product_scores(rows, trials, chunk=65536):
     trials : Trials
         The trials, ``T`` of them.
     chunk : int
-        How many trials are gathered at a time; bounds the memory.
+        Number of trials that are gathered at a time; bounds the memory.
 
     Returns
     -------
@@ -167,7 +167,7 @@ def refuse_rows(bad, names, why):
     names : sequence of str or None
         ``[N]``; without them a row is called by its number.
     why : str
-        What is wrong, as the end of a sentence.
+        The reason, as the end of a sentence.
 
     Raises
     ------

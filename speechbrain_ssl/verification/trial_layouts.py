@@ -1,4 +1,4 @@
-"""How the lines of a trial list are laid out, in the lists that people use.
+"""Layouts of the lines of trial lists.
 
 | name | line | lists |
 |---|---|---|
