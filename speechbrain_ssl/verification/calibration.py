@@ -12,7 +12,8 @@ import numpy as np
 from sklearn.isotonic import isotonic_regression
 from sklearn.linear_model import LogisticRegression
 
-from speechbrain_ssl.errors import ConfigError, TrialError
+from speechbrain_ssl.errors import TrialError
+from speechbrain_ssl.verification.metrics import operating_costs
 from speechbrain_ssl.verification.scored_trials import ScoredTrials
 
 # Weight of the squared slope against one trial's loss: scikit-learn's default.
@@ -25,10 +26,8 @@ def bayes_threshold(p_target=0.01, c_miss=1.0, c_fa=1.0):
 
     Arguments
     ---------
-    p_target : float
-        Prior probability of a target.
-    c_miss, c_fa : float
-        Costs of a miss and of a false alarm.
+    p_target, c_miss, c_fa : float
+        The operating point, as in ``operating_costs``.
 
     Returns
     -------
@@ -38,19 +37,15 @@ def bayes_threshold(p_target=0.01, c_miss=1.0, c_fa=1.0):
     Raises
     ------
     ConfigError
-        If ``p_target`` is not between 0 and 1 or a cost is not positive.
+        As ``operating_costs``.
 
     Example
     -------
     >>> bayes_threshold(0.5), round(bayes_threshold(0.01), 3)
     (0.0, 4.595)
     """
-    if not (0 < p_target < 1 and c_miss > 0 and c_fa > 0):
-        raise ConfigError(
-            "an operating point has p_target between 0 and 1 and positive "
-            f"costs; got p_target={p_target}, c_miss={c_miss}, c_fa={c_fa}"
-        )
-    return float(np.log(c_fa * (1 - p_target)) - np.log(c_miss * p_target))
+    reject_all, accept_all = operating_costs(p_target, c_miss, c_fa)
+    return float(np.log(accept_all) - np.log(reject_all))
 
 
 class Calibration:
@@ -333,7 +328,7 @@ def act_dcf(scores, labels=None, p_target=0.01, c_miss=1.0, c_fa=1.0):
     labels : array_like, optional
         ``[T]``; true for targets. Not needed with ``ScoredTrials``.
     p_target, c_miss, c_fa : float
-        The operating point.
+        The operating point, as in ``operating_costs``.
 
     Returns
     -------
@@ -354,10 +349,9 @@ def act_dcf(scores, labels=None, p_target=0.01, c_miss=1.0, c_fa=1.0):
     1.0
     """
     threshold = bayes_threshold(p_target, c_miss, c_fa)
+    reject_all, accept_all = operating_costs(p_target, c_miss, c_fa)
     scored = ScoredTrials.of(scores, labels)
     accepted = scored.scores >= threshold
-    misses = c_miss * p_target * (~accepted[scored.labels]).mean()
-    alarms = c_fa * (1 - p_target) * accepted[~scored.labels].mean()
-    return float(
-        (misses + alarms) / min(c_miss * p_target, c_fa * (1 - p_target))
-    )
+    misses = reject_all * (~accepted[scored.labels]).mean()
+    alarms = accept_all * accepted[~scored.labels].mean()
+    return float((misses + alarms) / min(reject_all, accept_all))

@@ -8,6 +8,7 @@ read them by the same definitions.
 
 import numpy as np
 
+from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.verification.scored_trials import ScoredTrials
 
 
@@ -137,6 +138,40 @@ def eer(scores, labels=None):
     return rate, float(thresholds[nearest])
 
 
+def operating_costs(p_target=0.01, c_miss=1.0, c_fa=1.0):
+    """Compute what it costs to reject, or to accept, every trial.
+
+    Arguments
+    ---------
+    p_target : float
+        Prior probability of a target.
+    c_miss, c_fa : float
+        Costs of a miss and of a false alarm.
+
+    Returns
+    -------
+    reject_all, accept_all : float
+        ``c_miss * p_target`` and ``c_fa * (1 - p_target)``. The lesser one
+        normalises detection costs.
+
+    Raises
+    ------
+    ConfigError
+        If ``p_target`` is not between 0 and 1 or a cost is not positive.
+
+    Example
+    -------
+    >>> operating_costs(0.25)
+    (0.25, 0.75)
+    """
+    if not (0 < p_target < 1 and c_miss > 0 and c_fa > 0):
+        raise ConfigError(
+            "an operating point has p_target between 0 and 1 and positive "
+            f"costs; got p_target={p_target}, c_miss={c_miss}, c_fa={c_fa}"
+        )
+    return c_miss * p_target, c_fa * (1 - p_target)
+
+
 def min_dcf_of_curve(miss, false_alarm, p_target=0.01, c_miss=1.0, c_fa=1.0):
     """Compute the least detection cost of a curve, as ``min_dcf`` defines it.
 
@@ -154,20 +189,15 @@ def min_dcf_of_curve(miss, false_alarm, p_target=0.01, c_miss=1.0, c_fa=1.0):
 
     Raises
     ------
-    ValueError
-        If ``p_target`` is not between 0 and 1 or a cost is not positive.
+    ConfigError
+        As ``operating_costs``.
 
     Example
     -------
     >>> min_dcf_of_curve(np.array([0, 0.25, 1]), np.array([1, 0, 0]))
     0.25
     """
-    if not (0 < p_target < 1 and c_miss > 0 and c_fa > 0):
-        raise ValueError(
-            "p_target lies between 0 and 1 and the costs are positive; got "
-            f"p_target={p_target}, c_miss={c_miss}, c_fa={c_fa}"
-        )
-    reject_all, accept_all = c_miss * p_target, c_fa * (1 - p_target)
+    reject_all, accept_all = operating_costs(p_target, c_miss, c_fa)
     cost = reject_all * miss + accept_all * false_alarm
     return float(cost.min() / min(reject_all, accept_all))
 
@@ -191,10 +221,8 @@ def min_dcf(scores, labels=None, p_target=0.01, c_miss=1.0, c_fa=1.0):
         ``[T]``; higher means more alike.
     labels : array_like, optional
         ``[T]``; true for targets. Not needed with ``ScoredTrials``.
-    p_target : float
-        Prior probability of a target.
-    c_miss, c_fa : float
-        Costs of a miss and of a false alarm.
+    p_target, c_miss, c_fa : float
+        The operating point, as in ``operating_costs``.
 
     Returns
     -------
@@ -205,8 +233,8 @@ def min_dcf(scores, labels=None, p_target=0.01, c_miss=1.0, c_fa=1.0):
     ------
     TrialError
         As ``ScoredTrials``.
-    ValueError
-        As ``min_dcf_of_curve``.
+    ConfigError
+        As ``operating_costs``.
 
     Example
     -------
