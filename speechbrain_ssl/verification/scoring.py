@@ -4,7 +4,7 @@ import numpy as np
 
 from speechbrain_ssl.errors import EmbeddingError
 
-# A centered vector shorter than this share of the original is rounding.
+# A centred vector shorter than this share of the original is rounding.
 _ROUNDING = 1e-6
 
 
@@ -102,7 +102,10 @@ def check_table(embeddings, names):
 
 
 def unit_rows(embeddings, names=None, mean=None):
-    """Center rows and scale them to length one.
+    """Centre rows and scale them to length one.
+
+    ``speechbrain_ssl.clustering.rows.unit_rows`` is for a million rows: it works
+    on a device, piece by piece, in all processes of a run, and subtracts no mean.
 
     Arguments
     ---------
