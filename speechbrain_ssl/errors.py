@@ -1,4 +1,4 @@
-"""The errors a user can cause, and mend.
+"""The errors that a user can cause and correct.
 
 Each message names the file or the key at fault and the remedy. Whoever catches
 ``UserError`` may print it without a traceback: the text is meant to suffice.
@@ -8,7 +8,7 @@ import json
 
 
 class UserError(Exception):
-    """Base of everything a user can set right without reading our code."""
+    """Base of all errors that a user can correct without reading our code."""
 
 
 class ConfigError(UserError):
@@ -21,6 +21,10 @@ class ManifestError(UserError):
 
 class AudioError(UserError):
     """A single audio file that cannot be used, with the reason."""
+
+
+class EmbeddingError(UserError):
+    """Embeddings that cannot be used: no table, not finite, or all zero."""
 
 
 class TrialError(UserError):

@@ -1,4 +1,4 @@
-"""Prepares CREMA-D: six emotions, as they were meant or as they were heard.
+"""Prepare CREMA-D: six emotions, as they were meant or as they were heard.
 
     python crema_d_prepare.py --data_folder=/path/to/CREMA-D --save_folder=save
 
@@ -8,6 +8,7 @@ The emotion that an actor was asked for is in the name of the file
 ``VideoDemographics.csv``.
 """
 
+import functools
 import logging
 import os
 import re
@@ -16,13 +17,11 @@ import sys
 import pandas as pd
 
 from speechbrain_ssl.downstream.corpus import (
-    find_folder,
+    prepare_corpus,
     read_label_table,
     run_prepare,
-    write_corpus,
 )
 from speechbrain_ssl.errors import ConfigError, ManifestError
-from speechbrain_ssl.prepare.completed import completed
 from speechbrain_ssl.prepare.listing import list_files
 
 logger = logging.getLogger(__name__)
@@ -53,25 +52,19 @@ def prepare_crema_d(
     num_workers=None,
     skip_prep=False,
 ):
-    """Writes ``utterances.csv`` with the emotion of each clip.
+    """Write ``utterances.csv`` with the emotion of each clip.
 
     Arguments
     ---------
     data_folder : str
         Folder with ``AudioWAV``.
-    save_folder : str
-        Where the outputs go.
     labels : str
-        ``"intended"``: what the actor was asked for; ``"voice"``: what most of
-        those heard who had the voice alone. A tie has no label, and is left
-        out.
-    check : str
-        ``"header"`` reads headers; ``"decode"`` reads all audio and finds the
-        clip that is silent.
-    num_workers : int, optional
-        Processes that read; one per core otherwise.
-    skip_prep : bool
-        Does nothing.
+        ``"intended"``: the emotion that the actor was asked for; ``"voice"``:
+        the one that most listeners heard who had the voice alone. Clips with a
+        tie are left out.
+    save_folder, check, num_workers, skip_prep
+        See ``speechbrain_ssl.downstream.corpus.prepare_corpus``. Only
+        ``check="decode"`` finds the clip that is silent.
 
     Returns
     -------
@@ -89,21 +82,51 @@ def prepare_crema_d(
         If a table that is needed is missing, wrong, or lacks a clip or an
         actor, or if no clip can be used.
     """
-    if skip_prep:
-        return {}
+    published = dict(PUBLISHED)
+    if labels == "voice":
+        # How many ties there are depends on the release of the votes.
+        del published["utterances"]
+    return prepare_corpus(
+        "CREMA-D",
+        ["AudioWAV", "CREMA-D/AudioWAV"],
+        functools.partial(read_corpus, labels=labels),
+        data_folder,
+        save_folder,
+        check,
+        num_workers,
+        skip_prep,
+        published,
+        labels=labels,
+    )
+
+
+def read_corpus(audio, labels):
+    """Read the labels of the whole corpus, for ``prepare_corpus``.
+
+    Arguments
+    ---------
+    audio : str
+        The folder ``AudioWAV``, beside the tables.
+    labels : str
+        As in ``prepare_crema_d``.
+
+    Returns
+    -------
+    tuple
+        Folder of the clips, rows and rejected files.
+
+    Raises
+    ------
+    ConfigError
+        If ``labels`` is neither of the two.
+    ManifestError
+        If no clip has the name of one, or as ``read_votes`` and
+        ``add_demographics``.
+    """
     if labels not in LABELS:
         raise ConfigError(
             f"`labels` is '{labels}'; it must be one of {', '.join(LABELS)}"
         )
-    data_folder = os.path.abspath(data_folder)
-    audio = find_folder(
-        data_folder, ["AudioWAV", "CREMA-D/AudioWAV"], "CREMA-D"
-    )
-    root = os.path.dirname(audio)
-    arguments = {"data_folder": data_folder, "labels": labels, "check": check}
-    before = completed(save_folder, arguments)
-    if before is not None:
-        return before
     rows, rejected = read_names(list_files(audio, (".wav",)).files)
     if rows.empty:
         raise ManifestError(
@@ -111,28 +134,15 @@ def prepare_crema_d(
             "1001_DFA_ANG_XX.wav; fetch the corpus again (git clone with git "
             "LFS)"
         )
-    published = dict(PUBLISHED)
+    root = os.path.dirname(audio)
     if labels == "voice":
         rows["emotion"] = read_votes(root, rows)
         rows = rows[rows["emotion"].notna()].reset_index(drop=True)
-        # How many ties there are depends on the release of the votes.
-        del published["utterances"]
-    rows = add_demographics(root, rows)
-    return write_corpus(
-        data_folder,
-        audio,
-        save_folder,
-        rows,
-        arguments,
-        published,
-        rejected,
-        check,
-        num_workers,
-    )
+    return audio, add_demographics(root, rows), rejected
 
 
 def read_names(files):
-    """What the names of the clips say.
+    """Read actor, sentence, emotion and level from the names of the clips.
 
     Arguments
     ---------
@@ -170,7 +180,7 @@ def read_names(files):
 
 
 def read_votes(root, rows):
-    """The emotion that most heard in each clip; None where there is a tie."""
+    """Return what most listeners heard in each clip; None for a tie."""
     path = os.path.join(root, "processedResults", "summaryTable.csv")
     table = read_label_table(
         path, ["FileName", "VoiceVote"], "the table of the listeners' votes"
@@ -196,7 +206,7 @@ def read_votes(root, rows):
 
 
 def add_demographics(root, rows):
-    """Gender and age of the actors, where their table is there."""
+    """Add gender and age of the actors, if their table exists."""
     path = os.path.join(root, "VideoDemographics.csv")
     if not os.path.isfile(path):
         logger.warning(
@@ -219,7 +229,7 @@ def add_demographics(root, rows):
 
 
 def main(argv=None):
-    """Runs the preparation from the command line; returns the exit status."""
+    """Run the preparation from the command line; return the exit status."""
     return run_prepare(prepare_crema_d, __doc__, argv, labels=LABELS)
 
 

@@ -1,9 +1,9 @@
-"""Prepares IEMOCAP: four emotions from the evaluations of its sessions.
+"""Prepare IEMOCAP: four emotions from the evaluations of its sessions.
 
     python iemocap_prepare.py --data_folder=/path/to/IEMOCAP_full_release \\
         --save_folder=save
 
-Read are the majority labels of ``SessionN/dialog/EmoEvaluation/*.txt``. Angry,
+The majority labels are read from ``SessionN/dialog/EmoEvaluation/*.txt``. Angry,
 happy with excited, neutral and sad turns are taken, 5 531 in all; the other
 labels, and turns without a majority (``xxx``), are left out.
 """
@@ -17,12 +17,10 @@ import sys
 import pandas as pd
 
 from speechbrain_ssl.downstream.corpus import (
-    find_folder,
+    prepare_corpus,
     run_prepare,
-    write_corpus,
 )
 from speechbrain_ssl.errors import ManifestError
-from speechbrain_ssl.prepare.completed import completed
 
 logger = logging.getLogger(__name__)
 
@@ -52,20 +50,14 @@ def prepare_iemocap(
     num_workers=None,
     skip_prep=False,
 ):
-    """Writes ``utterances.csv`` with the emotion of each turn.
+    """Write ``utterances.csv`` with the emotion of each turn.
 
     Arguments
     ---------
     data_folder : str
         Folder with ``Session1`` to ``Session5``.
-    save_folder : str
-        Where the outputs go.
-    check : str
-        ``"header"`` reads headers; ``"decode"`` reads all audio.
-    num_workers : int, optional
-        Processes that read; one per core otherwise.
-    skip_prep : bool
-        Does nothing.
+    save_folder, check, num_workers, skip_prep
+        See ``speechbrain_ssl.downstream.corpus.prepare_corpus``.
 
     Returns
     -------
@@ -78,38 +70,42 @@ def prepare_iemocap(
     UserError
         If there are no sessions.
     ManifestError
-        If a session lacks its evaluations, if they are none, or if no turn can
-        be used.
+        If the evaluations of a session are missing or malformed, or if no turn
+        can be used.
     """
-    if skip_prep:
-        return {}
-    data_folder = os.path.abspath(data_folder)
-    first = find_folder(
-        data_folder, ["Session1", "IEMOCAP_full_release/Session1"], "IEMOCAP"
-    )
-    root = os.path.dirname(first)
-    arguments = {"data_folder": data_folder, "check": check}
-    before = completed(save_folder, arguments)
-    if before is not None:
-        return before
-    rows = []
-    for session in SESSIONS:
-        rows += read_session(root, session)
-    rows = pd.DataFrame(rows)
-    return write_corpus(
+    return prepare_corpus(
+        "IEMOCAP",
+        ["Session1", "IEMOCAP_full_release/Session1"],
+        read_corpus,
         data_folder,
-        root,
         save_folder,
-        rows,
-        arguments,
+        check,
+        num_workers,
+        skip_prep,
         PUBLISHED,
-        check=check,
-        num_workers=num_workers,
     )
+
+
+def read_corpus(first_session):
+    """Read the labels of the whole corpus, for ``prepare_corpus``.
+
+    Arguments
+    ---------
+    first_session : str
+        The folder ``Session1``.
+
+    Returns
+    -------
+    tuple
+        Folder of the sessions, rows and rejected files (none).
+    """
+    root = os.path.dirname(first_session)
+    turns = [turn for n in SESSIONS for turn in read_session(root, n)]
+    return root, pd.DataFrame(turns), []
 
 
 def read_session(root, session):
-    """The labelled turns of a session.
+    """Read the labelled turns of a session.
 
     Arguments
     ---------
@@ -126,7 +122,7 @@ def read_session(root, session):
     Raises
     ------
     ManifestError
-        If there are no evaluations, or if they are not what they should be.
+        If there are no evaluations, or if a line is malformed.
     """
     folder = os.path.join(root, f"Session{session}", "dialog", "EmoEvaluation")
     names = []
@@ -171,7 +167,7 @@ def read_session(root, session):
 
 
 def read_evaluation(path, session):
-    """Turns and majority labels of one dialog.
+    """Read the turns of one dialog with their majority labels.
 
     Arguments
     ---------
@@ -188,7 +184,7 @@ def read_evaluation(path, session):
     Raises
     ------
     ManifestError
-        If no line, or a wrong one, is found.
+        If no line is found, or a malformed one.
     """
     found = []
     with open(path, encoding="utf-8", errors="replace") as stream:
@@ -219,7 +215,7 @@ def read_evaluation(path, session):
 
 
 def main(argv=None):
-    """Runs the preparation from the command line; returns the exit status."""
+    """Run the preparation from the command line; return the exit status."""
     return run_prepare(prepare_iemocap, __doc__, argv)
 
 

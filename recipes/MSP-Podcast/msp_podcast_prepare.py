@@ -1,11 +1,11 @@
-"""Prepares MSP-Podcast: consensus labels and official partitions.
+"""Prepare MSP-Podcast: consensus labels and official partitions.
 
     python msp_podcast_prepare.py --data_folder=/path/to/MSP-Podcast \\
         --save_folder=save
 
-Read is ``Labels/labels_consensus.csv``. Files without an agreed emotion (``X``),
-with another one (``O``), and of partitions whose labels are withheld, are left
-out.
+The labels are read from ``Labels/labels_consensus.csv``. Files without an agreed
+emotion (``X``), with another one (``O``), and of partitions whose labels are
+withheld, are left out.
 """
 
 import logging
@@ -15,13 +15,11 @@ import sys
 import numpy as np
 
 from speechbrain_ssl.downstream.corpus import (
-    find_folder,
+    prepare_corpus,
     read_label_table,
     run_prepare,
-    write_corpus,
 )
 from speechbrain_ssl.errors import ManifestError
-from speechbrain_ssl.prepare.completed import completed
 
 logger = logging.getLogger(__name__)
 
@@ -55,24 +53,17 @@ def prepare_msp_podcast(
     num_workers=None,
     skip_prep=False,
 ):
-    """Writes ``utterances.csv`` with emotion and partition of each file.
+    """Write ``utterances.csv`` with emotion and partition of each file.
 
-    A speaker that the corpus does not know becomes one of its own for each
-    file: no fold can be shown to be free of it, and the log says how many
-    there are.
+    Each file of an unknown speaker gets a speaker of its own. Such a speaker
+    may be on both sides of a fold, so the log says how many files there are.
 
     Arguments
     ---------
     data_folder : str
         Folder with ``Audios`` and ``Labels``.
-    save_folder : str
-        Where the outputs go.
-    check : str
-        ``"header"`` reads headers; ``"decode"`` reads all audio.
-    num_workers : int, optional
-        Processes that read; one per core otherwise.
-    skip_prep : bool
-        Does nothing.
+    save_folder, check, num_workers, skip_prep
+        See ``speechbrain_ssl.downstream.corpus.prepare_corpus``.
 
     Returns
     -------
@@ -87,17 +78,34 @@ def prepare_msp_podcast(
     ManifestError
         If the labels are missing or wrong, or if no file can be used.
     """
-    if skip_prep:
-        return {}
-    data_folder = os.path.abspath(data_folder)
-    audio = find_folder(data_folder, ["Audios", "Audio"], "MSP-Podcast")
-    arguments = {"data_folder": data_folder, "check": check}
-    before = completed(save_folder, arguments)
-    if before is not None:
-        return before
-    paths = [os.path.join(data_folder, name) for name in LABEL_FILES]
-    path = next(filter(os.path.isfile, paths), paths[0])
-    rows = read_labels(path)
+    return prepare_corpus(
+        "MSP-Podcast",
+        ["Audios", "Audio"],
+        read_corpus,
+        data_folder,
+        save_folder,
+        check,
+        num_workers,
+        skip_prep,
+    )
+
+
+def read_corpus(audio):
+    """Read the labels of the whole corpus, for ``prepare_corpus``.
+
+    Arguments
+    ---------
+    audio : str
+        The folder ``Audios``, beside ``Labels``.
+
+    Returns
+    -------
+    tuple
+        Folder of the audio files, rows and rejected files (none).
+    """
+    root = os.path.dirname(audio)
+    paths = [os.path.join(root, name) for name in LABEL_FILES]
+    rows = read_labels(next(filter(os.path.isfile, paths), paths[0]))
     unknown = rows["spk_id"].str.startswith("unknown/")
     counts = rows.loc[unknown, "partition"].value_counts().sort_index()
     if len(counts):
@@ -105,19 +113,11 @@ def prepare_msp_podcast(
             "files of unknown speakers, who may be on both sides: %s",
             ", ".join(f"{n} in {name}" for name, n in counts.items()),
         )
-    return write_corpus(
-        data_folder,
-        audio,
-        save_folder,
-        rows,
-        arguments,
-        check=check,
-        num_workers=num_workers,
-    )
+    return audio, rows, []
 
 
 def read_labels(path):
-    """The files that have an emotion.
+    """Read which files have an emotion.
 
     Arguments
     ---------
@@ -132,7 +132,7 @@ def read_labels(path):
     Raises
     ------
     ManifestError
-        If the file is missing, or not what it should be.
+        If the file is missing, or a line is malformed.
     """
     table = read_label_table(path, COLUMNS, "the table of consensus labels")
     table = table.apply(lambda column: column.str.strip())
@@ -177,7 +177,7 @@ def _refuse(path, table, wrong, column, wanted):
 
 
 def main(argv=None):
-    """Runs the preparation from the command line; returns the exit status."""
+    """Run the preparation from the command line; return the exit status."""
     return run_prepare(prepare_msp_podcast, __doc__, argv)
 
 

@@ -1,4 +1,4 @@
-"""Prepares RAVDESS: emotions, actors and more from the names of its files.
+"""Prepare RAVDESS: emotions, actors and more from the names of its files.
 
     python ravdess_prepare.py --data_folder=/path/to/RAVDESS --save_folder=save
 
@@ -15,12 +15,10 @@ import sys
 import pandas as pd
 
 from speechbrain_ssl.downstream.corpus import (
-    find_folder,
+    prepare_corpus,
     run_prepare,
-    write_corpus,
 )
 from speechbrain_ssl.errors import ManifestError
-from speechbrain_ssl.prepare.completed import completed
 from speechbrain_ssl.prepare.listing import list_files
 
 logger = logging.getLogger(__name__)
@@ -42,13 +40,13 @@ NAME = re.compile(
 )
 SPEECH = ("03", "01")
 
-# Where the folders of the actors lie.
-PLACES = (
-    "",
-    "Audio_Speech_Actors_01-24",
-    "RAVDESS",
-    "RAVDESS/Audio_Speech_Actors_01-24",
-)
+# Where the folder of the first actor may lie.
+PLACES = [
+    "Actor_01",
+    "Audio_Speech_Actors_01-24/Actor_01",
+    "RAVDESS/Actor_01",
+    "RAVDESS/Audio_Speech_Actors_01-24/Actor_01",
+]
 
 PUBLISHED = {"utterances": 1440, "speakers": 24}
 
@@ -60,21 +58,15 @@ def prepare_ravdess(
     num_workers=None,
     skip_prep=False,
 ):
-    """Writes ``utterances.csv`` with the emotion of each utterance.
+    """Write ``utterances.csv`` with the emotion of each utterance.
 
     Arguments
     ---------
     data_folder : str
         Folder with ``Actor_01`` to ``Actor_24``, or with
         ``Audio_Speech_Actors_01-24``.
-    save_folder : str
-        Where the outputs go.
-    check : str
-        ``"header"`` reads headers; ``"decode"`` reads all audio.
-    num_workers : int, optional
-        Processes that read; one per core otherwise.
-    skip_prep : bool
-        Does nothing.
+    save_folder, check, num_workers, skip_prep
+        See ``speechbrain_ssl.downstream.corpus.prepare_corpus``.
 
     Returns
     -------
@@ -89,15 +81,38 @@ def prepare_ravdess(
     ManifestError
         If they hold no speech of RAVDESS, or none that can be used.
     """
-    if skip_prep:
-        return {}
-    data_folder = os.path.abspath(data_folder)
-    actors = [f"{place}/Actor_01".lstrip("/") for place in PLACES]
-    audio = os.path.dirname(find_folder(data_folder, actors, "RAVDESS"))
-    arguments = {"data_folder": data_folder, "check": check}
-    before = completed(save_folder, arguments)
-    if before is not None:
-        return before
+    return prepare_corpus(
+        "RAVDESS",
+        PLACES,
+        read_corpus,
+        data_folder,
+        save_folder,
+        check,
+        num_workers,
+        skip_prep,
+        PUBLISHED,
+    )
+
+
+def read_corpus(first_actor):
+    """Read the labels of the whole corpus, for ``prepare_corpus``.
+
+    Arguments
+    ---------
+    first_actor : str
+        The folder ``Actor_01``.
+
+    Returns
+    -------
+    tuple
+        Folder of the actors, rows and rejected files.
+
+    Raises
+    ------
+    ManifestError
+        If no file has the name of an utterance.
+    """
+    audio = os.path.dirname(first_actor)
     rows, rejected = read_names(list_files(audio, (".wav",)).files)
     if rows.empty:
         raise ManifestError(
@@ -105,21 +120,11 @@ def prepare_ravdess(
             "such as Actor_12/03-01-05-01-02-01-12.wav; the emotions are in "
             "the names, so unpack the corpus again without renaming"
         )
-    return write_corpus(
-        data_folder,
-        audio,
-        save_folder,
-        rows,
-        arguments,
-        PUBLISHED,
-        rejected,
-        check,
-        num_workers,
-    )
+    return audio, rows, rejected
 
 
 def read_names(files):
-    """What the names of the files say.
+    """Read emotion, actor and more from the names of the files.
 
     Arguments
     ---------
@@ -168,7 +173,7 @@ def read_names(files):
 
 
 def main(argv=None):
-    """Runs the preparation from the command line; returns the exit status."""
+    """Run the preparation from the command line; return the exit status."""
     return run_prepare(prepare_ravdess, __doc__, argv)
 
 

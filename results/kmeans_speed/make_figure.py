@@ -8,19 +8,19 @@ import pathlib
 
 import pandas as pd
 
-from speechbrain_ssl.report import figures
+from speechbrain_ssl.report import style
 
 HERE = pathlib.Path(__file__).resolve().parent
 #: Column, name and colour of what was measured.
 PARTS = (
-    ("iteration_seconds", "one iteration", figures.BLUE),
-    ("plus_plus_seconds", "k-means++", figures.RED),
+    ("iteration_seconds", "one iteration", style.BLUE),
+    ("plus_plus_seconds", "k-means++", style.RED),
 )
 
 
 def draw(table):
     """Draw the seconds against the clusters at 100 000 points."""
-    figure, ax = figures.new_figure((5.6, 3.6))
+    figure, ax = style.new_figure((5.6, 3.6))
     mine = table[table["points"] == 100_000].sort_values("clusters")
     for column, name, colour in PARTS:
         ax.plot(mine["clusters"], mine[column], "o-", color=colour, label=name)
@@ -30,17 +30,15 @@ def draw(table):
     ticks = (0.2, 0.5, 1, 2, 5)
     ax.set_yticks(ticks, ticks)
     ax.yaxis.set_minor_formatter("")
-    figures.label(
+    style.label(
         ax,
         "100 000 points, one CPU thread",
         "clusters (logarithmic scale)",
         "seconds (logarithmic scale)",
     )
-    figures.legend(ax)
+    style.legend(ax)
     return figure
 
 
 if __name__ == "__main__":
-    figures.write_svg(
-        HERE / "growth.svg", draw(pd.read_csv(HERE / "table.csv"))
-    )
+    style.write_svg(HERE / "growth.svg", draw(pd.read_csv(HERE / "table.csv")))

@@ -9,7 +9,7 @@ import pathlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from speechbrain_ssl.report import figures
+from speechbrain_ssl.report import style
 from speechbrain_ssl.report.studies import (
     HEADLINE,
     read_json,
@@ -21,10 +21,10 @@ from speechbrain_ssl.report.studies import (
 HERE = pathlib.Path(__file__).resolve().parent
 #: Name and colour of each system.
 SYSTEMS = {
-    "nogate": ("no gate", figures.MUTED),
+    "nogate": ("no gate", style.MUTED),
     "fixed": ("fixed gate, 3 nats", "#e69f00"),
-    "dlg": ("dynamic loss gate (DLG)", figures.BLUE),
-    "dlglc": ("DLG and label correction", figures.RED),
+    "dlg": ("dynamic loss gate (DLG)", style.BLUE),
+    "dlglc": ("DLG and label correction", style.RED),
 }
 #: Column -> what the gate reported in the last epoch.
 GATE = {
@@ -65,7 +65,7 @@ def rows():
 
 def draw_eer(table):
     """Draw the EER against the share of wrong labels."""
-    figure, ax = figures.new_figure((6.4, 3.6))
+    figure, ax = style.new_figure((6.4, 3.6))
     noises = (0, 20, 40, 60)
     for shift, (name, colour) in zip(
         (-0.9, -0.3, 0.3, 0.9), SYSTEMS.values(), strict=True
@@ -83,13 +83,13 @@ def draw_eer(table):
         ax.plot(places, np.mean(cells, axis=1), color=colour, label=name)
         ax.plot(places, cells, "o", color=colour, markersize=4, alpha=0.6)
     ax.set(xticks=noises, ylim=(0, None))
-    figures.label(
+    style.label(
         ax,
         "EER on dev_trials_H: a dot for each seed, lines through the means",
         "wrong labels (%)",
         "EER (%)",
     )
-    figures.legend(ax, loc="upper left")
+    style.legend(ax, loc="upper left")
     return figure
 
 
@@ -103,8 +103,8 @@ def draw_gate():
         edges, right = np.array(gate["edges"]), np.array(gate["counts_right"])
         wrong = np.array(gate["counts"]) - right
         for counts, colour, name in (
-            (wrong, figures.RED, "wrong label"),
-            (right, figures.BLUE, "right label"),
+            (wrong, style.RED, "wrong label"),
+            (right, style.BLUE, "right label"),
         ):
             ax.stairs(
                 counts / np.diff(edges),
@@ -127,7 +127,7 @@ def draw_gate():
         ax.spines[["top", "right"]].set_visible(False)
     figure.supxlabel("log of the loss (nats)", fontsize=10)
     figure.supylabel("utterances per nat", fontsize=10)
-    figures.legend(figure.axes[2], loc="upper left")
+    style.legend(figure.axes[2], loc="upper left")
     return figure
 
 

@@ -7,7 +7,7 @@ python make_table.py
 import csv
 import pathlib
 
-from speechbrain_ssl.report import figures
+from speechbrain_ssl.report import style
 from speechbrain_ssl.report.logbook import read_metrics
 from speechbrain_ssl.report.studies import (
     HEADLINE,
@@ -68,10 +68,10 @@ def rows():
 
 def draw():
     """Draw the EER while training: a colour a system, a line a seed."""
-    figure, ax = figures.new_figure((7, 3.6))
+    figure, ax = style.new_figure((7, 3.6))
     for system, begin, colour, label in (
-        ("simclr", 0, figures.BLUE, "SimCLR"),
-        ("simclr-then-dino", 24, figures.RED, "DINO, from SimCLR's encoder"),
+        ("simclr", 0, style.BLUE, "SimCLR"),
+        ("simclr-then-dino", 24, style.RED, "DINO, from SimCLR's encoder"),
     ):
         for _, seed, folder in saved_runs(HERE, [system]):
             lines = [
@@ -89,16 +89,16 @@ def draw():
             )
     results = read_json(HERE / "runs" / "simclr_1" / "results.json")
     statistics = results["eer_statistics"]
-    ax.axhline(statistics, color=figures.MUTED, linestyle="--", linewidth=1)
+    ax.axhline(statistics, color=style.MUTED, linestyle="--", linewidth=1)
     ax.text(32, statistics, "log-mel statistics", ha="right", va="bottom")
     ax.set(ylim=(0, 17), xticks=range(0, 33, 4))
-    figures.label(
+    style.label(
         ax,
         "EER on dev_trials_H while training, three seeds each",
         "epoch (24 of SimCLR, then 8 of DINO)",
         "EER (%)",
     )
-    figures.legend(ax, loc="lower right")
+    style.legend(ax, loc="lower right")
     return figure
 
 

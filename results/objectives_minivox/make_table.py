@@ -6,7 +6,7 @@ python make_table.py
 
 import pathlib
 
-from speechbrain_ssl.report import figures
+from speechbrain_ssl.report import style
 from speechbrain_ssl.report.logbook import read_metrics
 from speechbrain_ssl.report.studies import (
     read_json,
@@ -51,16 +51,16 @@ def rows():
 
 def draw(table):
     """Draw the EER of each objective with its interval."""
-    figure, ax = figures.new_figure((7, 5.2))
+    figure, ax = style.new_figure((7, 5.2))
     for place, row in enumerate(table):
         low, rate, high = (
             float(row[key]) for key in ("ci_low", "eer_percent", "ci_high")
         )
-        ax.plot([low, high], [place, place], color=figures.BLUE, alpha=0.5)
-        ax.plot(rate, place, "o", color=figures.BLUE)
+        ax.plot([low, high], [place, place], color=style.BLUE, alpha=0.5)
+        ax.plot(rate, place, "o", color=style.BLUE)
     for key, name, colour in (
-        ("eer_untrained", "untrained encoder", figures.RED),
-        ("eer_statistics", "log-mel statistics", figures.MUTED),
+        ("eer_untrained", "untrained encoder", style.RED),
+        ("eer_statistics", "log-mel statistics", style.MUTED),
     ):
         rate = float(table[0][key])
         ax.axvline(rate, color=colour, linestyle="--", linewidth=1, label=name)
@@ -68,13 +68,13 @@ def draw(table):
     ax.set_yticks(range(len(names)), names)
     ax.invert_yaxis()
     ax.set_xlim(0, None)
-    figures.label(
+    style.label(
         ax,
         "EER on trials_cross_video with 95 % intervals, one seed",
         "EER (%)",
         "objective (epochs)",
     )
-    figures.legend(ax, loc="lower left")
+    style.legend(ax, loc="lower left")
     return figure
 
 

@@ -6,7 +6,7 @@ python make_table.py
 
 import pathlib
 
-from speechbrain_ssl.report import figures
+from speechbrain_ssl.report import style
 from speechbrain_ssl.report.studies import (
     HEADLINE,
     read_json,
@@ -52,15 +52,15 @@ def rows():
 
 def draw(table):
     """Draw the EER after each round, a line for each seed."""
-    figure, ax = figures.new_figure((5.2, 3.4))
-    for seed, colour in zip("123", figures.SERIES, strict=False):
+    figure, ax = style.new_figure((5.2, 3.4))
+    for seed, colour in zip("123", style.SERIES, strict=False):
         mine = [float(r["eer_percent"]) for r in table if r["seed"] == seed]
         ax.plot(mine, marker="o", color=colour, label=f"seed {seed}")
     ax.set_xticks(range(3), ["stage I (SimCLR)", "round 1", "round 2"])
     ax.set_xlim(-0.3, 2.3)
     ax.set_ylim(0, 1.1 * max(float(row["eer_percent"]) for row in table))
-    figures.label(ax, "EER on dev_trials_H", "", "EER (%)")
-    figures.legend(ax, loc="lower left")
+    style.label(ax, "EER on dev_trials_H", "", "EER (%)")
+    style.legend(ax, loc="lower left")
     return figure
 
 

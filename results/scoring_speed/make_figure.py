@@ -8,10 +8,10 @@ import pathlib
 
 import pandas as pd
 
-from speechbrain_ssl.report import figures
+from speechbrain_ssl.report import style
 
 HERE = pathlib.Path(__file__).resolve().parent
-SYSTEMS = (("ours", figures.BLUE), ("SpeechBrain", figures.RED))
+SYSTEMS = (("ours", style.BLUE), ("SpeechBrain", style.RED))
 
 
 def size(row):
@@ -26,7 +26,7 @@ def size(row):
 
 def draw(table):
     """Draw the seconds of each row, a dot for each system."""
-    figure, ax = figures.new_figure((7, 4))
+    figure, ax = style.new_figure((7, 4))
     table["size"] = [size(row) for row in table.itertuples()]
     names = list(table["size"].unique())
     for name, colour in SYSTEMS:
@@ -36,14 +36,10 @@ def draw(table):
     ax.set_xscale("log")
     ax.set_yticks(range(len(names)), names)
     ax.invert_yaxis()
-    figures.label(
-        ax, "Time on one CPU thread", "seconds (logarithmic scale)", ""
-    )
-    figures.legend(ax)
+    style.label(ax, "Time on one CPU thread", "seconds (logarithmic scale)", "")
+    style.legend(ax)
     return figure
 
 
 if __name__ == "__main__":
-    figures.write_svg(
-        HERE / "seconds.svg", draw(pd.read_csv(HERE / "table.csv"))
-    )
+    style.write_svg(HERE / "seconds.svg", draw(pd.read_csv(HERE / "table.csv")))

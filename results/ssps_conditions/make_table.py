@@ -9,7 +9,7 @@ import pathlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from speechbrain_ssl.report import figures
+from speechbrain_ssl.report import style
 from speechbrain_ssl.report.logbook import read_metrics
 from speechbrain_ssl.report.studies import (
     HEADLINE,
@@ -28,18 +28,18 @@ COLUMNS = [
 ]
 #: Name and colour of each system.
 SYSTEMS = {
-    "start": ("the encoder they begin with", figures.MUTED),
+    "start": ("the encoder they begin with", style.MUTED),
     "simclr": ("SimCLR", "#56b4e9"),
-    "simclr_ssps": ("SimCLR-SSPS", figures.BLUE),
-    "simclr_rule": ("SimCLR-SSPS, by the rule", figures.BLUE),
-    "dino_start": ("the DINO they begin with", figures.MUTED),
+    "simclr_ssps": ("SimCLR-SSPS", style.BLUE),
+    "simclr_rule": ("SimCLR-SSPS, by the rule", style.BLUE),
+    "dino_start": ("the DINO they begin with", style.MUTED),
     "dino": ("DINO", "#e69f00"),
-    "dino_ssps": ("DINO-SSPS", figures.RED),
+    "dino_ssps": ("DINO-SSPS", style.RED),
     "ca_dino": ("cluster-aware DINO", "#009e73"),
     "dino_long": ("DINO, 24 epochs", "#e69f00"),
-    "dino_ssps_long": ("DINO-SSPS, 24 epochs", figures.RED),
+    "dino_ssps_long": ("DINO-SSPS, 24 epochs", style.RED),
     "dino_global": ("DINO, no local crops", "#e69f00"),
-    "dino_ssps_global": ("DINO-SSPS, no local crops", figures.RED),
+    "dino_ssps_global": ("DINO-SSPS, no local crops", style.RED),
 }
 
 
@@ -90,10 +90,10 @@ def draw(table):
             ax.plot(mine, [place] * len(mine), "o", color=colour, alpha=0.6)
             ax.plot([mean, mean], [place - 0.35, place + 0.35], color=colour)
         # SimCLR is above this line, DINO below: their budgets differ.
-        ax.axhline(3.5, color=figures.GRID)
+        ax.axhline(3.5, color=style.GRID)
         ax.set_yticks(range(len(names)), names)
         ax.spines[["top", "right"]].set_visible(False)
-        figures.label(ax, title, unit, "")
+        style.label(ax, title, unit, "")
     panels[0].invert_yaxis()
     return figure
 

@@ -7,12 +7,7 @@ import csv
 
 import numpy as np
 
-from speechbrain_ssl.cli.common import (
-    Checked,
-    Model,
-    audio_below,
-    check_output,
-)
+from speechbrain_ssl.cli.common import check_output, embed_below
 from speechbrain_ssl.clustering.agglomerative import (
     kmeans_then_merge,
     merge_centroids,
@@ -26,7 +21,7 @@ _ALL_PAIRS = 10_000
 
 
 def run(options):
-    """Groups the files below a folder by voice.
+    """Group the files below a folder by voice.
 
     Arguments
     ---------
@@ -37,7 +32,7 @@ def run(options):
     -------
     tuple
         What ``--json`` prints: ``speakers`` (how many), ``guessed`` (whether
-        that was found here), ``files`` (file to speaker, numbered from 1, most
+        that number was found here), ``files`` (file to speaker, numbered from 1, most
         files first), ``unusable``, ``notes``; and the lines for a reader.
 
     Raises
@@ -52,10 +47,7 @@ def run(options):
     wanted = options.speakers
     if wanted is not None and wanted < 1:
         raise ConfigError(f"--speakers={wanted} must be at least 1")
-    names, paths = audio_below(options.folder, options)
-    model = Model(options)
-    files = Checked(names, paths, options)
-    rows = files.embed(model, options)
+    files, rows = embed_below(options)
     count = len(rows)
     if wanted is None:
         if count < 4:
@@ -87,7 +79,7 @@ def run(options):
             writer.writerow(["file", "speaker"])
             writer.writerows(found["files"].items())
         lines = [
-            f"{count} of {len(names)} files, {wanted} speakers: "
+            f"{count} of {files.total} files, {wanted} speakers: "
             f"{options.output}"
         ]
     else:
@@ -97,10 +89,10 @@ def run(options):
 
 
 def candidates(count):
-    """Numbers of speakers to compare for so many files.
+    """List the numbers of speakers to compare for so many files.
 
-    From 2, in steps of a tenth, to half the files: of a speaker with one file
-    nothing can be known.
+    They rise from 2 to half the files, by a tenth each: nothing can be known
+    of a speaker with one file.
 
     Example
     -------
@@ -114,14 +106,14 @@ def candidates(count):
 
 
 def group(rows, speakers):
-    """Clusters by average linkage of cosines.
+    """Cluster by average linkage of cosines.
 
     Arguments
     ---------
     rows : numpy.ndarray
         ``[N, size]``.
     speakers : int
-        How many clusters.
+        Number of clusters.
 
     Returns
     -------
@@ -141,7 +133,7 @@ def group(rows, speakers):
 
 
 def by_size(labels):
-    """Clusters numbered from 1, the largest first.
+    """Number clusters from 1, the largest first.
 
     Example
     -------
@@ -151,7 +143,7 @@ def by_size(labels):
     values, first, inverse, sizes = np.unique(
         labels, return_index=True, return_inverse=True, return_counts=True
     )
-    # Of equals the one whose file comes first.
+    # Among clusters of one size, the one whose file comes first.
     order = np.lexsort((first, -sizes))
     rank = np.empty(len(values), dtype=int)
     rank[order] = np.arange(1, len(values) + 1)

@@ -1,4 +1,4 @@
-"""What the commands share: the model, and files that can be used."""
+"""The parts that commands share: the model, and files that can be used."""
 
 import concurrent.futures
 import os
@@ -28,7 +28,7 @@ SHORT_SECONDS = 0.5
 
 
 class Model:
-    """A model that the user has named.
+    """Load a model that the user has named, once and in one revision.
 
     Arguments
     ---------
@@ -38,13 +38,13 @@ class Model:
     Attributes
     ----------
     encoder, features
-        Of ``load_encoder``.
+        What ``load_encoder`` returns.
     calibration : CosineCalibration or None
-        What the folder holds.
+        The calibration in the folder, if there is one.
     results : dict
         Its ``results.json``; empty if there is none.
     device : str
-        Where to compute.
+        Device to compute on.
 
     Raises
     ------
@@ -63,7 +63,6 @@ class Model:
             raise ConfigError(
                 f"--device={self.device} is no device; take cpu or cuda"
             ) from error
-        # Fetched once, in one revision; a run's output folder as it is.
         model = options.model
         if not pathlib.Path(model).exists():
             model = find_model(model, options.revision)
@@ -76,7 +75,7 @@ class Model:
         self.results = {} if path is None else read_json(path)
 
     def embed(self, paths, seconds, options, bad):
-        """Embeddings of files that were checked; the unreadable go to bad."""
+        """Embed files that were checked; unreadable ones are added to bad."""
         return embed_files(
             self.encoder,
             self.features,
@@ -90,30 +89,33 @@ class Model:
 
 
 class Checked:
-    """Which of some files can be used.
+    """Check which of some files can be used.
 
     Arguments
     ---------
     names : list of str
-        What the user calls them.
+        What the user calls the files.
     paths : list of str
-        Where they are.
+        Where the files are.
     options : argparse.Namespace
         ``jobs`` and ``quiet``.
 
     Attributes
     ----------
     names, paths, seconds : list
-        The usable ones.
+        Those of the usable files.
     unusable : dict
-        Name to reason of the others.
+        Name to reason, for the other files.
+    total : int
+        Number of files that were checked.
     notes : list of str
-        What is to be said of the usable ones.
+        Remarks on usable files, for the user.
     """
 
     def __init__(self, names, paths, options):
         self.names, self.paths, self.seconds = [], [], []
         self.unusable, self.notes = {}, []
+        self.total = len(names)
         with concurrent.futures.ThreadPoolExecutor(
             max(1, options.jobs)
         ) as pool:
@@ -140,7 +142,7 @@ class Checked:
                     )
 
     def require_some(self):
-        """Raises an ``AudioError`` if nothing can be used."""
+        """Raise an ``AudioError`` if no file can be used."""
         if not self.names:
             name, reason = next(iter(self.unusable.items()))
             raise AudioError(
@@ -148,8 +150,31 @@ class Checked:
                 f"{reason}"
             )
 
+    def require_all(self):
+        """Raise an ``AudioError`` for the first file that cannot be used."""
+        for name, reason in self.unusable.items():
+            raise AudioError(f"{name} cannot be used: {reason}")
+
     def embed(self, model, options):
-        """Embeddings of the usable files; what fails now becomes unusable."""
+        """Embed the usable files; those that fail become unusable.
+
+        Arguments
+        ---------
+        model : Model
+            The model.
+        options : argparse.Namespace
+            ``batch_seconds`` and ``quiet``.
+
+        Returns
+        -------
+        numpy.ndarray
+            ``[N, size]``, a row for each of ``names``.
+
+        Raises
+        ------
+        AudioError
+            If no file can be used.
+        """
         self.require_some()
         bad = []
         rows = model.embed(self.paths, self.seconds, options, bad)
@@ -172,7 +197,7 @@ class Checked:
 
 
 def audio_below(folder, options):
-    """The audio files below a folder, or the one file that was named.
+    """List the audio files below a folder, or the one file that was named.
 
     Arguments
     ---------
@@ -212,15 +237,40 @@ def audio_below(folder, options):
     return names, [os.path.join(folder, n) for n in listing.files]
 
 
+def embed_below(options):
+    """Embed the audio files below a folder.
+
+    Arguments
+    ---------
+    options : argparse.Namespace
+        ``folder``, and the options that ``Model`` and ``Checked`` read.
+
+    Returns
+    -------
+    tuple
+        ``Checked``, and the embeddings of its usable files ``[N, size]``.
+
+    Raises
+    ------
+    AudioError
+        If no file can be used.
+    """
+    names, paths = audio_below(options.folder, options)
+    # First the model: a wrong name shows before any file is read.
+    model = Model(options)
+    files = Checked(names, paths, options)
+    return files, files.embed(model, options)
+
+
 def check_output(path, extensions=None):
-    """Refuses, before any work, what cannot be written at its end.
+    """Refuse, before any work, an output that could not be written.
 
     Arguments
     ---------
     path : str
-        A file to write.
+        The file to be written.
     extensions : tuple of str, optional
-        What it may end in.
+        Endings that it may have.
 
     Raises
     ------

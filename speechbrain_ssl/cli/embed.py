@@ -6,18 +6,13 @@ import pathlib
 import numpy as np
 import pandas as pd
 
-from speechbrain_ssl.cli.common import (
-    Checked,
-    Model,
-    audio_below,
-    check_output,
-)
+from speechbrain_ssl.cli.common import check_output, embed_below
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.files import atomic_write
 
 
 def run(options):
-    """Embeds all files below a folder.
+    """Embed all files below a folder.
 
     Arguments
     ---------
@@ -34,7 +29,7 @@ def run(options):
     Raises
     ------
     ConfigError
-        If the output cannot be written as what it is called.
+        If the format that the output is named after cannot be written.
     AudioError
         If no file can be used.
     """
@@ -45,10 +40,7 @@ def run(options):
             f"--output={options.output} wants pyarrow, which is not installed: "
             "pip install pyarrow, or write .npz"
         )
-    names, paths = audio_below(options.folder, options)
-    model = Model(options)
-    files = Checked(names, paths, options)
-    rows = files.embed(model, options)
+    files, rows = embed_below(options)
     with atomic_write(options.output, "wb") as stream:
         if parquet:
             table = {
@@ -72,7 +64,7 @@ def run(options):
         "notes": files.notes,
     }
     lines = [
-        f"{len(rows)} of {len(names)} files embedded, {rows.shape[1]} "
+        f"{len(rows)} of {files.total} files embedded, {rows.shape[1]} "
         f"dimensions: {options.output}",
         *files.notes,
     ]

@@ -22,7 +22,7 @@ _MODEL = (
 
 
 def make_parser():
-    """The command line, without importing torch.
+    """Make the parser of the command line, without importing torch.
 
     Returns
     -------
@@ -45,76 +45,91 @@ def make_parser():
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="command"
     )
-    common = _common()
-    many = _many()
+    common, many = _common(), _many()
+    _add_verify(commands, [common])
+    _add_embed(commands, [common, many])
+    _add_score(commands, [common, many])
+    _add_cluster(commands, [common, many])
+    return parser
 
-    verify = commands.add_parser(
+
+def _add_verify(commands, parents):
+    """Add the command ``verify``."""
+    parser = commands.add_parser(
         "verify",
-        parents=[common],
+        parents=parents,
         help="did one speaker say both recordings?",
     )
-    verify.add_argument("first", help="an audio file")
-    verify.add_argument("second", help="another one")
-    verify.add_argument(
+    parser.add_argument("first", help="an audio file")
+    parser.add_argument("second", help="another one")
+    parser.add_argument(
         "--threshold",
         type=float,
         help="cosine above which it is one speaker; that of the model if not "
         "given",
     )
-    _add_prior(verify)
+    _add_prior(parser)
 
-    embed = commands.add_parser(
+
+def _add_embed(commands, parents):
+    """Add the command ``embed``."""
+    parser = commands.add_parser(
         "embed",
-        parents=[common, many],
+        parents=parents,
         help="embeddings of all audio files below a folder",
     )
-    embed.add_argument("folder", help="folder of audio files, or one file")
-    embed.add_argument(
+    parser.add_argument("folder", help="folder of audio files, or one file")
+    parser.add_argument(
         "--output",
         required=True,
         help="file to write: .npz, or .parquet where pyarrow is installed",
     )
 
-    score = commands.add_parser(
-        "score", parents=[common, many], help="scores of a list of trials"
+
+def _add_score(commands, parents):
+    """Add the command ``score``."""
+    parser = commands.add_parser(
+        "score", parents=parents, help="scores of a list of trials"
     )
-    score.add_argument("trials", help="text file: [label] a.wav b.wav")
-    score.add_argument(
+    parser.add_argument("trials", help="text file: [label] a.wav b.wav")
+    parser.add_argument(
         "--audio_folder",
         default=".",
         help="folder that the names in the list are relative to (default: .)",
     )
-    score.add_argument(
+    parser.add_argument(
         "--output", required=True, help="text file to write the scores to"
     )
-    score.add_argument(
+    parser.add_argument(
         "--layout",
         help="of the list, where its first line does not tell (voxceleb, "
         "cnceleb, sitw, kaldi, pairs)",
     )
-    score.add_argument(
+    parser.add_argument(
         "--enrolment",
         help="text file: a model and the recordings it is enrolled with",
     )
-    score.add_argument(
+    parser.add_argument(
         "--llr",
         action="store_true",
         help="write calibrated log-likelihood ratios instead of cosines",
     )
 
-    cluster = commands.add_parser(
+
+def _add_cluster(commands, parents):
+    """Add the command ``cluster``."""
+    parser = commands.add_parser(
         "cluster",
-        parents=[common, many],
+        parents=parents,
         help="who speaks in which file of a folder",
     )
-    cluster.add_argument("folder", help="folder of audio files")
-    cluster.add_argument(
+    parser.add_argument("folder", help="folder of audio files")
+    parser.add_argument(
         "--speakers",
         type=int,
         help="how many speakers; guessed from the embeddings if not given",
     )
-    cluster.add_argument("--output", help="CSV file to write: file, speaker")
-    return parser
+    parser.add_argument("--output", help="CSV file to write: file, speaker")
 
 
 def _common():
@@ -166,12 +181,12 @@ def _add_prior(parser):
 
 
 def main(argv=None):
-    """Runs a command.
+    """Run a command.
 
     Arguments
     ---------
     argv : list of str, optional
-        Its arguments; those of the process if not given.
+        The arguments; those of the process if not given.
 
     Returns
     -------

@@ -7,18 +7,14 @@ import numpy as np
 from speechbrain_ssl.cli.common import Checked, Model, check_output
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.verification.metrics import eer
-from speechbrain_ssl.verification.protocol import write_scores
+from speechbrain_ssl.verification.protocol import check_files, write_scores
 from speechbrain_ssl.verification.scoring import cosine_scores
 from speechbrain_ssl.verification.trial_layouts import read_enrolment
-from speechbrain_ssl.verification.trials import (
-    Trials,
-    check_files,
-    read_trials,
-)
+from speechbrain_ssl.verification.trials import Trials, read_trials
 
 
 def run(options):
-    """Scores a list of trials.
+    """Score a list of trials.
 
     A line of the output is that of a list in VoxCeleb's layout and the score;
     ``nan`` where a recording of the trial cannot be used.
@@ -92,7 +88,7 @@ def run(options):
 
 
 def _scores(files, model, trials, options):
-    """Cosines ``[T]``; NaN where something of the trial is missing."""
+    """Compute cosines ``[T]``; NaN where a side of the trial is unusable."""
     found = files.embed(model, options)
     row = {name: i for i, name in enumerate(files.names)}
     rows = np.full((len(trials.recordings), found.shape[1]), np.nan)
@@ -103,7 +99,7 @@ def _scores(files, model, trials, options):
     scored = usable[trials.left] & usable[trials.right]
     scores = np.full(len(trials), np.nan)
     if scored.any():
-        # What cannot be used has no direction; nothing scored looks at it.
+        # Unusable rows have no direction; no trial that is scored uses them.
         part = Trials(
             None, trials.left[scored], trials.right[scored], trials.names
         )

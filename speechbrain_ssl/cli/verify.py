@@ -5,13 +5,12 @@ import argparse
 import numpy as np
 
 from speechbrain_ssl.cli.common import Checked, Model
-from speechbrain_ssl.errors import AudioError
 from speechbrain_ssl.publishing.bundle import threshold_of
 from speechbrain_ssl.verification.calibration import bayes_threshold
 
 
 def run(options):
-    """Compares two recordings.
+    """Compare two recordings.
 
     Arguments
     ---------
@@ -30,17 +29,15 @@ def run(options):
     AudioError
         If one of the two cannot be used.
     """
-    # Refuses what is no prior before a model is fetched.
+    # Refuse an impossible prior before a model is fetched.
     bayes_threshold(options.p_target)
     names = [options.first, options.second]
     quiet = argparse.Namespace(jobs=2, quiet=True, batch_seconds=200.0)
     files = Checked(names, names, quiet)
-    for name, reason in files.unusable.items():
-        raise AudioError(f"{name} cannot be used: {reason}")
+    files.require_all()
     model = Model(options)
     rows = files.embed(model, quiet).astype(np.float64)
-    for name, reason in files.unusable.items():
-        raise AudioError(f"{name} cannot be used: {reason}")
+    files.require_all()
     left, right = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     score = float(left @ right)
     llr = None if model.calibration is None else model.calibration(score)

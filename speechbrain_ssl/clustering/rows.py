@@ -10,13 +10,13 @@ import torch
 import torch.distributed as dist
 
 from speechbrain_ssl import distributed
-from speechbrain_ssl.errors import UserError
+from speechbrain_ssl.errors import EmbeddingError
 
 # Rows that are widened to float64 at a time.
 _STEP = 16384
 
 
-class ClusteringError(UserError):
+class ClusteringError(EmbeddingError):
     """Embeddings or a request that cannot be clustered, with the reason."""
 
 

@@ -1,7 +1,7 @@
 """From the label files of a corpus to its labelled manifest.
 
-The prepare scripts read the label files, each in its corpus' own format; what
-is the same for all of them is here.
+A prepare script reads the label files in its corpus' own format. Everything
+else is the same for all corpora and is here.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import pandas as pd
 
 from speechbrain_ssl.downstream.task import SPEAKER, write_labelled
 from speechbrain_ssl.errors import ManifestError, UserError
-from speechbrain_ssl.prepare.completed import mark_completed
+from speechbrain_ssl.prepare.completed import completed, mark_completed
 from speechbrain_ssl.prepare.prepare_script import run_parsed
 from speechbrain_ssl.prepare.probe import CHECKS
 from speechbrain_ssl.prepare.rejected import reasons, write_rejected
@@ -25,8 +25,82 @@ logger = logging.getLogger(__name__)
 MANIFEST = "utterances.csv"
 
 
+def prepare_corpus(
+    corpus,
+    places,
+    read,
+    data_folder,
+    save_folder,
+    check="header",
+    num_workers=None,
+    skip_prep=False,
+    published=None,
+    **choices,
+):
+    """Write ``utterances.csv`` of a corpus, unless that has been done before.
+
+    Arguments
+    ---------
+    corpus : str
+        Name of the corpus, for messages.
+    places : list of str
+        Folders, relative to ``data_folder``, of which one must exist.
+    read : callable
+        Takes the first of ``places`` that exists (an absolute path). Returns
+        the folder of the audio files, the labelled rows, and the files that
+        were passed over; see ``write_corpus``. Not called where the
+        preparation has been completed with the same arguments.
+    data_folder : str
+        The folder given by the user.
+    save_folder : str
+        Where the outputs go.
+    check : str
+        ``"header"`` reads headers; ``"decode"`` reads all audio.
+    num_workers : int, optional
+        Processes that read; one per core otherwise.
+    skip_prep : bool
+        Do nothing.
+    published : dict, optional
+        See ``write_corpus``.
+    **choices
+        Further arguments that determine the outputs.
+
+    Returns
+    -------
+    dict
+        See ``write_corpus``. Empty with ``skip_prep``.
+
+    Raises
+    ------
+    UserError
+        If none of the places exists.
+    ManifestError
+        If no labelled file can be used, or as ``read``.
+    """
+    if skip_prep:
+        return {}
+    data_folder = os.path.abspath(data_folder)
+    place = find_folder(data_folder, places, corpus)
+    arguments = {"data_folder": data_folder, **choices, "check": check}
+    before = completed(save_folder, arguments)
+    if before is not None:
+        return before
+    audio_folder, rows, rejected = read(place)
+    return write_corpus(
+        data_folder,
+        audio_folder,
+        save_folder,
+        rows,
+        arguments,
+        published,
+        rejected,
+        check,
+        num_workers,
+    )
+
+
 def find_folder(data_folder, candidates, what):
-    """The first of some places in a folder that is there.
+    """Return the first of some places in a folder that exists.
 
     Arguments
     ---------
@@ -35,7 +109,7 @@ def find_folder(data_folder, candidates, what):
     candidates : list of str
         Relative places; ``""`` is the folder itself.
     what : str
-        What is looked for, for the message.
+        Name of what is looked for, for the message.
 
     Returns
     -------
@@ -45,7 +119,7 @@ def find_folder(data_folder, candidates, what):
     Raises
     ------
     UserError
-        If none is there.
+        If none exists.
     """
     root = os.path.abspath(data_folder)
     if not os.path.isdir(root):
@@ -63,14 +137,14 @@ def find_folder(data_folder, candidates, what):
 
 
 def read_label_table(path, columns, what):
-    """Reads a CSV file of labels.
+    """Read a CSV file of labels.
 
     Arguments
     ---------
     path : str
         The file.
     columns : list of str
-        Columns that it must have, in any case of letters.
+        Columns that it must have, in upper or lower case.
     what : str
         What the file is, for the message.
 
@@ -82,7 +156,7 @@ def read_label_table(path, columns, what):
     Raises
     ------
     ManifestError
-        If the file is missing, no such table, or empty.
+        If the file is missing, empty, or not such a table.
     """
     if not os.path.isfile(path):
         raise ManifestError(
@@ -123,14 +197,14 @@ def write_corpus(
     check="header",
     num_workers=None,
 ):
-    """Scans the labelled files and writes what the recipe reads.
+    """Scan the labelled files and write what the recipe reads.
 
     Arguments
     ---------
     data_folder : str
-        What ``$data_root`` stands for.
+        The folder that ``$data_root`` stands for.
     audio_folder : str
-        Where the files are that ``rows`` names; below ``data_folder``.
+        Folder of the files that ``rows`` names; below ``data_folder``.
     save_folder : str or pathlib.Path
         Gets ``utterances.csv``, ``rejected.csv`` and ``prepare.json``.
     rows : pandas.DataFrame
@@ -138,7 +212,8 @@ def write_corpus(
     arguments : dict
         See ``speechbrain_ssl.prepare.completed.completed``.
     published : dict, optional
-        ``utterances`` and ``speakers`` of the whole corpus; less is reported.
+        ``utterances`` and ``speakers`` of the whole corpus; a difference is
+        reported.
     rejected : list of tuple
         (file, reason, detail) of files that were passed over before.
     check, num_workers
@@ -206,7 +281,7 @@ def write_corpus(
 
 
 def run_prepare(prepare, description, argv=None, **choices):
-    """Runs a prepare function from the command line.
+    """Run a prepare function from the command line.
 
     Arguments
     ---------
@@ -214,16 +289,16 @@ def run_prepare(prepare, description, argv=None, **choices):
         Takes ``data_folder``, ``save_folder``, ``check``, ``num_workers`` and
         the names of ``choices``; its defaults count for what is not given.
     description : str
-        Its first line is said by ``--help``.
+        Its first line is the description that ``--help`` prints.
     argv : list of str, optional
         The arguments; those of this process if not given.
     **choices : sequence of str
-        Name of a further option to what it may be.
+        Name of a further option to the values it may take.
 
     Returns
     -------
     int
-        The exit status: 1 where the user has to mend something.
+        The exit status: 1 where the user has to correct something.
     """
     parser = argparse.ArgumentParser(
         description=description.split("\n")[0],

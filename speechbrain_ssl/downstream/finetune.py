@@ -54,7 +54,7 @@ class FineTuning:
         Length of the stretch that an utterance is trained on, drawn anew each
         epoch; a shorter utterance is repeated. Test utterances stay whole.
     weight_decay : float
-        Of AdamW.
+        Weight decay of AdamW.
     augmentation : speechbrain_ssl.data.augmentation.Augmentation
         What happens to a chunk.
 
@@ -82,14 +82,14 @@ class FineTuning:
             )
 
     def labels_seen(self, label, system):
-        """What labels had a part in the predictions."""
+        """Return which labels had a part in the predictions."""
         return (
             f"{label}, by classifier and encoder; {system.labels_seen} by the "
             "encoder before"
         )
 
     def __call__(self, task, folds, system, hparams, run_opts):
-        """Predicts the test side of every fold; see ``Probe``.
+        """Predict the test side of every fold; see ``Probe``.
 
         ``seed`` is read as well. A run that was interrupted goes on from the
         last whole epoch, bit for bit on a CPU.
@@ -114,7 +114,7 @@ class FineTuning:
             yield predicted, {"train_loss": brain.last_loss}
 
     def _loader(self, brain, task, fold):
-        """Chunks of the training side."""
+        """Make the loader of chunks of the training side."""
         brain.labels = torch.from_numpy(task.labels[fold.train])
         dataset = CropDataset(
             task.manifest.select(fold.train),
@@ -179,7 +179,7 @@ class FineTuning:
         )
 
     def _identity(self, task, fold, system, seed):
-        """What must be the same for a checkpoint to make sense."""
+        """Return what must be the same for a checkpoint to be resumed."""
         digest = hashlib.sha256()
         for indices in (fold.train, fold.test):
             digest.update(task.manifest.keys[indices].tobytes())

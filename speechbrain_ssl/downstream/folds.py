@@ -1,8 +1,8 @@
-"""Which utterances are learned from, and which are judged.
+"""Folds: which utterances are learned from, and which are tested.
 
 No speaker is on both sides of a fold: a classifier that has heard a voice sad
 knows more of that voice's sadness than it will of anyone else's. Every list of
-folds is proven disjoint before it is handed out.
+folds is checked to be disjoint before it is returned.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ class Fold:
     Attributes
     ----------
     name : str
-        What it is called in the results.
+        Name of the fold in the results.
     train, test : numpy.ndarray
         Positions of utterances, int64, rising.
     inner : list of tuple
@@ -38,7 +38,7 @@ class Fold:
 
 
 def prove_disjoint(folds, speakers):
-    """Raises unless no speaker and no utterance is on both sides anywhere.
+    """Raise if any speaker or utterance is on both sides of a fold.
 
     Arguments
     ---------
@@ -88,7 +88,7 @@ sides, and 0 more; give folds by speakers, or correct the speaker column
 
 
 def _finished(folds, task):
-    """Checks a list of folds and that every class is there to learn."""
+    """Check that folds are disjoint and every class can be learnt."""
     prove_disjoint(folds, task.speakers)
     for fold in folds:
         sides = [fold.train, *(train for train, _ in fold.inner)]
@@ -106,7 +106,7 @@ def _finished(folds, task):
 
 
 def _split(labels, groups, count, seed):
-    """Positions of the test side of each of ``count`` folds by groups."""
+    """Return the test positions of each of ``count`` folds by groups."""
     present = len(np.unique(groups))
     rarest = np.bincount(labels)[np.unique(labels)].min()
     if not 2 <= count <= min(present, rarest):
@@ -120,7 +120,7 @@ def _split(labels, groups, count, seed):
 
 
 def _inner(task, train, count, seed):
-    """Folds inside of a training side."""
+    """Make the folds inside a training side."""
     tests = _split(task.labels[train], task.speakers[train], count, seed)
     return [(np.delete(train, test), train[test]) for test in tests]
 
@@ -139,7 +139,7 @@ class SpeakerFolds:
     inner_folds : int
         Number of folds inside of a training side; 0 where nothing is chosen.
     seed : int
-        Of the deal. Keep it while systems are compared.
+        Seed of the assignment. Keep it while systems are compared.
     """
 
     def __init__(self, count, inner_folds=3, seed=0):
@@ -148,7 +148,7 @@ class SpeakerFolds:
         self.seed = seed
 
     def __call__(self, task):
-        """The folds of a task.
+        """Make the folds of a task.
 
         Arguments
         ---------
@@ -189,7 +189,7 @@ class LeaveOneGroupOut:
         self.column = column
 
     def __call__(self, task):
-        """The folds of a task; see ``SpeakerFolds``."""
+        """Make the folds of a task; see ``SpeakerFolds``."""
         groups = task.column(self.column)
         names = np.unique(groups)
         if len(names) < 3:
@@ -219,7 +219,7 @@ class OfficialPartitions:
     column : str
         The column of the partitions.
     train, valid, test : str
-        What they are called in it. Settings are chosen on ``valid``.
+        Their names in the column. Settings are chosen on ``valid``.
     """
 
     def __init__(self, column, train, valid, test):
@@ -229,7 +229,7 @@ class OfficialPartitions:
         self.test = test
 
     def __call__(self, task):
-        """The one fold of a task; see ``SpeakerFolds``."""
+        """Make the one fold of a task; see ``SpeakerFolds``."""
         partitions = task.column(self.column)
         sides = {}
         for name in (self.train, self.valid, self.test):

@@ -1,4 +1,4 @@
-"""How well a classification of utterances is, and how sure that is.
+"""Figures of a classification of utterances, with intervals.
 
 All figures come from the confusion matrix ``M`` (``M[t, p]`` utterances of the
 class ``t`` were taken for ``p``), so that a resampling of speakers is a sum of
@@ -17,7 +17,7 @@ FIGURES = ("micro_f1", "uar", "macro_f1")
 
 
 def confusion_matrix(truth, predicted, classes):
-    """Counts of what was taken for what.
+    """Count which class was taken for which.
 
     Arguments
     ---------
@@ -41,7 +41,7 @@ def confusion_matrix(truth, predicted, classes):
 
 
 def figures_of(confusion):
-    """Micro-F1, unweighted average recall and macro-F1.
+    """Compute micro-F1, unweighted average recall and macro-F1.
 
     A class that never occurs has no recall, and stays out of that mean; one
     that neither occurs nor is predicted stays out of the mean of F1.
@@ -77,7 +77,7 @@ def figures_of(confusion):
 
 
 def _mean_ratio(above, below):
-    """Mean of ``above / below`` over the last axis, where ``below`` > 0."""
+    """Average ``above / below`` over the last axis, where ``below`` > 0."""
     there = below > 0
     ratio = np.divide(above, below, out=np.zeros_like(above), where=there)
     with np.errstate(invalid="ignore"):
@@ -87,7 +87,7 @@ def _mean_ratio(above, below):
 def bootstrap_figures(
     truth, predicted, units, classes, replicates=1000, confidence=0.95, seed=0
 ):
-    """Percentile intervals by a bootstrap over speakers, or over folds.
+    """Compute percentile intervals by a bootstrap over speakers or folds.
 
     Utterances of one speaker fail together; so speakers are drawn with
     replacement, each with all its utterances. That another training, with
@@ -102,7 +102,7 @@ def bootstrap_figures(
     classes : int
         Number of classes.
     replicates : int
-        How many times units are drawn.
+        Number of times that units are drawn.
     confidence : float
         Share of the replicates between the ends.
     seed : int
@@ -141,20 +141,20 @@ def bootstrap_figures(
 
 
 def summarise(task, folds, predictions, replicates=1000, seed=0):
-    """All figures of a task, in percent, ready for JSON.
+    """Compute all figures of a task, in percent, ready for JSON.
 
     Arguments
     ---------
     task : speechbrain_ssl.downstream.task.Task
         The task.
     folds : list of speechbrain_ssl.downstream.folds.Fold
-        Its folds; no utterance is in two test sides.
+        The folds; no utterance is in two test sides.
     predictions : list of numpy.ndarray
         For each fold the predicted classes of its test side.
     replicates : int
-        Of the bootstraps; 0: no intervals.
+        Replicates of the bootstraps; with 0 there are no intervals.
     seed : int
-        Of the bootstraps.
+        Seed of the bootstraps.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""What a straight line can read off a frozen embedding.
+"""A linear classifier on frozen embeddings.
 
 Embeddings of utterances are standardised by mean and deviation of the training
 side and given to a logistic regression. Its one setting, the inverse
@@ -36,9 +36,9 @@ class Probe:
         side of a fold; a shorter utterance is repeated. Utterances are embedded
         whole if it is not given.
     chunks : int
-        How many stretches, evenly spread over an utterance.
+        Number of stretches, evenly spread over an utterance.
     max_iterations : int
-        Of the solver (L-BFGS).
+        Most iterations of the solver (L-BFGS).
 
     Raises
     ------
@@ -61,22 +61,22 @@ class Probe:
         self.max_iterations = max_iterations
 
     def labels_seen(self, label, system):
-        """What labels had a part in the predictions."""
+        """Return which labels had a part in the predictions."""
         return (
             f"{label}, by the classifier; {system.labels_seen} by the encoder"
         )
 
     def __call__(self, task, folds, system, hparams, run_opts):
-        """Predicts the test side of every fold.
+        """Predict the test side of every fold.
 
         Arguments
         ---------
         task : speechbrain_ssl.downstream.task.Task
             The task.
         folds : list of speechbrain_ssl.downstream.folds.Fold
-            Its folds.
+            The folds of the task.
         system : speechbrain_ssl.publishing.systems.System
-            What embeds.
+            The encoder.
         hparams : dict
             ``output_folder``, ``embeddings`` (a file to keep them in),
             ``batch_seconds`` and ``num_workers`` are read.
@@ -109,7 +109,7 @@ class Probe:
             yield predicted, {"C": strength}
 
     def fold(self, embeddings, labels, fold):
-        """One fold.
+        """Learn and predict one fold.
 
         Arguments
         ---------
@@ -130,7 +130,7 @@ class Probe:
         return model.predict(embeddings[fold.test]), strength
 
     def choose(self, embeddings, labels, inner):
-        """The C of most hits over the inner folds, the smallest of equals."""
+        """Choose the C of most hits over the inner folds, the smallest of ties."""
         if len(self.strengths) == 1:
             return self.strengths[0]
         if not inner:
@@ -172,14 +172,14 @@ class Probe:
 
 
 def check_finite(embeddings, ids):
-    """Raises if an embedding is not a number.
+    """Raise if an embedding is not finite.
 
     Arguments
     ---------
     embeddings : numpy.ndarray
         ``[N, size]``.
     ids : sequence of str
-        What the utterances are called.
+        Names of the utterances.
 
     Raises
     ------

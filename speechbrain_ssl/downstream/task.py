@@ -37,7 +37,7 @@ class Task:
     labels : numpy.ndarray
         Position of each label in ``classes``, int64 ``[N]``.
     classes : list of str
-        What the labels are called.
+        Names of the labels.
     """
 
     manifest: Manifest
@@ -50,7 +50,7 @@ class Task:
         return len(self.labels)
 
     def column(self, name):
-        """A column of the file as text, ``[N]``.
+        """Return a column of the file as text, ``[N]``.
 
         Raises
         ------
@@ -60,7 +60,7 @@ class Task:
         return _column(self.table, name, "the labelled manifest").to_numpy(str)
 
     def paths(self, indices):
-        """Audio files of some utterances."""
+        """List the audio files of some utterances."""
         return [self.manifest.path(i) for i in indices]
 
 
@@ -72,7 +72,7 @@ def read_task(
     classes=None,
     bins=None,
 ):
-    """Reads a labelled manifest.
+    """Read a labelled manifest.
 
     Arguments
     ---------
@@ -82,7 +82,7 @@ def read_task(
         The column to be told from the audio. Utterances without a label are
         left out.
     data_root : str, optional
-        What ``$data_root`` in the ``wav`` column stands for.
+        The folder that ``$data_root`` in the ``wav`` column stands for.
     speaker_column : str
         The column of the speakers.
     classes : list of str, optional
@@ -200,7 +200,7 @@ def _check_classes(classes, names, label, where):
 
 
 def _group(names, bins, label, where):
-    """Numbers as the names of groups, and these in order."""
+    """Turn numbers into names of groups; return these in order too."""
     edges = [float(edge) for edge in bins]
     if not edges or sorted(set(edges)) != edges:
         raise ConfigError(f"`bins` must be rising numbers, got {bins}")
@@ -223,7 +223,7 @@ def _group(names, bins, label, where):
 
 
 def write_labelled(path, table):
-    """Writes a labelled manifest atomically.
+    """Write a labelled manifest atomically.
 
     Arguments
     ---------

@@ -5,8 +5,8 @@ import torch
 
 from speechbrain_ssl.data.audio import AudioFile, fit_length
 from speechbrain_ssl.embedding.extract import progress_bar
+from speechbrain_ssl.embedding.rows import unit_rows
 from speechbrain_ssl.errors import ConfigError
-from speechbrain_ssl.verification.scoring import unit_rows
 
 
 class CropGrid:

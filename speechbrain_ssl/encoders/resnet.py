@@ -40,29 +40,29 @@ _EPS = 1e-12
 
 
 class _Valid:
-    """How many frames of each row of a batch belong to its utterance."""
+    """Number of frames that belong to the utterance, for each row."""
 
     def __init__(self, frames):
         self.frames = frames.view(-1, 1, 1, 1)
 
     @classmethod
     def of(cls, x, lengths):
-        """From features ``[batch, frames, bands]`` and relative lengths."""
+        """Count frames from ``[batch, frames, bands]`` and relative lengths."""
         # Rounded, not rounded up: 300 / 500 * 500 is 300.00003 in fp32.
         frames = (lengths.to(x.device) * x.shape[1]).round().long()
         return cls(frames.clamp(1, x.shape[1]))
 
     def stride(self, step):
-        """After a padded convolution with this stride over time."""
+        """Return what is valid after a padded convolution of this stride."""
         return self if step == 1 else _Valid((self.frames - 1) // step + 1)
 
     def mask(self, x):
-        """Bool ``[batch, 1, 1, frames]``."""
+        """Return true for valid frames, bool ``[batch, 1, 1, frames]``."""
         index = torch.arange(x.shape[3], device=x.device)
         return index < self.frames
 
     def clear(self, x):
-        """Zero behind the end, whatever stood there."""
+        """Set whatever lies behind the end to zero."""
         return x.masked_fill(~self.mask(x), 0)
 
 
@@ -71,7 +71,7 @@ def _clear(x, valid):
 
 
 def _time_mean(x, valid):
-    """Mean over valid frames of ``[batch, channels, bands, frames]``."""
+    """Average ``[batch, channels, bands, frames]`` over valid frames."""
     if valid is None:
         return x.mean(3)
     # Zero behind the end already.
@@ -85,7 +85,7 @@ def _conv(inputs, outputs, kernel, stride=1):
 
 
 def _shortcut(inputs, outputs, stride):
-    """Of a block that changes the shape; None for one that does not."""
+    """Make the shortcut of a block, or None if the shape stays the same."""
     if stride == 1 and inputs == outputs:
         return None
     return torch.nn.Sequential(
@@ -94,7 +94,7 @@ def _shortcut(inputs, outputs, stride):
 
 
 def _rows(bands, strides):
-    """Rows that are left of so many bands."""
+    """Return how many rows the strides leave of so many bands."""
     for stride in strides:
         bands = (bands - 1) // stride + 1
     return bands
@@ -121,7 +121,7 @@ class BasicBlock(torch.nn.Module):
         self.shortcut = _shortcut(inputs, outputs, stride)
 
     def forward(self, x, valid=None):
-        """Returns the output and what of it is valid.
+        """Return the output and what of it is valid.
 
         Arguments
         ---------
@@ -160,7 +160,7 @@ class SqueezeExcitation(torch.nn.Module):
         self.up = torch.nn.Linear(channels // reduction, channels)
 
     def forward(self, x, valid=None):
-        """Scales ``[batch, channels, bands, frames]``."""
+        """Scale the channels of ``[batch, channels, bands, frames]``."""
         mean = _time_mean(_clear(x, valid), valid).mean(2)
         gate = torch.sigmoid(self.up(F.relu(self.down(mean))))
         return x * gate[:, :, None, None]
@@ -191,14 +191,17 @@ class GatedBlock(BasicBlock):
 
 
 class _ResNet(torch.nn.Module):
-    """What both have in common: a stem, four stages, pooling, a linear layer.
+    """Base of both: a stem, four stages, pooling, a linear layer.
 
     ``stem`` is a convolution of one channel, ``kind`` the class of the blocks,
     ``pooled`` what the linear layer receives.
     """
 
-    def __init__(self, stem, kind, strides, blocks, pooled, lin_neurons):
+    def __init__(
+        self, input_size, stem, kind, strides, blocks, pooled, lin_neurons
+    ):
         super().__init__()
+        self.input_size = input_size
         channels = stem.out_channels
         self.conv1 = stem
         self.bn1 = torch.nn.BatchNorm2d(channels)
@@ -214,12 +217,12 @@ class _ResNet(torch.nn.Module):
         self.fc = torch.nn.Linear(pooled, lin_neurons)
 
     def last_affine(self):
-        """The layer that makes the embedding."""
+        """Return the layer that makes the embedding."""
         return self.fc
 
     @property
     def arguments(self):
-        """What makes the same encoder (for an export)."""
+        """Arguments that make the same encoder (for an export)."""
         return {
             "input_size": self.input_size,
             "lin_neurons": self.fc.out_features,
@@ -228,7 +231,7 @@ class _ResNet(torch.nn.Module):
         }
 
     def forward(self, x, lengths=None):
-        """Embeds a batch of feature sequences.
+        """Embed a batch of feature sequences.
 
         Arguments
         ---------
@@ -264,9 +267,9 @@ class ResNet34(_ResNet):
     lin_neurons : int
         Size of the embedding.
     channels : int
-        Of the first stage; each further stage has twice as many.
+        Channels of the first stage; each further stage has twice as many.
     blocks : list of int
-        Blocks of the four stages.
+        Number of blocks in each of the four stages.
 
     Example
     -------
@@ -282,6 +285,7 @@ class ResNet34(_ResNet):
     ):
         strides = (1, 2, 2, 2)
         super().__init__(
+            input_size,
             stem=_conv(1, channels, 3),
             kind=BasicBlock,
             strides=strides,
@@ -289,10 +293,9 @@ class ResNet34(_ResNet):
             pooled=2 * 8 * channels * _rows(input_size, strides),
             lin_neurons=lin_neurons,
         )
-        self.input_size = input_size
 
     def pool(self, x, valid=None):
-        """Mean and deviation over time of every channel in every row.
+        """Pool every channel in every row: mean and deviation over time.
 
         Arguments
         ---------
@@ -319,12 +322,8 @@ class FastResNet34(_ResNet):
     ---------
     input_size : int
         Bands of the features. No weight depends on it.
-    lin_neurons : int
-        Size of the embedding.
-    channels : int
-        Of the first stage; each further stage has twice as many.
-    blocks : list of int
-        Blocks of the four stages.
+    lin_neurons, channels, blocks
+        As in ``ResNet34``.
     pooling : str
         ``"sap"``: self-attentive pooling, a weighted mean over time (Cai et
         al., 2018, arXiv 1804.05160); ``"asp"``: the weighted deviation beside
@@ -355,6 +354,7 @@ class FastResNet34(_ResNet):
         check_choice("FastResNet34", "pooling", pooling, ("sap", "asp"))
         last = 8 * channels
         super().__init__(
+            input_size,
             # Half the bands, all the frames.
             stem=_conv(1, channels, 7, (2, 1)),
             kind=GatedBlock,
@@ -363,7 +363,6 @@ class FastResNet34(_ResNet):
             pooled=last if pooling == "sap" else 2 * last,
             lin_neurons=lin_neurons,
         )
-        self.input_size = input_size
         self.pooling = pooling
         self.attention_hidden = torch.nn.Linear(last, last)
         self.attention = torch.nn.Linear(last, 1, bias=False)
@@ -377,11 +376,11 @@ class FastResNet34(_ResNet):
 
     @property
     def arguments(self):
-        """What makes the same encoder (for an export)."""
+        """Arguments that make the same encoder (for an export)."""
         return {**super().arguments, "pooling": self.pooling}
 
     def pool(self, x, valid=None):
-        """Attentive mean, and deviation, over time of the mean over rows.
+        """Pool the mean over rows: attentive mean, and deviation, over time.
 
         Arguments
         ---------

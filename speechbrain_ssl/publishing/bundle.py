@@ -52,7 +52,7 @@ class ProofError(UserError):
 
 
 def threshold_of(calibration, results, p_target=0.5):
-    """The threshold that a model comes with, and where it is from.
+    """Find the threshold that a model comes with, and its origin.
 
     Arguments
     ---------
@@ -96,16 +96,16 @@ def make_bundle(
     p_target=0.5,
     onnx=False,
 ):
-    """Writes a folder to publish, and proves it.
+    """Write a folder to publish and test it with stock SpeechBrain.
 
     Arguments
     ---------
     model : str
         Output folder of a training run, or a model folder.
     output_folder : str or pathlib.Path
-        Where to write it.
+        The folder to write.
     about : speechbrain_ssl.publishing.card.About
-        What the card says.
+        Facts for the card.
     results : str, optional
         The ``results.json`` of an evaluation; else that of the run, if any.
     calibration : str, optional
@@ -176,7 +176,7 @@ def make_bundle(
 
 
 def _records(given, model):
-    """The ``results.json`` for the card, with what is known of the training."""
+    """Collect ``results.json`` for the card, with facts of the training."""
     if given is not None and not pathlib.Path(given).is_file():
         raise ConfigError(f"there is no file {given}")
     path = find_record(model, RESULTS)
@@ -193,7 +193,7 @@ def _records(given, model):
 
 
 def _waveforms(sample_rate):
-    """Noise of several lengths that comes and goes, to prove on."""
+    """Make test signals: noise of several lengths that comes and goes."""
     waves = {}
     for number, seconds in enumerate((0.7, 2.0, 4.3)):
         count = round(seconds * sample_rate)
@@ -209,7 +209,7 @@ def _waveforms(sample_rate):
 
 @torch.no_grad()
 def prove(folder, encoder, features):
-    """Compares stock SpeechBrain's embeddings with the training code's.
+    """Compare stock SpeechBrain's embeddings with the training code's.
 
     SpeechBrain runs in a process of its own in which our package cannot be
     imported, without a network.

@@ -40,16 +40,16 @@ class CosineCalibration:
     trials: str
 
     def __call__(self, cosine):
-        """The log-likelihood ratio of a cosine, or of an array of them."""
+        """Map a cosine, or an array of them, to log-likelihood ratios."""
         return self.scale * cosine + self.offset
 
     def threshold(self, p_target):
-        """The cosine above which to accept, costs equal, at this prior."""
+        """Find the cosine above which to accept at this prior, costs equal."""
         return (bayes_threshold(p_target) - self.offset) / self.scale
 
 
 def read_calibration(path):
-    """Reads ``calibration.json``.
+    """Read ``calibration.json``.
 
     Arguments
     ---------

@@ -64,7 +64,7 @@ class About:
 
 
 def evaluations(results):
-    """The evaluations that a ``results.json`` holds.
+    """Return the evaluations that a ``results.json`` holds.
 
     Arguments
     ---------
@@ -108,7 +108,7 @@ def evaluations(results):
 
 
 def make_card(about, description, results, threshold=None, why=None):
-    """Writes the text of ``README.md``.
+    """Write the text of ``README.md``.
 
     Arguments
     ---------

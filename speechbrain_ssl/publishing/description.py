@@ -35,7 +35,7 @@ _ENCODERS = {
 
 
 def describe(encoder, features):
-    """The description of an encoder and its features.
+    """Describe an encoder and its features.
 
     Arguments
     ---------
@@ -83,7 +83,7 @@ def describe(encoder, features):
 
 
 def read_description(folder):
-    """What a folder says it holds; nothing is executed.
+    """Read what a folder says it holds; nothing is executed.
 
     Arguments
     ---------
@@ -114,7 +114,7 @@ def read_description(folder):
 
 
 def is_described(folder):
-    """Whether a folder has a description of ours; other programs' are none.
+    """Tell whether a folder has a description that this library wrote.
 
     Arguments
     ---------
@@ -135,7 +135,7 @@ def is_described(folder):
 
 
 def read_json(path):
-    """A JSON object from a file.
+    """Read a JSON object from a file.
 
     Arguments
     ---------
@@ -161,7 +161,7 @@ def read_json(path):
 
 
 def build(about, where):
-    """Makes the encoder, its weights undefined, and the features.
+    """Make the encoder, its weights undefined, and the features.
 
     Arguments
     ---------
@@ -220,7 +220,7 @@ def build(about, where):
 
 
 def _numbers(values):
-    """All numbers in nested lists and dictionaries."""
+    """Yield all numbers in nested lists and dictionaries."""
     if isinstance(values, dict):
         values = values.values()
     for value in values:
@@ -231,7 +231,7 @@ def _numbers(values):
 
 
 def _activation(name):
-    """A class of ``torch.nn`` that is an activation, or None."""
+    """Return a class of ``torch.nn`` that is an activation, or None."""
     kind = getattr(torch.nn.modules.activation, str(name), None)
     own = getattr(kind, "__module__", None) == "torch.nn.modules.activation"
     return kind if own and issubclass(kind, torch.nn.Module) else None
@@ -257,7 +257,7 @@ _Loader.add_multi_constructor("!", _keep)
 
 
 def _read_yaml(path):
-    """The keys of a HyperPyYAML file, without making any object."""
+    """Read the keys of a HyperPyYAML file, without making any object."""
     try:
         plain = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
@@ -268,7 +268,7 @@ def _read_yaml(path):
 
 
 def _from_yaml(path):
-    """The description of a model in SpeechBrain's layout."""
+    """Describe a model in SpeechBrain's layout."""
     plain = _read_yaml(path)
     try:
         modules = plain["modules"]
@@ -311,7 +311,7 @@ _STOCK_NAMES = {
 
 
 def _defaults(kind):
-    """Arguments of a class that have a default."""
+    """Return the arguments of a class that have a default."""
     return {
         name: parameter.default
         for name, parameter in inspect.signature(kind).parameters.items()
@@ -320,7 +320,7 @@ def _defaults(kind):
 
 
 def _made(plain, value, kind):
-    """The arguments that a YAML object of this class is made with."""
+    """Return the arguments that a YAML object of this class is made with."""
     value = _resolved(plain, value)
     wanted = _STOCK_NAMES[kind]
     found = value.pop("!", None) if isinstance(value, dict) else value
@@ -335,7 +335,7 @@ def _made(plain, value, kind):
 
 
 def _resolved(plain, value, depth=0):
-    """A value with references to other keys followed; nothing is computed."""
+    """Follow a value's references to other keys; compute nothing."""
     if depth > 20:
         raise ValueError("references go round in circles")
     if isinstance(value, dict):

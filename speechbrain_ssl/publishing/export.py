@@ -76,7 +76,7 @@ verification_threshold: {value!r}
 
 
 def export_encoder(folder, encoder, features, threshold=None, why=None):
-    """Writes encoder and features as a folder of stock SpeechBrain.
+    """Write encoder and features as a folder of stock SpeechBrain.
 
     Arguments
     ---------
@@ -140,7 +140,7 @@ def export_encoder(folder, encoder, features, threshold=None, why=None):
 
 
 def load_encoder(folder, device="cpu", trust=False):
-    """Loads such a folder into our own, faster classes.
+    """Load such a folder into our own, faster classes.
 
     Nothing in the folder is executed: ``config.json`` is read, or, without it,
     the YAML is parsed; the weights are safetensors, or tensors that torch loads
@@ -186,7 +186,7 @@ def load_encoder(folder, device="cpu", trust=False):
 
 
 def _load_weights(encoder, path):
-    """Gives an encoder on the meta device its weights."""
+    """Give an encoder on the meta device its weights."""
     if not path.is_file():
         raise ConfigError(f"{path.parent} is no model: {path.name} is missing")
     with _weights_error(path):
@@ -208,7 +208,7 @@ def _load_weights(encoder, path):
 
 
 def _load_executed(path):
-    """What SpeechBrain makes of a folder, its YAML executed."""
+    """Load a folder as SpeechBrain does, which executes its YAML."""
     try:
         stock = EncoderClassifier.from_hparams(source=str(path))
     except UserError:
@@ -240,7 +240,7 @@ def _load_executed(path):
 
 @torch.no_grad()
 def _compare_features(path, modules, features):
-    """Refuses a model whose features are not ours, whatever they are."""
+    """Refuse a model whose features differ from ours."""
     count = features.sample_rate
     draws = uniform("publishing features", size=count) - 0.5
     wave = torch.from_numpy(draws * np.linspace(0, 1, count)).float()[None]
@@ -257,7 +257,7 @@ def _compare_features(path, modules, features):
 
 @contextlib.contextmanager
 def _weights_error(path):
-    """SpeechBrain only warns about weights that are missing or unknown."""
+    """Turn an error of loading weights into a ``CheckpointError``."""
     try:
         yield
     except (
@@ -278,7 +278,7 @@ def _weights_error(path):
 
 
 def initialise(encoder, folder):
-    """Gives an encoder the weights of an exported model of the same shape.
+    """Give an encoder the weights of an exported model of the same shape.
 
     Arguments
     ---------

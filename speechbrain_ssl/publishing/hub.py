@@ -48,7 +48,7 @@ class HubError(ConfigError):
 
 
 def is_name(text):
-    """Whether a text has the form of a name on the hub, ``owner/model``.
+    """Tell whether a text has the form of a name on the hub, ``owner/model``.
 
     Arguments
     ---------
@@ -68,7 +68,7 @@ def is_name(text):
 
 
 def pull(name, revision=None):
-    """Fetches a model by name; what was fetched before is not fetched again.
+    """Fetch a model by name, unless it was fetched before.
 
     Arguments
     ---------
@@ -110,7 +110,7 @@ def pull(name, revision=None):
 
 
 def _optional(fetch, name, filename, revision):
-    """Fetches a file, or returns None where the model has none."""
+    """Fetch a file, or return None where the model has none."""
     try:
         return fetch(filename)
     except LocalEntryNotFoundError:
@@ -126,7 +126,7 @@ def _optional(fetch, name, filename, revision):
 
 
 def push(folder, name, public=False, message="Model folder"):
-    """Uploads a model folder as one commit.
+    """Upload a model folder as one commit.
 
     A push that broke can be started again: what has arrived is not sent twice,
     and until the commit at the end nobody sees a part of the model.
@@ -188,7 +188,7 @@ def push(folder, name, public=False, message="Model folder"):
 
 @contextlib.contextmanager
 def _explained(name, pushing=False):
-    """What the hub's errors mean, and what to do."""
+    """Turn an error of the hub into a ``UserError`` with the remedy."""
     again = (
         "; what was sent stays, and the model is not changed before all of it "
         "is there: start the same command again"
@@ -203,40 +203,7 @@ def _explained(name, pushing=False):
         # The client raises what its parts raise: of the hub, of HTTP, of the
         # operating system, and a RuntimeError around an upload's.
         causes = list(_causes(error))
-        for kind, text in (
-            (
-                HFValidationError,
-                f"'{name}' is no name on the hub; give owner/model",
-            ),
-            (
-                GatedRepoError,
-                f"access to {name} has to be asked for on its page; then set "
-                "HF_TOKEN",
-            ),
-            (
-                RepositoryNotFoundError,
-                f"there is no model {name} on the hub, or it is private and "
-                "HF_TOKEN does not open it; correct the name or set HF_TOKEN",
-            ),
-            (
-                RevisionNotFoundError,
-                f"{name} has no such revision",
-            ),
-            (
-                LocalEntryNotFoundError,
-                f"the hub is not reached, and {name} was not fetched before; "
-                "check the network and HF_HUB_OFFLINE, or give a folder",
-            ),
-            (
-                OfflineModeIsEnabled,
-                "HF_HUB_OFFLINE forbids to reach the hub; unset it",
-            ),
-            (
-                EntryNotFoundError,
-                f"{name} is on the hub, but holds no model of this kind "
-                f"({_first_line(error)})",
-            ),
-        ):
+        for kind, text in _remedies(name, error):
             if any(isinstance(cause, kind) for cause in causes):
                 raise HubError(text) from error
         status = next(
@@ -263,8 +230,46 @@ def _explained(name, pushing=False):
         ) from error
 
 
+def _remedies(name, error):
+    """List the hub's errors, the special before the general, with texts."""
+    return (
+        (
+            HFValidationError,
+            f"'{name}' is no name on the hub; give owner/model",
+        ),
+        (
+            GatedRepoError,
+            f"access to {name} has to be asked for on its page; then set "
+            "HF_TOKEN",
+        ),
+        (
+            RepositoryNotFoundError,
+            f"there is no model {name} on the hub, or it is private and "
+            "HF_TOKEN does not open it; correct the name or set HF_TOKEN",
+        ),
+        (
+            RevisionNotFoundError,
+            f"{name} has no such revision",
+        ),
+        (
+            LocalEntryNotFoundError,
+            f"the hub is not reached, and {name} was not fetched before; "
+            "check the network and HF_HUB_OFFLINE, or give a folder",
+        ),
+        (
+            OfflineModeIsEnabled,
+            "HF_HUB_OFFLINE forbids to reach the hub; unset it",
+        ),
+        (
+            EntryNotFoundError,
+            f"{name} is on the hub, but holds no model of this kind "
+            f"({_first_line(error)})",
+        ),
+    )
+
+
 def _causes(error):
-    """The error and what brought it about."""
+    """Yield the error and its causes."""
     seen = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -280,7 +285,7 @@ def _first_line(error):
 
 
 def find_model(model, revision=None):
-    """The folder of a model that the user has named.
+    """Find the folder of a model that the user has named.
 
     Arguments
     ---------
@@ -335,7 +340,7 @@ def find_model(model, revision=None):
 
 
 def find_record(model, name):
-    """A file that lies in a model folder, or beside it in a run's output.
+    """Find a file in a model folder, or beside it in a run's output.
 
     Arguments
     ---------

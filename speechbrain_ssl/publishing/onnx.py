@@ -70,7 +70,7 @@ class ConvLogMel(LogMel):
         )
 
     def forward(self, waveforms):
-        """Computes the features of waveforms of one length.
+        """Compute the features of waveforms of one length.
 
         Arguments
         ---------
@@ -112,12 +112,12 @@ class WaveEncoder(torch.nn.Module):
         self.encoder = encoder
 
     def forward(self, waveforms):
-        """From ``[batch, samples]`` to ``[batch, size]``."""
+        """Embed waveforms ``[batch, samples]`` as ``[batch, size]``."""
         return self.encoder(self.features(waveforms)).squeeze(1)
 
 
 def _require_extra():
-    """Refuses to begin without what is needed at the end."""
+    """Check that the packages of the export are installed."""
     missing = [
         name
         for name in ("onnx", "onnxruntime", "onnxscript")
@@ -131,7 +131,7 @@ def _require_extra():
 
 
 def export_onnx(path, encoder, features):
-    """Writes features and encoder as one ONNX file, if their ``parity`` is good.
+    """Write features and encoder as one ONNX file, if their ``parity`` is good.
 
     Arguments
     ---------
@@ -181,7 +181,7 @@ def export_onnx(path, encoder, features):
 
 
 def _write(path, whole, sample_rate):
-    """The export itself; the exporter's own remarks are for its authors."""
+    """Export the graph, without the exporter's own remarks."""
     example = torch.randn(2, 2 * sample_rate)
     shapes = {
         INPUT: {
@@ -211,7 +211,7 @@ def _write(path, whole, sample_rate):
 
 
 def _forget_origin(path):
-    """Takes out where each node was traced: files of this machine."""
+    """Remove where each node was traced: paths of this machine."""
     import onnx
 
     model = onnx.load(path)
@@ -221,7 +221,7 @@ def _forget_origin(path):
 
 
 def load_onnx(path):
-    """A function from waveforms to embeddings, by onnxruntime on the CPU.
+    """Make a function from waveforms to embeddings, by onnxruntime on the CPU.
 
     Arguments
     ---------
@@ -257,7 +257,7 @@ def load_onnx(path):
 
 @torch.no_grad()
 def parity(path, encoder, features, seconds=_SECONDS, batch=2):
-    """Compares the graph with the encoder, over lengths.
+    """Compare the graph with the encoder over several lengths.
 
     Arguments
     ---------

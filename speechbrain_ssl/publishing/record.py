@@ -18,7 +18,7 @@ _SHOWN = "/path/to/"
 
 
 def without_folders(record):
-    """The record with every absolute path cut to its last component.
+    """Cut every absolute path of a record to its last component.
 
     Arguments
     ---------
@@ -55,7 +55,7 @@ def without_folders(record):
 
 
 def _command(text):
-    """A command line without folders."""
+    """Remove the folders from a command line."""
     try:
         words = shlex.split(text)
     except ValueError:
@@ -65,6 +65,6 @@ def _command(text):
 
 
 def _last(match):
-    """A path whose folders are left out."""
+    """Remove the folders from a path."""
     path = match[0].rstrip("/")
     return _SHOWN + path.rsplit("/", 1)[-1]

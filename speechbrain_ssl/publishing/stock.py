@@ -36,7 +36,7 @@ _OPEN = 100.0
 
 
 def stock_encoder(encoder):
-    """The encoder in stock classes.
+    """Rebuild an encoder in stock classes.
 
     Arguments
     ---------
@@ -83,7 +83,7 @@ def stock_encoder(encoder):
 
 
 def _yaml_value(value):
-    """A constructor's argument as HyperPyYAML."""
+    """Write a constructor's argument as HyperPyYAML."""
     if isinstance(value, type):
         return f"!name:{value.__module__}.{value.__qualname__}"
     if isinstance(value, tuple):
@@ -99,7 +99,7 @@ class _Sequence:
         self.layers, self.lines = {}, []
 
     def add(self, name, kind, tensors=None, **arguments):
-        """Appends ``kind(**arguments)`` and sets tensors of its state."""
+        """Append ``kind(**arguments)`` and set tensors of its state."""
         layer = kind(**arguments)
         if tensors:
             state = layer.state_dict()
@@ -118,7 +118,7 @@ class _Sequence:
         )
 
     def conv(self, name, weight, bias, stride=(1, 1)):
-        """A padded convolution; bands come last from here on."""
+        """Add a padded convolution; bands come last from here on."""
         outputs, inputs, *kernel = weight.shape
         self.add(
             name,
@@ -132,32 +132,32 @@ class _Sequence:
         )
 
     def yaml(self):
-        """Lines of HyperPyYAML."""
+        """Return the layers as lines of HyperPyYAML."""
         kind = LengthsCapableSequential
         first = f"embedding_model: !new:{kind.__module__}.{kind.__name__}"
         return [first, *self.lines]
 
     def state_dict(self):
-        """Of the whole sequence."""
+        """Return the state of the whole sequence."""
         return LengthsCapableSequential(**self.layers).state_dict()
 
 
 def _folded(conv, norm):
-    """Weight and bias of a convolution and the norm behind it, in fp64."""
+    """Fold a convolution and the norm behind it into weight and bias (fp64)."""
     scale, shift = _affine(norm)
     weight = conv.weight.detach().double() * scale.view(-1, 1, 1, 1)
     return weight, shift
 
 
 def _affine(norm):
-    """What a norm in evaluation multiplies by, and adds."""
+    """Return what a norm in evaluation multiplies by, and adds."""
     scale = norm.weight.detach().double()
     scale = scale / (norm.running_var.double() + norm.eps).sqrt()
     return scale, norm.bias.detach() - norm.running_mean.double() * scale
 
 
 def _handing_on(weight, inputs):
-    """A convolution that also hands on its input, in channels behind."""
+    """Extend a convolution: further channels hand on its input."""
     size = weight.shape[2]
     through = weight.new_zeros(inputs, inputs, size, size)
     index = torch.arange(inputs)
@@ -166,7 +166,7 @@ def _handing_on(weight, inputs):
 
 
 def _shortcut(block):
-    """Matrix and bias of a block's shortcut."""
+    """Return matrix and bias of a block's shortcut."""
     if block.shortcut is None:
         outputs = block.conv2.out_channels
         return (
@@ -178,7 +178,7 @@ def _shortcut(block):
 
 
 def _middle(matrix, like):
-    """A matrix as the middle of a kernel of the size of another."""
+    """Put a matrix in the middle of a kernel of the size of another."""
     size = like.shape[2]
     kernel = like.new_zeros(*matrix.shape, size, size)
     kernel[:, :, size // 2, size // 2] = matrix
@@ -186,7 +186,7 @@ def _middle(matrix, like):
 
 
 def _add_basic(sequence, name, block):
-    """``BasicBlock``: two convolutions, two ReLU."""
+    """Add a ``BasicBlock``: two convolutions, two ReLU."""
     inputs, outputs = block.conv1.in_channels, block.conv1.out_channels
     first, bias = _folded(block.conv1, block.bn1)
     bias = torch.cat([bias, bias.new_zeros(inputs)])
@@ -202,7 +202,7 @@ def _add_basic(sequence, name, block):
 
 
 def _add_gated(sequence, name, block):
-    """``GatedBlock``: its gates leave what is handed on as it is."""
+    """Add a ``GatedBlock``, whose gates leave the handed-on channels alone."""
     inputs, outputs = block.conv1.in_channels, block.conv1.out_channels
     weight = block.conv1.weight.detach().double()
     sequence.conv(
@@ -253,7 +253,7 @@ def _add_gated(sequence, name, block):
 
 
 def _add_affine(sequence, name, scale, shift):
-    """A batch norm that multiplies and adds."""
+    """Add a batch norm that multiplies and adds."""
     eps = 1e-5
     sequence.add(
         name,
@@ -269,7 +269,7 @@ def _add_affine(sequence, name, scale, shift):
 
 
 def _add_statistics(sequence, encoder):
-    """Mean and deviation: the attention of stock pooling made even."""
+    """Add mean and deviation: stock pooling with even attention."""
     channels = 8 * encoder.conv1.out_channels
     rows = encoder.fc.in_features // (2 * channels)
     # Every channel and row becomes a channel.
@@ -297,7 +297,7 @@ def _add_statistics(sequence, encoder):
 
 
 def _add_attentive(sequence, encoder):
-    """Self-attentive pooling in the words of ECAPA's.
+    """Add self-attentive pooling, expressed by that of ECAPA.
 
     That has a ReLU before its tanh, so both signs get a channel; and weights
     for every channel of the input, which all are made the same.
@@ -330,7 +330,7 @@ def _add_attentive(sequence, encoder):
 
 @torch.no_grad()
 def _sequence(encoder):
-    """A ResNet of ours as stock layers."""
+    """Build stock layers from a ResNet of this library."""
     # Where it is trained it stays.
     encoder = copy.deepcopy(encoder).cpu()
     fast = isinstance(encoder, FastResNet34)

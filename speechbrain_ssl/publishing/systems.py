@@ -1,7 +1,9 @@
-"""The encoder that a configuration names, or a baseline in its place."""
+"""The encoder that a configuration names, or a baseline, and its results."""
 
 import dataclasses
 import pathlib
+import shlex
+import time
 
 import torch
 
@@ -12,24 +14,25 @@ from speechbrain_ssl.publishing.description import read_json
 from speechbrain_ssl.publishing.export import load_encoder
 from speechbrain_ssl.publishing.hub import find_model, find_record
 from speechbrain_ssl.report.results import FILE_NAME as RESULTS
+from speechbrain_ssl.report.results import gpu_name, write_results
 
 
 @dataclasses.dataclass
 class System:
-    """An encoder with its features, and what is known of it.
+    """An encoder with its features, its name, and how it was trained.
 
     Attributes
     ----------
     encoder : torch.nn.Module
         ``encoder(features, lengths)`` -> ``[batch, 1, size]``.
     features : speechbrain_ssl.encoders.features.LogMel
-        Its input.
+        The features that it takes.
     name : str
-        What it is called in the results.
+        Its name in the results.
     seed : int or None
-        Of its training; None where nothing is drawn or known.
+        Seed of its training; None where nothing is drawn or known.
     labels_seen : str
-        What labels its training saw.
+        The labels that its training saw.
     """
 
     encoder: torch.nn.Module
@@ -38,9 +41,16 @@ class System:
     seed: object = None
     labels_seen: str = "none"
 
+    @property
+    def folder(self):
+        """Name of a folder that no other system shares."""
+        if self.name == "untrained":
+            return f"{self.name}/{self.seed}"
+        return self.name
+
 
 def load_system(model, encoder, features, seed):
-    """Loads what ``model`` names.
+    """Load the encoder that ``model`` names.
 
     Arguments
     ---------
@@ -49,11 +59,11 @@ def load_system(model, encoder, features, seed):
         (mean and deviation of the log-mel energies) or ``untrained`` (the
         encoder as it is initialised).
     encoder : torch.nn.Module
-        The one of ``untrained``.
+        The encoder of ``untrained``.
     features : speechbrain_ssl.encoders.features.LogMel
-        Those of both baselines.
+        The features of both baselines.
     seed : int
-        That ``encoder`` was made with.
+        The seed that ``encoder`` was made with.
 
     Returns
     -------
@@ -62,7 +72,7 @@ def load_system(model, encoder, features, seed):
     Raises
     ------
     ConfigError
-        If ``model`` is no model.
+        If ``model`` names no model.
 
     Example
     -------
@@ -86,7 +96,7 @@ def load_system(model, encoder, features, seed):
     parts = path.resolve().parts if path.is_dir() else path.parts
     if parts[-1] == "model":
         parts = parts[:-1]
-    # How it was trained only its own run can tell.
+    # Only the run that trained it can tell seed and labels.
     record = find_record(folder, RESULTS)
     about = {} if record is None else read_json(record)
     return System(
@@ -96,3 +106,59 @@ def load_system(model, encoder, features, seed):
         about.get("seed"),
         about.get("labels_seen", "unknown"),
     )
+
+
+def write_system_results(
+    folder,
+    figures,
+    system,
+    *,
+    script,
+    argv,
+    seed,
+    start,
+    device,
+    labels_seen,
+    extra,
+):
+    """Write ``results.json`` of a script that judges a system.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The output folder.
+    figures : dict
+        As in ``speechbrain_ssl.report.results.write_results``.
+    system : System
+        The system.
+    script : str
+        File of the script; with ``argv`` it gives the command.
+    argv : list of str
+        Command-line arguments of the script.
+    seed : int
+        Seed of the script, for a system whose own is not known.
+    start : float
+        ``time.perf_counter()`` when the script began.
+    device : str
+        Device that the script used.
+    labels_seen : bool or str
+        Whether labels were seen, or which.
+    extra : dict
+        Further entries.
+
+    Returns
+    -------
+    dict
+        What the file holds.
+    """
+    path = write_results(
+        folder,
+        figures,
+        seed=seed if system.seed is None else system.seed,
+        seconds=time.perf_counter() - start,
+        command=shlex.join(["python", pathlib.Path(script).name, *argv]),
+        extra={"system": system.name, **extra},
+        labels_seen=labels_seen,
+        gpu=gpu_name(device),
+    )
+    return read_json(path)

@@ -1,4 +1,4 @@
-"""What pages are made of: figures, tables, sections, and the page itself.
+"""The parts of a page: figures, tables, sections, and the page itself.
 
 Figures are inline SVG whose colours are CSS variables, so that they follow the
 reader into dark mode. A page needs no other file.
@@ -12,19 +12,19 @@ import zlib
 import matplotlib
 
 from speechbrain_ssl.files import atomic_write
-from speechbrain_ssl.report import figures
+from speechbrain_ssl.report import style
 
 # Light colour, its name in the style sheet, its counterpart in dark mode.
 _COLOURS = (
-    (figures.INK, "--ink", "#e8ecf1"),
-    (figures.MUTED, "--muted", "#9aa6b4"),
-    (figures.GRID, "--grid", "#2b333e"),
-    (figures.SERIES[0], "--blue", "#4aa3e6"),
-    (figures.SERIES[1], "--red", "#f0824a"),
-    (figures.SERIES[2], "--green", "#2fc79b"),
-    (figures.SERIES[3], "--purple", "#e39bc8"),
-    (figures.SERIES[4], "--orange", "#f2b93b"),
-    (figures.SERIES[5], "--sky", "#9adcff"),
+    (style.INK, "--ink", "#e8ecf1"),
+    (style.MUTED, "--muted", "#9aa6b4"),
+    (style.GRID, "--grid", "#2b333e"),
+    (style.SERIES[0], "--blue", "#4aa3e6"),
+    (style.SERIES[1], "--red", "#f0824a"),
+    (style.SERIES[2], "--green", "#2fc79b"),
+    (style.SERIES[3], "--purple", "#e39bc8"),
+    (style.SERIES[4], "--orange", "#f2b93b"),
+    (style.SERIES[5], "--sky", "#9adcff"),
 )
 
 _STYLE = """
@@ -83,24 +83,24 @@ table.facts th{width:auto;white-space:normal}figure{padding:.6rem}}
 
 
 def write_page(path, title, sections):
-    """Writes a page of some sections.
+    """Write a page of some sections.
 
     Arguments
     ---------
     path : str or pathlib.Path
         The HTML file.
     title : str
-        Its heading.
+        Heading of the page.
     sections : list of str
         HTML, as ``section`` makes it; empty ones are left out.
     """
     light = ";".join(f"{name}:{colour}" for colour, name, _ in _COLOURS)
     dark = ";".join(f"{name}:{colour}" for _, name, colour in _COLOURS)
-    style = _STYLE.replace("LIGHT", light).replace("DARK", dark)
+    css = _STYLE.replace("LIGHT", light).replace("DARK", dark)
     page = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width,initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{style}</style>\n</head>\n"
+        f"<title>{escape(title)}</title>\n<style>{css}</style>\n</head>\n"
         f"<body>\n<main>\n<h1>{escape(title)}</h1>\n"
         + "\n".join(part for part in sections if part)
         + "\n</main>\n</body>\n</html>\n"
@@ -116,7 +116,7 @@ def has(metrics, key, stage=None):
 
 
 def picture(figure, caption, badge=None, wide=False, heading=None):
-    """A figure with the sentence that says how to read it."""
+    """Put a figure beside the sentence that says how to read it."""
     title = ""
     if len(figure.axes) == 1:
         # As text of the page it wraps where the screen is narrow.
@@ -141,7 +141,7 @@ def picture(figure, caption, badge=None, wide=False, heading=None):
 
 
 def _svg(figure, name):
-    """A figure as inline SVG in the colours of the page."""
+    """Convert a figure to inline SVG in the colours of the page."""
     stream = io.StringIO()
     # The salt makes the page the same, byte by byte, from the same numbers.
     with matplotlib.rc_context(
@@ -205,12 +205,44 @@ def facts(rows):
 _CODE = ' class="code"'
 
 
+def table(header, rows, attributes=""):
+    """Make a table that scrolls where the screen is narrow.
+
+    Arguments
+    ---------
+    header : iterable
+        One cell for each column.
+    rows : iterable of iterable
+        The cells of each row; everything is escaped.
+    attributes : str
+        Further HTML attributes of the surrounding element.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> table(["a"], [["<b>"]]).partition("<table>")[2].partition("</td>")[0]
+    '<thead><tr><th>a</th></tr></thead><tbody><tr><td>&lt;b&gt;'
+    """
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
+        for row in rows
+    )
+    return (
+        f'<div class="scroll"{attributes}><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
 def grid(parts):
     return f'<div class="figures">{"".join(parts)}</div>' if parts else ""
 
 
 def section(heading, body):
-    """A heading with its body; nothing where the body is empty."""
+    """Put a heading above a body; nothing where the body is empty."""
     if not body:
         return ""
     return f"<section><h2>{escape(heading)}</h2>\n{body}</section>"

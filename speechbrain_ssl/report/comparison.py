@@ -1,9 +1,9 @@
 """Several systems on the same trials: one page with their DET curves.
 
-Read are the score files of ``evaluate.py``: a trial, then its score. Figures are
-made anew from them, all in the same way. Trials of a list are the same for all
-systems, and so are the speakers that the bootstrap draws: the interval of a
-*difference* is far narrower than those of the two rates suggest.
+The score files of ``evaluate.py`` are read: a trial and its score in each line.
+Figures are computed from them again, all in the same way. The trials of a list
+are the same for all systems, and so are the speakers that the bootstrap draws:
+the interval of a *difference* is far narrower than those of the two rates suggest.
 """
 
 import pathlib
@@ -11,14 +11,15 @@ import pathlib
 import numpy as np
 
 from speechbrain_ssl.errors import TrialError
-from speechbrain_ssl.report import figures
 from speechbrain_ssl.report.blocks import (
     escape,
     grid,
     picture,
     section,
+    table,
     write_page,
 )
+from speechbrain_ssl.report.trial_figures import det_curves
 from speechbrain_ssl.verification.bootstrap import paired_difference
 from speechbrain_ssl.verification.evaluation import evaluate_scores
 from speechbrain_ssl.verification.metrics import det_points
@@ -26,7 +27,7 @@ from speechbrain_ssl.verification.trials import Trials
 
 
 def read_scores(path):
-    """Reads a score file.
+    """Read a score file.
 
     Arguments
     ---------
@@ -41,7 +42,7 @@ def read_scores(path):
     Raises
     ------
     TrialError
-        If the file is missing or empty, or a line is none of these.
+        If the file is missing or empty, or a line is malformed.
 
     Example
     -------
@@ -75,7 +76,7 @@ def read_scores(path):
 
 
 def read_systems(paths):
-    """Reads the score files of several systems on one list.
+    """Read the score files of several systems on one list.
 
     Arguments
     ---------
@@ -114,7 +115,7 @@ def _same(one, other):
 
 
 def compare(trials, scores, replicates=1000, seed=0):
-    """Figures of all systems, and of each against the first.
+    """Compute the figures of all systems, and of each against the first.
 
     Arguments
     ---------
@@ -123,7 +124,7 @@ def compare(trials, scores, replicates=1000, seed=0):
     scores : dict
         Name to scores ``[T]``.
     replicates, seed : int
-        Of the bootstrap; with 0 there are no intervals.
+        Those of the bootstrap; with 0 replicates there are no intervals.
 
     Returns
     -------
@@ -158,7 +159,7 @@ def compare(trials, scores, replicates=1000, seed=0):
 
 
 def write_comparison(path, lists, title="Systems compared"):
-    """Writes one page with the DET curves of all systems on each list.
+    """Write one page with the DET curves of all systems on each list.
 
     Arguments
     ---------
@@ -182,7 +183,7 @@ def write_comparison(path, lists, title="Systems compared"):
         if rows[0]["speakers"] is not None:
             counts += f", {rows[0]['speakers']} speakers"
         drawing = picture(
-            figures.det_curves(points),
+            det_curves(points),
             "Each point is a threshold; nearer to the lower left corner is "
             "better, and the dot is where both errors are equal. Where curves "
             "cross, which system is better depends on the use.",
@@ -194,7 +195,7 @@ def write_comparison(path, lists, title="Systems compared"):
 
 
 def _table(rows):
-    """The figures as a table of HTML."""
+    """Format the figures as a table of HTML."""
     header = ["system", "EER %", "minDCF 0.01", "minDCF 0.05"]
     header.append(f"EER less that of {rows[0]['system']}")
     cells = []
@@ -219,12 +220,4 @@ def _table(rows):
                 change,
             ]
         )
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>"
-        for row in cells
-    )
-    return (
-        f'<div class="scroll" style="margin-top: 1rem"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
+    return table(header, cells, ' style="margin-top: 1rem"')

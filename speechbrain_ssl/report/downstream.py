@@ -1,21 +1,26 @@
-"""The page of a downstream task: what was taken for what."""
+"""The page of a downstream task, with its confusion matrix."""
 
 import pathlib
 
 import matplotlib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from speechbrain_ssl.report import blocks
-from speechbrain_ssl.report.figures import BLUE, INK, write_svg
 from speechbrain_ssl.report.page import build_report
+from speechbrain_ssl.report.style import (
+    BLUE,
+    INK,
+    blank_figure,
+    label,
+    literal,
+    write_svg,
+)
 
 PICTURE = "confusion.svg"
 
 
 def confusion_figure(confusion, classes, title=None):
-    """What was taken for what: a row for each true class.
+    """Draw the confusion matrix, with a row for each true class.
 
     The colour and the large number are the share of the row in percent, the
     small number counts utterances.
@@ -45,9 +50,7 @@ def confusion_figure(confusion, classes, title=None):
         100 * counts, total, out=np.zeros_like(counts), where=total > 0
     )
     side = 1.6 + 0.62 * len(classes)
-    figure = Figure(figsize=(max(4.2, side), side), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.patch.set_alpha(0)
+    figure = blank_figure((max(4.2, side), side))
     ax = figure.add_subplot()
     ax.patch.set_alpha(0)
     for (row, column), value in np.ndenumerate(share):
@@ -69,21 +72,13 @@ def confusion_figure(confusion, classes, title=None):
         ylim=(len(classes) - 0.5, -0.5),
         aspect="equal",
     )
-    names = [str(name).replace("$", r"\$") for name in classes]
+    names = [literal(name) for name in classes]
     ax.set_xticks(range(len(names)), names, rotation=45, ha="right")
     ax.set_yticks(range(len(names)), names)
     ax.tick_params(length=0, labelcolor=INK, labelsize=9.5)
     ax.spines[:].set_visible(False)
-    ax.set_xlabel("taken for", fontsize=10, color=INK)
-    ax.set_ylabel("truth", fontsize=10, color=INK)
-    ax.set_title(
-        title or _largest_mistake(share, classes),
-        loc="left",
-        fontsize=10.5,
-        fontweight="bold",
-        color=INK,
-        pad=8,
-    )
+    title = title or _largest_mistake(share, classes)
+    label(ax, title, "taken for", "truth")
     return figure
 
 
@@ -103,7 +98,7 @@ def _largest_mistake(share, classes):
 
 
 def write_confusion(path, confusion, classes, title=None):
-    """Writes the picture as an SVG file, the same from the same numbers.
+    """Write the confusion matrix as an SVG file, without a date.
 
     Arguments
     ---------
@@ -124,7 +119,7 @@ _CAPTION = (
 
 
 def build_downstream_report(output_folder, title, confusion, classes):
-    """Writes ``confusion.svg`` and ``report.html``.
+    """Write ``confusion.svg`` and ``report.html``.
 
     Arguments
     ---------

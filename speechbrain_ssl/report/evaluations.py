@@ -4,17 +4,10 @@ An evaluation is what ``evaluate_scores`` returns, with ``list`` and ``scoring``
 """
 
 import csv
-import json
 import pathlib
 
 from speechbrain_ssl.files import atomic_write
 from speechbrain_ssl.verification.breakdown import breakdown
-from speechbrain_ssl.verification.calibration import Calibration
-from speechbrain_ssl.verification.evaluation import (
-    calibrated_figures,
-    evaluate_scores,
-)
-from speechbrain_ssl.verification.protocol import write_scores
 
 # Those of the tables in `results/`, and further ones after them.
 COLUMNS = (
@@ -45,120 +38,15 @@ BREAKDOWN = (
 )
 
 
-def evaluate_lists(
-    folder, lists, scores, calibrate_on=None, replicates=1000, seed=0
-):
-    """Evaluates all lists; writes their scores, and calibrations if asked.
-
-    Arguments
-    ---------
-    folder : str or pathlib.Path
-        Gets ``scores_<list>_<scoring>.txt`` and ``calibration.json``.
-    lists : dict
-        Name to a pair of ``Trials`` and anything, from ``load_lists``.
-    scores : dict
-        Name of a list to name of a scoring to scores ``[T]``.
-    calibrate_on : str, optional
-        The list that a calibration of every scoring is learnt on. All others
-        are evaluated with it as well; on its own list it would be flattered.
-    replicates, seed : int
-        As in ``evaluate_scores``.
-
-    Returns
-    -------
-    tuple
-        Evaluations (list of dict) and what ``build_report`` draws (dict).
-
-    Raises
-    ------
-    TrialError
-        As ``evaluate_scores``.
-
-    Example
-    -------
-    >>> import tempfile
-    >>> from speechbrain_ssl.verification.trials import Trials
-    >>> trials = Trials([1, 0], [0, 0], [1, 2], ["a/1", "a/2", "b/1"])
-    >>> evaluations, _ = evaluate_lists(
-    ...     tempfile.mkdtemp(),
-    ...     {"O": (trials, None)},
-    ...     {"O": {"cosine": [0.9, 0.1]}},
-    ...     replicates=0,
-    ... )
-    >>> evaluations[0]["list"], evaluations[0]["eer_percent"]
-    ('O', 0.0)
-    """
-    folder = pathlib.Path(folder)
-    calibrations = {}
-    if calibrate_on is not None:
-        labels = lists[calibrate_on][0].labels
-        calibrations = {
-            scoring: Calibration().fit(found, labels)
-            for scoring, found in scores[calibrate_on].items()
-        }
-        write_calibrations(
-            folder / "calibration.json", calibrations, calibrate_on
-        )
-    evaluations, drawn = [], {}
-    for name, (trials, _) in lists.items():
-        for scoring, found in scores[name].items():
-            figures = evaluate_scores(found, trials, replicates, seed)
-            if calibrations and name != calibrate_on:
-                ratios = calibrations[scoring](found)
-                figures.update(calibrated_figures(ratios, trials))
-            evaluations.append({"list": name, "scoring": scoring, **figures})
-            write_scores(folder / f"scores_{name}_{scoring}.txt", trials, found)
-            drawn[f"{name}, {scoring.replace('_', ' ')}"] = {
-                "scores": found,
-                "labels": trials.labels,
-                "threshold": figures["threshold"],
-            }
-    return evaluations, drawn
-
-
-def write_calibrations(path, calibrations, learnt_on):
-    """Writes how raw scores become log-likelihood ratios.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        A JSON file with ``scale`` and ``offset`` (the ratio is ``scale * score
-        + offset``) and ``thresholds`` (raw scores, by the prior of a target,
-        both errors costing 1; None where the scale is not positive) of the
-        plain cosine, which is what a published model goes by; those of the
-        other scorings are under ``scorings``. ``trials`` names the list.
-    calibrations : dict
-        Scoring to ``Calibration`` of a single score.
-    learnt_on : str
-        Name of the list.
-    """
-    entries = {}
-    for scoring, calibration in calibrations.items():
-        scale = float(calibration.weights[0])
-        entries[scoring] = {
-            "scale": scale,
-            "offset": calibration.offset,
-            "thresholds": {
-                str(prior): calibration.threshold(prior) if scale > 0 else None
-                for prior in (0.01, 0.05, 0.5)
-            },
-        }
-    record = {"trials": learnt_on, **entries.pop("cosine", {})}
-    record["scorings"] = entries
-    with atomic_write(path) as stream:
-        json.dump(record, stream, indent=2)
-        stream.write("\n")
-
-
 def write_breakdown(folder, lists, scores, table, replicates=1000, seed=0):
-    """Writes ``breakdown.csv``: error rates by gender and nationality.
+    """Write ``breakdown.csv``: error rates by gender and nationality.
 
     Arguments
     ---------
     folder : str or pathlib.Path
-        Where to.
+        The folder to write into.
     lists, scores, replicates, seed
-        As in ``evaluate_lists``.
+        As in ``speechbrain_ssl.verification.evaluation.evaluate_lists``.
     table : dict
         From ``read_speaker_table``.
     """
@@ -173,7 +61,7 @@ def write_breakdown(folder, lists, scores, table, replicates=1000, seed=0):
 
 
 def evaluations_text(evaluations):
-    """The evaluations as lines of text.
+    """Format the evaluations as lines of text.
 
     Arguments
     ---------
@@ -231,7 +119,7 @@ def evaluations_text(evaluations):
 
 
 def flat_figures(evaluations):
-    """The evaluations as scalars for ``results.json``.
+    """Flatten the evaluations to scalars for ``results.json``.
 
     Arguments
     ---------
@@ -267,7 +155,7 @@ def flat_figures(evaluations):
 
 
 def write_table(path, evaluations, system, record):
-    """Writes a CSV file with a row for every list and scoring.
+    """Write a CSV file with a row for every list and scoring.
 
     Arguments
     ---------
@@ -300,7 +188,7 @@ def write_table(path, evaluations, system, record):
 
 
 def write_rows(path, columns, rows):
-    """Writes a CSV file; other keys of the rows are left out.
+    """Write a CSV file; other keys of the rows are left out.
 
     Arguments
     ---------

@@ -1,7 +1,7 @@
-"""What the loss gate saw and did: pictures for the page of a run.
+"""Records of the loss gate, and their section of the page of a run.
 
-The Brain leaves ``gate/epoch_00001.json`` and so on: a histogram of the log
-losses of each epoch, the mixture the threshold came from, and the shares kept.
+``gate/epoch_00001.json`` and so on hold a histogram of the log losses of each
+epoch, the mixture that the threshold came from, and the shares kept.
 """
 
 import json
@@ -9,7 +9,8 @@ import pathlib
 
 import numpy as np
 
-from speechbrain_ssl.report import figures
+from speechbrain_ssl.files import atomic_write
+from speechbrain_ssl.report import figures, style
 from speechbrain_ssl.report.blocks import grid, has, picture
 
 FOLDER = "gate"
@@ -30,8 +31,65 @@ _MONITORED = {
 }
 
 
+def write_gate_epoch(
+    folder,
+    epoch,
+    losses,
+    threshold,
+    fit,
+    scalars,
+    correct=None,
+    known=None,
+):
+    """Write what the gate saw in an epoch, for the report.
+
+    Arguments
+    ---------
+    folder : pathlib.Path
+        Folder of ``epoch_00001.json`` and so on.
+    epoch : int
+        Number of the epoch.
+    losses : torch.Tensor
+        ``[N]`` in nats, NaN for utterances that were not seen.
+    threshold : float
+        Log loss below which samples were kept; infinity for all.
+    fit : GateFit or None
+        The mixture the threshold came from (of the epoch before).
+    scalars : dict
+        Shares that the gate has reported.
+    correct, known : torch.Tensor, optional
+        bool ``[N]``, for monitoring: whether a label is right, and whether
+        that is known. The histogram is then of the known ones.
+    """
+    losses = losses.double().cpu().numpy()
+    usable = np.isfinite(losses) & (losses > 0)
+    if known is not None:
+        usable &= known.cpu().numpy()
+    values = np.log(losses[usable])
+    edges = np.histogram_bin_edges(values, 60) if len(values) else np.arange(2)
+    record = {
+        "epoch": epoch,
+        "edges": np.round(edges, 4).tolist(),
+        "counts": np.histogram(values, edges)[0].tolist(),
+        "threshold": threshold if np.isfinite(threshold) else None,
+        "fallback": None if fit is None else fit.fallback,
+        "scalars": scalars,
+    }
+    if correct is not None:
+        right = correct.cpu().numpy()[usable]
+        record["counts_right"] = np.histogram(values[right], edges)[0].tolist()
+    if fit is not None and np.isfinite(fit.means).all():
+        record["mixture"] = {
+            "weights": fit.weights,
+            "means": fit.means,
+            "variances": fit.variances,
+        }
+    with atomic_write(folder / f"epoch_{epoch:05d}.json") as stream:
+        json.dump(record, stream)
+
+
 def read_epochs(folder):
-    """The records of all epochs, in their order.
+    """Read the records of all epochs, in their order.
 
     Arguments
     ---------
@@ -47,12 +105,12 @@ def read_epochs(folder):
 
 
 def loss_histogram(record):
-    """Log losses of an epoch, with both components and the threshold.
+    """Draw the log losses of an epoch, both components and the threshold.
 
     Arguments
     ---------
     record : dict
-        Of one epoch, as ``read_epochs`` gives them.
+        Record of one epoch, from ``read_epochs``.
 
     Returns
     -------
@@ -71,21 +129,21 @@ def loss_histogram(record):
     >>> loss_histogram(record).axes[0].get_title(loc="left")
     'Epoch 3: 75.0 % kept'
     """
-    figure, ax = figures.new_figure()
+    figure, ax = style.new_figure()
     edges, counts = np.array(record["edges"]), np.array(record["counts"])
     total = max(counts.sum(), 1)
     share = 100 * counts / total
     if "counts_right" in record:
         right = 100 * np.array(record["counts_right"]) / total
         for values, colour, name in (
-            (share - right, figures.RED, "wrong label"),
-            (right, figures.BLUE, "right label"),
+            (share - right, style.RED, "wrong label"),
+            (right, style.BLUE, "right label"),
         ):
             ax.stairs(values, edges, fill=True, color=colour, alpha=0.3)
             ax.stairs(values, edges, color=colour, linewidth=1.3, label=name)
     else:
-        ax.stairs(share, edges, fill=True, color=figures.MUTED, alpha=0.3)
-        ax.stairs(share, edges, color=figures.MUTED, linewidth=1.3)
+        ax.stairs(share, edges, fill=True, color=style.MUTED, alpha=0.3)
+        ax.stairs(share, edges, color=style.MUTED, linewidth=1.3)
     mixture = record.get("mixture")
     if mixture is not None:
         # Of the epoch before, from which the threshold is; on the same scale.
@@ -94,33 +152,33 @@ def loss_histogram(record):
         for weight, mean, variance in zip(*mixture.values(), strict=True):
             density = np.exp(-0.5 * (x - mean) ** 2 / variance)
             density *= weight / np.sqrt(2 * np.pi * variance)
-            ax.plot(x, 100 * width * density, color=figures.INK, linewidth=1.4)
+            ax.plot(x, 100 * width * density, color=style.INK, linewidth=1.4)
     if record["threshold"] is not None:
         ax.axvline(
             record["threshold"],
-            color=figures.INK,
+            color=style.INK,
             linewidth=1.1,
             linestyle=(0, (5, 3)),
         )
     if "counts_right" in record:
-        figures.legend(ax)
+        style.legend(ax)
     title = f"Epoch {record['epoch']}"
     kept = record["scalars"].get("gate_kept")
     if record["threshold"] is None:
         title += ": no threshold"
     elif kept is not None:
         title += f": {100 * kept:.1f} % kept"
-    figures.label(ax, title, "log of the loss (nats)", "utterances (%)")
+    style.label(ax, title, "log of the loss (nats)", "utterances (%)")
     return figure
 
 
 def chosen_epochs(records):
-    """The epochs worth a picture: the first, the last, and some between.
+    """Choose the epochs to draw: the first, the last, and some between.
 
     Arguments
     ---------
     records : list
-        Of all epochs.
+        Records of all epochs.
 
     Returns
     -------
@@ -138,7 +196,7 @@ def chosen_epochs(records):
 
 
 def body(folder, metrics):
-    """The section of the page.
+    """Make the body of the page's section on the gate.
 
     Arguments
     ---------

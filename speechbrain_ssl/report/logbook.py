@@ -45,7 +45,7 @@ class Logbook:
         self._mended = False
 
     def log(self, stage, epoch, step, **scalars):
-        """Appends a line, and flushes it.
+        """Append a line and flush it.
 
         Arguments
         ---------
@@ -85,7 +85,7 @@ class Logbook:
             raise _explained(error, self.path) from error
 
     def rewind(self, step):
-        """Removes what a resumed run will write again.
+        """Remove the lines that a resumed run will write again.
 
         Every line of a later step goes, and a last line that a kill has torn.
         The file is replaced as a whole or not at all.
@@ -103,7 +103,7 @@ class Logbook:
         self._keep(lambda line: line["step"] <= step)
 
     def _keep(self, wanted):
-        """Rewrites the file with the whole lines that are wanted."""
+        """Rewrite the file with the whole lines that are wanted."""
         self._mended = True
         if not self.path.is_file():
             return
@@ -121,7 +121,7 @@ class Logbook:
 
 
 def read_metrics(path):
-    """Reads ``metrics.jsonl``; a torn last line is left out.
+    """Read ``metrics.jsonl``; a torn last line is left out.
 
     Arguments
     ---------
@@ -141,12 +141,12 @@ def read_metrics(path):
 
 
 def plain(value):
-    """A number as JSON knows it.
+    """Convert a number to a type that JSON knows.
 
     Arguments
     ---------
     value : bool, number, str, None, numpy scalar or torch.Tensor
-        What to convert; a tensor must have one element.
+        The number; a tensor must have one element.
 
     Returns
     -------
@@ -188,7 +188,7 @@ def plain(value):
 
 
 def _lines(path):
-    """Pairs of raw bytes and parsed object, without a torn last line."""
+    """Yield raw bytes and parsed object of each line but a torn last one."""
     pieces = path.read_bytes().split(b"\n")
     while pieces and not pieces[-1].strip():
         pieces.pop()
@@ -212,7 +212,7 @@ def _lines(path):
 
 
 def _explained(error, path):
-    """The error to raise in place of an ``OSError``."""
+    """Make the error to raise in place of an ``OSError``."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return UserError(
             f"the disk is full: {path} cannot be written; make room, then "

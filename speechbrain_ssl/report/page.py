@@ -1,13 +1,12 @@
 """One run on one page: ``report.html``, which needs no other file.
 
 Figures are inline SVG whose colours are CSS variables, so that they follow the
-reader into dark mode. What a run did not leave behind has no section.
+reader into dark mode. A section whose file is missing is left out.
 """
 
 import csv
 import json
 import pathlib
-import re
 
 from speechbrain_ssl.errors import TrialError
 from speechbrain_ssl.report import figures, gate, logbook, results
@@ -18,9 +17,14 @@ from speechbrain_ssl.report.blocks import (
     has,
     picture,
     section,
+    table,
     warning,
     write_page,
 )
+from speechbrain_ssl.report.embedding_map import embedding_map
+from speechbrain_ssl.report.headline import headline, name_of
+from speechbrain_ssl.report.trial_figures import det_curves, score_histogram
+from speechbrain_ssl.verification.metrics import det_points
 
 FILE_NAME = "report.html"
 BAD_AUDIO_ROWS = 50
@@ -34,10 +38,10 @@ def build_report(
     embeddings=None,
     extra_sections=(),
 ):
-    """Writes ``report.html`` from what a run has left in its folder.
+    """Write ``report.html`` from what a run has left in its folder.
 
-    Read are ``results.json``, ``metrics.jsonl``, ``bad_audio.csv``,
-    ``hyperparams.yaml`` and ``env.log``, each if it is there.
+    ``results.json``, ``metrics.jsonl``, ``bad_audio.csv``,
+    ``hyperparams.yaml`` and ``env.log`` are read, each if it exists.
 
     Arguments
     ---------
@@ -81,7 +85,7 @@ def build_report(
     if (folder / logbook.FILE_NAME).is_file():
         metrics = logbook.read_metrics(folder / logbook.FILE_NAME)
     sections = [
-        _headline(final),
+        headline(final),
         _warnings(metrics),
         *extra_sections,
         section("Training", _training(metrics)),
@@ -99,147 +103,8 @@ def build_report(
     return path
 
 
-# --- Numbers -----------------------------------------------------------------
-
-
-def _headline(final):
-    """Tiles for the few figures that matter, a table of all the others."""
-    if not final:
-        return ""
-    scalars = {
-        key: value
-        for key, value in final.items()
-        if value is None or isinstance(value, (bool, int, float, str))
-    }
-    tiles, rows = [], []
-    for key, value in scalars.items():
-        if key in _LAST or key.endswith(("ci_low", "ci_high")):
-            continue
-        text = _number(value)
-        interval = _interval(final, key)
-        if interval is not None:
-            low, high = map(_number, interval)
-            rows.append((_name(key), f"{text} [{low}, {high}]"))
-        else:
-            rows.append((_name(key), text))
-        main = key in ("eer", "eer_percent", "micro_f1") or _is_dcf(key)
-        if main and value is not None:
-            note = ""
-            if interval is not None:
-                note = f"95 % interval {low} to {high}"
-            tiles.append((_name(key), text, note))
-    if final.get("minutes") is not None:
-        tiles.append(("Wall time", _duration(final["minutes"]), ""))
-    # A longer answer is in the table alone.
-    if "labels_seen" in final and _labels(final) in ("yes", "none"):
-        tiles.append((_NAMES["labels_seen"], _labels(final), ""))
-    for key in _LAST:
-        if key not in final:
-            continue
-        value = final[key]
-        if key == "labels_seen":
-            value = _labels(final)
-        elif key == "git_revision" and value is None:
-            value = "not from a git checkout"
-        else:
-            value = _number(value)
-        rows.append((_name(key), value))
-    shown = "".join(
-        f'<div class="tile"><span>{escape(name)}</span>'
-        f"<b>{escape(value)}</b>"
-        + (f"<span>{escape(note)}</span>" if note else "")
-        + "</div>"
-        for name, value, note in tiles
-    )
-    return f'<div class="tiles">{shown}</div>\n' + section(
-        "Results", facts(rows)
-    )
-
-
-# Shown after the figures, in this order.
-_LAST = ("minutes", "labels_seen", "seed", "git_revision", "command")
-
-_NAMES = {
-    "eer": "EER (%)",
-    "eer_percent": "EER (%)",
-    "eer_untrained": "EER of the untrained encoder (%)",
-    "eer_statistics": "EER of feature statistics (%)",
-    "micro_f1": "Micro-F1 (%)",
-    "uar": "Unweighted average recall (%)",
-    "macro_f1": "Macro-F1 (%)",
-    "majority": "Most frequent class (%)",
-    "minutes": "Wall time (minutes)",
-    "labels_seen": "Labels seen",
-    "seed": "Seed",
-    "git_revision": "Revision",
-    "command": "Command",
-}
-
-
-def _name(key):
-    """What a figure is called on the page."""
-    if key in _NAMES:
-        return _NAMES[key]
-    if _is_dcf(key):
-        rest = re.sub("^min_?dcf_?", "", key).replace("_", " ")
-        rest = re.sub(r"^p ?(?=\d)", "", rest)
-        rest = re.sub(r"^0(\d+)$", r"0.\1", rest)
-        return f"minDCF ({rest})" if rest else "minDCF"
-    if key.startswith("eer_"):
-        return f"EER, {key[4:].replace('_', ' ')} (%)"
-    text = key.replace("_", " ")
-    return text[:1].upper() + text[1:]
-
-
-def _is_dcf(key):
-    return re.match("min_?dcf", key) is not None and not key.endswith(
-        ("_low", "_high")
-    )
-
-
-def _interval(final, key):
-    """Bounds of a figure's interval, or None."""
-    prefixes = [f"{key}_"]
-    if key in ("eer", "eer_percent"):
-        prefixes.append("")
-    for prefix in prefixes:
-        low = final.get(f"{prefix}ci_low")
-        high = final.get(f"{prefix}ci_high")
-        if low is not None and high is not None:
-            return low, high
-    return None
-
-
-def _labels(final):
-    seen = final["labels_seen"]
-    return {True: "yes", False: "none", None: "none"}.get(seen, str(seen))
-
-
-def _number(value):
-    # Files that others write may hold NaN, which Python's JSON reads.
-    if value is None or value != value:
-        return "n/a"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if not isinstance(value, float):
-        return str(value)
-    if abs(value) < 1e9 and value == int(value):
-        return str(int(value)) if abs(value) >= 100 else f"{value:.1f}"
-    if abs(value) >= 1:
-        return f"{value:.2f}"
-    return f"{value:.3g}"
-
-
-def _duration(minutes):
-    if minutes < 1:
-        return f"{60 * minutes:.0f} s"
-    if minutes < 120:
-        return f"{minutes:.1f} min"
-    return f"{minutes / 60:.1f} h"
-
-
 def _warnings(metrics):
-    """What a reader should not have to find in the curves alone."""
+    """Warn of losses that are not finite and of signs of collapse."""
     texts = []
     _, loss = figures.series(metrics, "loss", "train")
     broken = int((loss != loss).sum())
@@ -268,65 +133,70 @@ def _warnings(metrics):
 
 
 def _training(metrics):
-    parts = []
-    if has(metrics, "loss"):
-        parts.append(
-            picture(
-                figures.curves(
-                    metrics, {"loss": "Loss"}, "train", ylabel="loss (nats)"
-                ),
-                "Where points are many, the line is a running mean and the "
-                "band holds eight in ten. It should leave its starting level "
-                "within the first epochs and fall slowly after. Bad signs: a "
-                "fall to zero in "
-                "a few steps, a line that never leaves its start, or crosses "
-                "at the foot (values that are not finite).",
-            )
-            if has(metrics, "loss", "train")
-            else picture(
-                figures.curves(metrics, {"loss": "Loss"}, ylabel="loss (nats)"),
-                "It should fall, fast at first and slowly after.",
-            )
+    return grid(_loss(metrics) + _teacher(metrics))
+
+
+def _loss(metrics):
+    """Draw the loss of the steps, or what there is of it."""
+    if has(metrics, "loss", "train"):
+        stage = "train"
+        caption = (
+            "Where points are many, the line is a running mean and the band "
+            "holds eight in ten. It should leave its starting level within "
+            "the first epochs and fall slowly after. Bad signs: a fall to "
+            "zero in a few steps, a line that never leaves its start, or "
+            "crosses at the foot (values that are not finite)."
         )
-    keys = {
-        key: name
-        for key, name in (
-            ("teacher_entropy", "teacher entropy"),
-            ("held_out_teacher_entropy", "the same, held-out utterances"),
-            ("kl", "KL, teacher to student"),
-        )
-        if has(metrics, key)
-    }
-    if keys:
-        _, largest = figures.series(metrics, "log_prototypes")
-        largest = largest[largest == largest]
-        references = None
-        title = "How sharp the teacher is, how far the student"
-        if len(largest):
-            references = {f"ln K = {largest[-1]:.2f}": float(largest[-1])}
-            _, entropy = figures.series(metrics, "teacher_entropy")
-            entropy = entropy[entropy == entropy]
-            if len(entropy):
-                share = 100 * entropy[-1] / largest[-1]
-                title = f"Teacher entropy ends at {share:.0f} % of ln K"
-        parts.append(
-            picture(
-                figures.curves(
-                    metrics,
-                    keys,
-                    title=title,
-                    ylabel="nats",
-                    references=references,
-                    from_zero=True,
-                ),
-                "The entropy should settle between the floor and the dashed "
-                "line, and the KL be above zero. Bad signs: entropy at ln K, "
-                "the teacher is uniform over its prototypes (collapse); "
-                "entropy at 0, one prototype takes all; KL at 0, the student "
-                "has nothing left to learn from the teacher.",
-            )
-        )
-    return grid(parts)
+    elif has(metrics, "loss"):
+        stage = None
+        caption = "It should fall, fast at first and slowly after."
+    else:
+        return []
+    figure = figures.curves(
+        metrics, {"loss": "Loss"}, stage, ylabel="loss (nats)"
+    )
+    return [picture(figure, caption)]
+
+
+_TEACHER = {
+    "teacher_entropy": "teacher entropy",
+    "held_out_teacher_entropy": "the same, held-out utterances",
+    "kl": "KL, teacher to student",
+}
+
+
+def _teacher(metrics):
+    """Draw how sharp the teacher is, beside the entropy of guessing."""
+    keys = {key: name for key, name in _TEACHER.items() if has(metrics, key)}
+    if not keys:
+        return []
+    references = None
+    title = "How sharp the teacher is, how far the student"
+    _, largest = figures.series(metrics, "log_prototypes")
+    largest = largest[largest == largest]
+    if len(largest):
+        references = {f"ln K = {largest[-1]:.2f}": float(largest[-1])}
+        _, entropy = figures.series(metrics, "teacher_entropy")
+        entropy = entropy[entropy == entropy]
+        if len(entropy):
+            share = 100 * entropy[-1] / largest[-1]
+            title = f"Teacher entropy ends at {share:.0f} % of ln K"
+    figure = figures.curves(
+        metrics,
+        keys,
+        title=title,
+        ylabel="nats",
+        references=references,
+        from_zero=True,
+    )
+    caption = (
+        "The entropy should settle between the floor and the dashed line, and "
+        "the KL be above zero. Bad signs: entropy at ln K, the teacher is "
+        "uniform over its prototypes (collapse); entropy at 0, one prototype "
+        "takes all; KL at 0, the student has nothing left to learn from the "
+        "teacher."
+    )
+    return [picture(figure, caption)]
 
 
 _VALIDATION = (
@@ -387,7 +257,7 @@ def _verification(metrics, trials):
         if has(metrics, key, "trials")
     ]
     if keys:
-        names = {key: _name(key).replace(" (%)", "") for key in keys}
+        names = {key: name_of(key).replace(" (%)", "") for key in keys}
         parts.append(
             picture(
                 figures.curves(
@@ -403,7 +273,7 @@ def _verification(metrics, trials):
     if points:
         parts.append(
             picture(
-                figures.det_curves(points),
+                det_curves(points),
                 "Each point is a threshold; nearer to the lower left corner "
                 "is better, and the dot is where both errors are equal. The "
                 "axes are stretched so that normally distributed scores give "
@@ -414,7 +284,7 @@ def _verification(metrics, trials):
     for name, trial in trials.items():
         parts.append(
             picture(
-                figures.score_histogram(
+                score_histogram(
                     trial["scores"], trial["labels"], trial.get("threshold")
                 ),
                 "The two kinds should part. Bad signs: both heaped at the "
@@ -428,11 +298,8 @@ def _verification(metrics, trials):
 
 
 def _det_points(trials):
-    """Curves of the lists that have one, and why the others have none."""
+    """Compute the curves of the lists; say why a list has none."""
     points, refused = {}, ""
-    if trials:
-        # Only here is that floor needed, and pages are made without trials.
-        from speechbrain_ssl.verification.metrics import det_points
     for name, trial in trials.items():
         try:
             _, miss, alarm = det_points(trial["scores"], trial["labels"])
@@ -461,7 +328,7 @@ def _embeddings(embeddings):
     return grid(
         [
             picture(
-                figures.embedding_map(
+                embedding_map(
                     embeddings["embeddings"],
                     groups,
                     embeddings.get("group_name", "group"),
@@ -503,15 +370,8 @@ def _bad_audio(path):
     text = f"{len(rows)} files could not be used and were left out."
     if len(shown) < len(rows):
         text += f" The first {len(shown)} are listed; {path.name} has all."
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>"
-        for row in shown
-    )
     return section(
-        "Bad audio files",
-        f'<p>{escape(text)}</p><div class="scroll"><table><thead><tr>{head}'
-        f"</tr></thead><tbody>{body}</tbody></table></div>",
+        "Bad audio files", f"<p>{escape(text)}</p>{table(header, shown)}"
     )
 
 

@@ -8,6 +8,8 @@ import shlex
 import subprocess
 import sys
 
+import torch
+
 import speechbrain_ssl
 from speechbrain_ssl.files import atomic_write
 from speechbrain_ssl.prepare.workers import default_workers
@@ -26,7 +28,7 @@ def write_results(
     labels_seen="none",
     gpu=None,
 ):
-    """Writes ``results.json``.
+    """Write ``results.json``.
 
     Arguments
     ---------
@@ -34,8 +36,8 @@ def write_results(
         The folder of the run.
     figures : dict
         Scalars, written at the top level: ``eer`` (percent), ``eer_ci_low``,
-        ``eer_ci_high``, ``min_dcf_0.01``, ... Of what is not finite the key is
-        written with ``null``.
+        ``eer_ci_high``, ``min_dcf_0.01``, ... A figure that is not finite is
+        written as ``null``.
     seed : int
         The seed of the run.
     seconds : float
@@ -43,7 +45,7 @@ def write_results(
     command : str, optional
         The command line; that of this process if it is not given.
     extra : dict, optional
-        Further entries for the top level, anything that JSON can hold.
+        Further entries for the top level, of any type that JSON can hold.
     labels_seen : bool or str
         Whether speaker labels were seen, or which.
     gpu : str, optional
@@ -92,7 +94,7 @@ def write_results(
 
 
 def git_revision(folder=None):
-    """The revision of the code that runs.
+    """Find the revision of the code that runs.
 
     Arguments
     ---------
@@ -128,8 +130,30 @@ def git_revision(folder=None):
     return revision + ("+changes" if changes else "")
 
 
+def gpu_name(device):
+    """Return the name of a GPU, for ``write_results``.
+
+    Arguments
+    ---------
+    device : str or torch.device
+        Device that the run used.
+
+    Returns
+    -------
+    str or None
+        None for a device that is no CUDA GPU.
+
+    Example
+    -------
+    >>> gpu_name("cpu")
+    """
+    if torch.device(device).type != "cuda":
+        return None
+    return torch.cuda.get_device_name(device)
+
+
 def describe_machine(gpu=None):
-    """What the run ran on.
+    """Describe the machine and the software of the run.
 
     Arguments
     ---------

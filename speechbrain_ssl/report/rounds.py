@@ -5,13 +5,14 @@ import pathlib
 
 import matplotlib.ticker
 
-from speechbrain_ssl.report import figures
+from speechbrain_ssl.report import style
 from speechbrain_ssl.report.blocks import (
     escape,
     facts,
     grid,
     picture,
     section,
+    table,
     write_page,
 )
 
@@ -29,7 +30,7 @@ _COLUMNS = {
 
 
 def build_rounds_report(folder):
-    """Writes ``report.html`` of all rounds.
+    """Write ``report.html`` of all rounds.
 
     Arguments
     ---------
@@ -59,7 +60,7 @@ def build_rounds_report(folder):
 
 
 def _headline(results):
-    """What came out, as rows."""
+    """List the main results as rows of a table."""
     rows = [("Rounds trained", results["rounds"])]
     rows.append(("Ended because", results["stopped"]))
     for value, name in (
@@ -75,12 +76,12 @@ def _headline(results):
 
 
 def _initial_eer(stages):
-    """EER of what the first training began with; later ones begin elsewhere."""
+    """Find the EER of the model that the first training began with."""
     return next((r.get("eer_initial") for r in stages if "eer" in r), None)
 
 
 def _curves(results):
-    """Error rate and agreement over the rounds."""
+    """Draw error rate and agreement over the rounds."""
     stages, parts = results["stages"], []
     eers = [(r["round"], r["eer"]) for r in stages if r.get("eer") is not None]
     first = _initial_eer(stages)
@@ -118,23 +119,23 @@ def _curves(results):
 
 
 def _lines(curves, title, ylabel):
-    """Few points over rounds."""
-    figure, ax = figures.new_figure()
+    """Draw curves of a few points over the rounds."""
+    figure, ax = style.new_figure()
     for colour, (name, points) in zip(
-        figures.SERIES, curves.items(), strict=False
+        style.SERIES, curves.items(), strict=False
     ):
         ax.plot(
             *zip(*points, strict=True), marker="o", color=colour, label=name
         )
     if len(curves) > 1:
-        figures.legend(ax)
+        style.legend(ax)
     ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
-    figures.label(ax, title, "round", ylabel)
+    style.label(ax, title, "round", ylabel)
     return figure
 
 
 def _by_round(stages):
-    """One record for each round; a final stage is one of its own."""
+    """Merge the stages of each round; a final stage stays on its own."""
     rows = {}
     for record in stages:
         name = record["round"]
@@ -148,28 +149,19 @@ def _by_round(stages):
 
 
 def _table(stages):
-    """A row for each round."""
+    """Make a table with a row for each round."""
     stages = _by_round(stages)
     there = {
         k: name for k, name in _COLUMNS.items() if any(k in r for r in stages)
     }
-    head = "".join(f"<th>{escape(name)}</th>" for name in there.values())
-    body = "".join(
-        "<tr>"
-        + "".join(f"<td>{escape(_show(r.get(key)))}</td>" for key in there)
-        + "</tr>"
-        for r in stages
-    )
     note = ""
     if any(k.startswith("monitor_") for k in there):
         note = (
             "<p>* against speaker labels, for the reader; they took no part "
             "in anything.</p>"
         )
-    return (
-        '<div class="scroll"><table><thead><tr>'
-        f"{head}</tr></thead><tbody>{body}</tbody></table></div>{note}"
-    )
+    rows = [[_show(record.get(key)) for key in there] for record in stages]
+    return table(there.values(), rows) + note
 
 
 def _show(value):
@@ -179,7 +171,7 @@ def _show(value):
 
 
 def _links(folder):
-    """The page of each training stage."""
+    """Link to the page of each training stage."""
     pages = sorted(folder.glob("*/report.html"))
     items = "".join(
         f'<li><a href="{escape(p.parent.name)}/report.html">'

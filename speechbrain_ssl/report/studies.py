@@ -12,7 +12,7 @@ import numpy as np
 
 from speechbrain_ssl.files import atomic_write
 from speechbrain_ssl.report.evaluations import COLUMNS, write_rows
-from speechbrain_ssl.report.figures import write_svg
+from speechbrain_ssl.report.style import write_svg
 from speechbrain_ssl.verification.bootstrap import paired_difference
 
 #: The first columns of every table of error rates.

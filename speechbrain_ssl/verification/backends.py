@@ -1,54 +1,130 @@
 """Back-ends: what is learnt from training embeddings before trials are scored.
 
-A back-end is declared in a YAML and has
-
-* ``name``, which names its scores in files and tables,
-* ``check(utterances, clusters=None)``, which refuses what ``fit`` could not use,
-  before hours of embedding,
-* ``fit(embeddings, clusters=None)``: training embeddings ``[N, D]`` and, if
-  there are any, pseudo labels (int ``[N]``, negative: none),
-* ``score(embeddings, trials)``: scores ``[T]``.
-
-None of them sees a label of a person: clusters come from pseudo labels or from
-k-means in ``fit``.
+A back-end is declared in a YAML. None of them sees a speaker label: clusters come
+from pseudo labels, or from k-means in ``fit``.
 """
 
 import numpy as np
 
 from speechbrain_ssl.clustering.kmeans import check_count, spherical_kmeans
+from speechbrain_ssl.embedding.rows import as_array, unit_rows
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.verification.normalisation import (
-    KINDS,
     check_cohort_size,
+    check_kind,
     cohort_centroids,
     cohort_statistics,
     normalise_scores,
 )
 from speechbrain_ssl.verification.plda import PLDA
-from speechbrain_ssl.verification.scoring import (
-    as_array,
-    check_table,
-    product_scores,
-    unit_rows,
-)
+from speechbrain_ssl.verification.scoring import check_table, product_scores
 
 
-class NormalisedCosine:
-    """Cosine less the training mean, relative to a cohort.
+class Backend:
+    """Base of the back-ends: clusters that are given or made by k-means.
+
+    A back-end has a ``name``, which names its scores in files and tables, and
+    the methods below.
+
+    Arguments
+    ---------
+    clusters : int or None
+        Number of clusters that k-means makes where ``fit`` is given none.
+    seed : int
+        Seed of k-means.
+    """
+
+    def __init__(self, clusters, seed):
+        self.clusters = clusters
+        self.seed = seed
+
+    def check(self, utterances, clusters=None):
+        """Refuse what ``fit`` could not use, before hours of embedding.
+
+        Arguments
+        ---------
+        utterances : int
+            Number of training utterances.
+        clusters : array_like, optional
+            As in ``fit``.
+
+        Raises
+        ------
+        ConfigError
+            As ``fit``.
+        ClusteringError
+            If k-means cannot make so many clusters.
+        """
+        raise NotImplementedError
+
+    def fit(self, embeddings, clusters=None):
+        """Learn from training utterances.
+
+        Arguments
+        ---------
+        embeddings : numpy.ndarray
+            ``[N, D]``, of training utterances.
+        clusters : array_like, optional
+            int ``[N]``, pseudo labels; negative where an utterance has none.
+            Made by k-means if they are needed and not given.
+
+        Returns
+        -------
+        Backend
+            This one.
+        """
+        raise NotImplementedError
+
+    def score(self, embeddings, trials):
+        """Score trials.
+
+        Arguments
+        ---------
+        embeddings : numpy.ndarray
+            ``[U, D]``; row ``i`` belongs to ``trials.names[i]``.
+        trials : Trials
+            The trials.
+
+        Returns
+        -------
+        numpy.ndarray
+            float64 ``[T]``.
+        """
+        raise NotImplementedError
+
+    def _count(self, utterances, clusters):
+        """Count the clusters that were given, or that k-means is to make."""
+        if clusters is not None:
+            clusters = np.asarray(clusters)
+            return len(np.unique(clusters[clusters >= 0]))
+        if self.clusters is None:
+            raise ConfigError(
+                "this back-end wants clusters: give backend_labels (pseudo "
+                "labels), or say in its `clusters` how many k-means shall make"
+            )
+        check_count(utterances, self.clusters)
+        return self.clusters
+
+    def _kmeans(self, rows):
+        """Cluster rows of length one, int ``[N]``."""
+        found = spherical_kmeans(rows, self.clusters, seed=self.seed)
+        return found.assignments.numpy()
+
+
+class NormalisedCosine(Backend):
+    """Cosine after the training mean is subtracted, relative to a cohort.
 
     Arguments
     ---------
     kind : str
         ``"z"``, ``"t"`` or ``"s"``, as in ``normalise_scores``.
     top : int or None
-        How many of the highest cohort scores count (adaptive); None: all.
+        Number of highest cohort scores that count (adaptive); None: all.
     centroids : bool
         Whether the cohort is the centroids of clusters (pseudo-speakers)
         instead of the utterances.
-    clusters : int, optional
-        How many clusters k-means makes where ``fit`` is given none.
-    seed : int
-        Of k-means.
+    clusters, seed
+        Those of ``Backend``.
 
     Raises
     ------
@@ -68,55 +144,23 @@ class NormalisedCosine:
     def __init__(
         self, kind="s", top=300, centroids=False, clusters=None, seed=0
     ):
-        if kind not in KINDS:
-            raise ConfigError(
-                f"there is no score normalisation '{kind}'; take one of "
-                f"{', '.join(KINDS)}"
-            )
+        super().__init__(clusters, seed)
+        check_kind(kind)
         self.kind = kind
         self.top = top
         self.centroids = centroids
-        self.clusters = clusters
-        self.seed = seed
         adaptive = "" if top is None else "a"
         self.name = f"{adaptive}{kind}_norm"
 
     def check(self, utterances, clusters=None):
-        """Refuses a cohort that is too small.
-
-        Arguments
-        ---------
-        utterances : int
-            How many there are.
-        clusters : array_like, optional
-            As in ``fit``.
-
-        Raises
-        ------
-        ConfigError
-            As ``fit``.
-        ClusteringError
-            If k-means cannot make so many clusters.
-        """
+        """Refuse a cohort that is too small, as ``Backend.check``."""
         size = utterances
         if self.centroids:
-            size = _number_of_clusters(utterances, clusters, self.clusters)
+            size = self._count(utterances, clusters)
         check_cohort_size(size, self.top)
 
     def fit(self, embeddings, clusters=None):
-        """Makes the cohort.
-
-        Arguments
-        ---------
-        embeddings : numpy.ndarray
-            ``[N, D]``, of training utterances.
-        clusters : array_like, optional
-            int ``[N]``; used with ``centroids`` only.
-
-        Returns
-        -------
-        NormalisedCosine
-            This one.
+        """Make the cohort, as ``Backend.fit``.
 
         Raises
         ------
@@ -130,28 +174,15 @@ class NormalisedCosine:
         self.mean = embeddings.mean(axis=0)
         self.cohort = unit_rows(embeddings, mean=self.mean)
         if self.centroids:
-            clusters = _clusters(
-                self.cohort, clusters, self.clusters, self.seed
-            )
+            if clusters is None:
+                clusters = self._kmeans(self.cohort)
             self.cohort = cohort_centroids(self.cohort, clusters)
             # K-means may have left some clusters empty.
             check_cohort_size(len(self.cohort), self.top)
         return self
 
     def score(self, embeddings, trials):
-        """Normalised cosines.
-
-        Arguments
-        ---------
-        embeddings : numpy.ndarray
-            ``[U, D]``; row ``i`` belongs to ``trials.names[i]``.
-        trials : Trials
-            The trials.
-
-        Returns
-        -------
-        numpy.ndarray
-            float64 ``[T]``.
+        """Compute normalised cosines, as ``Backend.score``.
 
         Raises
         ------
@@ -168,20 +199,18 @@ class NormalisedCosine:
         return normalise_scores(scores, trials, mean, deviation, self.kind)
 
 
-class PLDABackend:
+class PLDABackend(Backend):
     """PLDA of clusters, as ``speechbrain_ssl.verification.plda.PLDA``.
 
     Arguments
     ---------
     lda, iterations
         Those of ``PLDA``.
-    clusters : int, optional
-        How many clusters k-means makes where ``fit`` is given none.
+    clusters, seed
+        Those of ``Backend``.
     least, most : int, optional
         Clusters of fewer or more utterances are left out: small ones are
         often chips of a speaker, large ones several speakers.
-    seed : int
-        Of k-means.
 
     Example
     -------
@@ -198,35 +227,22 @@ class PLDABackend:
     def __init__(
         self, lda=None, iterations=10, clusters=None, least=2, most=None, seed=0
     ):
+        super().__init__(clusters, seed)
         self.plda = PLDA(lda, iterations)
-        self.clusters = clusters
         self.least = least
         self.most = most
-        self.seed = seed
 
     def check(self, utterances, clusters=None):
-        """Refuses pseudo labels of which no cluster has the wanted size.
+        """Refuse labels without a cluster of the wanted size.
 
-        Arguments
-        ---------
-        utterances : int
-            How many there are.
-        clusters : array_like, optional
-            As in ``fit``.
-
-        Raises
-        ------
-        ConfigError
-            As ``fit``.
-        ClusteringError
-            If k-means cannot make so many clusters.
+        As ``Backend.check``.
         """
-        _number_of_clusters(utterances, clusters, self.clusters)
+        self._count(utterances, clusters)
         if clusters is not None:
             self._usable(np.asarray(clusters))
 
     def _usable(self, clusters):
-        """Clusters, with -1 for those of another size than is wanted."""
+        """Return the clusters, with -1 for those of an unwanted size."""
         _, number, sizes = np.unique(
             clusters, return_inverse=True, return_counts=True
         )
@@ -242,19 +258,7 @@ class PLDABackend:
         return np.where(usable, clusters, -1)
 
     def fit(self, embeddings, clusters=None):
-        """Trains on clusters.
-
-        Arguments
-        ---------
-        embeddings : numpy.ndarray
-            ``[N, D]``, of training utterances.
-        clusters : array_like, optional
-            int ``[N]``; made by k-means if not given.
-
-        Returns
-        -------
-        PLDABackend
-            This one.
+        """Train on clusters, as ``Backend.fit``.
 
         Raises
         ------
@@ -268,31 +272,10 @@ class PLDABackend:
         if clusters is None:
             mean = embeddings.mean(axis=0)
             rows = unit_rows(embeddings, mean=mean)
-            clusters = _clusters(rows, None, self.clusters, self.seed)
+            clusters = self._kmeans(rows)
         self.plda.fit(embeddings, self._usable(np.asarray(clusters)))
         return self
 
     def score(self, embeddings, trials):
-        """Log-likelihood ratios, as ``PLDA.score``."""
+        """Compute log-likelihood ratios, as ``PLDA.score``."""
         return self.plda.score(embeddings, trials)
-
-
-def _number_of_clusters(utterances, clusters, count):
-    """How many clusters were given, or k-means is to make."""
-    if clusters is not None:
-        clusters = np.asarray(clusters)
-        return len(np.unique(clusters[clusters >= 0]))
-    if count is None:
-        raise ConfigError(
-            "this back-end wants clusters: give backend_labels (pseudo "
-            "labels), or say in its `clusters` how many k-means shall make"
-        )
-    check_count(utterances, count)
-    return count
-
-
-def _clusters(rows, clusters, count, seed):
-    """Clusters that were given, or those of k-means."""
-    if clusters is not None:
-        return clusters
-    return spherical_kmeans(rows, count, seed=seed).assignments.numpy()

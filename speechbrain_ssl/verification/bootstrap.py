@@ -1,4 +1,4 @@
-"""How far an error rate would move with other speakers.
+"""Intervals of error rates by a bootstrap over speakers.
 
 Trials are not independent: those of one speaker succeed or fail together. An
 interval from resampling trials, or from a formula that counts them, is far too
@@ -25,11 +25,10 @@ from typing import NamedTuple
 import numpy as np
 
 from speechbrain_ssl.errors import TrialError
-from speechbrain_ssl.verification.metrics import (
-    check_scores,
+from speechbrain_ssl.verification.metrics import eer_of_curve
+from speechbrain_ssl.verification.scored_trials import (
+    ScoredTrials,
     curve_from_sums,
-    eer_of_curve,
-    last_of_equals,
 )
 
 # With more replicates than this lost, what remains no longer describes the
@@ -43,13 +42,13 @@ class Interval(NamedTuple):
     Arguments
     ---------
     low, high : float
-        Its ends, in the unit of the metric.
+        Ends of the interval, in the unit of the metric.
     replicates : int
-        How many replicates it rests on.
+        Number of replicates that the interval rests on.
     skipped : int
-        How many more were drawn but lacked targets or non-targets.
+        Number of further replicates that lacked targets or non-targets.
     speakers : int
-        How many speakers take part in the trials.
+        Number of speakers in the trials.
     """
 
     low: float
@@ -64,7 +63,7 @@ class WeightedCurves:
 
     Arguments
     ---------
-    scores : array_like
+    scores : ScoredTrials or array_like
         ``[T]``, one for each trial.
     trials : Trials
         The trials, with speakers.
@@ -72,12 +71,12 @@ class WeightedCurves:
     Attributes
     ----------
     speakers : int
-        How many speakers take part in a trial.
+        Number of speakers that take part in a trial.
 
     Raises
     ------
     TrialError
-        As ``check_scores`` and ``Trials.speaker_indices``.
+        As ``ScoredTrials`` and ``Trials.speaker_indices``.
 
     Example
     -------
@@ -91,7 +90,7 @@ class WeightedCurves:
     """
 
     def __init__(self, scores, trials):
-        scores, labels = check_scores(scores, trials.labels)
+        scored = ScoredTrials.of(scores, trials.labels)
         speaker = trials.speaker_indices()
         left, right = speaker[trials.left], speaker[trials.right]
         # Names that no trial uses must not be drawn.
@@ -100,19 +99,18 @@ class WeightedCurves:
         )
         left, right = np.split(both, 2)
         self.speakers = len(present)
-        order = np.argsort(scores)
-        ends = last_of_equals(scores[order])
-        labels = labels[order]
-        # Each class is summed by itself; before the end of each run of equal
+        order = scored.order
+        labels = scored.labels[order]
+        # Each class is summed by itself; up to the end of each run of equal
         # scores there are so many of it. Index 0 stands for none.
-        self._target_ends = np.cumsum(labels)[ends]
-        self._other_ends = ends + 1 - self._target_ends
+        self._target_ends = scored.targets_up_to
+        self._other_ends = scored.ends + 1 - self._target_ends
         self._target = left[order][labels]
         self._other_left = left[order][~labels]
         self._other_right = right[order][~labels]
 
     def curve(self, multiplicity):
-        """The curve where speaker ``s`` counts ``multiplicity[s]`` times.
+        """Make the curve where speaker ``s`` counts ``multiplicity[s]`` times.
 
         Arguments
         ---------
@@ -139,7 +137,7 @@ class WeightedCurves:
 
 
 def _running_sum(weights):
-    """Cumulative sums with a leading zero, ``[N + 1]``."""
+    """Compute cumulative sums with a leading zero, ``[N + 1]``."""
     sums = np.zeros(len(weights) + 1, dtype=np.int64)
     np.cumsum(weights, out=sums[1:])
     return sums
@@ -153,11 +151,11 @@ def bootstrap_interval(
     confidence=0.95,
     seed=0,
 ):
-    """Percentile interval of a metric by a bootstrap over speakers.
+    """Compute a metric's percentile interval by a bootstrap over speakers.
 
     Arguments
     ---------
-    scores : array_like
+    scores : ScoredTrials or array_like
         ``[T]``, one for each trial.
     trials : Trials
         The trials, with speakers.
@@ -165,7 +163,7 @@ def bootstrap_interval(
         Takes ``miss`` and ``false_alarm`` and gives a float: ``eer_of_curve``,
         ``min_dcf_of_curve``, or your own.
     replicates : int
-        How many times speakers are drawn.
+        Number of times that speakers are drawn.
     confidence : float
         The share of the replicates between the ends.
     seed : int
@@ -220,7 +218,7 @@ def paired_difference(
     seed=0,
     draw_runs=False,
 ):
-    """How much better one system is than another, with its interval.
+    """Compute how much better one system is than another, with an interval.
 
     Both meet the same speakers in each replicate, so that what is hard about
     a speaker cancels out: the interval of a difference is far narrower than
@@ -298,7 +296,7 @@ def paired_difference(
 
 
 def _interval(values, speakers, confidence):
-    """Percentiles of replicates; those that are None were skipped."""
+    """Compute percentiles of the replicates; None marks a skipped one."""
     found = [value for value in values if value is not None]
     skipped = len(values) - len(found)
     if skipped > MAX_SKIPPED * len(values):

@@ -19,11 +19,12 @@ import numpy as np
 from speechbrain_ssl.errors import TrialError
 from speechbrain_ssl.verification.bootstrap import bootstrap_interval
 from speechbrain_ssl.verification.metrics import eer
+from speechbrain_ssl.verification.scored_trials import ScoredTrials
 from speechbrain_ssl.verification.trials import Trials
 
 
 def read_speaker_table(path):
-    """Reads ``vox1_meta.csv``, or a table like it.
+    """Read ``vox1_meta.csv``, or a table like it.
 
     Arguments
     ---------
@@ -82,7 +83,7 @@ def read_speaker_table(path):
 
 
 def check_in_table(lists, table):
-    """Checks, before hours of work, that every speaker is in the table.
+    """Check, before hours of work, that every speaker is in the table.
 
     Arguments
     ---------
@@ -117,7 +118,7 @@ LEAST_SPEAKERS = 5
 
 
 def breakdown(scores, trials, table, replicates=0, seed=0):
-    """Equal error rates of the trials within groups of speakers.
+    """Compute equal error rates of the trials within groups of speakers.
 
     Arguments
     ---------
@@ -128,10 +129,10 @@ def breakdown(scores, trials, table, replicates=0, seed=0):
     table : dict
         From ``read_speaker_table``.
     replicates : int
-        Of the bootstrap over the speakers of a group; 0: no interval. It is
-        also left out where the group is too small for one.
+        Replicates of the bootstrap over the speakers of a group; with 0 there
+        is no interval, and neither where the group is too small for one.
     seed : int
-        Of the bootstrap.
+        Seed of the bootstrap.
 
     Returns
     -------
@@ -181,7 +182,7 @@ def breakdown(scores, trials, table, replicates=0, seed=0):
 
 
 def _part(trials, chosen, speakers):
-    """Some of the trials, with only the names that occur in them."""
+    """Select some of the trials, with only the names that occur in them."""
     both = np.concatenate((trials.left[chosen], trials.right[chosen]))
     used, both = np.unique(both, return_inverse=True)
     left, right = np.split(both, 2)
@@ -192,7 +193,7 @@ def _part(trials, chosen, speakers):
 
 
 def _figures(scores, trials, replicates, seed):
-    """Counts and rates of a part; None stands for what it does not have."""
+    """Compute counts and rates of a part; None where it has no such figure."""
     row = dict.fromkeys(("speakers", "targets", "nontargets"), 0)
     row.update(dict.fromkeys(("eer_percent", "ci_low", "ci_high")))
     if trials is None:
@@ -202,11 +203,12 @@ def _figures(scores, trials, replicates, seed):
     row["nontargets"] = len(trials) - row["targets"]
     if row["targets"] == 0 or row["nontargets"] == 0:
         return row
-    row["eer_percent"] = 100 * eer(scores, trials.labels)[0]
+    scored = ScoredTrials(scores, trials.labels)
+    row["eer_percent"] = 100 * eer(scored)[0]
     if replicates and row["speakers"] > 1:
         try:
             found = bootstrap_interval(
-                scores, trials, replicates=replicates, seed=seed
+                scored, trials, replicates=replicates, seed=seed
             )
         except TrialError:
             # Too few speakers for an interval; the rate stands without one.

@@ -1,4 +1,4 @@
-"""From scores to log-likelihood ratios, and what they cost.
+"""Calibration of scores to log-likelihood ratios, and their costs.
 
 A calibrated score is a log-likelihood ratio in nats: it says by itself how much
 a trial speaks for one speaker, and the threshold of any operating point follows
@@ -12,8 +12,9 @@ import numpy as np
 from sklearn.isotonic import isotonic_regression
 from sklearn.linear_model import LogisticRegression
 
-from speechbrain_ssl.errors import ConfigError, TrialError
-from speechbrain_ssl.verification.metrics import check_scores, last_of_equals
+from speechbrain_ssl.errors import TrialError
+from speechbrain_ssl.verification.metrics import operating_costs
+from speechbrain_ssl.verification.scored_trials import ScoredTrials
 
 # Weight of the squared slope against one trial's loss: scikit-learn's default.
 # Where the classes do not overlap it is all that bounds the slope.
@@ -21,14 +22,12 @@ _PENALTY = 1.0
 
 
 def bayes_threshold(p_target=0.01, c_miss=1.0, c_fa=1.0):
-    """Above which log-likelihood ratio accepting costs less than rejecting.
+    """Compute the ratio above which accepting costs less than rejecting.
 
     Arguments
     ---------
-    p_target : float
-        Prior probability of a target.
-    c_miss, c_fa : float
-        Costs of a miss and of a false alarm.
+    p_target, c_miss, c_fa : float
+        The operating point, as in ``operating_costs``.
 
     Returns
     -------
@@ -38,19 +37,15 @@ def bayes_threshold(p_target=0.01, c_miss=1.0, c_fa=1.0):
     Raises
     ------
     ConfigError
-        If ``p_target`` is not between 0 and 1 or a cost is not positive.
+        As ``operating_costs``.
 
     Example
     -------
     >>> bayes_threshold(0.5), round(bayes_threshold(0.01), 3)
     (0.0, 4.595)
     """
-    if not (0 < p_target < 1 and c_miss > 0 and c_fa > 0):
-        raise ConfigError(
-            "an operating point has p_target between 0 and 1 and positive "
-            f"costs; got p_target={p_target}, c_miss={c_miss}, c_fa={c_fa}"
-        )
-    return float(np.log(c_fa * (1 - p_target)) - np.log(c_miss * p_target))
+    reject_all, accept_all = operating_costs(p_target, c_miss, c_fa)
+    return float(np.log(accept_all) - np.log(reject_all))
 
 
 class Calibration:
@@ -88,12 +83,12 @@ class Calibration:
     """
 
     def __init__(self, p_target=0.5):
-        # Refuses what is no prior.
+        # Refuse what is no prior.
         bayes_threshold(p_target)
         self.p_target = p_target
 
     def fit(self, scores, labels):
-        """Learns the map.
+        """Learn the map by logistic regression.
 
         Arguments
         ---------
@@ -115,7 +110,7 @@ class Calibration:
         """
         scores = _as_systems(scores)
         for system in scores:
-            _, labels = check_scores(system, labels)
+            labels = ScoredTrials(system, labels).labels
         _check_finite(scores)
         prior = self.p_target
         share = labels.mean()
@@ -138,7 +133,7 @@ class Calibration:
         return self
 
     def __call__(self, scores):
-        """Log-likelihood ratios.
+        """Map scores to log-likelihood ratios.
 
         Arguments
         ---------
@@ -164,7 +159,7 @@ class Calibration:
         return self.weights @ scores + self.offset
 
     def threshold(self, p_target=0.01, c_miss=1.0, c_fa=1.0):
-        """The raw score above which a trial is accepted at least cost.
+        """Find the raw score above which a trial is accepted at least cost.
 
         Arguments
         ---------
@@ -194,7 +189,7 @@ class Calibration:
 
 
 def _as_systems(scores):
-    """Scores as float64 ``[S, T]``."""
+    """Convert scores to float64 ``[S, T]``."""
     scores = np.asarray(scores, dtype=np.float64)
     if scores.ndim not in (1, 2):
         raise TrialError(
@@ -212,8 +207,8 @@ def _check_finite(scores):
         )
 
 
-def cllr(scores, labels):
-    """Cost of the log-likelihood ratio, over all operating points.
+def cllr(scores, labels=None):
+    """Compute the cost of log-likelihood ratios over all operating points.
 
         Cllr = (mean over targets of log2(1 + exp(-score))
                 + mean over non-targets of log2(1 + exp(score))) / 2
@@ -224,10 +219,10 @@ def cllr(scores, labels):
 
     Arguments
     ---------
-    scores : array_like
+    scores : ScoredTrials or array_like
         ``[T]``, log-likelihood ratios in nats.
-    labels : array_like
-        ``[T]``; true for targets.
+    labels : array_like, optional
+        ``[T]``; true for targets. Not needed with ``ScoredTrials``.
 
     Returns
     -------
@@ -237,32 +232,32 @@ def cllr(scores, labels):
     Raises
     ------
     TrialError
-        As ``check_scores``.
+        As ``ScoredTrials``.
 
     Example
     -------
     >>> cllr([0.0, 0.0], [1, 0])
     1.0
     """
-    scores, labels = check_scores(scores, labels)
-    scores = scores.astype(np.float64)
-    targets = np.logaddexp(0, -scores[labels]).mean()
-    others = np.logaddexp(0, scores[~labels]).mean()
+    scored = ScoredTrials.of(scores, labels)
+    ratios = scored.scores.astype(np.float64)
+    targets = np.logaddexp(0, -ratios[scored.labels]).mean()
+    others = np.logaddexp(0, ratios[~scored.labels]).mean()
     return float((targets + others) / (2 * np.log(2)))
 
 
-def pav(scores, labels):
-    """The best log-likelihood ratios that keep the order of the scores.
+def pav(scores, labels=None):
+    """Find the best log-likelihood ratios that keep the order of the scores.
 
     Pool adjacent violators: the non-decreasing posterior nearest to the labels
     (equal scores get equal ones), less the prior log-odds of the list.
 
     Arguments
     ---------
-    scores : array_like
+    scores : ScoredTrials or array_like
         ``[T]``.
-    labels : array_like
-        ``[T]``; true for targets.
+    labels : array_like, optional
+        ``[T]``; true for targets. Not needed with ``ScoredTrials``.
 
     Returns
     -------
@@ -273,37 +268,35 @@ def pav(scores, labels):
     Raises
     ------
     TrialError
-        As ``check_scores``.
+        As ``ScoredTrials``.
 
     Example
     -------
     >>> pav([0.1, 0.2, 0.3, 0.4], [0, 1, 0, 1]).tolist()
     [-inf, 0.0, 0.0, inf]
     """
-    scores, labels = check_scores(scores, labels)
-    order = np.argsort(scores)
-    ends = last_of_equals(scores[order])
-    counts = np.diff(ends, prepend=-1)
-    targets = np.diff(np.cumsum(labels[order])[ends], prepend=0)
+    scored = ScoredTrials.of(scores, labels)
+    counts = np.diff(scored.ends, prepend=-1)
+    targets = np.diff(scored.targets_up_to, prepend=0)
     posterior = isotonic_regression(targets / counts, sample_weight=counts)
     posterior = np.clip(posterior, 0, 1)
     with np.errstate(divide="ignore"):
         ratio = np.log(posterior) - np.log1p(-posterior)
-    prior = np.log(labels.sum()) - np.log((~labels).sum())
-    found = np.empty(len(scores))
-    found[order] = np.repeat(ratio - prior, counts)
+    prior = np.log(scored.labels.sum()) - np.log((~scored.labels).sum())
+    found = np.empty(len(scored.scores))
+    found[scored.order] = np.repeat(ratio - prior, counts)
     return found
 
 
-def min_cllr(scores, labels):
-    """Cllr after the best calibration that keeps the order of the scores.
+def min_cllr(scores, labels=None):
+    """Compute Cllr after the best calibration that keeps the scores' order.
 
     Arguments
     ---------
-    scores : array_like
+    scores : ScoredTrials or array_like
         ``[T]``, in any unit.
-    labels : array_like
-        ``[T]``; true for targets.
+    labels : array_like, optional
+        ``[T]``; true for targets. Not needed with ``ScoredTrials``.
 
     Returns
     -------
@@ -314,27 +307,28 @@ def min_cllr(scores, labels):
     Raises
     ------
     TrialError
-        As ``check_scores``.
+        As ``ScoredTrials``.
 
     Example
     -------
     >>> min_cllr([0.1, 0.2, 0.3, 0.4], [0, 1, 0, 1])
     0.5
     """
-    return cllr(pav(scores, labels), labels)
+    scored = ScoredTrials.of(scores, labels)
+    return cllr(pav(scored), scored.labels)
 
 
-def act_dcf(scores, labels, p_target=0.01, c_miss=1.0, c_fa=1.0):
-    """The detection cost at the threshold that the operating point dictates.
+def act_dcf(scores, labels=None, p_target=0.01, c_miss=1.0, c_fa=1.0):
+    """Compute the detection cost at the operating point's own threshold.
 
     Arguments
     ---------
-    scores : array_like
+    scores : ScoredTrials or array_like
         ``[T]``, log-likelihood ratios in nats.
-    labels : array_like
-        ``[T]``; true for targets.
+    labels : array_like, optional
+        ``[T]``; true for targets. Not needed with ``ScoredTrials``.
     p_target, c_miss, c_fa : float
-        The operating point.
+        The operating point, as in ``operating_costs``.
 
     Returns
     -------
@@ -345,7 +339,7 @@ def act_dcf(scores, labels, p_target=0.01, c_miss=1.0, c_fa=1.0):
     Raises
     ------
     TrialError
-        As ``check_scores``.
+        As ``ScoredTrials``.
     ConfigError
         As ``bayes_threshold``.
 
@@ -355,10 +349,9 @@ def act_dcf(scores, labels, p_target=0.01, c_miss=1.0, c_fa=1.0):
     1.0
     """
     threshold = bayes_threshold(p_target, c_miss, c_fa)
-    scores, labels = check_scores(scores, labels)
-    accepted = scores >= threshold
-    misses = c_miss * p_target * (~accepted[labels]).mean()
-    alarms = c_fa * (1 - p_target) * accepted[~labels].mean()
-    return float(
-        (misses + alarms) / min(c_miss * p_target, c_fa * (1 - p_target))
-    )
+    reject_all, accept_all = operating_costs(p_target, c_miss, c_fa)
+    scored = ScoredTrials.of(scores, labels)
+    accepted = scored.scores >= threshold
+    misses = reject_all * (~accepted[scored.labels]).mean()
+    alarms = accept_all * accepted[~scored.labels].mean()
+    return float((misses + alarms) / min(reject_all, accept_all))

@@ -1,22 +1,29 @@
 """The figures that every table, monitor and results file shows."""
 
+import json
+import pathlib
+
 import numpy as np
 
+from speechbrain_ssl.files import atomic_write
 from speechbrain_ssl.verification.bootstrap import bootstrap_interval
-from speechbrain_ssl.verification.calibration import act_dcf, cllr, min_cllr
-from speechbrain_ssl.verification.metrics import (
-    det_points,
-    eer,
-    min_dcf_of_curve,
+from speechbrain_ssl.verification.calibration import (
+    Calibration,
+    act_dcf,
+    cllr,
+    min_cllr,
 )
+from speechbrain_ssl.verification.metrics import eer, min_dcf
+from speechbrain_ssl.verification.protocol import write_scores
+from speechbrain_ssl.verification.scored_trials import ScoredTrials
 
 
 def evaluate_scores(scores, trials, replicates=1000, seed=0):
-    """Error rates of a list of trials, ready for JSON.
+    """Compute the error rates of a list of trials, ready for JSON.
 
     Arguments
     ---------
-    scores : array_like
+    scores : ScoredTrials or array_like
         ``[T]``, one for each trial; higher means more alike.
     trials : Trials
         The trials.
@@ -24,7 +31,7 @@ def evaluate_scores(scores, trials, replicates=1000, seed=0):
         Replicates of the bootstrap over speakers. With 0 no speaker is looked
         at, and ``ci_low``, ``ci_high`` and ``speakers`` are None.
     seed : int
-        Of the bootstrap.
+        Seed of the bootstrap.
 
     Returns
     -------
@@ -37,7 +44,7 @@ def evaluate_scores(scores, trials, replicates=1000, seed=0):
     Raises
     ------
     TrialError
-        As ``check_scores`` and ``bootstrap_interval``.
+        As ``ScoredTrials`` and ``bootstrap_interval``.
 
     Example
     -------
@@ -49,12 +56,12 @@ def evaluate_scores(scores, trials, replicates=1000, seed=0):
     >>> figures["eer_percent"], figures["trials"], figures["speakers"]
     (0.0, 153, 9)
     """
-    rate, threshold = eer(scores, trials.labels)
-    _, miss, false_alarm = det_points(scores, trials.labels)
+    scored = ScoredTrials.of(scores, trials.labels)
+    rate, threshold = eer(scored)
     low = high = speakers = None
     if replicates:
         interval = bootstrap_interval(
-            scores, trials, replicates=replicates, seed=seed
+            scored, trials, replicates=replicates, seed=seed
         )
         low, high = 100 * interval.low, 100 * interval.high
         speakers = interval.speakers
@@ -62,8 +69,8 @@ def evaluate_scores(scores, trials, replicates=1000, seed=0):
         "eer_percent": 100 * rate,
         "ci_low": low,
         "ci_high": high,
-        "min_dcf_0.01": min_dcf_of_curve(miss, false_alarm, p_target=0.01),
-        "min_dcf_0.05": min_dcf_of_curve(miss, false_alarm, p_target=0.05),
+        "min_dcf_0.01": min_dcf(scored, p_target=0.01),
+        "min_dcf_0.05": min_dcf(scored, p_target=0.05),
         "trials": len(trials),
         "targets": int(trials.labels.sum()),
         "utterances": len(np.union1d(trials.left, trials.right)),
@@ -73,11 +80,11 @@ def evaluate_scores(scores, trials, replicates=1000, seed=0):
 
 
 def calibrated_figures(ratios, trials):
-    """What calibrated scores cost, ready for JSON.
+    """Compute what calibrated scores cost, ready for JSON.
 
     Arguments
     ---------
-    ratios : array_like
+    ratios : ScoredTrials or array_like
         ``[T]``, log-likelihood ratios in nats. Calibrate on other trials.
     trials : Trials
         The trials.
@@ -91,7 +98,7 @@ def calibrated_figures(ratios, trials):
     Raises
     ------
     TrialError
-        As ``check_scores``.
+        As ``ScoredTrials``.
 
     Example
     -------
@@ -100,10 +107,115 @@ def calibrated_figures(ratios, trials):
     >>> calibrated_figures([9.0, -9.0], trials)["act_dcf_0.01"]
     0.0
     """
-    labels = trials.labels
+    scored = ScoredTrials.of(ratios, trials.labels)
     return {
-        "cllr": cllr(ratios, labels),
-        "min_cllr": min_cllr(ratios, labels),
-        "act_dcf_0.01": act_dcf(ratios, labels, p_target=0.01),
-        "act_dcf_0.05": act_dcf(ratios, labels, p_target=0.05),
+        "cllr": cllr(scored),
+        "min_cllr": min_cllr(scored),
+        "act_dcf_0.01": act_dcf(scored, p_target=0.01),
+        "act_dcf_0.05": act_dcf(scored, p_target=0.05),
     }
+
+
+def evaluate_lists(
+    folder, lists, scores, calibrate_on=None, replicates=1000, seed=0
+):
+    """Evaluate all lists; write their scores, and calibrations if asked.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        Gets ``scores_<list>_<scoring>.txt`` and ``calibration.json``.
+    lists : dict
+        Name to a pair of ``Trials`` and anything, from ``load_lists``.
+    scores : dict
+        Name of a list to name of a scoring to scores ``[T]``.
+    calibrate_on : str, optional
+        The list that a calibration of every scoring is learnt on. All others
+        are evaluated with it as well; on its own list it would be flattered.
+    replicates, seed : int
+        As in ``evaluate_scores``.
+
+    Returns
+    -------
+    tuple
+        Evaluations (list of dict) and what ``build_report`` draws (dict).
+
+    Raises
+    ------
+    TrialError
+        As ``evaluate_scores``.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> from speechbrain_ssl.verification.trials import Trials
+    >>> trials = Trials([1, 0], [0, 0], [1, 2], ["a/1", "a/2", "b/1"])
+    >>> evaluations, _ = evaluate_lists(
+    ...     tempfile.mkdtemp(),
+    ...     {"O": (trials, None)},
+    ...     {"O": {"cosine": [0.9, 0.1]}},
+    ...     replicates=0,
+    ... )
+    >>> evaluations[0]["list"], evaluations[0]["eer_percent"]
+    ('O', 0.0)
+    """
+    folder = pathlib.Path(folder)
+    calibrations = {}
+    if calibrate_on is not None:
+        labels = lists[calibrate_on][0].labels
+        calibrations = {
+            scoring: Calibration().fit(found, labels)
+            for scoring, found in scores[calibrate_on].items()
+        }
+        write_calibrations(
+            folder / "calibration.json", calibrations, calibrate_on
+        )
+    evaluations, drawn = [], {}
+    for name, (trials, _) in lists.items():
+        for scoring, found in scores[name].items():
+            figures = evaluate_scores(found, trials, replicates, seed)
+            if calibrations and name != calibrate_on:
+                ratios = calibrations[scoring](found)
+                figures.update(calibrated_figures(ratios, trials))
+            evaluations.append({"list": name, "scoring": scoring, **figures})
+            write_scores(folder / f"scores_{name}_{scoring}.txt", trials, found)
+            drawn[f"{name}, {scoring.replace('_', ' ')}"] = {
+                "scores": found,
+                "labels": trials.labels,
+                "threshold": figures["threshold"],
+            }
+    return evaluations, drawn
+
+
+def write_calibrations(path, calibrations, learnt_on):
+    """Write how raw scores become log-likelihood ratios.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        A JSON file with ``scale`` and ``offset`` (the ratio is ``scale * score
+        + offset``) and ``thresholds`` (raw scores, by the prior of a target,
+        both errors costing 1; None where the scale is not positive) of the
+        plain cosine, which is what a published model goes by; those of the
+        other scorings are under ``scorings``. ``trials`` names the list.
+    calibrations : dict
+        Scoring to ``Calibration`` of a single score.
+    learnt_on : str
+        Name of the list.
+    """
+    entries = {}
+    for scoring, calibration in calibrations.items():
+        scale = float(calibration.weights[0])
+        entries[scoring] = {
+            "scale": scale,
+            "offset": calibration.offset,
+            "thresholds": {
+                str(prior): calibration.threshold(prior) if scale > 0 else None
+                for prior in (0.01, 0.05, 0.5)
+            },
+        }
+    record = {"trials": learnt_on, **entries.pop("cosine", {})}
+    record["scorings"] = entries
+    with atomic_write(path) as stream:
+        json.dump(record, stream, indent=2)
+        stream.write("\n")

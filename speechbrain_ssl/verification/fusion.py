@@ -1,4 +1,4 @@
-"""Several scores of a trial, made into one."""
+"""Fusion of the scores of several systems."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from speechbrain_ssl.verification.calibration import Calibration
 
 
 def weighted_fusion(scores, weights=None):
-    """Weighted mean of the scores of several systems.
+    """Average the scores of several systems, with weights.
 
     Only scores of one scale can be averaged: cosines with cosines, normalised
     scores with normalised ones. ``learn_fusion`` finds scales itself.
@@ -52,7 +52,7 @@ def weighted_fusion(scores, weights=None):
 
 
 def learn_fusion(scores, labels, p_target=0.5):
-    """Learns a fusion by logistic regression.
+    """Learn a fusion by logistic regression.
 
     Arguments
     ---------
@@ -87,7 +87,7 @@ def learn_fusion(scores, labels, p_target=0.5):
 
 
 def _table(scores):
-    """Scores as float64 ``[S, T]``; refuses what does not belong together."""
+    """Make scores float64 ``[S, T]``; refuse different lengths and NaN."""
     lengths = {np.shape(system) for system in scores}
     if len(lengths) != 1 or len(next(iter(lengths))) != 1:
         raise TrialError(

@@ -1,4 +1,4 @@
-"""How good is an encoder? Answers that need no label.
+"""Figures of an encoder that need no label.
 
 All of them look at several crops of each of some held-out utterances. They are
 comparable between epochs of one run and between runs of one method; across
@@ -17,7 +17,7 @@ def _unit(rows):
 
 
 def _effective_rank(values):
-    """exp of the entropy of values that are scaled to add up to 1."""
+    """Compute exp of the entropy of values, scaled to add up to 1."""
     values = np.clip(values, 0, None)
     p = values / max(values.sum(), 1e-30)
     p = p[p > 0]
@@ -25,7 +25,7 @@ def _effective_rank(values):
 
 
 def pseudo_eer(left, right):
-    """EER of "two halves of one utterance" against "two utterances".
+    """Compute the EER of halves of one utterance against halves of two.
 
     Targets are the pairs (left_i, right_i), nontargets all pairs of different
     utterances. The halves should be augmented differently, or the channel
@@ -54,7 +54,7 @@ def pseudo_eer(left, right):
 
 
 def rank_me(embeddings):
-    """Effective rank of a set of embeddings.
+    """Compute the effective rank of a set of embeddings.
 
     RankMe (Garrido et al., 2022, arXiv 2210.02885, equation 1): exp of the
     entropy of the normalised singular values. A falling value is an alarm; a
@@ -81,7 +81,7 @@ def rank_me(embeddings):
 
 
 def lidar(embeddings, regulariser=1e-4):
-    """Effective rank of the linear discriminant matrix.
+    """Compute the effective rank of the linear discriminant matrix.
 
     LiDAR (Thilak et al., 2023, arXiv 2312.04000): a class is an utterance, its
     members are augmented crops of it; with between-class covariance S_b and
@@ -117,7 +117,7 @@ def lidar(embeddings, regulariser=1e-4):
 
 
 def label_free_scores(embeddings):
-    """All label-free figures of a set of crops.
+    """Compute all label-free figures of a set of crops.
 
     Arguments
     ---------

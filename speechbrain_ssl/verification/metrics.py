@@ -1,86 +1,26 @@
 """Error rates of verification scores, exact and by one sort.
 
-Conventions, for all of the module:
-
-* A trial is accepted where ``score >= threshold``; higher means more alike.
-* ``miss(threshold)`` is the share of targets that are rejected,
-  ``false_alarm(threshold)`` the share of non-targets that are accepted.
-* Both are step functions that change at the distinct scores only. The
-  operating points are therefore one for each distinct score, and one more at
-  infinity where everything is rejected. Trials of equal score are accepted or
-  rejected together: no order among them is invented.
-
-A curve is a pair of arrays ``miss`` (rising from 0 to 1) and ``false_alarm``
-(falling from 1 to 0). What reads a curve (``eer_of_curve``,
-``min_dcf_of_curve``) is apart from what makes one, so that the bootstrap can
-make weighted curves and read them by the same definitions.
+The conventions are those of ``speechbrain_ssl.verification.scored_trials``.
+Functions that read a curve (``eer_of_curve``, ``min_dcf_of_curve``) are apart
+from those that make one, so that the bootstrap can make weighted curves and
+read them by the same definitions.
 """
 
 import numpy as np
 
-from speechbrain_ssl.errors import TrialError
-from speechbrain_ssl.verification.trials import as_labels
+from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.verification.scored_trials import ScoredTrials
 
 
-def check_scores(scores, labels):
-    """Turns scores and labels into arrays, and refuses what has no curve.
-
-    Arguments
-    ---------
-    scores : array_like
-        ``[T]``; a CPU tensor will do.
-    labels : array_like
-        ``[T]``; bool, or 1 for target and 0 for non-target.
-
-    Returns
-    -------
-    tuple of numpy.ndarray
-        The scores (floating, ``[T]``) and the labels (bool, ``[T]``).
-
-    Raises
-    ------
-    TrialError
-        If the lengths differ, a score is NaN, a label is neither 0 nor 1, or
-        one of the classes is missing.
-
-    Example
-    -------
-    >>> check_scores([1, 2], [0, 1])[1].tolist()
-    [False, True]
-    """
-    scores, labels = np.asarray(scores), as_labels(labels)
-    if scores.ndim != 1 or scores.shape != labels.shape:
-        raise TrialError(
-            "one score a trial is needed: the scores are of shape "
-            f"{scores.shape}, the labels of shape {labels.shape}"
-        )
-    if not np.issubdtype(scores.dtype, np.floating):
-        scores = scores.astype(np.float64)
-    bad = int(np.isnan(scores).sum())
-    if bad:
-        raise TrialError(
-            f"{bad} of {len(scores)} scores are NaN; look at the embeddings "
-            "of those trials (an utterance of digital silence, a training "
-            "that diverged)"
-        )
-    targets = int(labels.sum())
-    if targets == 0 or targets == len(labels):
-        raise TrialError(
-            f"{targets} targets and {len(labels) - targets} non-targets: "
-            "error rates need trials of both classes"
-        )
-    return scores, labels
-
-
-def det_points(scores, labels):
-    """Miss and false alarm rates at every distinct threshold.
+def det_points(scores, labels=None):
+    """Compute miss and false alarm rates at every distinct threshold.
 
     Arguments
     ---------
-    scores : array_like
+    scores : ScoredTrials or array_like
         ``[T]``; higher means more alike.
-    labels : array_like
-        ``[T]``; true for targets.
+    labels : array_like, optional
+        ``[T]``; true for targets. Not needed with ``ScoredTrials``.
 
     Returns
     -------
@@ -94,7 +34,7 @@ def det_points(scores, labels):
     Raises
     ------
     TrialError
-        As ``check_scores``.
+        As ``ScoredTrials``.
 
     Example
     -------
@@ -106,75 +46,16 @@ def det_points(scores, labels):
     >>> miss.tolist(), false_alarm.tolist()
     ([0.0, 0.0, 0.5, 1.0], [1.0, 0.5, 0.0, 0.0])
     """
-    scores, labels = check_scores(scores, labels)
-    order = np.argsort(scores)
-    ordered = scores[order]
-    ends = last_of_equals(ordered)
-    targets = np.cumsum(labels[order])[ends]
-    others = ends + 1 - targets
-    thresholds = np.append(ordered[ends].astype(np.float64), np.inf)
-    return (thresholds, *curve_from_sums(targets, others))
-
-
-def last_of_equals(ordered):
-    """Where runs of equal values end.
-
-    Arguments
-    ---------
-    ordered : numpy.ndarray
-        ``[T]``, sorted.
-
-    Returns
-    -------
-    numpy.ndarray
-        int64, the last index of each run of equal values.
-
-    Example
-    -------
-    >>> last_of_equals(np.array([1, 1, 2, 5, 5])).tolist()
-    [1, 2, 4]
-    """
-    return np.append(
-        np.flatnonzero(ordered[1:] != ordered[:-1]), len(ordered) - 1
-    )
-
-
-def curve_from_sums(targets, others):
-    """Rates from cumulative counts (or weights) over rising scores.
-
-    Arguments
-    ---------
-    targets, others : numpy.ndarray
-        ``[P - 1]``; the number or weight of targets and of non-targets whose
-        score is at most the respective distinct score. The last entries are
-        the totals, which must not be zero.
-
-    Returns
-    -------
-    miss, false_alarm : numpy.ndarray
-        float64 ``[P]``.
-
-    Example
-    -------
-    >>> miss, false_alarm = curve_from_sums(np.array([0, 2]), np.array([1, 1]))
-    >>> miss.tolist(), false_alarm.tolist()
-    ([0.0, 0.0, 1.0], [1.0, 0.0, 0.0])
-    """
-    miss = np.zeros(len(targets) + 1)
-    false_alarm = np.ones(len(others) + 1)
-    np.divide(targets, targets[-1], out=miss[1:])
-    # Dividing what is left, not subtracting from one, keeps the ends exact.
-    np.divide(others[-1] - others, others[-1], out=false_alarm[1:])
-    return miss, false_alarm
+    return ScoredTrials.of(scores, labels).det_points
 
 
 def eer_of_curve(miss, false_alarm):
-    """Equal error rate of a curve; the definition is in ``eer``.
+    """Compute the equal error rate of a curve; ``eer`` has the definition.
 
     Arguments
     ---------
     miss, false_alarm : numpy.ndarray
-        ``[P]``, in the order of rising thresholds.
+        ``[P]``, in the order of rising thresholds, with both ends.
 
     Returns
     -------
@@ -190,7 +71,7 @@ def eer_of_curve(miss, false_alarm):
 
 
 def _crossing(miss, false_alarm):
-    """The equal error rate, and the index of the operating point nearest it."""
+    """Return the equal error rate and the index of the nearest point."""
     gap = false_alarm - miss
     # The gap never rises; it is 1 at the first point and -1 at the last.
     after = int(np.argmax(gap < 0))
@@ -202,8 +83,8 @@ def _crossing(miss, false_alarm):
     return float(rate), nearest
 
 
-def eer(scores, labels):
-    """Equal error rate, and a threshold for it.
+def eer(scores, labels=None):
+    """Compute the equal error rate and a threshold for it.
 
     The operating points are those of ``det_points``. On real lists none of
     them has a miss rate that equals its false alarm rate, so a convention is
@@ -224,10 +105,10 @@ def eer(scores, labels):
 
     Arguments
     ---------
-    scores : array_like
+    scores : ScoredTrials or array_like
         ``[T]``; higher means more alike.
-    labels : array_like
-        ``[T]``; true for targets.
+    labels : array_like, optional
+        ``[T]``; true for targets. Not needed with ``ScoredTrials``.
 
     Returns
     -------
@@ -241,7 +122,7 @@ def eer(scores, labels):
     Raises
     ------
     TrialError
-        As ``check_scores``.
+        As ``ScoredTrials``.
 
     Example
     -------
@@ -257,8 +138,42 @@ def eer(scores, labels):
     return rate, float(thresholds[nearest])
 
 
+def operating_costs(p_target=0.01, c_miss=1.0, c_fa=1.0):
+    """Compute what it costs to reject, or to accept, every trial.
+
+    Arguments
+    ---------
+    p_target : float
+        Prior probability of a target.
+    c_miss, c_fa : float
+        Costs of a miss and of a false alarm.
+
+    Returns
+    -------
+    reject_all, accept_all : float
+        ``c_miss * p_target`` and ``c_fa * (1 - p_target)``. The lesser one
+        normalises detection costs.
+
+    Raises
+    ------
+    ConfigError
+        If ``p_target`` is not between 0 and 1 or a cost is not positive.
+
+    Example
+    -------
+    >>> operating_costs(0.25)
+    (0.25, 0.75)
+    """
+    if not (0 < p_target < 1 and c_miss > 0 and c_fa > 0):
+        raise ConfigError(
+            "an operating point has p_target between 0 and 1 and positive "
+            f"costs; got p_target={p_target}, c_miss={c_miss}, c_fa={c_fa}"
+        )
+    return c_miss * p_target, c_fa * (1 - p_target)
+
+
 def min_dcf_of_curve(miss, false_alarm, p_target=0.01, c_miss=1.0, c_fa=1.0):
-    """Minimal detection cost of a curve; the definition is in ``min_dcf``.
+    """Compute the least detection cost of a curve, as ``min_dcf`` defines it.
 
     Arguments
     ---------
@@ -274,26 +189,21 @@ def min_dcf_of_curve(miss, false_alarm, p_target=0.01, c_miss=1.0, c_fa=1.0):
 
     Raises
     ------
-    ValueError
-        If ``p_target`` is not between 0 and 1 or a cost is not positive.
+    ConfigError
+        As ``operating_costs``.
 
     Example
     -------
     >>> min_dcf_of_curve(np.array([0, 0.25, 1]), np.array([1, 0, 0]))
     0.25
     """
-    if not (0 < p_target < 1 and c_miss > 0 and c_fa > 0):
-        raise ValueError(
-            "p_target lies between 0 and 1 and the costs are positive; got "
-            f"p_target={p_target}, c_miss={c_miss}, c_fa={c_fa}"
-        )
-    reject_all, accept_all = c_miss * p_target, c_fa * (1 - p_target)
+    reject_all, accept_all = operating_costs(p_target, c_miss, c_fa)
     cost = reject_all * miss + accept_all * false_alarm
     return float(cost.min() / min(reject_all, accept_all))
 
 
-def min_dcf(scores, labels, p_target=0.01, c_miss=1.0, c_fa=1.0):
-    """Minimum of the detection cost over all thresholds, normalised.
+def min_dcf(scores, labels=None, p_target=0.01, c_miss=1.0, c_fa=1.0):
+    """Compute the minimum of the normalised detection cost over thresholds.
 
         cost(t) = c_miss * p_target * miss(t)
                   + c_fa * (1 - p_target) * false_alarm(t)
@@ -307,14 +217,12 @@ def min_dcf(scores, labels, p_target=0.01, c_miss=1.0, c_fa=1.0):
 
     Arguments
     ---------
-    scores : array_like
+    scores : ScoredTrials or array_like
         ``[T]``; higher means more alike.
-    labels : array_like
-        ``[T]``; true for targets.
-    p_target : float
-        Prior probability of a target.
-    c_miss, c_fa : float
-        Costs of a miss and of a false alarm.
+    labels : array_like, optional
+        ``[T]``; true for targets. Not needed with ``ScoredTrials``.
+    p_target, c_miss, c_fa : float
+        The operating point, as in ``operating_costs``.
 
     Returns
     -------
@@ -324,9 +232,9 @@ def min_dcf(scores, labels, p_target=0.01, c_miss=1.0, c_fa=1.0):
     Raises
     ------
     TrialError
-        As ``check_scores``.
-    ValueError
-        As ``min_dcf_of_curve``.
+        As ``ScoredTrials``.
+    ConfigError
+        As ``operating_costs``.
 
     Example
     -------

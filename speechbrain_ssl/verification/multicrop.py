@@ -12,7 +12,8 @@ utterance become one row, and no pair of crops is ever visited.
 
 import numpy as np
 
-from speechbrain_ssl.verification.scoring import EmbeddingError, unit_rows
+from speechbrain_ssl.embedding.rows import unit_rows
+from speechbrain_ssl.errors import EmbeddingError
 
 
 def multicrop_rows(whole, crops, names=None):

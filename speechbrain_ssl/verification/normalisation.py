@@ -1,8 +1,8 @@
 """Scores relative to those of a cohort: z-, t-, s- and adaptive s-norm.
 
-Some utterances are alike to everybody. Their scores are set in proportion to
-the scores they get against a cohort of other speakers: less the mean, over the
-deviation.
+Some utterances score high with everybody. Their scores are set in proportion to
+those that they get with a cohort of other speakers: the mean is subtracted, and
+the difference divided by the deviation.
 
 * z-norm: by the cohort scores of the left (enrolment) side of a trial,
 * t-norm: by those of the right (test) side,
@@ -24,8 +24,8 @@ they need the scores, which are made and dropped in blocks.
 
 import numpy as np
 
-from speechbrain_ssl.errors import ConfigError
-from speechbrain_ssl.verification.scoring import EmbeddingError, refuse_rows
+from speechbrain_ssl.embedding.rows import refuse_rows
+from speechbrain_ssl.errors import ConfigError, EmbeddingError
 
 KINDS = ("z", "t", "s")
 
@@ -34,7 +34,7 @@ _ROUNDING = 1e-6
 
 
 def cohort_statistics(rows, cohort, top=None, names=None, block=2**27):
-    """Mean and deviation of the cohort scores of every utterance.
+    """Compute mean and deviation of the cohort scores of every utterance.
 
     Arguments
     ---------
@@ -44,7 +44,7 @@ def cohort_statistics(rows, cohort, top=None, names=None, block=2**27):
     cohort : numpy.ndarray
         ``[C, D]``, of the same kind.
     top : int, optional
-        How many of the highest scores of each utterance count; all if not
+        Number of highest scores of each utterance that count; all if not
         given.
     names : sequence of str, optional
         ``[U]``, for messages.
@@ -90,7 +90,7 @@ def cohort_statistics(rows, cohort, top=None, names=None, block=2**27):
 
 
 def _check(rows, cohort, top):
-    """Refuses what has no statistics."""
+    """Refuse tables of different widths, NaN, and too small a cohort."""
     if rows.ndim != 2 or cohort.ndim != 2 or rows.shape[1] != cohort.shape[1]:
         raise EmbeddingError(
             "utterances and cohort must be tables of one width; got shapes "
@@ -106,12 +106,12 @@ def _check(rows, cohort, top):
 
 
 def check_cohort_size(size, top=None):
-    """Refuses a cohort that is too small.
+    """Refuse a cohort that is too small.
 
     Arguments
     ---------
     size : int
-        Its members.
+        Number of members of the cohort.
     top : int, optional
         As in ``cohort_statistics``.
 
@@ -138,7 +138,7 @@ def check_cohort_size(size, top=None):
 
 
 def _of_all(rows, cohort):
-    """From the moments of the cohort: no score is made."""
+    """Compute statistics from the cohort's moments, without any score."""
     centre = cohort.mean(axis=0, dtype=np.float64)
     residual = cohort - centre
     covariance = residual.T @ residual / (len(cohort) - 1)
@@ -148,7 +148,7 @@ def _of_all(rows, cohort):
 
 
 def _of_highest(rows, cohort, top, block):
-    """From the scores, some utterances at a time."""
+    """Compute statistics from the scores, some utterances at a time."""
     size = len(cohort)
     dtype = np.result_type(rows, cohort)
     step = min(len(rows), max(1, block // (size * dtype.itemsize)))
@@ -165,8 +165,17 @@ def _of_highest(rows, cohort, top, block):
     return mean, deviation
 
 
+def check_kind(kind):
+    """Raise a ``ConfigError`` unless there is a norm of this name."""
+    if kind not in KINDS:
+        raise ConfigError(
+            f"there is no score normalisation '{kind}'; take one of "
+            f"{', '.join(KINDS)}"
+        )
+
+
 def normalise_scores(scores, trials, mean, deviation, kind="s"):
-    """Sets scores in proportion to the cohort scores of their sides.
+    """Set scores in proportion to the cohort scores of their sides.
 
     Arguments
     ---------
@@ -201,11 +210,7 @@ def normalise_scores(scores, trials, mean, deviation, kind="s"):
     array([2.])
     array([3.5])
     """
-    if kind not in KINDS:
-        raise ConfigError(
-            f"there is no score normalisation '{kind}'; take one of "
-            f"{', '.join(KINDS)}"
-        )
+    check_kind(kind)
     scores = np.asarray(scores, dtype=np.float64)
     sides = {"z": (trials.left,), "t": (trials.right,)}.get(
         kind, (trials.left, trials.right)
@@ -216,7 +221,7 @@ def normalise_scores(scores, trials, mean, deviation, kind="s"):
 
 
 def cohort_centroids(rows, clusters):
-    """One cohort member for each cluster: the direction of its mean.
+    """Make one cohort member of each cluster: the direction of its mean.
 
     Arguments
     ---------
@@ -256,7 +261,7 @@ def cohort_centroids(rows, clusters):
 
 
 def members(rows, clusters):
-    """The rows that are in a cluster, with clusters numbered from 0.
+    """Select the rows that are in a cluster; number clusters from 0.
 
     Arguments
     ---------
@@ -300,7 +305,7 @@ def members(rows, clusters):
 
 
 def cluster_sums(rows, number, clusters):
-    """Sum of the rows of each cluster, float64 ``[clusters, D]``.
+    """Sum the rows of each cluster, float64 ``[clusters, D]``.
 
     Arguments
     ---------
@@ -309,7 +314,7 @@ def cluster_sums(rows, number, clusters):
     number : numpy.ndarray
         int ``[N]``, from 0 to ``clusters - 1``; each occurs.
     clusters : int
-        How many clusters there are.
+        Number of clusters.
 
     Returns
     -------

@@ -23,15 +23,10 @@ self-supervised recipe has the same parts; that they come in this order is ours.
 import numpy as np
 from scipy import linalg
 
-from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.embedding.rows import as_array, refuse_rows
+from speechbrain_ssl.errors import ConfigError, EmbeddingError
 from speechbrain_ssl.verification.normalisation import cluster_sums, members
-from speechbrain_ssl.verification.scoring import (
-    EmbeddingError,
-    as_array,
-    check_table,
-    product_scores,
-    refuse_rows,
-)
+from speechbrain_ssl.verification.scoring import check_table, product_scores
 
 # Share of the mean variance that every direction is given at least.
 _FLOOR = 1e-6
@@ -82,7 +77,7 @@ class PLDA:
         self.iterations = iterations
 
     def fit(self, embeddings, clusters):
-        """Estimates all parts on the same utterances.
+        """Estimate all parts on the same utterances.
 
         Arguments
         ---------
@@ -126,7 +121,7 @@ class PLDA:
         return self
 
     def transform(self, embeddings, names=None):
-        """Coordinates in which the score is a sum over dimensions.
+        """Compute coordinates in which the score is a sum over dimensions.
 
         Arguments
         ---------
@@ -155,7 +150,7 @@ class PLDA:
         return (rows - self.offset) @ self.basis
 
     def score(self, embeddings, trials):
-        """Log-likelihood ratios of trials, in nats.
+        """Compute log-likelihood ratios of trials, in nats.
 
         A model of several recordings is their mean embedding and is taken for
         one recording.
@@ -190,7 +185,7 @@ class PLDA:
         return scores + np.sum(np.log(t) - 0.5 * np.log(determinant))
 
     def _directions(self, rows, names=None):
-        """Projected centred rows of length one."""
+        """Project centred rows and scale them to length one."""
         rows = rows @ self.projection
         lengths = np.linalg.norm(rows, axis=1, keepdims=True)
         refuse_rows(
@@ -202,7 +197,7 @@ class PLDA:
 
 
 def _table(embeddings, names=None):
-    """A float64 table of finite numbers."""
+    """Convert embeddings to a float64 table of finite numbers."""
     rows = as_array(embeddings)
     if rows.ndim != 2:
         raise EmbeddingError(
@@ -214,7 +209,7 @@ def _table(embeddings, names=None):
 
 
 def scatters(rows, number, sizes):
-    """Sums of squares between and within clusters.
+    """Compute sums of squares between and within clusters.
 
     Arguments
     ---------
@@ -247,14 +242,14 @@ def scatters(rows, number, sizes):
 
 
 def lda_directions(rows, number, sizes, size):
-    """Directions in which clusters differ most, relative to their spread.
+    """Find the directions in which clusters differ most for their spread.
 
     Arguments
     ---------
     rows, number, sizes
         As in ``scatters``.
     size : int
-        How many directions.
+        Number of directions.
 
     Returns
     -------
@@ -290,7 +285,7 @@ def lda_directions(rows, number, sizes, size):
 
 
 def _lifted(covariance):
-    """A covariance with a little added, so that it has an inverse."""
+    """Add a little to a covariance, so that it has an inverse."""
     size = len(covariance)
     level = np.trace(covariance) / size
     if not level > 0:
@@ -302,13 +297,13 @@ def _lifted(covariance):
 
 
 def _whitening(rows):
-    """Makes the covariance of centred rows the identity, ``[P, P]``."""
+    """Make the covariance of centred rows the identity, ``[P, P]``."""
     values, vectors = np.linalg.eigh(_lifted(rows.T @ rows / len(rows)))
     return vectors / np.sqrt(values)
 
 
 def _two_covariances(rows, number, sizes, iterations):
-    """EM for the two-covariance model.
+    """Fit the two-covariance model by EM.
 
     Returns the mean ``[P]``, a basis ``[P, P]`` that makes the covariance
     within the identity and that between diagonal, and that diagonal ``[P]``.
@@ -342,7 +337,7 @@ def _two_covariances(rows, number, sizes, iterations):
 
 
 def _diagonalise(between, within):
-    """Basis with ``within`` the identity, and ``between`` there, above zero."""
+    """Find the basis where ``within`` is the identity, ``between`` diagonal."""
     values, basis = linalg.eigh(between, _lifted(within))
     # EM cannot leave zero, and moments may lie below it.
     return basis, np.maximum(values, _FLOOR)

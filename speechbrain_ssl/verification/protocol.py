@@ -1,4 +1,4 @@
-"""From trial lists to files, and from embeddings back to lines of scores."""
+"""Audio files of trial lists, checks before the work, and score files."""
 
 import os
 import pathlib
@@ -11,16 +11,93 @@ from speechbrain_ssl.files import atomic_write
 from speechbrain_ssl.verification.scoring import cosine_scores
 from speechbrain_ssl.verification.trial_layouts import read_enrolment
 from speechbrain_ssl.verification.trials import (
-    check_files,
-    first_trial_of,
     linked_speakers,
     path_component,
     read_trials,
 )
 
 
+def check_files(trials, root):
+    """Check, before hours of work, that the file of every utterance exists.
+
+    Arguments
+    ---------
+    trials : Trials
+        The trials to be scored.
+    root : str or pathlib.Path
+        The folder that the names are relative to.
+
+    Raises
+    ------
+    TrialError
+        Names the first absent file of the list with its line, and says how
+        many are absent in total.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> from speechbrain_ssl.verification.trials import Trials
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> (folder / "a.wav").touch(), (folder / "b.wav").touch()
+    (None, None)
+    >>> check_files(Trials([True], [0], [1], ["a.wav", "b.wav"]), folder)
+    """
+    root = os.fspath(root)
+    absent = {
+        name
+        for name in trials.recordings
+        if not os.path.isfile(os.path.join(root, name))
+    }
+    first = first_trial_of(trials, absent)
+    if first is None:
+        # Absent files that no trial uses do not matter.
+        return
+    line, name = first
+    used = np.union1d(trials.left, trials.right)
+    needed = {r for i in used for r in trials.members(trials.names[i])}
+    raise TrialError(
+        f"trial list, line {line}: there is no file '{name}' in {root}; "
+        f"{len(absent & needed)} of {len(trials.recordings)} files are absent. "
+        "Correct the data folder, or extract the rest of the corpus"
+    )
+
+
+def first_trial_of(trials, recordings):
+    """Find the first trial that needs one of some recordings.
+
+    Arguments
+    ---------
+    trials : Trials
+        The trials.
+    recordings : set of str
+        The recordings to look for.
+
+    Returns
+    -------
+    tuple or None
+        The line and the recording.
+
+    Example
+    -------
+    >>> from speechbrain_ssl.verification.trials import Trials
+    >>> trials = Trials([1, 0], [0, 0], [1, 2], ["a", "b", "c"])
+    >>> first_trial_of(trials, {"c", "x"})
+    (2, 'c')
+    """
+    hit = np.array(
+        [not recordings.isdisjoint(trials.members(n)) for n in trials.names]
+    )
+    hits = np.flatnonzero(hit[trials.left] | hit[trials.right])
+    if len(hits) == 0:
+        return None
+    left, right = trials.left[hits[0]], trials.right[hits[0]]
+    members = trials.members(trials.names[left if hit[left] else right])
+    name = next(name for name in members if name in recordings)
+    return int(trials.lines[hits[0]]), name
+
+
 def load_trials(path, audio_folder, speaker_component):
-    """Reads a trial list and checks that its files are there.
+    """Read a trial list and check that its files exist.
 
     Arguments
     ---------
@@ -46,7 +123,7 @@ def load_trials(path, audio_folder, speaker_component):
 
 
 def score_trials(encoder, features, trials, audio_folder, **kwargs):
-    """Embeds the utterances of a trial list and scores it.
+    """Embed the utterances of a trial list and score it.
 
     Arguments
     ---------
@@ -68,7 +145,7 @@ def score_trials(encoder, features, trials, audio_folder, **kwargs):
 
 
 def named_lists(trials):
-    """Gives every trial list a name.
+    """Give every trial list a name.
 
     Arguments
     ---------
@@ -120,7 +197,7 @@ def load_lists(
     layout=None,
     enrolment=None,
 ):
-    """Reads several trial lists and finds the audio file of every utterance.
+    """Read several trial lists and find the audio file of every utterance.
 
     All lists are checked before this returns.
 
@@ -176,7 +253,7 @@ def load_lists(
 
 
 def _look_up(trials, rows, manifest, path):
-    """Audio files by manifest; refuses a name that it does not have."""
+    """Look up audio files in a manifest; refuse a name that it lacks."""
     found = {
         name: rows.get(
             name, rows.get(str(pathlib.PurePosixPath(name).with_suffix("")))
@@ -203,7 +280,7 @@ def _look_up(trials, rows, manifest, path):
 
 
 def _named(error, path):
-    """The error with the list's name, where it lacks it."""
+    """Add the name of the list to an error that lacks it."""
     text = str(error)
     if path in text:
         return error
@@ -211,7 +288,7 @@ def _named(error, path):
 
 
 def check_speakers(lists):
-    """Checks that speakers and labels agree, before anything is embedded.
+    """Check that speakers and labels agree, before anything is embedded.
 
     Arguments
     ---------
@@ -235,7 +312,7 @@ def check_speakers(lists):
 
 
 def choose_training(manifest, trial_paths, count=None, purpose="training"):
-    """Chooses training utterances, none of which may be of the trials.
+    """Choose training utterances, none of which may be of the trials.
 
     Arguments
     ---------
@@ -244,10 +321,10 @@ def choose_training(manifest, trial_paths, count=None, purpose="training"):
     trial_paths : list of str
         The audio files of the trials.
     count : int, optional
-        How many to take; all of them if not given. They are taken by key, so
-        that the order of the manifest does not matter.
+        Number of utterances; all if not given. They are chosen by key, so that
+        the order of the manifest does not matter.
     purpose : str
-        What they are for, named in errors (``<purpose>_manifest``).
+        Their purpose, for errors that name ``<purpose>_manifest``.
 
     Returns
     -------
@@ -287,7 +364,7 @@ def choose_training(manifest, trial_paths, count=None, purpose="training"):
 
 
 def write_scores(path, trials, scores):
-    """Writes the trials with their scores, in their order.
+    """Write the trials with their scores, in their order.
 
     Arguments
     ---------

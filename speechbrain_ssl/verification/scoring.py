@@ -1,19 +1,16 @@
-"""Cosine scores of trials, and what they are made of: products of rows."""
+"""Cosine scores of trials, as products of rows of length one."""
 
 import numpy as np
 
-from speechbrain_ssl.errors import UserError
+from speechbrain_ssl.embedding.rows import as_array, unit_rows
+from speechbrain_ssl.errors import EmbeddingError
 
-# What centring may leave of a vector before only rounding is left.
+# A centred vector shorter than this share of the original is rounding.
 _ROUNDING = 1e-6
 
 
-class EmbeddingError(UserError):
-    """Embeddings that cannot be scored, with the utterance at fault."""
-
-
 def cosine_scores(embeddings, trials, mean=None, chunk=65536):
-    """Cosine similarity of the two sides of every trial.
+    """Compute the cosine similarity of the two sides of every trial.
 
     Arguments
     ---------
@@ -25,7 +22,7 @@ def cosine_scores(embeddings, trials, mean=None, chunk=65536):
         ``[D]``, subtracted from every embedding before its length is
         normalised. Take it from training utterances, never from the trials'.
     chunk : int
-        How many trials are gathered at a time; bounds the memory.
+        Number of trials that are gathered at a time; bounds the memory.
 
     Returns
     -------
@@ -53,7 +50,7 @@ def cosine_scores(embeddings, trials, mean=None, chunk=65536):
 
 
 def product_scores(rows, trials, chunk=65536):
-    """Inner product of the two sides of every trial.
+    """Compute the inner product of the two sides of every trial.
 
     Arguments
     ---------
@@ -62,7 +59,7 @@ def product_scores(rows, trials, chunk=65536):
     trials : Trials
         The trials, ``T`` of them.
     chunk : int
-        How many trials are gathered at a time; bounds the memory.
+        Number of trials that are gathered at a time; bounds the memory.
 
     Returns
     -------
@@ -88,100 +85,10 @@ def product_scores(rows, trials, chunk=65536):
     return scores
 
 
-def as_array(values):
-    """float64 array of what may be a tensor, on any device, of any type."""
-    if hasattr(values, "detach"):
-        # numpy has no bfloat16.
-        values = values.detach().cpu().double().numpy()
-    return np.asarray(values, dtype=np.float64)
-
-
 def check_table(embeddings, names):
-    """Refuses embeddings that are not one row for each name of the trials."""
+    """Refuse embeddings that are not one row for each name of the trials."""
     if embeddings.ndim != 2 or len(embeddings) != len(names):
         raise EmbeddingError(
             f"the trials name {len(names)} utterances, so the embeddings must "
             f"be a table of {len(names)} rows; got shape {embeddings.shape}"
-        )
-
-
-def unit_rows(embeddings, names=None, mean=None):
-    """Centred rows of length one.
-
-    Arguments
-    ---------
-    embeddings : numpy.ndarray or torch.Tensor
-        ``[N, D]``.
-    names : sequence of str, optional
-        ``[N]``, for messages; without them a row is called by its number.
-    mean : numpy.ndarray or torch.Tensor, optional
-        ``[D]``, subtracted first.
-
-    Returns
-    -------
-    numpy.ndarray
-        float32 ``[N, D]``.
-
-    Raises
-    ------
-    EmbeddingError
-        If this is no table, the mean does not fit, or a row is not finite, is
-        zero, or equals the mean.
-
-    Example
-    -------
-    >>> unit_rows([[3, 0], [0, 2]], mean=[1, 0])[0].tolist()
-    [1.0, 0.0]
-    """
-    embeddings = as_array(embeddings)
-    if embeddings.ndim != 2:
-        raise EmbeddingError(
-            "embeddings must be a table, a row for each utterance; got shape "
-            f"{embeddings.shape}"
-        )
-    refuse_rows(~np.isfinite(embeddings).all(axis=1), names, "is not finite")
-    length = np.linalg.norm(embeddings, axis=1)
-    refuse_rows(length == 0, names, "is zero (is the recording silent?)")
-    if mean is not None:
-        mean = as_array(mean).reshape(-1)
-        if mean.shape != embeddings.shape[1:] or not np.isfinite(mean).all():
-            raise EmbeddingError(
-                f"the mean must be {embeddings.shape[1]} finite numbers; got "
-                f"shape {mean.shape}, {int((~np.isfinite(mean)).sum())} of "
-                "them not finite"
-            )
-        scale = length
-        embeddings = embeddings - mean
-        length = np.linalg.norm(embeddings, axis=1)
-        refuse_rows(
-            length <= _ROUNDING * scale,
-            names,
-            "equals the mean (has the encoder collapsed?)",
-        )
-    return (embeddings / length[:, None]).astype(np.float32)
-
-
-def refuse_rows(bad, names, why):
-    """Raises for the first bad row, if there is one.
-
-    Arguments
-    ---------
-    bad : numpy.ndarray
-        bool ``[N]``.
-    names : sequence of str or None
-        ``[N]``; without them a row is called by its number.
-    why : str
-        What is wrong, as the end of a sentence.
-
-    Raises
-    ------
-    EmbeddingError
-        With the row, and how many there are.
-    """
-    if bad.any():
-        first = int(np.argmax(bad))
-        who = f"row {first}" if names is None else f"'{names[first]}'"
-        raise EmbeddingError(
-            f"the embedding of {who} {why}; {int(bad.sum())} of {len(bad)} "
-            "utterances are like that"
         )

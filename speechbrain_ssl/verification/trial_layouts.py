@@ -1,4 +1,4 @@
-"""How the lines of a trial list are laid out, in the lists that people use.
+"""Layouts of the lines of trial lists.
 
     | name | line | lists |
     |---|---|---|
@@ -29,7 +29,7 @@ ALIASES = {"voxsrc": "voxceleb", "voices": "sitw"}
 
 
 def lines_of(path):
-    """The lines of a text file that are not blank.
+    """Yield the lines of a text file that are not blank.
 
     Arguments
     ---------
@@ -67,7 +67,7 @@ def lines_of(path):
 
 
 def split_trial(fields, layout):
-    """A line of a trial list: label, left name, right name.
+    """Split a line of a trial list into label, left name and right name.
 
     Arguments
     ---------
@@ -97,7 +97,7 @@ def split_trial(fields, layout):
 
 
 def detect_layout(fields):
-    """The layout of a list, from its first line.
+    """Detect the layout of a list from its first line.
 
     Arguments
     ---------
@@ -123,7 +123,7 @@ def detect_layout(fields):
 
 
 def check_layout(layout):
-    """The key of ``LAYOUTS`` that a name stands for.
+    """Return the key of ``LAYOUTS`` that a name stands for.
 
     Arguments
     ---------
@@ -155,7 +155,7 @@ def check_layout(layout):
 
 
 def read_enrolment(path):
-    """Reads which recordings every model is enrolled with.
+    """Read which recordings every model is enrolled with.
 
     Arguments
     ---------

@@ -8,7 +8,6 @@ Names are kept exactly as they stand in the list. Nothing is cut at a dot, no
 extension is removed: whoever looks up an embedding uses the very same string.
 """
 
-import os
 import pathlib
 
 import numpy as np
@@ -24,7 +23,7 @@ from speechbrain_ssl.verification.trial_layouts import (
 
 
 def path_component(position):
-    """A rule for the speaker of an utterance: one component of its path.
+    """Make a rule that takes one component of the path as the speaker.
 
     Arguments
     ---------
@@ -56,7 +55,7 @@ def path_component(position):
 
 
 def as_labels(labels):
-    """Labels as a bool array.
+    """Convert labels to a bool array.
 
     Arguments
     ---------
@@ -184,11 +183,11 @@ class Trials:
         return len(self.left)
 
     def members(self, name):
-        """The recordings of a name: those of a model, or the name itself."""
+        """Return the recordings of a model, or the name itself."""
         return self._enrolment.get(name, (name,))
 
     def pool(self, embeddings):
-        """From rows of recordings to rows of names: a model is their mean.
+        """Turn rows of recordings into rows of names: a model is their mean.
 
         Arguments
         ---------
@@ -225,7 +224,7 @@ class Trials:
         return means @ embeddings
 
     def speakers(self):
-        """The speaker of every name.
+        """Look up the speaker of every name.
 
         Returns
         -------
@@ -251,7 +250,7 @@ class Trials:
         return speakers
 
     def speaker_indices(self):
-        """The speaker of every utterance, checked against the labels.
+        """Number the speaker of every utterance, checked against the labels.
 
         Speakers are numbered by their sorted names, so that the order of the
         trials does not matter.
@@ -286,7 +285,7 @@ class Trials:
 
 
 def linked_speakers(trials):
-    """Speakers from the trials alone: names that a target links are one.
+    """Derive speakers from the trials: names that a target links are one.
 
     For lists whose names do not tell the speaker (SITW, VOiCES, CN-Celeb). A
     speaker whose names no target trial links counts as several.
@@ -319,7 +318,7 @@ def linked_speakers(trials):
 def read_trials(
     path, speaker_of=None, require_both=True, layout=None, enrolment=None
 ):
-    """Reads a trial list in any of the layouts of ``trial_layouts``.
+    """Read a trial list in any of the layouts of ``trial_layouts``.
 
     Fields are separated by any white space; blank lines are skipped. Names are
     numbered in the order in which they first occur.
@@ -418,7 +417,7 @@ _EXPECTED = {
 
 
 def _check_classes(path, labels):
-    """Refuses a list from which no error rate can be computed."""
+    """Refuse a list from which no error rate can be computed."""
     if labels is None:
         raise TrialError(
             f"the trials of {path} have no labels (two fields a line): they "
@@ -434,83 +433,6 @@ def _check_classes(path, labels):
 
 
 def _shorten(line, limit=100):
-    """The line without its end, and not a whole page of it."""
+    """Cut a line for a message."""
     line = line.rstrip("\r\n")
     return line if len(line) <= limit else line[:limit] + "..."
-
-
-def check_files(trials, root):
-    """Checks, before hours of work, that every utterance is there.
-
-    Arguments
-    ---------
-    trials : Trials
-        What is to be scored.
-    root : str or pathlib.Path
-        The folder that the names are relative to.
-
-    Raises
-    ------
-    TrialError
-        Names the first absent file of the list with its line, and says how
-        many are absent in total.
-
-    Example
-    -------
-    >>> import pathlib, tempfile
-    >>> folder = pathlib.Path(tempfile.mkdtemp())
-    >>> (folder / "a.wav").touch(), (folder / "b.wav").touch()
-    (None, None)
-    >>> check_files(Trials([True], [0], [1], ["a.wav", "b.wav"]), folder)
-    """
-    root = os.fspath(root)
-    absent = {
-        name
-        for name in trials.recordings
-        if not os.path.isfile(os.path.join(root, name))
-    }
-    first = first_trial_of(trials, absent)
-    if first is None:
-        # A name that no trial uses is nobody's loss.
-        return
-    line, name = first
-    used = np.union1d(trials.left, trials.right)
-    needed = {r for i in used for r in trials.members(trials.names[i])}
-    raise TrialError(
-        f"trial list, line {line}: there is no file '{name}' in {root}; "
-        f"{len(absent & needed)} of {len(trials.recordings)} files are absent. "
-        "Correct the data folder, or extract the rest of the corpus"
-    )
-
-
-def first_trial_of(trials, recordings):
-    """The first trial that needs one of some recordings.
-
-    Arguments
-    ---------
-    trials : Trials
-        The trials.
-    recordings : set of str
-        What is looked for.
-
-    Returns
-    -------
-    tuple or None
-        The line and the recording.
-
-    Example
-    -------
-    >>> trials = Trials([1, 0], [0, 0], [1, 2], ["a", "b", "c"])
-    >>> first_trial_of(trials, {"c", "x"})
-    (2, 'c')
-    """
-    hit = np.array(
-        [not recordings.isdisjoint(trials.members(n)) for n in trials.names]
-    )
-    hits = np.flatnonzero(hit[trials.left] | hit[trials.right])
-    if len(hits) == 0:
-        return None
-    left, right = trials.left[hits[0]], trials.right[hits[0]]
-    members = trials.members(trials.names[left if hit[left] else right])
-    name = next(name for name in members if name in recordings)
-    return int(trials.lines[hits[0]]), name

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tells emotions, or any label, from the embeddings of a speaker encoder.
+"""Classify emotions, or any label, from the embeddings of a speaker encoder.
 
     python train.py hparams/probe.yaml --model=/path/to/output_folder \\
         --data_folder=/path/to/corpus
@@ -11,23 +11,20 @@ deviation of the log-mel energies) and `untrained` (an encoder as initialised).
 
 The script is the same for all corpora and labels: the YAML names the prepare
 function, the folds and the method; --print_config shows all its keys, and exits.
-What comes out, and what the figures mean, is in the README beside this file.
+The README beside this file describes the outputs and the figures.
 """
 
 from speechbrain_ssl.runtime import set_up_process
 
 set_up_process()  # before torch is imported
 
-import json
 import logging
 import os
 import pathlib
-import shlex
 import time
 
 import pandas as pd
 import speechbrain as sb
-import torch
 from speechbrain.utils.distributed import infer_device
 
 from speechbrain_ssl.config import load_config, run
@@ -36,9 +33,11 @@ from speechbrain_ssl.downstream.task import read_task
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.files import atomic_write
 from speechbrain_ssl.precision import announce, describe, keep, resume
-from speechbrain_ssl.publishing.systems import load_system
+from speechbrain_ssl.publishing.systems import (
+    load_system,
+    write_system_results,
+)
 from speechbrain_ssl.report.downstream import build_downstream_report
-from speechbrain_ssl.report.results import write_results
 from speechbrain_ssl.run_folder import write_hyperparams
 
 logger = logging.getLogger(__name__)
@@ -61,7 +60,7 @@ NAMES = {
 
 
 def predict(task, folds, system, hparams, run_opts):
-    """Runs the method over all folds.
+    """Run the method over all folds.
 
     Arguments
     ---------
@@ -79,8 +78,8 @@ def predict(task, folds, system, hparams, run_opts):
     Returns
     -------
     tuple
-        Lists over folds: predicted classes of the test side, and what was
-        chosen.
+        Lists over folds: the predicted classes of the test side, and the
+        settings that were chosen.
     """
     predictions, chosen = [], []
     found = hparams["method"](task, folds, system, hparams, run_opts)
@@ -100,7 +99,7 @@ def predict(task, folds, system, hparams, run_opts):
 
 
 def write_predictions(path, task, folds, predictions):
-    """Writes a row for every judged utterance.
+    """Write a row for every utterance of a test side.
 
     Arguments
     ---------
@@ -130,7 +129,7 @@ def write_predictions(path, task, folds, predictions):
 
 
 def table(figures):
-    """The figures as lines of text."""
+    """Format the figures as lines of text."""
     lines = []
     for key in FIGURES:
         line = f"{NAMES[key]:27}{figures[key]:6.2f} %"
@@ -145,7 +144,7 @@ def table(figures):
 
 
 def check_settings(hparams):
-    """Refuses what would fail, or mislead, only after the work."""
+    """Refuse settings that would fail, or mislead, only after the work."""
     replicates = hparams["bootstrap_replicates"]
     if not isinstance(replicates, int) or replicates < 0:
         raise ConfigError(
@@ -159,7 +158,7 @@ def check_settings(hparams):
 
 
 def main(argv):
-    """Prepares, reads, proves the folds disjoint, predicts, writes."""
+    """Prepare the corpus, predict over disjoint folds, write the results."""
     start = time.perf_counter()
     path, run_opts, overrides, hparams = load_config(argv, KEYS)
     check_settings(hparams)
@@ -172,10 +171,7 @@ def main(argv):
     if hparams["output_folder"] is None:
         # One for each model and label, so that none overwrites another's.
         parts = ["results", pathlib.Path(path).stem, hparams["label"]]
-        parts += [system.name]
-        if system.name == "untrained":
-            parts.append(str(system.seed))
-        hparams["output_folder"] = "/".join(parts)
+        hparams["output_folder"] = "/".join([*parts, system.folder])
     folder = pathlib.Path(hparams["output_folder"])
     resume(hparams)
     keep(hparams)
@@ -205,22 +201,22 @@ def main(argv):
     for line, facts in zip(details["per_fold"], chosen, strict=True):
         line.update(facts)
     write_predictions(folder / "predictions.csv", task, folds, predictions)
-    on_gpu = str(run_opts["device"] or infer_device()).startswith("cuda")
-    written = write_results(
+    record = write_system_results(
         folder,
         figures,
-        seed=hparams["seed"] if system.seed is None else system.seed,
-        seconds=time.perf_counter() - start,
-        command=shlex.join(["python", pathlib.Path(__file__).name, *argv]),
+        system,
+        script=__file__,
+        argv=argv,
+        seed=hparams["seed"],
+        start=start,
+        device=run_opts["device"] or infer_device(),
+        labels_seen=hparams["method"].labels_seen(label, system),
         extra={
-            "system": system.name,
             "label": label,
             "method": type(hparams["method"]).__name__,
             **describe(hparams, ["precision"]),
             **details,
         },
-        labels_seen=hparams["method"].labels_seen(label, system),
-        gpu=torch.cuda.get_device_name() if on_gpu else None,
     )
     page = build_downstream_report(
         folder,
@@ -229,7 +225,7 @@ def main(argv):
         details["classes"],
     )
     print(f"\n{table(figures)}\n\nreport: {page}")
-    return json.loads(written.read_text(encoding="utf-8"))
+    return record
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""Puts several evaluations on one page: DET curves, figures, differences.
+"""Put several evaluations on one page: DET curves, figures, differences.
 
     python compare.py results/ssl results/ssl:as_norm base=results/statistics
 
 A system is the output folder of `evaluate.py`, with `:scoring` for another score
-than the plain cosine and `name=` for a name of your own. All lists that all of
-them have scored are compared; the first system is what the others are compared
-with. `--fuse_on=LIST` adds a fusion of all systems by logistic regression,
-learnt on that list (its labels are used) and shown on the others; `--fuse`
-adds their plain mean, for scores of one scale.
+than the plain cosine and `name=` for a name of your own. The systems are compared
+on every list that all of them have scored, each with the first one.
+`--fuse_on=LIST` adds a fusion of all systems by logistic regression, learnt on
+that list (its labels are used) and shown on the others; `--fuse` adds their plain
+mean, for scores of one scale.
 
-Written are `comparison.html` and `comparison.csv` into `--output_folder`.
+`comparison.html` and `comparison.csv` are written into `--output_folder`.
 """
 
 from speechbrain_ssl.runtime import set_up_process
@@ -39,7 +39,7 @@ COLUMNS = (
 
 
 def find_scores(systems):
-    """The score files of every system.
+    """Find the score files of every system.
 
     Arguments
     ---------
@@ -92,7 +92,7 @@ def find_scores(systems):
 
 
 def parse(argv):
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("systems", nargs="+", help="[name=]folder[:scoring]")
     parser.add_argument("--output_folder", default="results/comparison")
@@ -109,7 +109,7 @@ def parse(argv):
 
 
 def main(argv):
-    """Reads scores, compares, writes."""
+    """Read the scores, compare the systems, write page and table."""
     options = parse(argv)
     files = find_scores(options.systems)
     if options.fuse_on not in (None, *files):

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Evaluates a speaker encoder on trial lists.
+"""Evaluate a speaker encoder on trial lists.
 
     python evaluate.py hparams/cosine.yaml --model=/path/to/output_folder \\
         --data_folder=/path/to/corpora --save_folder=../save
     python evaluate.py hparams/cosine_one_list.yaml --model=statistics \\
         --trials=/path/to/trials.txt --trials_folder=/path/to/audio
 
-Every list is scored by plain cosine; then, as the YAML says, less the mean of
-training utterances, by a back-end (AS-norm, PLDA), and with several crops.
+Every list is scored by plain cosine. If the YAML asks for it, it is also scored
+after the mean of training utterances is subtracted, by a back-end (AS-norm,
+PLDA), and with several crops.
 
 `--model` is the output folder of a training run, a published model, or one of
 two baselines that nothing was trained for: `statistics` (mean and standard
@@ -15,7 +16,7 @@ deviation of the log-mel energies) and `untrained` (an encoder as initialised).
 
 Every key of the YAML can be set on the command line; --print_config shows all
 keys, and exits. What comes out, and what the figures mean, is in the README
-beside this file. The labels of the trials are for the reader: no setting is
+beside this file. The labels of the trials only serve the figures: no setting is
 chosen by them.
 """
 
@@ -24,14 +25,11 @@ from speechbrain_ssl.runtime import set_up_process
 set_up_process()  # before torch is imported
 
 import functools
-import json
 import pathlib
-import shlex
 import time
 
 import numpy as np
 import speechbrain as sb
-import torch
 from speechbrain.utils.distributed import infer_device
 
 from speechbrain_ssl.config import load_config, run
@@ -39,16 +37,17 @@ from speechbrain_ssl.data.manifest import Manifest
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.precision import DTYPES, announce, describe
 from speechbrain_ssl.pseudo_labels.labels import read_labels
-from speechbrain_ssl.publishing.systems import load_system
+from speechbrain_ssl.publishing.systems import (
+    load_system,
+    write_system_results,
+)
 from speechbrain_ssl.report.evaluations import (
-    evaluate_lists,
     evaluations_text,
     flat_figures,
     write_breakdown,
     write_table,
 )
 from speechbrain_ssl.report.page import build_report
-from speechbrain_ssl.report.results import write_results
 from speechbrain_ssl.run_folder import write_hyperparams
 from speechbrain_ssl.verification.breakdown import (
     check_in_table,
@@ -56,6 +55,7 @@ from speechbrain_ssl.verification.breakdown import (
 )
 from speechbrain_ssl.embedding.cache import embed_cached
 from speechbrain_ssl.embedding.crops import CropGrid
+from speechbrain_ssl.verification.evaluation import evaluate_lists
 from speechbrain_ssl.verification.multicrop import multicrop_rows
 from speechbrain_ssl.verification.protocol import (
     check_speakers,
@@ -79,7 +79,7 @@ KEYS = set(
 
 
 def read_lists(hparams):
-    """The trial lists, with the audio file of every utterance.
+    """Read the trial lists and find the audio file of every utterance.
 
     Arguments
     ---------
@@ -123,7 +123,7 @@ def read_lists(hparams):
 
 
 def read_training(hparams, purpose, trial_paths):
-    """The training utterances for the mean, or for the back-end.
+    """Choose the training utterances for the mean, or for the back-end.
 
     Arguments
     ---------
@@ -151,15 +151,51 @@ def read_training(hparams, purpose, trial_paths):
     return manifest.select(chosen), labels
 
 
+def read_inputs(hparams):
+    """Read and check all inputs, before any embedding is made.
+
+    Arguments
+    ---------
+    hparams : dict
+        The hyper-parameters.
+
+    Returns
+    -------
+    tuple
+        The system; what ``read_lists`` returns; purpose to what
+        ``read_training`` returns; the table of speakers, or None.
+    """
+    system = load_system(
+        hparams["model"],
+        hparams["encoder"],
+        hparams["features"],
+        hparams["seed"],
+    )
+    lists, seconds = read_lists(hparams)
+    trial_paths = [path for _, paths in lists.values() for path in paths]
+    training = {
+        purpose: read_training(hparams, purpose, trial_paths)
+        for purpose in ("mean", "backend")
+    }
+    if hparams["backend"] is not None:
+        manifest, labels = training["backend"]
+        hparams["backend"].check(len(manifest), labels)
+    speakers = None
+    if hparams["speaker_table"] is not None:
+        speakers = read_speaker_table(hparams["speaker_table"])
+        check_in_table(lists, speakers)
+    return system, lists, seconds, training, speakers
+
+
 def scorings(hparams, system, lists, seconds, training, device):
-    """Embeds, and prepares every way in which the lists are scored.
+    """Embed all files and prepare every way in which the lists are scored.
 
     Arguments
     ---------
     hparams : dict
         The hyper-parameters.
     system : speechbrain_ssl.publishing.systems.System
-        What embeds.
+        The encoder.
     lists, seconds
         From ``read_lists``.
     training : dict
@@ -222,24 +258,24 @@ def scorings(hparams, system, lists, seconds, training, device):
 
 
 def unique(values):
-    """The values, each once, in the order of their first appearance."""
+    """Return each value once, in the order of first appearance."""
     return list(dict.fromkeys(values))
 
 
 def paths_of(manifest):
-    """The audio files of a manifest."""
+    """List the audio files of a manifest."""
     return [manifest.path(i) for i in range(len(manifest))]
 
 
 def durations(manifest):
-    """Path to seconds."""
+    """Map the audio files of a manifest to their seconds."""
     return dict(
         zip(paths_of(manifest), manifest.durations.tolist(), strict=True)
     )
 
 
 def mapped(lists, embeddings, rows, by_speaker):
-    """What the page draws as a map: the utterances of the first list."""
+    """Collect what the page draws as a map: utterances of the first list."""
     trials, paths = next(iter(lists.values()))
     found = {
         "embeddings": trials.pool(embeddings[[rows[path] for path in paths]])
@@ -250,7 +286,7 @@ def mapped(lists, embeddings, rows, by_speaker):
 
 
 def check_settings(hparams):
-    """Refuses values that would fail, or mislead, only after the work."""
+    """Refuse settings that would fail, or mislead, only after the work."""
     for key in ("bootstrap_replicates", "num_workers", "crops"):
         if not isinstance(hparams[key], int) or hparams[key] < 0:
             raise ConfigError(
@@ -266,36 +302,14 @@ def check_settings(hparams):
 
 
 def main(argv):
-    """Checks all inputs, embeds, scores, writes."""
+    """Check all inputs, embed, score and write the results."""
     start = time.perf_counter()
     path, run_opts, overrides, hparams = load_config(argv, KEYS)
     check_settings(hparams)
-    # All that can be wrong with the inputs shows before any embedding is made.
-    system = load_system(
-        hparams["model"],
-        hparams["encoder"],
-        hparams["features"],
-        hparams["seed"],
-    )
-    lists, seconds = read_lists(hparams)
-    trial_paths = [path for _, paths in lists.values() for path in paths]
-    training = {
-        purpose: read_training(hparams, purpose, trial_paths)
-        for purpose in ("mean", "backend")
-    }
-    if hparams["backend"] is not None:
-        manifest, labels = training["backend"]
-        hparams["backend"].check(len(manifest), labels)
-    speakers = None
-    if hparams["speaker_table"] is not None:
-        speakers = read_speaker_table(hparams["speaker_table"])
-        check_in_table(lists, speakers)
+    system, lists, seconds, training, speakers = read_inputs(hparams)
     if hparams["output_folder"] is None:
         # One for each model, so that none overwrites another's figures.
-        name = system.name
-        if name == "untrained":
-            name += f"/{system.seed}"
-        hparams["output_folder"] = f"results/{name}"
+        hparams["output_folder"] = f"results/{system.folder}"
     folder = pathlib.Path(hparams["output_folder"])
     sb.create_experiment_directory(str(folder))
     write_hyperparams(folder, path, overrides)
@@ -320,15 +334,17 @@ def main(argv):
     )
     if speakers is not None:
         write_breakdown(folder, lists, scores, speakers, **bootstrap)
-    on_gpu = str(device).startswith("cuda")
-    written = write_results(
+    record = write_system_results(
         folder,
         flat_figures(evaluations),
-        seed=hparams["seed"] if system.seed is None else system.seed,
-        seconds=time.perf_counter() - start,
-        command=shlex.join(["python", pathlib.Path(__file__).name, *argv]),
+        system,
+        script=__file__,
+        argv=argv,
+        seed=hparams["seed"],
+        start=start,
+        device=device,
+        labels_seen=system.labels_seen,
         extra={
-            "system": system.name,
             # What `eer` and its neighbours at the top are of.
             "headline": f"{evaluations[0]['list']}, cosine",
             # Its labels were used, for what is called calibrated.
@@ -336,10 +352,7 @@ def main(argv):
             **describe(hparams, ["eval_precision"]),
             "evaluations": evaluations,
         },
-        labels_seen=system.labels_seen,
-        gpu=torch.cuda.get_device_name(device) if on_gpu else None,
     )
-    record = json.loads(written.read_text(encoding="utf-8"))
     write_table(folder / "table.csv", evaluations, system, record)
     build_report(
         folder,

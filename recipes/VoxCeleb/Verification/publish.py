@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Makes a folder of a trained model that anybody can use, and uploads it.
+"""Make a folder of a trained model that anybody can use, and upload it.
 
     python publish.py --model=../SSL/results/dino_ecapa/1 \\
         --output_folder=published --data="VoxCeleb2 dev, 5 994 speakers" \\
         --results=results/dino_ecapa/1/results.json
     HF_TOKEN=hf_... python publish.py ... --push --hub_id=me/my-model
 
-Before anything leaves this machine, stock SpeechBrain loads the folder in a
-process of its own and must give the embeddings of the training code. What the
-folder holds is in the README beside this file.
+Before anything is uploaded, stock SpeechBrain loads the folder in a process of
+its own and must give the embeddings of the training code. The README beside this
+file lists what the folder holds.
 """
 
 from speechbrain_ssl.runtime import set_up_process
@@ -30,7 +30,7 @@ def _names(text):
 
 
 def parse(argv):
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
         epilog="A token for --push is read from HF_TOKEN.",
@@ -102,7 +102,7 @@ def parse(argv):
 
 
 def main(argv):
-    """Writes, proves, uploads."""
+    """Write the folder, test it with stock SpeechBrain, upload it."""
     options = parse(argv)
     if options.push and not options.hub_id:
         raise ConfigError("--push wants a name: --hub_id=owner/model")

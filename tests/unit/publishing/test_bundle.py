@@ -30,8 +30,8 @@ from speechbrain_ssl.publishing.calibration_file import (
 from speechbrain_ssl.publishing.card import About
 from speechbrain_ssl.publishing.export import export_encoder, load_encoder
 from speechbrain_ssl.publishing.onnx import load_onnx
-from speechbrain_ssl.report.evaluations import write_calibrations
 from speechbrain_ssl.verification.calibration import Calibration
+from speechbrain_ssl.verification.evaluation import write_calibrations
 
 ABOUT = About(name="me/model", data="Noise.")
 

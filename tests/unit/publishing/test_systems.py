@@ -44,8 +44,10 @@ def test_a_run_knows_its_seed_and_its_labels(encoder, tmp_path):
 def test_baselines(encoder):
     system = load_system("untrained", encoder, LogMel(), 3)
     assert system.encoder is encoder and system.seed == 3
+    assert system.folder == "untrained/3"
     system = load_system("statistics", encoder, LogMel(n_mels=40), 3)
     assert system.seed is None and system.labels_seen == "none"
+    assert system.folder == "statistics"
     assert not system.features.mean_norm and system.features.n_mels == 40
     assert system.encoder(torch.rand(1, 9, 40)).shape == (1, 1, 80)
 

@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 
 from speechbrain_ssl.report import figures
+from speechbrain_ssl.report.embedding_map import embedding_map
+from speechbrain_ssl.report.style import MAX_DRAWN
+from speechbrain_ssl.report.trial_figures import det_curves, score_histogram
 from speechbrain_ssl.verification import metrics
 
 
@@ -78,7 +81,7 @@ def test_smoothing_keeps_the_level():
     values = 5 + rng.standard_normal(4000)
     figure = figures.curves(lines(values.tolist()), ["loss"])
     drawn = figure.axes[0].lines[0].get_ydata()
-    assert len(drawn) <= figures.MAX_DRAWN
+    assert len(drawn) <= MAX_DRAWN
     assert np.abs(drawn - 5).max() < 0.6
 
 
@@ -114,7 +117,7 @@ def test_det_eer():
     # Symmetrical: four trials of each kind, one of each on the wrong side.
     miss = np.array([0, 0, 0.25, 0.25, 1.0])
     alarm = np.array([1, 0.25, 0.25, 0.0, 0.0])
-    figure = figures.det_curves({"a": (miss, alarm), "b": (alarm, miss)})
+    figure = det_curves({"a": (miss, alarm), "b": (alarm, miss)})
     draw(figure)
     _, labels = figure.axes[0].get_legend_handles_labels()
     assert labels == ["a: EER 25.00 %", "b: EER 25.00 %"]
@@ -130,7 +133,7 @@ def test_det_eer():
     ],
 )
 def test_det_degenerate(miss, alarm, rate):
-    figure = figures.det_curves({"a": (np.array(miss), np.array(alarm))})
+    figure = det_curves({"a": (np.array(miss), np.array(alarm))})
     draw(figure)
     _, labels = figure.axes[0].get_legend_handles_labels()
     assert labels == [f"a: EER {rate}.00 %"]
@@ -144,7 +147,7 @@ def test_det_eer_is_that_of_the_metrics():
     scores = np.round(rng.standard_normal(400) + labels, 1)
     rate, _ = metrics.eer(scores, labels)
     _, miss, alarm = metrics.det_points(scores, labels)
-    figure = figures.det_curves({"a": (miss, alarm)})
+    figure = det_curves({"a": (miss, alarm)})
     _, texts = figure.axes[0].get_legend_handles_labels()
     assert texts == [f"a: EER {100 * rate:.2f} %"]
 
@@ -164,7 +167,7 @@ def test_det_eer_is_that_of_the_metrics():
     ],
 )
 def test_score_histogram(scores, labels, kinds):
-    figure = figures.score_histogram(np.array(scores), np.array(labels), 0.4)
+    figure = score_histogram(np.array(scores), np.array(labels), 0.4)
     wanted = "Scores of the trials"
     if len(kinds) == 2:
         wanted = "At the threshold 0.0 % missed, 100.0 % false alarms"
@@ -182,7 +185,7 @@ def test_score_histogram(scores, labels, kinds):
 def test_embedding_map(count, grouped):
     rng = np.random.default_rng(0)
     groups = np.arange(count) % 3 if grouped else None
-    figure = figures.embedding_map(rng.standard_normal((count, 8)), groups)
+    figure = embedding_map(rng.standard_normal((count, 8)), groups)
     wanted = f"{count} embeddings, t-SNE"
     if grouped:
         number = min(3, count)
@@ -196,16 +199,16 @@ def test_embedding_map(count, grouped):
 
 
 def test_embedding_map_of_broken_and_of_one_dimension():
-    nothing = figures.embedding_map(np.full((9, 3), np.nan))
+    nothing = embedding_map(np.full((9, 3), np.nan))
     assert draw(nothing) == "0 embeddings, t-SNE"
-    line = figures.embedding_map(np.linspace(-1, 1, 9)[:, None])
+    line = embedding_map(np.linspace(-1, 1, 9)[:, None])
     assert draw(line) == "9 embeddings, t-SNE"
-    assert "same" in draw(figures.embedding_map(np.ones((9, 3))))
+    assert "same" in draw(embedding_map(np.ones((9, 3))))
 
 
 def test_embedding_map_says_what_is_left_grey():
     rng = np.random.default_rng(0)
-    figure = figures.embedding_map(
+    figure = embedding_map(
         rng.standard_normal((60, 8)), np.arange(60) % 30, "speaker"
     )
     assert draw(figure).endswith("20 of 30 speakers coloured")
@@ -214,7 +217,7 @@ def test_embedding_map_says_what_is_left_grey():
 def test_embedding_map_is_seeded():
     rows = np.random.default_rng(0).standard_normal((40, 8))
     first, second = (
-        figures.embedding_map(rows).axes[0].collections[0].get_offsets()
+        embedding_map(rows).axes[0].collections[0].get_offsets()
         for _ in range(2)
     )
     assert np.array_equal(first, second)

@@ -1,10 +1,12 @@
 """What the gate did, and all rounds, on a page."""
 
 import json
+import math
 import re
 
 import numpy as np
 import pytest
+import torch
 
 from speechbrain_ssl.pseudo_labels.loss_mixture import fit_threshold
 from speechbrain_ssl.report import gate
@@ -91,6 +93,45 @@ def test_empty_epochs():
         [0],
         [0],
     ]
+
+
+@pytest.mark.parametrize(
+    ("losses", "counted"),
+    [
+        ([math.nan] * 4, 0),
+        ([1.0] * 4, 4),
+        ([0.0, math.inf, 2.0, math.nan], 1),
+    ],
+)
+def test_losses_that_have_no_logarithm_are_not_counted(
+    tmp_path, losses, counted
+):
+    gate.write_gate_epoch(
+        tmp_path, 7, torch.tensor(losses), math.inf, None, {"gate_kept": 1.0}
+    )
+    (made,) = gate.read_epochs(tmp_path)
+    assert made["epoch"] == 7 and sum(made["counts"]) == counted
+    assert made["threshold"] is None and made["fallback"] is None
+    assert made["scalars"] == {"gate_kept": 1.0}
+    gate.loss_histogram(made)
+
+
+def test_an_epoch_with_a_mixture_and_known_labels(tmp_path):
+    """The histogram is then of the utterances whose label is known."""
+    draws = np.random.default_rng(0)
+    losses = np.exp(
+        np.concatenate([draws.normal(-3, 1, 700), draws.normal(2, 1, 300)])
+    )
+    fit = fit_threshold(losses)
+    known = torch.arange(1000) % 2 == 0
+    correct = torch.arange(1000) < 700
+    gate.write_gate_epoch(
+        tmp_path, 2, torch.tensor(losses), -0.5, fit, {}, correct, known
+    )
+    (made,) = gate.read_epochs(tmp_path)
+    assert sum(made["counts"]) == 500 and sum(made["counts_right"]) == 350
+    assert made["threshold"] == -0.5
+    assert made["mixture"]["means"] == pytest.approx(fit.means)
 
 
 def write_run(folder, epochs=4, truth=True):

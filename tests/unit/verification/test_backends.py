@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from speechbrain_ssl.clustering.rows import ClusteringError
-from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.embedding.rows import unit_rows
+from speechbrain_ssl.errors import ConfigError, EmbeddingError
 from speechbrain_ssl.verification.backends import NormalisedCosine, PLDABackend
 from speechbrain_ssl.verification.metrics import eer
 from speechbrain_ssl.verification.normalisation import (
@@ -12,11 +13,7 @@ from speechbrain_ssl.verification.normalisation import (
     normalise_scores,
 )
 from speechbrain_ssl.verification.plda import PLDA
-from speechbrain_ssl.verification.scoring import (
-    EmbeddingError,
-    cosine_scores,
-    unit_rows,
-)
+from speechbrain_ssl.verification.scoring import cosine_scores
 from speechbrain_ssl.verification.trials import Trials
 
 

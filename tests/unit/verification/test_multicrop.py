@@ -11,9 +11,9 @@ from speechbrain_ssl.embedding.crops import CropGrid, embed_crops
 from speechbrain_ssl.embedding.extract import embed_files
 from speechbrain_ssl.encoders.ecapa import FastECAPA
 from speechbrain_ssl.encoders.features import LogMel
-from speechbrain_ssl.errors import AudioError, ConfigError
+from speechbrain_ssl.errors import AudioError, ConfigError, EmbeddingError
 from speechbrain_ssl.verification.multicrop import multicrop_rows
-from speechbrain_ssl.verification.scoring import EmbeddingError, product_scores
+from speechbrain_ssl.verification.scoring import product_scores
 from speechbrain_ssl.verification.trials import Trials
 
 SECONDS = (0.3, 0.5, 1.2, 1.7)

@@ -10,14 +10,14 @@ from speechbrain.processing.PLDA_LDA import (
     fast_PLDA_scoring,
 )
 
-from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.errors import ConfigError, EmbeddingError
 from speechbrain_ssl.verification.metrics import eer
 from speechbrain_ssl.verification.plda import (
     PLDA,
     _two_covariances,
     lda_directions,
 )
-from speechbrain_ssl.verification.scoring import EmbeddingError, cosine_scores
+from speechbrain_ssl.verification.scoring import cosine_scores
 from speechbrain_ssl.verification.trials import Trials
 
 

@@ -6,18 +6,15 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.embedding.rows import unit_rows
+from speechbrain_ssl.errors import ConfigError, EmbeddingError
 from speechbrain_ssl.verification.normalisation import (
     KINDS,
     cohort_centroids,
     cohort_statistics,
     normalise_scores,
 )
-from speechbrain_ssl.verification.scoring import (
-    EmbeddingError,
-    product_scores,
-    unit_rows,
-)
+from speechbrain_ssl.verification.scoring import product_scores
 from speechbrain_ssl.verification.trials import Trials
 
 

@@ -6,6 +6,7 @@ import pytest
 from speechbrain_ssl.errors import TrialError
 from speechbrain_ssl.verification.evaluation import evaluate_scores
 from speechbrain_ssl.verification.protocol import (
+    check_files,
     check_speakers,
     load_lists,
     write_scores,
@@ -19,7 +20,6 @@ from speechbrain_ssl.verification.trial_layouts import (
 )
 from speechbrain_ssl.verification.trials import (
     Trials,
-    check_files,
     linked_speakers,
     read_trials,
 )

@@ -11,7 +11,7 @@ from scipy.optimize import brentq
 from sklearn.metrics import roc_curve
 from speechbrain.utils import metric_stats
 
-from speechbrain_ssl.errors import TrialError
+from speechbrain_ssl.errors import ConfigError, TrialError
 from speechbrain_ssl.verification.metrics import det_points, eer, min_dcf
 
 
@@ -156,7 +156,7 @@ def test_lengths_and_labels_that_do_not_fit():
 
 @pytest.mark.parametrize("prior", [0, 1, -0.1, float("nan")])
 def test_an_impossible_prior(prior):
-    with pytest.raises(ValueError, match="p_target"):
+    with pytest.raises(ConfigError, match="p_target"):
         min_dcf([0.1, 0.2], [0, 1], p_target=prior)
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from speechbrain_ssl.errors import UserError
+from speechbrain_ssl.errors import EmbeddingError, UserError
 from speechbrain_ssl.verification.metrics import eer
-from speechbrain_ssl.verification.scoring import EmbeddingError, cosine_scores
+from speechbrain_ssl.verification.scoring import cosine_scores
 from speechbrain_ssl.verification.trials import Trials, read_trials
 
 

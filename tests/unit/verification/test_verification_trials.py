@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from speechbrain_ssl.errors import TrialError
+from speechbrain_ssl.verification.protocol import check_files
 from speechbrain_ssl.verification.trials import (
     Trials,
-    check_files,
     path_component,
     read_trials,
 )
