@@ -5,12 +5,11 @@ import logging
 import pathlib
 
 import numpy as np
-import torch
 
 from speechbrain_ssl.precision import describe
 from speechbrain_ssl.publishing.export import export_encoder
 from speechbrain_ssl.report.page import build_report
-from speechbrain_ssl.report.results import write_results
+from speechbrain_ssl.report.results import gpu_name, write_results
 from speechbrain_ssl.verification.protocol import write_scores
 
 logger = logging.getLogger(__name__)
@@ -75,11 +74,7 @@ def conclude(brain):
             **brain.extra_results(),
         },
         labels_seen=brain.labels_seen,
-        gpu=(
-            torch.cuda.get_device_name()
-            if brain.device_type == "cuda"
-            else None
-        ),
+        gpu=gpu_name(brain.device),
     )
     page = build_report(
         folder, schedules=brain.schedules, trials=drawn, embeddings=mapped

@@ -8,10 +8,8 @@ under the label the network itself gives it.
 """
 
 import hashlib
-import json
 import pathlib
 
-import numpy as np
 import torch
 from speechbrain.utils.distributed import if_main_process
 
@@ -19,11 +17,13 @@ from speechbrain_ssl.brains.encoding import encode
 from speechbrain_ssl.brains.training_brain import TrainingBrain
 from speechbrain_ssl.errors import CheckpointError, ConfigError
 from speechbrain_ssl.files import atomic_write
+from speechbrain_ssl.objectives.step_notes import StepNotes
 from speechbrain_ssl.pseudo_labels.label_correction import (
     combined_loss,
     correction_report,
 )
 from speechbrain_ssl.pseudo_labels.loss_store import CorrectionStore, LossStore
+from speechbrain_ssl.report.gate import write_gate_epoch
 
 
 class PseudoLabelBrain(TrainingBrain):
@@ -76,7 +76,7 @@ class PseudoLabelBrain(TrainingBrain):
         self.losses = LossStore(count).to(self.device)
         self.corrections = CorrectionStore(count).to(self.device)
         self.gate = self.hparams.loss_gate.to(self.device)
-        self._seen, self._fit = [], None
+        self._notes, self._fit = StepNotes(), None
         if self.hparams.initial_classifier:
             load_classifier(self.classifier, self.hparams.initial_classifier)
 
@@ -121,7 +121,7 @@ class PseudoLabelBrain(TrainingBrain):
                 predicted >= 0, predicted, self.labels, self.truth
             )
         if if_main_process():
-            write_epoch(
+            write_gate_epoch(
                 pathlib.Path(self.hparams.output_folder) / "gate",
                 self.epoch,
                 losses,
@@ -168,7 +168,7 @@ class PseudoLabelBrain(TrainingBrain):
             )
         reduction = self.hparams.loss_reduction
         loss = combined_loss(losses, keep, correction, reduction, len(losses))
-        self._seen.append((index, losses.detach(), dropped, correction))
+        self._notes.append((index, losses.detach(), dropped, correction))
         with torch.no_grad():
             accuracy = (cosines.argmax(1) == labels).float().mean()
         self.log.add(
@@ -194,15 +194,14 @@ class PseudoLabelBrain(TrainingBrain):
 
     def after_step(self):
         """Keeps losses and corrections of the step."""
-        for index, losses, dropped, correction in self._seen:
+        for index, losses, dropped, correction in self._notes.take():
             self.losses.record(index, losses)
             if correction is not None:
                 self.corrections.record(index[dropped], correction)
-        self._seen.clear()
 
     def skip_step(self):
         """Forgets the step."""
-        self._seen.clear()
+        self._notes.clear()
 
     def _save_checkpoint(self, end_of_epoch):
         # The first process writes what all have seen.
@@ -271,60 +270,3 @@ def load_classifier(classifier, path):
             f"initial_classifier {path} has other classes than this "
             f"configuration: {error}"
         ) from error
-
-
-def write_epoch(
-    folder,
-    epoch,
-    losses,
-    threshold,
-    fit,
-    scalars,
-    correct=None,
-    known=None,
-):
-    """Keeps what the gate saw in an epoch, for the report.
-
-    Arguments
-    ---------
-    folder : pathlib.Path
-        Where ``epoch_00001.json`` and so on lie.
-    epoch : int
-        Its number.
-    losses : torch.Tensor
-        ``[N]`` in nats, NaN for unseen.
-    threshold : float
-        Log loss below which samples were kept; infinity for all.
-    fit : GateFit or None
-        The mixture the threshold came from (of the epoch before).
-    scalars : dict
-        Shares that the gate has reported.
-    correct, known : torch.Tensor, optional
-        bool ``[N]``, for monitoring: whether a label is right, and of which
-        that is known. The histogram is then of these.
-    """
-    losses = losses.double().cpu().numpy()
-    usable = np.isfinite(losses) & (losses > 0)
-    if known is not None:
-        usable &= known.cpu().numpy()
-    values = np.log(losses[usable])
-    edges = np.histogram_bin_edges(values, 60) if len(values) else np.arange(2)
-    record = {
-        "epoch": epoch,
-        "edges": np.round(edges, 4).tolist(),
-        "counts": np.histogram(values, edges)[0].tolist(),
-        "threshold": threshold if np.isfinite(threshold) else None,
-        "fallback": None if fit is None else fit.fallback,
-        "scalars": scalars,
-    }
-    if correct is not None:
-        right = correct.cpu().numpy()[usable]
-        record["counts_right"] = np.histogram(values[right], edges)[0].tolist()
-    if fit is not None and np.isfinite(fit.means).all():
-        record["mixture"] = {
-            "weights": fit.weights,
-            "means": fit.means,
-            "variances": fit.variances,
-        }
-    with atomic_write(folder / f"epoch_{epoch:05d}.json") as stream:
-        json.dump(record, stream)

@@ -5,9 +5,6 @@ import numpy as np
 from speechbrain_ssl.embedding.rows import as_array, unit_rows
 from speechbrain_ssl.errors import EmbeddingError
 
-# A centred vector shorter than this share of the original is rounding.
-_ROUNDING = 1e-6
-
 
 def cosine_scores(embeddings, trials, mean=None, chunk=65536):
     """Compute the cosine similarity of the two sides of every trial.

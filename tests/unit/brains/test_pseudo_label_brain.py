@@ -14,7 +14,6 @@ from speechbrain_ssl.brains.collapse import CollapseAlarm
 from speechbrain_ssl.brains.pseudo_label_brain import (
     PseudoLabelBrain,
     load_classifier,
-    write_epoch,
 )
 from speechbrain_ssl.data.dataset import CropBatch
 from speechbrain_ssl.data.sampling import EpochBatchSampler
@@ -381,22 +380,6 @@ def test_the_record_of_an_epoch(make, tmp_path, monkeypatch):
     last = [line for line in lines if line["stage"] == "valid"][-1]
     assert last["gate_kept"] == found["gate_kept"]
     json.loads((tmp_path / "run/gate/epoch_00002.json").read_text())
-
-
-def test_records_of_strange_losses(tmp_path):
-    """Nothing seen, all equal, zeros and infinities: a record all the same."""
-    for number, losses in enumerate(
-        (
-            [math.nan] * 4,
-            [1.0] * 4,
-            [0.0, math.inf, 2.0, math.nan],
-        )
-    ):
-        write_epoch(tmp_path, number, torch.tensor(losses), math.inf, None, {})
-    records = read_epochs(tmp_path)
-    assert [sum(r["counts"]) for r in records] == [0, 4, 1]
-    for record in records:
-        loss_histogram(record)
 
 
 def test_partly_known_truth_is_judged_where_it_is_known(make):
