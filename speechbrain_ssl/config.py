@@ -97,7 +97,7 @@ def check_keys(merged, overrides, known):
 
 
 def check_filled_in(merged, overrides):
-    """Refuses what only the user can know, and has not said.
+    """Refuse a configuration in which a placeholder was left.
 
     Arguments
     ---------

@@ -1,4 +1,4 @@
-"""Reading configurations that are written as differences from another one.
+"""Read configurations that are written as differences from another one.
 
     base: ../../../../hparams/ssl.yaml    # relative to this file
     drop: [margin, margin_kind]           # keys of the base that are not wanted
@@ -30,7 +30,7 @@ _INCLUDE = "!include:"
 
 
 class _Representer(RoundTripRepresenter):
-    """Writes null as a word: an empty value looks like a mistake."""
+    """Write null as a word: an empty value looks like a mistake."""
 
 
 _Representer.add_representer(
@@ -40,7 +40,7 @@ _Representer.add_representer(
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Reads a HyperPyYAML file as text and structure; no tag is acted on."""
+    """Read a HyperPyYAML file as text and structure; no tag is acted on."""
 
 
 def _ignore_tag(loader, suffix, node):
@@ -55,7 +55,7 @@ _PlainLoader.add_multi_constructor("!", _ignore_tag)
 
 
 def parse_plain(stream):
-    """Parses HyperPyYAML without making any object.
+    """Parse HyperPyYAML without making any object.
 
     Arguments
     ---------
@@ -91,23 +91,23 @@ class Merged(NamedTuple):
 
     @property
     def folder(self):
-        """The folder that relative includes start from, as HyperPyYAML has it."""
+        """Return the folder that relative includes start from."""
         return pathlib.Path(self.path).resolve().parent
 
     def open(self):
-        """Returns the text as a stream, for the functions of HyperPyYAML."""
+        """Return the text as a stream, for the functions of HyperPyYAML."""
         stream = io.StringIO(self.text)
         # HyperPyYAML takes the folder of relative includes from here.
         stream.name = str(self.path)
         return stream
 
     def plain(self):
-        """Returns the keys and values; see ``parse_plain``."""
+        """Return the keys and values; see ``parse_plain``."""
         return parse_plain(self.text)
 
 
 def merge(path, overrides=""):
-    """Reads a configuration and lays it over its bases.
+    """Read a configuration and lay it over its bases.
 
     A mapping without a tag changes single keys of the mapping, or of what is
     given to the ``!include:``, that it is laid over; anything else, and ``{}``,
@@ -140,7 +140,7 @@ def merge(path, overrides=""):
 
 
 def read_plain(path):
-    """Reads the keys of a configuration, without making any object.
+    """Read the keys of a configuration, without making any object.
 
     Arguments
     ---------
@@ -161,7 +161,7 @@ def read_plain(path):
 
 
 def _yaml():
-    """Makes a parser and writer that keeps tags, numbers as written, and order."""
+    """Make a parser and writer that keeps tags, order, and numbers as written."""
     parser = ruamel.yaml.YAML()
     parser.Representer = _Representer
     parser.width = 10**6
@@ -170,7 +170,7 @@ def _yaml():
 
 
 def _merge_files(path, above):
-    """Merges a file with its bases; ``above`` are the files that lead to it."""
+    """Merge a file with its bases; ``above`` are the files that lead to it."""
     files = [*above, path]
     shown = " -> ".join(map(str, files))
     if any(path.resolve() == other.resolve() for other in above):
@@ -198,7 +198,7 @@ def _merge_files(path, above):
 
 
 def _load(path):
-    """Loads one file, without its comments."""
+    """Load one file, without its comments."""
     if not path.is_file():
         raise ConfigError(f"there is no configuration {path}")
     try:
@@ -215,7 +215,7 @@ def _load(path):
 
 
 def _nodes(node):
-    """Yields all that can have a tag: mappings, lists, and tagged scalars."""
+    """Yield all nodes that can have a tag: mappings, lists, tagged scalars."""
     if isinstance(node, (dict, list, TaggedScalar)):
         yield node
     if isinstance(node, (dict, list)):
@@ -224,7 +224,7 @@ def _nodes(node):
 
 
 def _move_includes(tree, path, to):
-    """Makes the includes of a file relative to the folder of another one."""
+    """Make the includes of a file relative to the folder of another one."""
     here, there = (p.resolve().parent for p in (path, to))
     for node in filter(_is_include, _nodes(tree)):
         name = node.tag.value.removeprefix(_INCLUDE)
@@ -269,7 +269,7 @@ def _dropped(path, keys):
 
 
 def _lay_over(base, differences):
-    """Changes a mapping by another one, in place."""
+    """Change a mapping by another one, in place; see ``merge``."""
     for key, value in differences.items():
         below = base.get(key)
         if not isinstance(value, dict) or not value or value.tag.value:
@@ -285,8 +285,11 @@ def _lay_over(base, differences):
 
 
 def _definitions_first(tree):
-    """Sorts the keys: HyperPyYAML goes from top to bottom, so that what a key
-    refers to must stand above it. The order stays as it is otherwise."""
+    """Move the keys that another key refers to above it.
+
+    HyperPyYAML resolves from top to bottom: above its ``!include:`` a reference
+    into a block is not valid. Otherwise the order stays as it is.
+    """
     waiting, ordered = set(tree), CommentedMap()
 
     def put(key):

@@ -75,7 +75,7 @@ def begin_run(path, run_opts, overrides, hparams):
 
 
 def write_hyperparams(folder, path, overrides):
-    """Writes ``hyperparams.yaml``, which stock HyperPyYAML reads anywhere.
+    """Write ``hyperparams.yaml``, which stock HyperPyYAML reads anywhere.
 
     SpeechBrain's ``create_experiment_directory`` would write the differences
     only; this is what it writes for a configuration without a base.

@@ -250,7 +250,7 @@ def test_every_recipe_passes(repository):
 
 def test_a_comment_refers_to_nothing(load):
     """A key that only a comment mentions is read by nothing."""
-    comment = "batch: 64  # not <batch>, nor <batch[size]>\n# <batch>\n"
+    comment = "    # <batch>\nbatch: 64  # not <batch>, nor <batch[size]>\n"
     with pytest.raises(ConfigError, match="`batch` in .*read by nothing"):
         load(GOOD + comment)
     load(GOOD.replace("32", "!ref <batch>  # not a number") + comment)

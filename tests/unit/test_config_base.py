@@ -218,7 +218,7 @@ KNOWN = set(
 )
 
 
-def test_errors_name_the_file_that_is_at_fault(write, monkeypatch):
+def test_it_loads_and_errors_name_the_file_that_is_at_fault(write, monkeypatch):
     """The difference, or the base that it has the key from."""
     monkeypatch.setattr("sys.path", [])
     path = write("x.yaml", "base: base.yaml\nlasst: 1\n")
@@ -240,6 +240,10 @@ def test_errors_name_the_file_that_is_at_fault(write, monkeypatch):
         ConfigError, match=r"`data_folder` in .*base\.yaml .*--data_folder=\.\."
     ):
         load_config([str(path)], KNOWN)
+    path = write("x.yaml", "base: base.yaml\ndata_folder: /x\nseed: 3\n")
+    hparams = load_config([str(path), "--rate=2"], KNOWN)[-1]
+    assert hparams["block"] == {"seconds": 2, "more": 3}
+    assert (hparams["seed"], hparams["data_folder"]) == (3, "/x")
     # What the difference has made useless.
     path = write("x.yaml", "base: base.yaml\nblock: !include:blocks/one.yaml\n")
     with pytest.raises(
