@@ -73,10 +73,10 @@ def check_number(
 
     Example
     -------
-    >>> check_number("DINO", "centre_momentum", 0.9, least=0, below=1)
-    >>> check_number("DINO", "centre_momentum", 1.0, least=0, below=1)
+    >>> check_number("DINO", "center_momentum", 0.9, least=0, below=1)
+    >>> check_number("DINO", "center_momentum", 1.0, least=0, below=1)
     Traceback (most recent call last):
-    speechbrain_ssl.errors.ConfigError: DINO's centre_momentum must be a \
+    speechbrain_ssl.errors.ConfigError: DINO's center_momentum must be a \
 number of at least 0 and below 1, got 1.0
     """
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)

@@ -175,7 +175,7 @@ margin: 0.1
 margin_epochs: 1
 classes: 1
 initial_classifier: null
-centres_from_embeddings: False
+centers_from_embeddings: False
 gate: 3.0
 loss_reduction: mean
 

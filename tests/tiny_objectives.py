@@ -94,7 +94,7 @@ CASES = {
             "variance_weight": 1.0,
             "covariance_weight": 0.1,
             "koleo_weight": 0.1,
-            "centring": "sinkhorn",
+            "centering": "sinkhorn",
         },
         "both",
         _DINO,

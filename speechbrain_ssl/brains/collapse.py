@@ -11,12 +11,12 @@ _REMEDIES = {
         "the teacher's targets are uniform: their mean entropy is {entropy:.4f} "
         "nats and ln K is {log_k:.4f}. The student has nothing to learn from. "
         "Lower `teacher_temperature` (0.04 or less at the start) or "
-        "`centre_momentum`, or lengthen the warm-up of the temperature"
+        "`center_momentum`, or lengthen the warm-up of the temperature"
     ),
     "single": (
         "one prototype takes all: the entropy of the prototypes in use is "
         "{usage:.4f} of at most {log_k:.4f} nats. Make the centring quicker "
-        "(lower `centre_momentum`), raise `teacher_temperature` a little, or "
+        "(lower `center_momentum`), raise `teacher_temperature` a little, or "
         "lower the learning rate"
     ),
     "constant": (

@@ -50,7 +50,7 @@ class SSLBrain(TrainingBrain):
     @property
     def evaluated_encoder(self):
         """The encoder that is evaluated and exported."""
-        if self.objective.teacher_counts:
+        if self.objective.evaluate_teacher:
             return self.teacher.encoder
         return self.encoder
 
@@ -104,12 +104,12 @@ class SSLBrain(TrainingBrain):
     def frozen_parameters(self):
         """Return DINO's prototypes, say, during the first epochs."""
         if self.epoch <= self.hparams.freeze_last_layer_epochs:
-            return self.objective.last_layer()
+            return self.objective.prototype_parameters()
         return []
 
     def no_weight_decay_parameters(self):
         """Return SDPN's prototypes, say."""
-        return self.objective.undecayed()
+        return self.objective.no_weight_decay_parameters()
 
     def extra_results(self):
         """Return from which epoch on positives came from other utterances."""
@@ -226,7 +226,7 @@ class SSLBrain(TrainingBrain):
         if self.objective.needs_frames:
             embeddings, frames = encode_with_frames(self.encoder, inputs)
         else:
-            skipped = 0 if self.objective.first_sees_global else 1
+            skipped = 0 if self.objective.student_sees_global_crops else 1
             embeddings = encode(self.encoder, inputs[skipped:])
         return Branch(
             embeddings, project(head, embeddings), head, index, frames
@@ -265,7 +265,7 @@ class SSLBrain(TrainingBrain):
 
     def held_out(self, embeddings):
         """Return what the teacher says of held-out crops."""
-        if not self.objective.teacher_counts:
+        if not self.objective.evaluate_teacher:
             return {}
         head = self.teacher.head.eval()
         branch = Branch(embeddings, project(head, embeddings), head)

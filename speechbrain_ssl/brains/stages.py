@@ -77,8 +77,8 @@ class Stages:
         """Whether embeddings are needed: to cluster, or for first centres."""
         if not self.labels_are_given:
             return True
-        centres = self.hparams["centres_from_embeddings"]
-        return centres and self.initial_model is not None
+        centers = self.hparams["centers_from_embeddings"]
+        return centers and self.initial_model is not None
 
     @property
     def embed_options(self):
@@ -278,7 +278,7 @@ class Stages:
                     return store
         raise ConfigError(
             f"there are no embeddings by {model}; set "
-            "`centres_from_embeddings` to False"
+            "`centers_from_embeddings` to False"
         )
 
     def _train(self, folder, labels_csv, number, initial_model, **changes):
@@ -317,9 +317,9 @@ class Stages:
         )
         rows = _rows_of(brain.train_manifest, self.manifest)
         begins = initial_model and not hparams["initial_classifier"]
-        if begins and hparams["centres_from_embeddings"]:
+        if begins and hparams["centers_from_embeddings"]:
             embedded = self._embedded_by(initial_model, number)
-            set_centres(hparams["classifier"], *embedded.read(), labels)
+            set_centers(hparams["classifier"], *embedded.read(), labels)
         truth = None
         if self.speakers is not None:
             truth, _ = majority_classes(labels[rows], self.speakers[rows])
@@ -340,7 +340,7 @@ class Stages:
         return {k: figures[k] for k in names if k in figures}
 
 
-def set_centres(classifier, embeddings, places, labels):
+def set_centers(classifier, embeddings, places, labels):
     """Lets every class begin at the mean of its members' embeddings.
 
     A default of ours, and no part of the papers' methods: a classifier that
@@ -366,7 +366,7 @@ def set_centres(classifier, embeddings, places, labels):
     means = torch.nn.functional.normalize(means, dim=1)
     means = means.to(classifier.weight.device)
     weight = classifier.weight.data.unflatten(
-        0, (classifier.classes, classifier.sub_centres)
+        0, (classifier.classes, classifier.sub_centers)
     )
     # Sub-centres of a class must differ, or they stay one for ever; a class of
     # which no embedding is known keeps its random direction.

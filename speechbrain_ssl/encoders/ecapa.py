@@ -234,16 +234,16 @@ def _pool(pooling, x, valid):
     # [batch, channels, frames] than the textbook's, and exact where a channel
     # is constant in time (a dead ReLU), as the stock one is.
     first = x[:, :, :1].detach().float()
-    centred = x.float() - first
+    centered = x.float() - first
     weight, bias = tdnn.conv.conv.weight, tdnn.conv.conv.bias
     if pooling.global_context:
         # (torch.var_mean is several times slower on a CPU.)
         if valid is None:
-            mean = centred.mean(2, keepdim=True)
-            square = centred.square().mean(2, keepdim=True)
+            mean = centered.mean(2, keepdim=True)
+            square = centered.square().mean(2, keepdim=True)
         else:
-            mean = valid.mean(centred)
-            square = valid.mean(centred.square())
+            mean = valid.mean(centered)
+            square = valid.mean(centered.square())
         std = (square - mean.square()).clamp(min=_EPS).sqrt()
         context = F.conv1d(
             torch.cat([first + mean, std], dim=1).to(x.dtype),
@@ -258,9 +258,9 @@ def _pool(pooling, x, valid):
     if valid is not None:
         scores = scores.masked_fill(~valid.mask, float("-inf"))
     weights = torch.softmax(scores, dim=2)
-    weighted = weights * centred
+    weighted = weights * centered
     mean = weighted.sum(2)
-    variance = (weighted * centred).sum(2) - mean.square()
+    variance = (weighted * centered).sum(2) - mean.square()
     return torch.cat(
         [first.squeeze(2) + mean, variance.clamp(min=_EPS).sqrt()], dim=1
     )

@@ -115,9 +115,9 @@ def draw_channel(seed, number, video):
     octaves = np.log2(np.maximum(BINS_KHZ, 0.03))
     decibel = rng.uniform(-1.2, 1.2) * octaves
     for _ in range(3):
-        centre = rng.uniform(-2.5, 2.7)
+        center = rng.uniform(-2.5, 2.7)
         width, height = rng.uniform(0.3, 0.8), rng.uniform(-3, 3)
-        decibel += height * np.exp(-(((octaves - centre) / width) ** 2))
+        decibel += height * np.exp(-(((octaves - center) / width) ** 2))
     lowest = np.log2(rng.uniform(0.05, 0.2))
     highest = np.log2(rng.uniform(5.0, 9.0))
     decibel -= 12 * np.maximum(lowest - octaves, 0)

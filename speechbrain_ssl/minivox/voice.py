@@ -153,17 +153,17 @@ def draw_voice(seed, number):
     higher *= 1 + np.clip(rng.normal(0, 0.04, 5), -0.1, 0.1)
     bandwidth = rng.uniform(0.7, 1.5)
     power = np.ones_like(BINS_KHZ)
-    for centre in higher:
-        power /= _pole(centre, 0.055 * centre * bandwidth)
+    for center in higher:
+        power /= _pole(center, 0.055 * center * bandwidth)
     octaves = np.log2(np.maximum(BINS_KHZ, 0.06) / 0.5)
     # The tilt of the source and the 6 dB an octave which the lips add.
     tilt = rng.uniform(-8.0, 0.0)
     decibel = tilt * np.maximum(octaves, 0) + 6 * np.minimum(octaves, 0)
     # Side cavities take narrow bands out; where they sit is anatomy.
     for low_khz, high_khz in ((2.5, 4.0), (4.0, 6.0)):
-        centre = rng.uniform(low_khz, high_khz)
+        center = rng.uniform(low_khz, high_khz)
         depth, width = rng.uniform(5, 18), rng.uniform(0.2, 0.5)
-        decibel -= depth * np.exp(-(((BINS_KHZ - centre) / width) ** 2))
+        decibel -= depth * np.exp(-(((BINS_KHZ - center) / width) ** 2))
     return Voice(
         gender=gender,
         scale=scale,
@@ -287,12 +287,12 @@ def _filters(voice, track, level):
         width = np.float32(base * voice.bandwidth)
         power *= _pole(formants[:, i, None], width)
     gain = voicing[:, None] / np.sqrt(power) * voice.filter.astype("f4")
-    centre, width = track[:, 5, None], track[:, 6, None]
-    shape = friction[:, None] / (1 + np.square((BINS_KHZ - centre) / width))
+    center, width = track[:, 5, None], track[:, 6, None]
+    shape = friction[:, None] / (1 + np.square((BINS_KHZ - center) / width))
     return gain, shape
 
 
-def _pole(centre, width):
+def _pole(center, width):
     """Compute the squared magnitude of a resonance's denominator.
 
     Arguments
@@ -306,9 +306,9 @@ def _pole(centre, width):
         One value per bin; it is 1 at 0 Hz.
     """
     square = BINS_KHZ * BINS_KHZ
-    centre2 = np.square(centre)
-    return (np.square(centre2 - square) + np.square(width) * square) / (
-        np.square(centre2)
+    center2 = np.square(center)
+    return (np.square(center2 - square) + np.square(width) * square) / (
+        np.square(center2)
     )
 
 

@@ -107,5 +107,5 @@ class BarlowTwins(Objective):
 def _standardised(rows):
     """Gather rows and give each dimension mean 0 and variance 1."""
     rows = gather(rows)
-    centred = rows - rows.mean(0)
-    return centred * (centred.square().mean(0) + _EPSILON).rsqrt()
+    centered = rows - rows.mean(0)
+    return centered * (centered.square().mean(0) + _EPSILON).rsqrt()

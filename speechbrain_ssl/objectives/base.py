@@ -5,7 +5,7 @@ epochs. The Brain encodes the crops, lets the heads project them, and calls the
 objective with two branches:
 
 * ``first`` is the branch with gradient, over all crops (or the local ones only,
-  where ``first_sees_global`` is False);
+  where ``student_sees_global_crops`` is False);
 * ``second`` is the branch the first is compared with, over the global crops.
   With a momentum teacher (``momentum = True``) it comes from the teacher and
   has no gradient; otherwise it is the global part of ``first``.
@@ -56,10 +56,10 @@ class Objective(torch.nn.Module):
     ----------
     momentum : bool
         Whether the second branch comes from a momentum teacher.
-    teacher_counts : bool
+    evaluate_teacher : bool
         Whether the teacher's encoder is the one that is evaluated and exported,
         as DINO's is; that of MoCo and BYOL is thrown away.
-    first_sees_global : bool
+    student_sees_global_crops : bool
         Whether the first branch encodes the global crops. Only an objective
         with a teacher can do without.
     knobs : tuple of str
@@ -68,10 +68,10 @@ class Objective(torch.nn.Module):
         Maps embeddings ``[n, embedding size]`` to vectors ``[n, size]``.
     needs_frames : bool
         Whether the first branch shall bring ``frames``.
-    has_second_branch : bool
+    supports_positive_sampling : bool
         Whether the loss compares ``first`` with ``second.vectors``, so that a
         positive-sampling rule may replace rows of the latter.
-    keeps_first_crop : bool
+    stores_first_crop_embedding : bool
         Whether the vector of a sample's first crop is kept as that of its
         utterance, from which the crop then has to come: cluster-aware sampling
         by the rule ``all`` is refused.
@@ -80,12 +80,12 @@ class Objective(torch.nn.Module):
     """
 
     momentum = False
-    teacher_counts = False
-    first_sees_global = True
+    evaluate_teacher = False
+    student_sees_global_crops = True
     knobs = ()
     needs_frames = False
-    has_second_branch = True
-    keeps_first_crop = False
+    supports_positive_sampling = True
+    stores_first_crop_embedding = False
 
     def __init__(self):
         super().__init__()
@@ -180,11 +180,11 @@ class Objective(torch.nn.Module):
         """Forget the step; called instead of ``after_step``."""
         self.notes.clear()
 
-    def last_layer(self):
+    def prototype_parameters(self):
         """Return the parameters that stay frozen during the first epochs."""
         return []
 
-    def undecayed(self):
+    def no_weight_decay_parameters(self):
         """Return matrices without weight decay; vectors never have any."""
         return []
 

@@ -80,7 +80,7 @@ class CPC(Objective):
     """
 
     needs_frames = True
-    has_second_branch = False
+    supports_positive_sampling = False
 
     def __init__(
         self,

@@ -76,8 +76,8 @@ class DeepCluster(Objective):
     1.0
     """
 
-    has_second_branch = False
-    keeps_first_crop = True
+    supports_positive_sampling = False
+    stores_first_crop_embedding = True
 
     def __init__(
         self,

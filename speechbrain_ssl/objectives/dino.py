@@ -46,7 +46,7 @@ class DINO(Objective):
         Penalties that are added; see ``dino_regularisers``.
     student_temperature : float
         tau_s.
-    centre_momentum : float
+    center_momentum : float
         m_c.
     global_pairs : bool
         Whether the student sees the global crops too. False where the crop
@@ -82,7 +82,7 @@ class DINO(Objective):
     """
 
     momentum = True
-    teacher_counts = True
+    evaluate_teacher = True
     knobs = ("teacher_temperature", "cosine_weight")
 
     def __init__(
@@ -90,27 +90,27 @@ class DINO(Objective):
         head,
         regularisers=(),
         student_temperature=0.1,
-        centre_momentum=0.9,
+        center_momentum=0.9,
         global_pairs=True,
-        centring="mean",
+        centering="mean",
     ):
         super().__init__()
-        temperature, momentum = student_temperature, centre_momentum
+        temperature, momentum = student_temperature, center_momentum
         check_number("DINO", "student_temperature", temperature, above=0)
         # At 1 the centre would never move.
-        check_number("DINO", "centre_momentum", momentum, least=0, below=1)
-        check_choice("DINO", "centring", centring, ("mean", "sinkhorn"))
+        check_number("DINO", "center_momentum", momentum, least=0, below=1)
+        check_choice("DINO", "centering", centering, ("mean", "sinkhorn"))
         self.head = head
         self.regularisers = [each for each in regularisers if each.weights]
         for regulariser in self.regularisers:
             regulariser.check_head(head)
         self.student_temperature = student_temperature
-        self.centring = centring
-        self.centre_momentum = centre_momentum
-        self.first_sees_global = global_pairs
-        self.register_buffer("centre", torch.zeros(len(head.prototypes)))
+        self.centering = centering
+        self.center_momentum = center_momentum
+        self.student_sees_global_crops = global_pairs
+        self.register_buffer("center", torch.zeros(len(head.prototypes)))
 
-    def last_layer(self):
+    def prototype_parameters(self):
         """Return the prototypes; frozen for the first epoch in all recipes."""
         return [self.head.prototypes]
 
@@ -145,23 +145,29 @@ class DINO(Objective):
         with torch.no_grad():
             logits = second.head.logits(second.vectors)
             plain = target = self._target(logits, teacher_temperature)
-            if self.centring == "mean":
+            if self.centering == "mean":
                 self.notes.append(logits.mean(dim=(0, 1)))
             else:
                 target = sinkhorn(logits.flatten(0, 1) / teacher_temperature)
                 target = target.view_as(logits)
         student = first.head.logits(first.vectors) / self.student_temperature
-        loss = pair_cross_entropy(student, target, self.first_sees_global)
+        loss = pair_cross_entropy(
+            student, target, self.student_sees_global_crops
+        )
         with torch.no_grad():
             scalars = prototype_entropies(plain)
-            if self.centring == "sinkhorn":
+            if self.centering == "sinkhorn":
                 scalars["teacher_entropy"] = entropy(target).mean()
             scalars["kl"] = loss.detach() - scalars["teacher_entropy"]
         if cosine_weight > 0:
-            cosine = cosine_consistency(first, second, self.first_sees_global)
+            cosine = cosine_consistency(
+                first, second, self.student_sees_global_crops
+            )
             scalars["cosine_loss"] = cosine.detach()
             loss = loss + cosine_weight * cosine
-        globals_ = second.vectors.shape[1] if self.first_sees_global else None
+        globals_ = (
+            second.vectors.shape[1] if self.student_sees_global_crops else None
+        )
         for regulariser in self.regularisers:
             penalties = regulariser(first.head, first.embeddings[:, :globals_])
             for name, penalty in penalties.items():
@@ -177,11 +183,11 @@ class DINO(Objective):
 
     def _target(self, logits, temperature):
         """Return P_q, centred and sharpened; Sinkhorn's centre stays 0."""
-        return torch.softmax((logits - self.centre) / temperature, dim=-1)
+        return torch.softmax((logits - self.center) / temperature, dim=-1)
 
     @torch.no_grad()
     def after_step(self):
         """Move the centre towards the mean teacher logits of the step."""
-        if self.centring == "mean":
+        if self.centering == "mean":
             mean = mean_over_ranks(torch.stack(self.notes.take()).mean(0))
-            self.centre.lerp_(mean, 1.0 - self.centre_momentum)
+            self.center.lerp_(mean, 1.0 - self.center_momentum)

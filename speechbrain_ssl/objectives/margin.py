@@ -48,7 +48,7 @@ class AAMSoftmax(torch.nn.Module):
     margin : float
         m in radians, where none is given at the call. A scheduled margin is
         given at the call.
-    sub_centres : int
+    sub_centers : int
         Centres K a class; 1 is plain AAM-softmax.
 
     Raises
@@ -59,7 +59,7 @@ class AAMSoftmax(torch.nn.Module):
 
     Example
     -------
-    >>> aam = AAMSoftmax(8, classes=5, sub_centres=2)
+    >>> aam = AAMSoftmax(8, classes=5, sub_centers=2)
     >>> embeddings, labels = torch.randn(3, 8), torch.tensor([0, 4, 4])
     >>> aam(embeddings, labels, margin=0.1).shape
     torch.Size([3])
@@ -68,25 +68,25 @@ class AAMSoftmax(torch.nn.Module):
     """
 
     def __init__(
-        self, embedding_size, classes, scale=32.0, margin=0.2, sub_centres=1
+        self, embedding_size, classes, scale=32.0, margin=0.2, sub_centers=1
     ):
         super().__init__()
         for name, value in (
             ("embedding_size", embedding_size),
             ("classes", classes),
-            ("sub_centres", sub_centres),
+            ("sub_centers", sub_centers),
         ):
             check_int("AAM-softmax", name, value, least=1)
         check_number("AAM-softmax", "scale", scale, above=0)
         self.classes = classes
         self.scale = scale
         self.margin = _checked(margin)
-        self.sub_centres = sub_centres
+        self.sub_centers = sub_centers
         # Only the direction of a centre counts; normal draws are uniform in
         # direction.
         self.weight = torch.nn.Parameter(
             torch.nn.init.normal_(
-                torch.empty(classes * sub_centres, embedding_size), std=0.01
+                torch.empty(classes * sub_centers, embedding_size), std=0.01
             )
         )
 
@@ -109,8 +109,8 @@ class AAMSoftmax(torch.nn.Module):
                 F.normalize(embeddings.float(), dim=-1),
                 F.normalize(self.weight.float(), dim=-1),
             )
-        if self.sub_centres > 1:
-            cosines = cosines.unflatten(1, (self.classes, self.sub_centres))
+        if self.sub_centers > 1:
+            cosines = cosines.unflatten(1, (self.classes, self.sub_centers))
             cosines = cosines.amax(-1)
         return cosines
 

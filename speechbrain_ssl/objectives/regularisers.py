@@ -76,8 +76,8 @@ def covariance_penalty(rows):
     tensor(4.)
     """
     rows = _of_all_ranks(rows)
-    centred = rows - rows.mean(0)
-    covariance = _product(centred.T, centred) / (len(rows) - 1)
+    centered = rows - rows.mean(0)
+    covariance = _product(centered.T, centered) / (len(rows) - 1)
     return off_diagonal(covariance) / rows.shape[1]
 
 

@@ -79,8 +79,8 @@ class SDPN(Objective):
     """
 
     momentum = True
-    teacher_counts = True
-    first_sees_global = False
+    evaluate_teacher = True
+    student_sees_global_crops = False
 
     def __init__(
         self,
@@ -117,11 +117,11 @@ class SDPN(Objective):
         self.sharpening = sharpening
         self.iterations = iterations
 
-    def last_layer(self):
+    def prototype_parameters(self):
         """Return the prototypes."""
         return [self.head.prototypes]
 
-    def undecayed(self):
+    def no_weight_decay_parameters(self):
         """Return the prototypes, as in the authors' code."""
         return [self.head.prototypes]
 

@@ -137,7 +137,7 @@ class SwAV(Objective):
         self.register_buffer("queued", torch.zeros((), dtype=torch.int64))
         self.register_buffer("epoch", torch.ones((), dtype=torch.int64))
 
-    def last_layer(self):
+    def prototype_parameters(self):
         """Return the prototypes; the authors freeze them for an epoch."""
         return [self.head.prototypes]
 

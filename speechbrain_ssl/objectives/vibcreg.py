@@ -76,9 +76,9 @@ class IterNorm(torch.nn.Module):
                 for rows in (x.float(), gather(x.float()))
             )
             mean = everything.mean(1, keepdim=True)
-            centred = everything - mean
+            centered = everything - mean
             eye = torch.eye(own.shape[-1], device=x.device)
-            covariance = centred.mT @ centred / centred.shape[1]
+            covariance = centered.mT @ centered / centered.shape[1]
             covariance = covariance + self.epsilon * eye
             trace = covariance.diagonal(dim1=1, dim2=2).sum(-1)[:, None, None]
             covariance = covariance / trace

@@ -77,7 +77,7 @@ def check_run(ssps, objective, utterances, batch):
     ConfigError
         If the objective, the queue or the clusters do not fit.
     """
-    if not objective.has_second_branch:
+    if not objective.supports_positive_sampling:
         raise ConfigError(
             "SSPS replaces positives in the second branch, which "
             f"{type(objective).__name__} does not have; take another "

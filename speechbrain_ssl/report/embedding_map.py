@@ -88,8 +88,8 @@ def _lay_out(embeddings, seed):
         return np.zeros((count, 2)), True
     if count < 5:
         # Too few for t-SNE: the plane of largest variance.
-        centred = unit - unit.mean(axis=0)
-        left, scale, _ = np.linalg.svd(centred, full_matrices=False)
+        centered = unit - unit.mean(axis=0)
+        left, scale, _ = np.linalg.svd(centered, full_matrices=False)
         places = np.zeros((count, 2))
         used = min(2, left.shape[1])
         places[:, :used] = left[:, :used] * scale[:used]

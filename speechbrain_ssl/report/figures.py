@@ -153,9 +153,9 @@ def schedules(arrays):
         finite = array[np.isfinite(array)]
         if len(finite) and np.ptp(finite) <= 1e-9 * np.abs(finite).max():
             # Else rounding is blown up until it fills the picture.
-            centre = finite[0]
-            half = abs(centre) * 0.5 or 1.0
-            ax.set_ylim(centre - half, centre + half)
+            center = finite[0]
+            half = abs(center) * 0.5 or 1.0
+            ax.set_ylim(center - half, center + half)
         ax.ticklabel_format(axis="y", useOffset=False, scilimits=(-9, 9))
         ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.4g}"))
         ax.yaxis.set_major_locator(MaxNLocator(nbins=4))

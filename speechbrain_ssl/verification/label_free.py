@@ -106,8 +106,8 @@ def lidar(embeddings, regulariser=1e-4):
     means = rows.mean(1)
     within = (rows - means[:, None]).reshape(-1, size)
     within = within.T @ within / (utterances * (crops - 1))
-    centred = means - means.mean(0)
-    between = centred.T @ centred / (utterances - 1)
+    centered = means - means.mean(0)
+    between = centered.T @ centered / (utterances - 1)
     scale = max(np.trace(within) / size, 1e-12)
     values, vectors = np.linalg.eigh(
         within + regulariser * scale * np.eye(size)

@@ -139,12 +139,12 @@ def check_cohort_size(size, top=None):
 
 def _of_all(rows, cohort):
     """Compute statistics from the cohort's moments, without any score."""
-    centre = cohort.mean(axis=0, dtype=np.float64)
-    residual = cohort - centre
+    center = cohort.mean(axis=0, dtype=np.float64)
+    residual = cohort - center
     covariance = residual.T @ residual / (len(cohort) - 1)
     rows = rows.astype(np.float64)
     variance = np.einsum("ud,ud->u", rows @ covariance, rows)
-    return rows @ centre, np.sqrt(np.maximum(variance, 0))
+    return rows @ center, np.sqrt(np.maximum(variance, 0))
 
 
 def _of_highest(rows, cohort, top, block):

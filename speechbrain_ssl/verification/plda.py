@@ -315,25 +315,25 @@ def _two_covariances(rows, number, sizes, iterations):
     within = _lifted(scatter / max(total - count, 1))
     n0 = (total - (sizes.astype(float) ** 2).sum() / total) / (count - 1)
     between = (between / (count - 1) - within) / n0
-    centre = sizes @ means / total
+    center = sizes @ means / total
     basis, b = _diagonalise(between, within)
     for _ in range(iterations):
         # E: given its utterances, y of a cluster is Gaussian. In the basis of
         # both covariances its dimensions are independent.
         weight = sizes[:, None] * b / (sizes[:, None] * b + 1)
         variance = b / (sizes[:, None] * b + 1)
-        around = (means - centre) @ basis
+        around = (means - center) @ basis
         back = np.linalg.inv(basis)
-        y = centre + (weight * around) @ back
+        y = center + (weight * around) @ back
         # M: mean and covariance of y; covariance of what is left.
-        centre = y.mean(axis=0)
-        between = (y - centre).T @ (y - centre) / count
+        center = y.mean(axis=0)
+        between = (y - center).T @ (y - center) / count
         between += (back.T * variance.mean(axis=0)) @ back
         off = means - y
         within = scatter + (off.T * sizes) @ off
         within += (back.T * (sizes @ variance)) @ back
         basis, b = _diagonalise(between, within / total)
-    return centre, basis, b
+    return center, basis, b
 
 
 def _diagonalise(between, within):

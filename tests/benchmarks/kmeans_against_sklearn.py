@@ -32,13 +32,13 @@ from speechbrain_ssl.clustering.kmeans import spherical_kmeans
 def speakers(points, size, count, spread, seed):
     """Unit rows ``[points, size]`` around ``count`` directions."""
     rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(count, size)).astype(np.float32)
-    centres /= np.linalg.norm(centres, axis=1, keepdims=True)
+    centers = rng.normal(size=(count, size)).astype(np.float32)
+    centers /= np.linalg.norm(centers, axis=1, keepdims=True)
     shares = rng.gamma(2.0, size=count)
     who = rng.choice(count, size=points, p=shares / shares.sum())
     rows = rng.standard_normal((points, size), dtype=np.float32)
     rows *= spread / np.sqrt(size)
-    rows += centres[who]
+    rows += centers[who]
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 

@@ -36,8 +36,8 @@ _PENALTIES = {
 _KNOBS = {"teacher_temperature": 0.05, "cosine_weight": 0.0}
 
 
-def _dino(size, regularisers=(), centring="mean", **head):
-    return DINO(DINOHead(size, **head), regularisers, centring=centring)
+def _dino(size, regularisers=(), centering="mean", **head):
+    return DINO(DINOHead(size, **head), regularisers, centering=centering)
 
 
 #: Name -> (what makes it, options, crops, global crops, scheduled values).
@@ -59,7 +59,7 @@ CASES = {
     "wmse": (WMSE, {**_HEAD, "whitening_size": 8, "epsilon": 0.1}, 2, 2, {}),
     "sdpn": (SDPN, {**_DINO, "dimension_weight": 0.5}, 4, 1, {}),
     "dino penalties": (_dino, {**_DINO, **_PENALTIES}, 4, 2, _KNOBS),
-    "dino sinkhorn": (_dino, {**_DINO, "centring": "sinkhorn"}, 4, 2, _KNOBS),
+    "dino sinkhorn": (_dino, {**_DINO, "centering": "sinkhorn"}, 4, 2, _KNOBS),
 }
 
 #: Numbers of the utterances of each step; a step is an epoch here.
@@ -113,7 +113,7 @@ def run(name):
                 second = branch(
                     teacher.encoder, teacher.head, x[:, :globals_], index
                 )
-            x = x if objective.first_sees_global else x[:, globals_:]
+            x = x if objective.student_sees_global_crops else x[:, globals_:]
         first = branch(encoder, objective.head, x, index)
         if not objective.momentum:
             second = Branch(

@@ -272,7 +272,8 @@ def test_pairs_that_do_not_fit_the_crops(
         **dict.fromkeys(train.AT_LEAST_ONE, 1),
         "crops": CropPlan(2, 3.0, local_crops, disjoint=disjoint),
         "objective": types.SimpleNamespace(
-            first_sees_global=sees_global, keeps_first_crop=False
+            student_sees_global_crops=sees_global,
+            stores_first_crop_embedding=False,
         ),
         "positives": None,
     }

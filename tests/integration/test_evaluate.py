@@ -230,9 +230,9 @@ def test_mean_of_training_utterances_is_subtracted(call, corpus, tmp_path):
         mean_utterances=2,
         data_folder=corpus / "audio",
     )
-    plain, centred = record["evaluations"]
+    plain, centered = record["evaluations"]
     assert plain["scoring"] == "cosine"
-    assert centred["scoring"] == "mean_subtracted"
+    assert centered["scoring"] == "mean_subtracted"
     trials, _, embeddings = direct(corpus)
     from speechbrain_ssl.data.manifest import Manifest
 
@@ -246,11 +246,11 @@ def test_mean_of_training_utterances_is_subtracted(call, corpus, tmp_path):
     ).mean(0)
     scores = cosine_scores(embeddings, trials, mean=mean)
     expected = 100 * eer(scores, trials.labels)[0]
-    assert centred["eer_percent"] == pytest.approx(expected, abs=1e-9)
+    assert centered["eer_percent"] == pytest.approx(expected, abs=1e-9)
     lines = (tmp_path / "out/scores_all_mean_subtracted.txt").read_text()
     found = [float(line.split()[3]) for line in lines.splitlines()]
     np.testing.assert_allclose(found, scores, atol=1e-4)
-    assert record["eer_all_mean_subtracted"] == centred["eer_percent"]
+    assert record["eer_all_mean_subtracted"] == centered["eer_percent"]
     rows = (tmp_path / "out/table.csv").read_text()
     assert "run1, mean subtracted" in rows
 

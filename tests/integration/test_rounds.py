@@ -16,7 +16,7 @@ from killed import kill_at
 from speechbrain_ssl.brains import rounds as module
 from speechbrain_ssl.brains.pseudo_label_brain import PseudoLabelBrain
 from speechbrain_ssl.brains.rounds import Rounds
-from speechbrain_ssl.brains.stages import Stages, set_centres
+from speechbrain_ssl.brains.stages import Stages, set_centers
 from speechbrain_ssl.brains.training_brain import TrainingBrain
 from speechbrain_ssl.clustering.kmeans import spherical_kmeans
 from speechbrain_ssl.clustering.rows import ClusteringError
@@ -336,10 +336,10 @@ def test_start_from(
 def test_classes_begin_at_their_members(
     corpus, rounds, ssl_model, tmp_path, untrained
 ):
-    """With ``centres_from_embeddings``: the direction of each mean."""
+    """With ``centers_from_embeddings``: the direction of each mean."""
     rounds.main(
         corpus.rounds_argv(
-            tmp_path, ssl_model, rounds=1, centres_from_embeddings=True
+            tmp_path, ssl_model, rounds=1, centers_from_embeddings=True
         )
     )
     folder = tmp_path / "round_1"
@@ -350,20 +350,20 @@ def test_classes_begin_at_their_members(
     weight = state["weight"].double().numpy()
     assert len(weight) == len(names)
     unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    for label, centre in enumerate(weight):
+    for label, center in enumerate(weight):
         mean = unit[labels == label].mean(0)
-        cosine = centre @ mean / np.linalg.norm(centre) / np.linalg.norm(mean)
+        cosine = center @ mean / np.linalg.norm(center) / np.linalg.norm(mean)
         assert cosine > 0.97
 
 
-def test_centres_of_classes_without_members():
+def test_centers_of_classes_without_members():
     """They keep a random direction; sub-centres of the others differ."""
     torch.manual_seed(0)
-    classifier = AAMSoftmax(8, 3, sub_centres=2)
+    classifier = AAMSoftmax(8, 3, sub_centers=2)
     before = classifier.weight.detach().clone()
     rows = np.random.default_rng(0).normal(size=(5, 8))
     labels = np.array([0, -1, 2, 2, 0, 2, -1])
-    set_centres(classifier, rows, np.array([0, 1, 2, 4, 6]), labels)
+    set_centers(classifier, rows, np.array([0, 1, 2, 4, 6]), labels)
     after = classifier.weight.detach()
     assert torch.equal(after[2:4], before[2:4])
     assert not torch.equal(after[0], after[1])
@@ -473,7 +473,7 @@ def test_given_labels(corpus, rounds, ssl_model, tmp_path, untrained, model):
             corpus.speakers_csv,
             fraction=0.5,
             of="utterances",
-            centres_from_embeddings=True,
+            centers_from_embeddings=True,
         )
     )
     for folder in (tmp_path, tmp_path / "round_1"):
@@ -635,9 +635,9 @@ def test_a_cluster_of_one(corpus, rounds, ssl_model, embedded):
     """It is left out and counted; the others are numbered without a gap."""
     folder, replace = embedded
     draws = np.random.default_rng(0)
-    centres = draws.normal(size=(7, 192))
+    centers = draws.normal(size=(7, 192))
     which = np.concatenate([np.arange(55) % 6, [6]])
-    replace(centres[which] + 0.1 * draws.normal(size=(56, 192)))
+    replace(centers[which] + 0.1 * draws.normal(size=(56, 192)))
     rounds.main(corpus.rounds_argv(folder, ssl_model, stop_after="cluster"))
     figures = record(folder, 1, "cluster")
     assert (figures["clusters"], figures["singletons"]) == (7, 1)
@@ -686,7 +686,7 @@ def test_two_processes_are_one(corpus, rounds, ssl_model, two_rounds, tmp_path):
         "other_models": f"[{two_rounds / 'round_2'}]",
         "batch_size": 4,
         "distributed_backend": "gloo",
-        "centres_from_embeddings": True,
+        "centers_from_embeddings": True,
         "monitor_labels": corpus.speakers_csv,
     }
     argv = sgd(corpus, tmp_path / "two", ssl_model, **options)

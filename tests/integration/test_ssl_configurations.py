@@ -68,7 +68,7 @@ def test_values_fit_each_other(path, load, train):
         assert schedule(epochs, 3).shape == (3 * epochs,)
     # Something is frozen where there is something to freeze.
     freezes = hparams["freeze_last_layer_epochs"] > 0
-    assert freezes == bool(objective.last_layer())
+    assert freezes == bool(objective.prototype_parameters())
     size = hparams["encoder"].arguments["lin_neurons"]
     layers = [m for m in objective.head.modules() if hasattr(m, "in_features")]
     if layers:

@@ -33,7 +33,7 @@ KEYS = set(
     embed_batch_seconds embed_most_seconds silhouette_sample monitor_labels
     monitor_column valid_utterances valid_seconds crops batch_size num_workers
     number_of_epochs epoch_counter encoder classifier initial_classifier
-    centres_from_embeddings frozen_encoder_epochs loss_gate label_correction label_correction_epoch
+    centers_from_embeddings frozen_encoder_epochs loss_gate label_correction label_correction_epoch
     loss_reduction features augmentation optimizer schedules
     lr_reference_batch clip_per_tensor average_last log_every collapse_alarm
     checkpointer trials trials_folder trials_speaker_component trials_every

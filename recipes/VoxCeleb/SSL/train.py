@@ -60,7 +60,10 @@ def check_values(hparams):
     for key in AT_LEAST_ONE:
         if not hparams[key] >= 1:
             raise ConfigError(f"`{key}` must be at least 1, got {hparams[key]}")
-    plan, both = hparams["crops"], hparams["objective"].first_sees_global
+    plan, both = (
+        hparams["crops"],
+        hparams["objective"].student_sees_global_crops,
+    )
     if plan.disjoint and plan.local_crops and both:
         raise ConfigError(
             "crops can only be disjoint where global ones are not compared "
@@ -73,7 +76,10 @@ def check_values(hparams):
             "needs local ones: raise `local_crops`, or set `global_pairs: True`"
         )
     objective, positives = hparams["objective"], hparams["positives"]
-    if objective.keeps_first_crop and getattr(positives, "rule", "") == "all":
+    if (
+        objective.stores_first_crop_embedding
+        and getattr(positives, "rule", "") == "all"
+    ):
         raise ConfigError(
             f"{type(objective).__name__} keeps the vector of an utterance's "
             "first crop, which cluster-aware sampling by the rule all cuts "

@@ -18,7 +18,7 @@ HEALTHY = {
 
 SIGNS = {
     "uniform": ({"teacher_entropy": 0.9995 * LOG_K}, "teacher_temperature"),
-    "single": ({"usage_entropy": 0.01 * LOG_K}, "centre_momentum"),
+    "single": ({"usage_entropy": 0.01 * LOG_K}, "center_momentum"),
     "constant": ({"pseudo_eer": 48.0}, "learning rate"),
 }
 

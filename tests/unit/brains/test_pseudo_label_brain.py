@@ -89,7 +89,7 @@ def loader(**options):
 def make(tmp_path):
     """``make(epochs, **hparams)`` -> a Brain with labels 0, 1, 2, 3, 0, ..."""
 
-    def made(epochs=1, folder="run", labels=None, sub_centres=1, **hparams):
+    def made(epochs=1, folder="run", labels=None, sub_centers=1, **hparams):
         torch.manual_seed(0)
         values = {
             "features": LogMel(n_mels=20, sample_rate=16000),
@@ -132,7 +132,7 @@ def make(tmp_path):
                     se_channels=8,
                 ),
                 "classifier": AAMSoftmax(
-                    10, CLASSES, scale=8.0, sub_centres=sub_centres
+                    10, CLASSES, scale=8.0, sub_centers=sub_centers
                 ),
             },
             opt_class=torch.optim.AdamW,
@@ -186,11 +186,11 @@ def by_hand(brain, batch, tau, target, reduction, temperature, least):
     with torch.no_grad():
         noisy = encoder.train()(features(Louder()(waves, None)))[:, 0]
         clean = encoder.eval()(features(waves))[:, 0]
-    centres = torch.nn.functional.normalize(
+    centers = torch.nn.functional.normalize(
         brain.classifier.weight.detach().double(), dim=1
     )
     cosines, clean_cosines = (
-        (torch.nn.functional.normalize(x.double(), dim=1) @ centres.T).tolist()
+        (torch.nn.functional.normalize(x.double(), dim=1) @ centers.T).tolist()
         for x in (noisy, clean)
     )
     kept, corrected, dropped, moved = [], [], 0, 0
@@ -603,7 +603,7 @@ def test_classes_of_an_earlier_stage(make, tmp_path):
     assert not torch.equal(after.classifier.weight, brain.classifier.weight)
     after.on_fit_start()
     assert torch.equal(after.classifier.weight, brain.classifier.weight)
-    other = make(folder="other", initial_classifier=str(path), sub_centres=2)
+    other = make(folder="other", initial_classifier=str(path), sub_centers=2)
     with pytest.raises(CheckpointError, match=r"classifier\.pt has other cla"):
         other.on_fit_start()
     with pytest.raises(CheckpointError, match=r"no file .*absent\.pt"):

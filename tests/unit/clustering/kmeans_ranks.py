@@ -27,8 +27,8 @@ CASES = {
 def rows():
     """All rows, the same everywhere; ``[300, 12]``."""
     rng = np.random.default_rng(0)
-    centres = rng.normal(size=(10, 12))
-    members = centres[rng.integers(10, size=300)]
+    centers = rng.normal(size=(10, 12))
+    members = centers[rng.integers(10, size=300)]
     return (members + 0.4 * rng.normal(size=(300, 12))).astype(np.float32)
 
 

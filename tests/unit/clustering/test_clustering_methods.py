@@ -17,9 +17,9 @@ from speechbrain_ssl.clustering.rows import ClusteringError
 def rows():
     """Six bells of 20 rows on the sphere, and the bell of each."""
     draws = np.random.default_rng(0)
-    centres = draws.normal(size=(6, 16))
+    centers = draws.normal(size=(6, 16))
     truth = np.repeat(np.arange(6), 20)
-    return centres[truth] + 0.2 * draws.normal(size=(120, 16)), truth
+    return centers[truth] + 0.2 * draws.normal(size=(120, 16)), truth
 
 
 def test_kmeans_is_spherical_kmeans(rows):

@@ -188,7 +188,7 @@ def test_fp32_under_autocast():
 
 def test_what_it_asks_for():
     """Frames of the first branch, and no second one."""
-    assert CPC.needs_frames and not CPC.has_second_branch
+    assert CPC.needs_frames and not CPC.supports_positive_sampling
     assert not CPC.momentum
 
 

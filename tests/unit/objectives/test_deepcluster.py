@@ -26,8 +26,8 @@ def make(prototypes=(3, 4), utterances=N, seed=7, **options):
 def branches(objective, index, seed=1, crops=3):
     """Vectors in three bundles, by index, so that clusters are clear."""
     torch.manual_seed(seed)
-    centres = torch.eye(D)[torch.tensor(index) % 3]
-    vectors = centres[:, None] + 0.2 * torch.randn(len(index), crops, D)
+    centers = torch.eye(D)[torch.tensor(index) % 3]
+    vectors = centers[:, None] + 0.2 * torch.randn(len(index), crops, D)
     vectors = F.normalize(vectors, dim=-1).requires_grad_()
     place = torch.tensor(index)
     first = Branch(None, vectors, objective.head, place)
@@ -51,11 +51,11 @@ def test_loss_and_gradient_are_the_equation():
     loss, scalars = objective(first, second)
     losses, right = [], []
     for i in range(2):
-        centres = objective.prototype(i)
+        centers = objective.prototype(i)
         for b, n in enumerate([0, 1, 2, 5]):
             y = int(objective.assignments[i, n])
             for v in range(3):
-                s = centres @ first.vectors[b, v] / 0.1
+                s = centers @ first.vectors[b, v] / 0.1
                 losses.append(-(s[y] - s.exp().sum().log()))
                 right.append(float(int(s.argmax()) == y))
     wanted = torch.stack(losses).mean()
@@ -76,13 +76,13 @@ def test_clusters_are_those_of_the_memory():
     memory = objective.memory[:10]
     for i, k in enumerate((3, 4)):
         labels = objective.assignments[i, :10]
-        centres = objective.prototype(i)
-        assert torch.equal(labels, (memory @ centres.T).argmax(1))
+        centers = objective.prototype(i)
+        assert torch.equal(labels, (memory @ centers.T).argmax(1))
         for c in range(k):
             members = memory[labels == c]
             if len(members):
                 mean = F.normalize(members.sum(0), dim=0)
-                torch.testing.assert_close(centres[c], mean)
+                torch.testing.assert_close(centers[c], mean)
     assert (objective.assignments[:, 10:] == -1).all()
     # Three bundles are found by three clusters, whatever their numbers.
     labels = objective.assignments[0, :10]
@@ -196,7 +196,7 @@ def test_prototypes_do_not_learn_and_are_drawn_by_the_seed():
     assert all(
         name.startswith("head.") for name, _ in objective.named_parameters()
     )
-    assert not objective.has_second_branch
+    assert not objective.supports_positive_sampling
     assert torch.equal(objective.prototype(1), make().prototype(1))
     assert not torch.equal(objective.prototype(1), make(seed=8).prototype(1))
 

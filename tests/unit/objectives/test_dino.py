@@ -23,7 +23,7 @@ def make(seed=0, batch_norm=True, **kwargs):
     dino = DINO(head, **kwargs)
     # As if trained: spread prototypes and a centre that is not zero.
     torch.nn.init.normal_(dino.head.prototypes)
-    dino.centre.copy_(0.2 * torch.randn(K))
+    dino.center.copy_(0.2 * torch.randn(K))
     return dino
 
 
@@ -56,7 +56,7 @@ def plain_loss(dino, first, second, tau_t, weight, global_pairs=True):
     for b in range(len(first.vectors)):
         for q in range(second.vectors.shape[1]):
             t = weight_t @ second.vectors[b, q]
-            p = torch.softmax((t - dino.centre) / tau_t, dim=0)
+            p = torch.softmax((t - dino.center) / tau_t, dim=0)
             for v in range(first.vectors.shape[1]):
                 # Without them the first branch has the local crops alone.
                 if v == q and global_pairs:
@@ -147,10 +147,10 @@ def test_temperatures():
     assert scalars["kl"] > 0
 
 
-def test_centre_follows_the_step():
+def test_center_follows_the_step():
     """The centre moves at the step, by the mean of all micro-batches."""
-    dino = make(centre_momentum=0.8)
-    old = dino.centre.clone()
+    dino = make(center_momentum=0.8)
+    old = dino.center.clone()
     means = []
     for seed in (1, 2, 3):
         first, second = branches(dino, seed)
@@ -158,31 +158,31 @@ def test_centre_follows_the_step():
         rows = F.normalize(second.head.prototypes, dim=1)
         logits = [rows @ vector for vector in second.vectors.flatten(0, 1)]
         means.append(torch.stack(logits).mean(0))
-        assert torch.equal(dino.centre, old)
+        assert torch.equal(dino.center, old)
     dino.after_step()
     wanted = 0.8 * old + 0.2 * torch.stack(means).mean(0)
-    torch.testing.assert_close(dino.centre, wanted)
+    torch.testing.assert_close(dino.center, wanted)
     # The next step knows nothing of this one.
     first, second = branches(dino, 4)
-    old = dino.centre.clone()
+    old = dino.center.clone()
     dino(first, second, **KNOBS)
     dino.after_step()
     logits = second.head.logits(second.vectors).mean((0, 1))
-    torch.testing.assert_close(dino.centre, 0.8 * old + 0.2 * logits)
+    torch.testing.assert_close(dino.center, 0.8 * old + 0.2 * logits)
 
 
-def test_skipped_step_leaves_the_centre():
+def test_skipped_step_leaves_the_center():
     """A skipped step leaves no trace, not even in the step after it."""
     dino, twin = make(), make()
     first, second = branches(dino, 1)
     second.vectors.mul_(float("nan"))
     dino(first, second, **KNOBS)
     dino.skip_step()
-    assert torch.equal(dino.centre, twin.centre)
+    assert torch.equal(dino.center, twin.center)
     for each in (dino, twin):
         each(*branches(each, 2), **KNOBS)
         each.after_step()
-    assert torch.equal(dino.centre, twin.centre)
+    assert torch.equal(dino.center, twin.center)
 
 
 def test_order_of_local_crops_and_of_the_batch():
@@ -221,7 +221,7 @@ def test_scalars():
     first, second = branches(dino)
     _, scalars = dino(first, second, **KNOBS)
     logits = second.head.logits(second.vectors)
-    target = torch.softmax((logits - dino.centre) / 0.05, -1).reshape(-1, K)
+    target = torch.softmax((logits - dino.center) / 0.05, -1).reshape(-1, K)
     rows = [-sum(p * math.log(p) for p in r.tolist() if p > 0) for r in target]
     mean = target.mean(0)
     usage = -sum(p * math.log(p) for p in mean.tolist() if p > 0)
@@ -236,7 +236,7 @@ def test_uniform_teacher():
     dino = make()
     first, second = branches(dino)
     second.vectors.zero_()
-    dino.centre.zero_()
+    dino.center.zero_()
     loss, scalars = dino(first, second, **KNOBS)
     for name in ("teacher_entropy", "usage_entropy"):
         assert abs(float(scalars[name]) - math.log(K)) < 1e-5
@@ -303,8 +303,8 @@ def test_no_pair_is_an_error():
         ("student_temperature", 0.0),
         ("student_temperature", -0.1),
         ("student_temperature", math.nan),
-        ("centre_momentum", 1.0),
-        ("centre_momentum", -0.1),
+        ("center_momentum", 1.0),
+        ("center_momentum", -0.1),
     ],
 )
 def test_values_that_cannot_be_are_refused(key, value):
@@ -332,7 +332,7 @@ def test_head_geometry():
     names = [name for name, _ in dino.named_parameters()]
     assert names.count("head.prototypes") == 1
     assert all(name.startswith(("head.layers", "head.proto")) for name in names)
-    assert dino.last_layer() == [dino.head.prototypes]
+    assert dino.prototype_parameters() == [dino.head.prototypes]
     assert not any(
         isinstance(m, torch.nn.BatchNorm1d)
         for m in make(batch_norm=False).modules()
@@ -357,10 +357,10 @@ def test_logits_stay_fp32_under_autocast():
     assert (rounded - logits).abs().max() > 1e-3
 
 
-def test_centre_is_state():
+def test_center_is_state():
     """A checkpoint carries the centre; what is half gathered is none."""
     dino = make()
-    assert "centre" in dino.state_dict()
+    assert "center" in dino.state_dict()
     other = DINO(DINOHead(SIZE, prototypes=K, hidden=16, bottleneck=6))
     other.load_state_dict(dino.state_dict())
-    assert torch.equal(other.centre, dino.centre)
+    assert torch.equal(other.center, dino.center)

@@ -135,7 +135,7 @@ def by_the_matrix(logits):
 
 def test_sinkhorn_targets():
     """Balanced over both global crops of the batch, as in DINOv2."""
-    dino = make(centring="sinkhorn")
+    dino = make(centering="sinkhorn")
     first, second = branches(dino)
     loss, scalars = dino(first, second, **KNOBS)
     cosines = second.head.logits(second.vectors)
@@ -160,7 +160,7 @@ def test_sinkhorn_targets():
         scalars["kl"], loss.detach() - scalars["teacher_entropy"], **close
     )
     dino.after_step()
-    assert not dino.centre.any()
+    assert not dino.center.any()
     # A held-out batch is not balanced.
     held = dino.held_out(second, **KNOBS)
     torch.testing.assert_close(
@@ -170,7 +170,7 @@ def test_sinkhorn_targets():
 
 def test_one_prototype_for_all_shows_before_the_balance():
     """Sinkhorn would hide it from the collapse alarm."""
-    dino = make(centring="sinkhorn")
+    dino = make(centering="sinkhorn")
     first, second = branches(dino)
     second.vectors = F.normalize(second.head.prototypes[0], dim=0)
     second.vectors = second.vectors.detach().expand(BATCH, 2, 4)
@@ -184,7 +184,7 @@ def test_one_prototype_for_all_shows_before_the_balance():
 @pytest.mark.parametrize(
     "options, words",
     [
-        ({"centring": "median"}, "one of mean, sinkhorn; got 'median'"),
+        ({"centering": "median"}, "one of mean, sinkhorn; got 'median'"),
         ({"variance_weight": 1.0}, "set wide"),
         ({"covariance_weight": 1.0}, "set wide"),
         ({"variance_weight": -1.0, "wide": 8}, "variance_weight .* at least 0"),
@@ -201,10 +201,10 @@ def test_degenerate_batches():
     dino = make(wide=WIDE, variance_weight=1.0, koleo_weight=0.1)
     with pytest.raises(ConfigError, match="batch_size to 2"):
         dino(*branches(dino, batch=1), **KNOBS)
-    for centring in ("mean", "sinkhorn"):
+    for centering in ("mean", "sinkhorn"):
         dino = make(
             wide=WIDE,
-            centring=centring,
+            centering=centering,
             variance_weight=1.0,
             covariance_weight=1.0,
             koleo_weight=0.1,

@@ -19,13 +19,13 @@ def batch(n=6, size=8, classes=5, **options):
 
 def by_the_equation(aam, embeddings, labels, margin):
     """Sample by sample, with angles, in double precision."""
-    centres = aam.weight.detach().double()
-    centres = centres.view(aam.classes, aam.sub_centres, -1)
+    centers = aam.weight.detach().double()
+    centers = centers.view(aam.classes, aam.sub_centers, -1)
     losses = []
     for e, y in zip(embeddings.double(), labels.tolist(), strict=True):
         z = []
         for j in range(aam.classes):
-            cosine = max(float(e @ w / e.norm() / w.norm()) for w in centres[j])
+            cosine = max(float(e @ w / e.norm() / w.norm()) for w in centers[j])
             if j == y:
                 angle = math.acos(max(-1.0, min(1.0, cosine)))
                 if angle + margin >= math.pi:
@@ -37,18 +37,18 @@ def by_the_equation(aam, embeddings, labels, margin):
     return torch.tensor(losses)
 
 
-@pytest.mark.parametrize("sub_centres", [1, 3])
+@pytest.mark.parametrize("sub_centers", [1, 3])
 @pytest.mark.parametrize("margin", [0.0, 0.2, 0.5])
 @pytest.mark.parametrize("scale", [1.0, 32.0])
-def test_equals_the_equation(scale, margin, sub_centres):
+def test_equals_the_equation(scale, margin, sub_centers):
     aam, embeddings, labels = batch(
-        16, scale=scale, margin=margin, sub_centres=sub_centres
+        16, scale=scale, margin=margin, sub_centers=sub_centers
     )
     found = aam(embeddings, labels)
     wanted = by_the_equation(aam, embeddings, labels, margin)
     torch.testing.assert_close(found, wanted.float(), rtol=1e-4, atol=1e-5)
     # A margin at the call has precedence.
-    other = AAMSoftmax(8, 5, scale, margin=0.1, sub_centres=sub_centres)
+    other = AAMSoftmax(8, 5, scale, margin=0.1, sub_centers=sub_centers)
     other.load_state_dict(aam.state_dict())
     torch.testing.assert_close(other(embeddings, labels, margin=margin), found)
 
@@ -79,10 +79,10 @@ def test_target_logit_falls_with_the_angle_everywhere(margin):
     assert (logits <= aam.scale * cosines[:, 0] + 1e-5).all()
 
 
-@pytest.mark.parametrize("sub_centres", [1, 2])
-def test_gradients(sub_centres):
+@pytest.mark.parametrize("sub_centers", [1, 2])
+def test_gradients(sub_centers):
     """Against finite differences, in double precision."""
-    aam, embeddings, labels = batch(scale=4.0, sub_centres=sub_centres)
+    aam, embeddings, labels = batch(scale=4.0, sub_centers=sub_centers)
     cosines = aam.cosines(embeddings).detach().double().requires_grad_()
     # One sample beyond theta + m = pi.
     with torch.no_grad():
@@ -94,15 +94,15 @@ def test_gradients(sub_centres):
     assert aam.weight.grad.abs().sum() > 0
 
 
-def test_only_the_nearest_sub_centre_learns():
-    aam, embeddings, labels = batch(1, classes=1, sub_centres=3)
+def test_only_the_nearest_sub_center_learns():
+    aam, embeddings, labels = batch(1, classes=1, sub_centers=3)
     nearest = F.cosine_similarity(aam.weight, embeddings).argmax()
     aam.cosines(embeddings).sum().backward()
     moved = aam.weight.grad.abs().sum(1) > 0
     assert moved.nonzero().flatten().tolist() == [int(nearest)]
 
 
-def test_scale_of_embeddings_and_centres_does_not_count():
+def test_scale_of_embeddings_and_centers_does_not_count():
     aam, embeddings, labels = batch()
     losses = aam(embeddings, labels)
     scaled = aam(embeddings * torch.rand(6, 1).add(0.5) * 10, labels)
@@ -137,7 +137,7 @@ def test_small_losses_keep_their_digits():
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_on_the_centre_and_opposite_to_it_gradients_are_finite(sign):
+def test_on_the_center_and_opposite_to_it_gradients_are_finite(sign):
     aam, _, _ = batch(margin=0.3)
     embeddings = (sign * aam.weight[:2].detach()).requires_grad_()
     loss = aam(embeddings, torch.tensor([0, 1]))
@@ -187,7 +187,7 @@ def test_logits_are_without_margin():
     "options, words",
     [
         ({"classes": 0}, "classes must be a whole number from 1, got 0"),
-        ({"sub_centres": 0}, "sub_centres must be a whole number from 1"),
+        ({"sub_centers": 0}, "sub_centers must be a whole number from 1"),
         ({"scale": 0.0}, "scale must be a number above 0"),
         ({"margin": -0.1}, "radians"),
         ({"margin": 20.0}, "radians"),

@@ -241,7 +241,7 @@ def test_teacher_copies_the_head_and_the_prototypes_can_be_frozen():
     teacher = MomentumTeacher(torch.nn.Identity(), sdpn.head)
     x = torch.randn(4, SIZE)
     torch.testing.assert_close(teacher.head(x), sdpn.head(x))
-    assert sdpn.last_layer() == [sdpn.head.prototypes]
+    assert sdpn.prototype_parameters() == [sdpn.head.prototypes]
     # As in the authors' code.
-    assert sdpn.undecayed() == [sdpn.head.prototypes]
-    assert sdpn.momentum and not sdpn.first_sees_global
+    assert sdpn.no_weight_decay_parameters() == [sdpn.head.prototypes]
+    assert sdpn.momentum and not sdpn.student_sees_global_crops

@@ -193,7 +193,7 @@ def test_head_and_last_layer():
     swav = make()
     vectors = swav.head(torch.randn(9, SIZE))
     torch.testing.assert_close(vectors.norm(dim=1), torch.ones(9))
-    assert swav.last_layer() == [swav.head.prototypes]
+    assert swav.prototype_parameters() == [swav.head.prototypes]
     logits = swav.head.logits(vectors)
     with torch.no_grad():
         swav.head.prototypes.mul_(3)

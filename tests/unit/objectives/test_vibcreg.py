@@ -59,15 +59,15 @@ def newton(x, groups, iterations, epsilon=1e-5):
     """Group by group, in double precision."""
     parts = []
     for part in x.double().chunk(groups, 1):
-        centred = part - part.mean(0)
+        centered = part - part.mean(0)
         d = part.shape[1]
-        s = sum(torch.outer(r, r) for r in centred) / len(part)
+        s = sum(torch.outer(r, r) for r in centered) / len(part)
         s = s + epsilon * torch.eye(d)
         root = torch.eye(d).double()
         for _ in range(iterations):
             cube = torch.matrix_power(root, 3)
             root = (3 * root - cube @ s / s.trace()) / 2
-        parts.append(centred @ root / s.trace().sqrt())
+        parts.append(centered @ root / s.trace().sqrt())
     return torch.cat(parts, 1).float()
 
 

@@ -10,9 +10,9 @@ from speechbrain_ssl.positives.ssps import SSPS
 
 def _voices(utterances=60, speakers=6, size=12, spread=0.15, seed=0):
     rng = np.random.default_rng(seed)
-    centres = np.linalg.qr(rng.normal(size=(size, size)))[0][:speakers]
+    centers = np.linalg.qr(rng.normal(size=(size, size)))[0][:speakers]
     speaker = rng.permutation(np.arange(utterances) % speakers)
-    rows = centres[speaker] + spread * rng.normal(size=(utterances, size))
+    rows = centers[speaker] + spread * rng.normal(size=(utterances, size))
     return torch.from_numpy(rows).float(), speaker
 
 

@@ -19,8 +19,8 @@ torch.set_num_threads(1)
 def rows():
     """All embeddings, the same everywhere; ``[101, 12]``."""
     rng = np.random.default_rng(0)
-    centres = rng.normal(size=(10, 12))
-    members = centres[rng.integers(10, size=101)]
+    centers = rng.normal(size=(10, 12))
+    members = centers[rng.integers(10, size=101)]
     members = members + 0.4 * rng.normal(size=(101, 12))
     return torch.from_numpy(members).float()
 

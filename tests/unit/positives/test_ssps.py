@@ -427,7 +427,7 @@ def test_dino_with_vectors_is_dino_with_logits(voices, make):
     assert not torch.isclose(loss, plain)
 
 
-def test_dinos_centre_moves_with_the_replaced_vectors(voices, make):
+def test_dinos_center_moves_with_the_replaced_vectors(voices, make):
     """What the teacher's softmax sees is what its centre is the mean of."""
     torch.manual_seed(0)
     rows, _ = voices()
@@ -447,7 +447,7 @@ def test_dinos_centre_moves_with_the_replaced_vectors(voices, make):
         for branch in (changed, second)
     )
     # From a centre of zeros, with a momentum of 0.9.
-    torch.testing.assert_close(dino.centre, 0.1 * replaced)
+    torch.testing.assert_close(dino.center, 0.1 * replaced)
     assert not torch.allclose(replaced, plain, atol=1e-3)
 
 
@@ -581,7 +581,7 @@ def test_objectives_that_do_not_fit_are_refused():
         "seed": 0,
     }
     lonely = SimCLR()
-    lonely.has_second_branch = False
+    lonely.supports_positive_sampling = False
     ssps = SSPS(clusters=6, queue=30, start_epoch=2)
     with pytest.raises(ConfigError, match="SimCLR does not have; take another"):
         ssps.set_up(lonely, **sizes)

@@ -69,10 +69,10 @@ def test_the_components_are_on_the_scale_of_the_histogram():
     (ax,) = gate.loss_histogram(made).axes
     total = sum(line.get_ydata() for line in ax.lines[:2])
     x = ax.lines[0].get_xdata()
-    centres = (np.array(made["edges"][:-1]) + made["edges"][1:]) / 2
+    centers = (np.array(made["edges"][:-1]) + made["edges"][1:]) / 2
     bars = np.array(made["counts"]) / 10
-    assert np.abs(np.interp(centres, x, total) - bars).max() < 2.5
-    assert np.corrcoef(np.interp(centres, x, total), bars)[0, 1] > 0.9
+    assert np.abs(np.interp(centers, x, total) - bars).max() < 2.5
+    assert np.corrcoef(np.interp(centers, x, total), bars)[0, 1] > 0.9
 
 
 def test_wrong_and_right_labels_add_up():

@@ -17,9 +17,9 @@ from speechbrain_ssl.verification.label_free import (
 def crops(utterances=60, count=4, size=12, spread=0.5, seed=0):
     """Crops that scatter around a point for each utterance."""
     rng = np.random.default_rng(seed)
-    centre = rng.normal(size=(utterances, 1, size)) * np.logspace(0, -1, size)
+    center = rng.normal(size=(utterances, 1, size)) * np.logspace(0, -1, size)
     noise = rng.normal(size=(utterances, count, size))
-    return (centre + spread * noise + 0.3).astype(np.float32)
+    return (center + spread * noise + 0.3).astype(np.float32)
 
 
 def entropy_rank(values):
@@ -61,8 +61,8 @@ def test_lidar_as_defined():
 def test_lidar_counts_what_tells_utterances_apart():
     """Dimensions that move with the augmentation alone do not count."""
     rng = np.random.default_rng(0)
-    centre = np.zeros((400, 1, 20))
-    centre[..., :5] = rng.normal(size=(400, 1, 5))
+    center = np.zeros((400, 1, 20))
+    center[..., :5] = rng.normal(size=(400, 1, 5))
     noise = np.concatenate(
         [
             0.01 * rng.normal(size=(400, 4, 5)),
@@ -70,8 +70,8 @@ def test_lidar_counts_what_tells_utterances_apart():
         ],
         axis=2,
     )
-    assert lidar(centre + noise) == pytest.approx(5, abs=0.6)
-    assert rank_me((centre + noise).reshape(-1, 20)) > 14
+    assert lidar(center + noise) == pytest.approx(5, abs=0.6)
+    assert rank_me((center + noise).reshape(-1, 20)) > 14
 
 
 def test_pseudo_eer_as_defined():

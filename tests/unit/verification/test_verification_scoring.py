@@ -37,14 +37,14 @@ def loop(embeddings, trials, mean):
 
 @pytest.mark.parametrize("chunk", [1, 7, 200, 65536])
 @pytest.mark.parametrize("centred", [False, True])
-def test_against_a_loop(chunk, centred):
+def test_against_a_loop(chunk, centered):
     trials = some_trials()
     rng = np.random.default_rng(1)
     embeddings = rng.normal(size=(30, 16)).astype(np.float32) + 1
-    mean = embeddings.mean(axis=0) if centred else None
+    mean = embeddings.mean(axis=0) if centered else None
     scores = cosine_scores(embeddings, trials, mean=mean, chunk=chunk)
     assert scores.dtype == np.float32 and scores.shape == (200,)
-    expected = loop(embeddings, trials, mean if centred else np.zeros(16))
+    expected = loop(embeddings, trials, mean if centered else np.zeros(16))
     np.testing.assert_allclose(scores, expected, atol=1e-6)
 
 
@@ -117,22 +117,22 @@ def test_the_original_vox1_list_from_names_to_error_rate(shared_data):
     trials = read_trials(shared_data / "voxceleb_meta" / "veri_test.txt")
     speaker = trials.speaker_indices()
     rng = np.random.default_rng(0)
-    centres = rng.normal(size=(40, 64))
+    centers = rng.normal(size=(40, 64))
     noise = rng.normal(size=(len(speaker), 64))
     bias = 5 * np.ones(64)
     rates = [
         eer(cosine_scores(embeddings, trials, mean), trials.labels)[0]
         for embeddings, mean in (
-            (centres[speaker], None),
-            (centres[speaker] + 1.5 * noise, None),
-            (centres[speaker] + 1.5 * noise + bias, None),
-            (centres[speaker] + 1.5 * noise + bias, bias),
+            (centers[speaker], None),
+            (centers[speaker] + 1.5 * noise, None),
+            (centers[speaker] + 1.5 * noise + bias, None),
+            (centers[speaker] + 1.5 * noise + bias, bias),
             (noise, None),
         )
     ]
-    perfect, noisy, biased, centred, chance = rates
+    perfect, noisy, biased, centered, chance = rates
     assert perfect == 0
     assert 0.005 < noisy < 0.15
     assert biased > noisy
-    assert centred == pytest.approx(noisy, abs=1e-4)
+    assert centered == pytest.approx(noisy, abs=1e-4)
     assert chance == pytest.approx(0.5, abs=0.02)
