@@ -271,7 +271,7 @@ class SampledPositives(_RulePositives):
             clean = self.brain.to_features(batch.reference[:, None])
             references = encode(encoder.eval(), [clean])[:, 0]
         encoder.train(training)
-        self.rule.observe(target.index, references, target.vectors)
+        self.rule.observe(target.index, references, target.projections)
         return self.rule.substitute(target, epoch, batch.keys, self.monitor)
 
     def after_step(self):

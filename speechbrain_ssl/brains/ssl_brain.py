@@ -66,13 +66,14 @@ class SSLBrain(TrainingBrain):
         return (
             *TrainingBrain.wanted_schedules,
             *momentum,
-            *self.objective.knobs,
+            *self.objective.scheduled,
         )
 
     def objective_values(self, step):
         """Return the objective's scheduled values at an optimiser step."""
         return {
-            name: self.scheduled(name, step) for name in self.objective.knobs
+            name: self.scheduled(name, step)
+            for name in self.objective.scheduled
         }
 
     @property
@@ -212,7 +213,7 @@ class SSLBrain(TrainingBrain):
             crops = inputs[0].shape[1]
             target = Branch(
                 online.embeddings[:, :crops],
-                online.vectors[:, :crops],
+                online.projections[:, :crops],
                 online.head,
                 index,
             )

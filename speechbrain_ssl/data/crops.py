@@ -2,7 +2,7 @@
 
 A ``CropPlan`` says how many crops of which length a sample has. Equal lengths
 form a *group*; a group goes through the encoder in one pass. The first group
-is the "global" one, which the second branch (a teacher, for instance) sees;
+is the "global" one, which the target branch (a teacher, for instance) sees;
 all others are "local".
 """
 
@@ -25,7 +25,7 @@ class CropPlan:
     global_seconds : float
         Their length in seconds.
     local_crops : int
-        Number of shorter crops for the first branch alone (DINO: 4; 0 for
+        Number of shorter crops for the online branch alone (DINO: 4; 0 for
         two-view objectives).
     local_seconds : float
         Their length in seconds.

@@ -69,12 +69,12 @@ class BarlowTwins(Objective):
         self.off_diagonal_weight = off_diagonal_weight
         self.scale = scale
 
-    def forward(self, first, second):
+    def forward(self, online, target):
         """Compute the loss.
 
         Arguments
         ---------
-        first, second : speechbrain_ssl.objectives.base.Branch
+        online, target : speechbrain_ssl.objectives.base.Branch
             The first crop is taken from one, the second crop from the other.
 
         Returns
@@ -89,7 +89,7 @@ class BarlowTwins(Objective):
             If there are not exactly two crops.
         """
         left, right = map(
-            _standardised, two_views(first, second, "Barlow Twins")
+            _standardised, two_views(online, target, "Barlow Twins")
         )
         with torch.autocast(left.device.type, enabled=False):
             correlation = left.T @ right / len(left)

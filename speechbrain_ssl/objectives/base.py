@@ -4,14 +4,14 @@ An objective is a head and a loss. It sees embeddings, never audio, files or
 epochs. The Brain encodes the crops, lets the heads project them, and calls the
 objective with two branches:
 
-* ``first`` is the branch with gradient, over all crops (or the local ones only,
+* ``online`` is the branch with gradient, over all crops (or the local ones only,
   where ``student_sees_global_crops`` is False);
-* ``second`` is the branch the first is compared with, over the global crops.
+* ``target`` is the branch the online one is compared with, over the global crops.
   With a momentum teacher (``momentum = True``) it comes from the teacher and
-  has no gradient; otherwise it is the global part of ``first``.
+  has no gradient; otherwise it is the global part of ``online``.
 
 A positive-sampling rule such as SSPS acts between the two steps: it replaces
-rows of ``second.vectors``; the objective does not know that they were replaced.
+rows of ``second.projections``; the objective does not know that they were replaced.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ class Branch:
     ----------
     embeddings : torch.Tensor
         What the encoder says, ``[batch, crops, embedding size]``.
-    vectors : torch.Tensor
+    projections : torch.Tensor
         What the head makes of it, ``[batch, crops, vector size]``.
     head : torch.nn.Module
         The head of this branch.
@@ -43,7 +43,7 @@ class Branch:
     """
 
     embeddings: torch.Tensor
-    vectors: torch.Tensor
+    projections: torch.Tensor
     head: torch.nn.Module
     index: torch.Tensor | None = None
     frames: torch.Tensor | None = None
@@ -55,21 +55,21 @@ class Objective(torch.nn.Module):
     Attributes
     ----------
     momentum : bool
-        Whether the second branch comes from a momentum teacher.
+        Whether the target branch comes from a momentum teacher.
     evaluate_teacher : bool
         Whether the teacher's encoder is the one that is evaluated and exported,
         as DINO's is; that of MoCo and BYOL is thrown away.
     student_sees_global_crops : bool
-        Whether the first branch encodes the global crops. Only an objective
+        Whether the online branch encodes the global crops. Only an objective
         with a teacher can do without.
-    knobs : tuple of str
+    scheduled : tuple of str
         Names of the scheduled values the loss takes.
     head : torch.nn.Module
         Maps embeddings ``[n, embedding size]`` to vectors ``[n, size]``.
     needs_frames : bool
-        Whether the first branch shall bring ``frames``.
+        Whether the online branch shall bring ``frames``.
     supports_positive_sampling : bool
-        Whether the loss compares ``first`` with ``second.vectors``, so that a
+        Whether the loss compares ``online`` with ``second.projections``, so that a
         positive-sampling rule may replace rows of the latter.
     stores_first_crop_embedding : bool
         Whether the vector of a sample's first crop is kept as that of its
@@ -82,7 +82,7 @@ class Objective(torch.nn.Module):
     momentum = False
     evaluate_teacher = False
     student_sees_global_crops = True
-    knobs = ()
+    scheduled = ()
     needs_frames = False
     supports_positive_sampling = True
     stores_first_crop_embedding = False
@@ -132,15 +132,15 @@ class Objective(torch.nn.Module):
             Counted from 1.
         """
 
-    def forward(self, first, second, **knobs):
+    def forward(self, online, target, **scheduled):
         """Compute the loss.
 
         Arguments
         ---------
-        first, second : Branch
+        online, target : Branch
             The two branches.
-        **knobs : float
-            The scheduled values named in ``knobs``.
+        **scheduled : float
+            The scheduled values named in ``scheduled``.
 
         Returns
         -------
@@ -150,15 +150,15 @@ class Objective(torch.nn.Module):
         """
         raise NotImplementedError
 
-    def held_out(self, second, **knobs):
-        """Return figures of the second branch on held-out crops.
+    def held_out(self, target, **scheduled):
+        """Return figures of the target branch on held-out crops.
 
         Arguments
         ---------
-        second : Branch
+        target : Branch
             The teacher over held-out crops.
-        **knobs : float
-            The scheduled values named in ``knobs``.
+        **scheduled : float
+            The scheduled values named in ``scheduled``.
 
         Returns
         -------

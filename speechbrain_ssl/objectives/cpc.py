@@ -73,8 +73,8 @@ class CPC(Objective):
     >>> cpc = CPC(6, embedding_size=8, hidden=4, steps=2, frames_per_step=5)
     >>> e = torch.randn(3, 2, 8)
     >>> frames = torch.randn(3, 2, 40, 6)
-    >>> first = Branch(e, e, cpc.head, frames=frames)
-    >>> loss, scalars = cpc(first, first)
+    >>> online = Branch(e, e, cpc.head, frames=frames)
+    >>> loss, scalars = cpc(online, online)
     >>> loss.shape
     torch.Size([])
     """
@@ -111,15 +111,15 @@ class CPC(Objective):
         # times smaller than W_k c (for 1536 channels).
         self.targets = torch.nn.Linear(channels, steps * hidden, bias=False)
 
-    def forward(self, first, second):
+    def forward(self, online, target):
         """Compute the loss.
 
         Arguments
         ---------
-        first : speechbrain_ssl.objectives.base.Branch
+        online : speechbrain_ssl.objectives.base.Branch
             With ``frames``; all its crops count, and none is a negative of
             another one.
-        second : speechbrain_ssl.objectives.base.Branch
+        target : speechbrain_ssl.objectives.base.Branch
             Not looked at.
 
         Returns
@@ -135,11 +135,11 @@ class CPC(Objective):
             one's frames are wanted, if frames or embeddings are of other sizes
             than those it was made for, or if there is only one utterance.
         """
-        frames = self._averaged(first.frames)
+        frames = self._averaged(online.frames)
         self.expect("frame_channels", self.context.input_size, frames)
         if self.start is not None:
             size = self.start.in_features
-            self.expect("embedding_size", size, first.embeddings)
+            self.expect("embedding_size", size, online.embeddings)
         own, crops, time = frames.shape[:3]
         if self.across_crops and crops < 2:
             raise ConfigError(
@@ -150,7 +150,7 @@ class CPC(Objective):
         with torch.autocast(frames.device.type, enabled=False):
             start = None
             if self.start is not None:
-                embeddings = first.embeddings.float().flatten(0, 1)
+                embeddings = online.embeddings.float().flatten(0, 1)
                 start = torch.tanh(self.start(embeddings)).unsqueeze(0)
             context, _ = self.context(
                 frames[:, :, : time - self.steps].flatten(0, 1), start

@@ -67,11 +67,11 @@ class DeepCluster(Objective):
     ...     e = torch.randn(6, 2, 8)
     ...     v = objective.head(e.flatten(0, 1)).view(6, 2, 4)
     ...     return Branch(e, v, objective.head, index=torch.arange(6))
-    >>> first = branch()
-    >>> loss, _ = objective(first, first)
+    >>> online = branch()
+    >>> loss, _ = objective(online, online)
     >>> objective.after_step()
     >>> objective.before_epoch(2)
-    >>> loss, scalars = objective(first, first)
+    >>> loss, scalars = objective(online, online)
     >>> float(scalars["assigned"])
     1.0
     """
@@ -189,12 +189,12 @@ class DeepCluster(Objective):
         """Return the unit prototypes of a clustering, ``[K_i, output size]``."""
         return self.get_buffer(f"prototypes_{i}")
 
-    def forward(self, first, second):
+    def forward(self, online, target):
         """Compute the loss.
 
         Arguments
         ---------
-        first, second : speechbrain_ssl.objectives.base.Branch
+        online, target : speechbrain_ssl.objectives.base.Branch
             All crops, global ones first, with their ``index``; of the second
             only the number of global crops counts.
 
@@ -210,22 +210,22 @@ class DeepCluster(Objective):
         ConfigError
             If no pair of crops is left in the first epoch.
         """
-        vectors = first.vectors.float()
-        self.notes.append((first.index, vectors[:, 0].detach()))
+        vectors = online.projections.float()
+        self.notes.append((online.index, vectors[:, 0].detach()))
         with torch.autocast(vectors.device.type, enabled=False):
             logits = [
                 F.linear(vectors, self.prototype(i))
                 for i in range(len(self.clusters))
             ]
         if not self.clustered:
-            globals_ = second.vectors.shape[1]
+            globals_ = target.projections.shape[1]
             losses = [self._swapped(each, globals_) for each in logits]
             zero = vectors.new_zeros(())
             return torch.stack(losses).mean(), {
                 "assigned": zero,
                 "accuracy": zero,
             }
-        targets = self.assignments[:, first.index]
+        targets = self.assignments[:, online.index]
         pairs = zip(logits, targets, strict=True)
         losses = torch.stack([self._losses(*pair) for pair in pairs])
         with torch.no_grad():
@@ -233,8 +233,8 @@ class DeepCluster(Objective):
             assigned = (targets[0] >= 0).float().mean()
             right = torch.stack(
                 [
-                    (each.argmax(-1) == target[:, None]).float().mean()
-                    for each, target in zip(logits, targets, strict=True)
+                    (each.argmax(-1) == labels[:, None]).float().mean()
+                    for each, labels in zip(logits, targets, strict=True)
                 ]
             )
             everywhere = distributed.mean_over_ranks(assigned).clamp(

@@ -83,7 +83,7 @@ class DINO(Objective):
 
     momentum = True
     evaluate_teacher = True
-    knobs = ("teacher_temperature", "cosine_weight")
+    scheduled = ("teacher_temperature", "cosine_weight")
 
     def __init__(
         self,
@@ -114,12 +114,12 @@ class DINO(Objective):
         """Return the prototypes; frozen for the first epoch in all recipes."""
         return [self.head.prototypes]
 
-    def forward(self, first, second, teacher_temperature, cosine_weight):
+    def forward(self, online, target, teacher_temperature, cosine_weight):
         """Compute the loss.
 
         Arguments
         ---------
-        first, second : speechbrain_ssl.objectives.base.Branch
+        online, target : speechbrain_ssl.objectives.base.Branch
             The student over all crops (global ones first; without
             ``global_pairs`` over the local ones alone), and the teacher over
             the global ones.
@@ -143,45 +143,51 @@ class DINO(Objective):
             If no pair is left to compare, or a penalty has a single utterance.
         """
         with torch.no_grad():
-            logits = second.head.logits(second.vectors)
-            plain = target = self._target(logits, teacher_temperature)
+            logits = target.head.logits(target.projections)
+            plain = teacher = self._teacher(logits, teacher_temperature)
             if self.centering == "mean":
                 self.notes.append(logits.mean(dim=(0, 1)))
             else:
-                target = sinkhorn(logits.flatten(0, 1) / teacher_temperature)
-                target = target.view_as(logits)
-        student = first.head.logits(first.vectors) / self.student_temperature
+                teacher = sinkhorn(logits.flatten(0, 1) / teacher_temperature)
+                teacher = teacher.view_as(logits)
+        student = (
+            online.head.logits(online.projections) / self.student_temperature
+        )
         loss = pair_cross_entropy(
-            student, target, self.student_sees_global_crops
+            student, teacher, self.student_sees_global_crops
         )
         with torch.no_grad():
             scalars = prototype_entropies(plain)
             if self.centering == "sinkhorn":
-                scalars["teacher_entropy"] = entropy(target).mean()
+                scalars["teacher_entropy"] = entropy(teacher).mean()
             scalars["kl"] = loss.detach() - scalars["teacher_entropy"]
         if cosine_weight > 0:
             cosine = cosine_consistency(
-                first, second, self.student_sees_global_crops
+                online, target, self.student_sees_global_crops
             )
             scalars["cosine_loss"] = cosine.detach()
             loss = loss + cosine_weight * cosine
         globals_ = (
-            second.vectors.shape[1] if self.student_sees_global_crops else None
+            target.projections.shape[1]
+            if self.student_sees_global_crops
+            else None
         )
         for regulariser in self.regularisers:
-            penalties = regulariser(first.head, first.embeddings[:, :globals_])
+            penalties = regulariser(
+                online.head, online.embeddings[:, :globals_]
+            )
             for name, penalty in penalties.items():
                 scalars[name] = penalty.detach()
                 loss = loss + regulariser.weights[name] * penalty
         return loss, scalars
 
     @torch.no_grad()
-    def held_out(self, second, teacher_temperature, cosine_weight):
+    def held_out(self, target, teacher_temperature, cosine_weight):
         """Return the teacher's entropies on held-out crops, as ``forward``."""
-        logits = second.head.logits(second.vectors)
-        return prototype_entropies(self._target(logits, teacher_temperature))
+        logits = target.head.logits(target.projections)
+        return prototype_entropies(self._teacher(logits, teacher_temperature))
 
-    def _target(self, logits, temperature):
+    def _teacher(self, logits, temperature):
         """Return P_q, centred and sharpened; Sinkhorn's centre stays 0."""
         return torch.softmax((logits - self.center) / temperature, dim=-1)
 

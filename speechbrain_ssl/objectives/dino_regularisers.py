@@ -158,7 +158,7 @@ class KoLeo(Regulariser):
         return {"koleo": koleo(embeddings)}
 
 
-def cosine_consistency(first, second, skip_same):
+def cosine_consistency(online, target, skip_same):
     """Average 1 - cos(e_t, e_s) over the pairs of DINO, on embeddings.
 
     Hyperion's "DINO + cosine"; it compares embeddings before the heads, with a
@@ -166,7 +166,7 @@ def cosine_consistency(first, second, skip_same):
 
     Arguments
     ---------
-    first, second : speechbrain_ssl.objectives.base.Branch
+    online, target : speechbrain_ssl.objectives.base.Branch
         Student and teacher.
     skip_same : bool
         As in ``mean_over_pairs``.
@@ -176,6 +176,6 @@ def cosine_consistency(first, second, skip_same):
     torch.Tensor
         A scalar with gradient.
     """
-    student = F.normalize(first.embeddings.float(), dim=-1)
-    teacher = F.normalize(second.embeddings.float(), dim=-1)
+    student = F.normalize(online.embeddings.float(), dim=-1)
+    teacher = F.normalize(target.embeddings.float(), dim=-1)
     return 1.0 - mean_over_pairs(teacher, student, skip_same)

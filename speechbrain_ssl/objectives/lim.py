@@ -104,12 +104,12 @@ class LIM(Objective):
         pairs = torch.cat([left, right], dim=-1)
         return self.discriminator(pairs).squeeze(-1).float()
 
-    def forward(self, first, second):
+    def forward(self, online, target):
         """Compute the loss.
 
         Arguments
         ---------
-        first, second : speechbrain_ssl.objectives.base.Branch
+        online, target : speechbrain_ssl.objectives.base.Branch
             The first crop is taken from one, the second crop from the other.
 
         Returns
@@ -125,7 +125,7 @@ class LIM(Objective):
             If there are not exactly two crops, only one utterance, or vectors
             of another size than the discriminator takes.
         """
-        left, right = two_views(first, second, "LIM")
+        left, right = two_views(online, target, "LIM")
         if self.discriminator is not None:
             size = self.discriminator.layers[0].in_features // 2
             self.expect("embedding_size", size, left)

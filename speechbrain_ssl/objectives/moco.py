@@ -147,12 +147,12 @@ class MoCo(Objective):
                 "smaller"
             )
 
-    def forward(self, first, second):
+    def forward(self, online, target):
         """Compute the loss.
 
         Arguments
         ---------
-        first, second : speechbrain_ssl.objectives.base.Branch
+        online, target : speechbrain_ssl.objectives.base.Branch
             The student and the teacher over two crops.
 
         Returns
@@ -168,11 +168,11 @@ class MoCo(Objective):
             If there are not exactly two crops, if the vectors are not of the
             queue's size, or if the queue does not hold the keys of one step.
         """
-        check_two_crops(first, second, "MoCo")
-        self.expect("embedding_size", self.queue.shape[2], first.vectors)
-        queries = F.normalize(first.vectors.float(), dim=-1)
+        check_two_crops(online, target, "MoCo")
+        self.expect("embedding_size", self.queue.shape[2], online.projections)
+        queries = F.normalize(online.projections.float(), dim=-1)
         with torch.no_grad():
-            keys = F.normalize(second.vectors.float(), dim=-1).flip(1)
+            keys = F.normalize(target.projections.float(), dim=-1).flip(1)
             self.notes.append(keys)
             # Training has asked before; a direct caller of the loss has not.
             total = distributed.world_size() * sum(map(len, self.notes))

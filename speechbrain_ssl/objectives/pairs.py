@@ -58,12 +58,12 @@ class PairPrediction(Objective):
             output_size, predictor_hidden, output_size, layers=2
         )
 
-    def forward(self, first, second):
+    def forward(self, online, target):
         """Compute the loss.
 
         Arguments
         ---------
-        first, second : speechbrain_ssl.objectives.base.Branch
+        online, target : speechbrain_ssl.objectives.base.Branch
             Over all crops (global ones first), and over the global ones, by
             the teacher where there is one. No gradient goes to the second.
 
@@ -71,7 +71,7 @@ class PairPrediction(Objective):
         -------
         tuple
             Loss, and the scalars ``positive_cosine`` (mean cosine of the
-            predictions with the second branch's vectors of other crops) and
+            predictions with the target branch's vectors of other crops) and
             ``spread`` (of these vectors: 0 if they have collapsed, 1 if they
             lie evenly on the sphere).
 
@@ -80,12 +80,12 @@ class PairPrediction(Objective):
         ConfigError
             If no pair is left to compare.
         """
-        predicted = self.predictor(first.vectors.flatten(0, 1))
-        predicted = predicted.unflatten(0, first.vectors.shape[:2])
-        cosine = mean_cosine(predicted, second.vectors)
+        predicted = self.predictor(online.projections.flatten(0, 1))
+        predicted = predicted.unflatten(0, online.projections.shape[:2])
+        cosine = mean_cosine(predicted, target.projections)
         return self.loss(cosine), {
             "positive_cosine": cosine.detach(),
-            "spread": spread(second.vectors),
+            "spread": spread(target.projections),
         }
 
     def loss(self, cosine):
@@ -93,14 +93,14 @@ class PairPrediction(Objective):
         raise NotImplementedError
 
 
-def mean_cosine(first, second):
+def mean_cosine(online, target):
     """Average the cosine over the pairs of different crops of an utterance.
 
     Arguments
     ---------
-    first : torch.Tensor
+    online : torch.Tensor
         ``[batch, crops, size]``, global crops first.
-    second : torch.Tensor
+    target : torch.Tensor
         ``[batch, global crops, size]``; it gets no gradient.
 
     Returns
@@ -120,9 +120,9 @@ def mean_cosine(first, second):
     >>> float(mean_cosine(crops, crops))
     0.0
     """
-    first = F.normalize(first.float(), dim=-1)
-    second = F.normalize(second.detach().float(), dim=-1)
-    return mean_over_pairs(second, first, skip_same=True)
+    online = F.normalize(online.float(), dim=-1)
+    target = F.normalize(target.detach().float(), dim=-1)
+    return mean_over_pairs(target, online, skip_same=True)
 
 
 @torch.no_grad()

@@ -125,12 +125,12 @@ class SDPN(Objective):
         """Return the prototypes, as in the authors' code."""
         return [self.head.prototypes]
 
-    def forward(self, first, second):
+    def forward(self, online, target):
         """Compute the loss.
 
         Arguments
         ---------
-        first, second : speechbrain_ssl.objectives.base.Branch
+        online, target : speechbrain_ssl.objectives.base.Branch
             The student over the local crops, the teacher over the global ones.
 
         Returns
@@ -149,26 +149,26 @@ class SDPN(Objective):
             If there are no local crops, or a penalty has a single utterance.
         """
         with torch.no_grad():
-            plain = self._sharpened(second)
+            plain = self._sharpened(target)
             targets = sinkhorn(plain.flatten(0, 1), self.iterations)
             targets = targets.view_as(plain)
-        logits = first.head.logits(first.vectors) / self.temperature
+        logits = online.head.logits(online.projections) / self.temperature
         loss = pair_cross_entropy(logits, targets, skip_same=False)
         scalars = prototype_entropies(plain.exp())
         scalars["kl"] = loss.detach() - entropy(targets).mean()
-        for name, penalty in self._penalties(logits, first.embeddings).items():
+        for name, penalty in self._penalties(logits, online.embeddings).items():
             scalars[name] = penalty.detach()
             loss = loss + self.weights[name] * penalty
         return loss, scalars
 
     @torch.no_grad()
-    def held_out(self, second):
+    def held_out(self, target):
         """Return the teacher's entropies on held-out crops, as ``forward``."""
-        return prototype_entropies(self._sharpened(second).exp())
+        return prototype_entropies(self._sharpened(target).exp())
 
-    def _sharpened(self, second):
+    def _sharpened(self, target):
         """Return ln of the teacher's sharpened predictions, on our prototypes."""
-        cosines = self.head.logits(second.vectors)
+        cosines = self.head.logits(target.projections)
         return torch.log_softmax(
             cosines / (self.temperature * self.sharpening), dim=-1
         )

@@ -71,12 +71,12 @@ class SimCLR(Objective):
         self.margin = PairMargin(margin, margin_kind)
         self.head = torch.nn.Identity()
 
-    def forward(self, first, second):
+    def forward(self, online, target):
         """Compute the loss.
 
         Arguments
         ---------
-        first, second : speechbrain_ssl.objectives.base.Branch
+        online, target : speechbrain_ssl.objectives.base.Branch
             Of a pair of crops v < w, v is taken from the first and w from the
             second.
 
@@ -93,15 +93,15 @@ class SimCLR(Objective):
             If there is only one crop, if there are local ones, or if there is
             only one utterance.
         """
-        views = second.vectors.shape[1]
-        if views < 2 or first.vectors.shape[1] != views:
+        views = target.projections.shape[1]
+        if views < 2 or online.projections.shape[1] != views:
             raise ConfigError(
                 "SimCLR compares global crops of an utterance with each other; "
                 "set global_crops to 2 or more and local_crops to 0 (got "
-                f"{views} global ones of {first.vectors.shape[1]})"
+                f"{views} global ones of {online.projections.shape[1]})"
             )
         pairs = [
-            self._pair(first.vectors[:, v], second.vectors[:, w])
+            self._pair(online.projections[:, v], target.projections[:, w])
             for v, w in itertools.combinations(range(views), 2)
         ]
         loss, cosine, accuracy = (

@@ -92,9 +92,9 @@ class SwAV(Objective):
     >>> swav = SwAV(8, prototypes=16, hidden=8, output_size=4)
     >>> embeddings = torch.randn(6, 3, 8)
     >>> vectors = swav.head(embeddings.flatten(0, 1)).view(6, 3, 4)
-    >>> first = Branch(embeddings, vectors, swav.head)
-    >>> second = Branch(embeddings[:, :2], vectors[:, :2], swav.head)
-    >>> loss, scalars = swav(first, second)
+    >>> online = Branch(embeddings, vectors, swav.head)
+    >>> target = Branch(embeddings[:, :2], vectors[:, :2], swav.head)
+    >>> loss, scalars = swav(online, target)
     >>> loss.shape
     torch.Size([])
     """
@@ -145,12 +145,12 @@ class SwAV(Objective):
         """Note the epoch, which decides about the queue."""
         self.epoch.fill_(epoch)
 
-    def forward(self, first, second):
+    def forward(self, online, target):
         """Compute the loss.
 
         Arguments
         ---------
-        first, second : speechbrain_ssl.objectives.base.Branch
+        online, target : speechbrain_ssl.objectives.base.Branch
             All crops, global ones first, which predict; and the global ones,
             whose codes are predicted.
 
@@ -167,16 +167,16 @@ class SwAV(Objective):
         ConfigError
             If there are not ``global_crops`` global crops, or no pair is left.
         """
-        globals_ = second.vectors.shape[1]
+        globals_ = target.projections.shape[1]
         if globals_ != len(self.queue):
             raise ConfigError(
                 f"SwAV was made for {len(self.queue)} global crops and got "
                 f"{globals_}; let its global_crops be that of the crop plan"
             )
         if self.queue.shape[1]:
-            self.notes.append(first.vectors[:, :globals_].detach().float())
-        codes = self._codes(second)
-        logits = first.head.logits(first.vectors) / self.temperature
+            self.notes.append(online.projections[:, :globals_].detach().float())
+        codes = self._codes(target)
+        logits = online.head.logits(online.projections) / self.temperature
         loss = pair_cross_entropy(logits, codes, skip_same=True)
         with torch.no_grad():
             usage = logits.softmax(-1).mean(dim=(0, 1))
@@ -190,16 +190,16 @@ class SwAV(Objective):
         return loss, scalars
 
     @torch.no_grad()
-    def _codes(self, second):
+    def _codes(self, target):
         """Return balanced codes ``[batch, global crops, K]``, crop by crop."""
-        vectors = second.vectors.detach()
+        vectors = target.projections.detach()
         batch = len(vectors)
         if self._uses_queue():
             # A share for each process: together they have it once.
             share = self.queue.tensor_split(distributed.world_size(), dim=1)
             share = share[distributed.rank()].transpose(0, 1)
             vectors = torch.cat([vectors.float(), share])
-        logits = second.head.logits(vectors) / self.epsilon
+        logits = target.head.logits(vectors) / self.epsilon
         codes = [
             sinkhorn(crop, self.iterations)[:batch] for crop in logits.unbind(1)
         ]

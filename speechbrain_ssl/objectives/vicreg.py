@@ -74,12 +74,12 @@ class VICReg(Objective):
             check_number(owner, f"{key}_weight", value, least=0)
         self.head = Projector(embedding_size, hidden, output_size, layers)
 
-    def forward(self, first, second):
+    def forward(self, online, target):
         """Compute the loss.
 
         Arguments
         ---------
-        first, second : speechbrain_ssl.objectives.base.Branch
+        online, target : speechbrain_ssl.objectives.base.Branch
             The first crop is taken from one, the second crop from the other.
 
         Returns
@@ -92,7 +92,7 @@ class VICReg(Objective):
         ConfigError
             If there are not exactly two crops, or a single utterance.
         """
-        left, right = two_views(first, second, type(self).__name__)
+        left, right = two_views(online, target, type(self).__name__)
         terms = {
             "invariance": F.mse_loss(left, right),
             "variance": variance_hinge(left) + variance_hinge(right),

@@ -9,12 +9,12 @@ from speechbrain_ssl.distributed import mean_over_ranks
 from speechbrain_ssl.errors import ConfigError
 
 
-def check_two_crops(first, second, objective):
+def check_two_crops(online, target, objective):
     """Refuse other than two crops of an utterance.
 
     Arguments
     ---------
-    first, second : speechbrain_ssl.objectives.base.Branch
+    online, target : speechbrain_ssl.objectives.base.Branch
         The two branches.
     objective : str
         Its name, for the message.
@@ -24,7 +24,7 @@ def check_two_crops(first, second, objective):
     ConfigError
         If there are not exactly two crops in each branch.
     """
-    crops = first.vectors.shape[1], second.vectors.shape[1]
+    crops = online.projections.shape[1], target.projections.shape[1]
     if crops != (2, 2):
         raise ConfigError(
             f"{objective} compares two crops of an utterance; set global_crops "
@@ -33,12 +33,12 @@ def check_two_crops(first, second, objective):
         )
 
 
-def two_views(first, second, objective):
+def two_views(online, target, objective):
     """Return the two crops that a loss of two views compares.
 
     Arguments
     ---------
-    first, second : speechbrain_ssl.objectives.base.Branch
+    online, target : speechbrain_ssl.objectives.base.Branch
         The first crop is taken from one, the second crop from the other.
     objective : str
         Its name, for the message.
@@ -61,8 +61,8 @@ def two_views(first, second, objective):
     >>> left.shape
     torch.Size([4, 8])
     """
-    check_two_crops(first, second, objective)
-    return first.vectors[:, 0].float(), second.vectors[:, 1].float()
+    check_two_crops(online, target, objective)
+    return online.projections[:, 0].float(), target.projections[:, 1].float()
 
 
 def own_rows(count, device):
@@ -88,7 +88,7 @@ def own_rows(count, device):
     return torch.arange(count, device=device) + distributed.rank() * count
 
 
-def mean_over_pairs(second, first, skip_same):
+def mean_over_pairs(target, online, skip_same):
     """Average the products second_q . first_v over batch and pairs (q, v).
 
     Since the product is linear in both, all pairs are one product of sums; the
@@ -96,12 +96,12 @@ def mean_over_pairs(second, first, skip_same):
 
     Arguments
     ---------
-    second : torch.Tensor
+    target : torch.Tensor
         ``[batch, global crops, size]``.
-    first : torch.Tensor
+    online : torch.Tensor
         ``[batch, crops, size]``, the global ones first where it has them.
     skip_same : bool
-        Whether ``first`` has the global crops, so that v = q is left out.
+        Whether ``online`` has the global crops, so that v = q is left out.
 
     Returns
     -------
@@ -115,16 +115,16 @@ def mean_over_pairs(second, first, skip_same):
 
     Example
     -------
-    >>> first = torch.ones(3, 4, 2)
-    >>> mean_over_pairs(first[:, :2], first, skip_same=True)
+    >>> online = torch.ones(3, 4, 2)
+    >>> mean_over_pairs(online[:, :2], online, skip_same=True)
     tensor(2.)
     """
-    batch, globals_ = second.shape[:2]
-    pairs = globals_ * first.shape[1]
-    total = (second.sum(1) * first.sum(1)).sum()
+    batch, globals_ = target.shape[:2]
+    pairs = globals_ * online.shape[1]
+    total = (target.sum(1) * online.sum(1)).sum()
     if skip_same:
         pairs -= globals_
-        total = total - (second * first[:, :globals_]).sum()
+        total = total - (target * online[:, :globals_]).sum()
     if pairs == 0:
         raise ConfigError(
             "this objective compares different crops of an utterance, but the "

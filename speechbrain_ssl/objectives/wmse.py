@@ -75,7 +75,7 @@ class WMSE(Objective):
         self.whitening_size = whitening_size
         self.epsilon = epsilon
 
-    def forward(self, first, second):
+    def forward(self, online, target):
         """Compute the loss.
 
         A sub-batch whose covariance has no inverse makes the loss NaN, and the
@@ -83,7 +83,7 @@ class WMSE(Objective):
 
         Arguments
         ---------
-        first, second : speechbrain_ssl.objectives.base.Branch
+        online, target : speechbrain_ssl.objectives.base.Branch
             The first crop is taken from one, the second crop from the other.
 
         Returns
@@ -98,7 +98,7 @@ class WMSE(Objective):
             If there are not exactly two crops, or the batch of all processes
             is no multiple of ``whitening_size``.
         """
-        left, right = map(gather, two_views(first, second, "W-MSE"))
+        left, right = map(gather, two_views(online, target, "W-MSE"))
         if len(left) % self.whitening_size:
             raise ConfigError(
                 f"W-MSE whitens {self.whitening_size} utterances at a time, "

@@ -102,7 +102,7 @@ def draw_members(queue, assignments, clusters, index, draws):
     )
 
 
-def put_vectors(second, queue, partners):
+def put_vectors(target, queue, partners):
     """Put the vectors of partners in the place of those of the samples.
 
     Embeddings stay: an objective that compares those as well compares those of
@@ -110,7 +110,7 @@ def put_vectors(second, queue, partners):
 
     Arguments
     ---------
-    second : speechbrain_ssl.objectives.base.Branch
+    target : speechbrain_ssl.objectives.base.Branch
         Not changed.
     queue : speechbrain_ssl.positives.queue.PositiveQueue
         Which the partners were drawn from.
@@ -122,9 +122,9 @@ def put_vectors(second, queue, partners):
     speechbrain_ssl.objectives.base.Branch
         With other ``vectors``; those that are replaced have no gradient.
     """
-    vectors = second.vectors
+    vectors = target.projections
     new = queue.vectors[partners.slots.clamp(min=0)].to(vectors.dtype)
     replaced = (partners.slots >= 0)[:, None, None]
     return dataclasses.replace(
-        second, vectors=torch.where(replaced, new, vectors)
+        target, projections=torch.where(replaced, new, vectors)
     )

@@ -1,7 +1,7 @@
 """The queue of positive vectors of SSPS.
 
 Each of its slots holds the position of an utterance in the manifest and
-what the second branch made of its global crops. New rows overwrite the oldest
+what the target branch made of its global crops. New rows overwrite the oldest
 ones, whatever utterance they belong to: the size need not be a multiple of the
 batch.
 

@@ -12,7 +12,7 @@ recording:
    the M others whose centroids have the greatest cosine with that of c.
 4. Of the utterances of that cluster that are in the **queue** of recent
    positive vectors one is drawn, never the sample's own. Its vectors take the
-   place of the sample's in the second branch. Where there is none, the sample
+   place of the sample's in the target branch. Where there is none, the sample
    keeps its ordinary positive. The share that is replaced is the *coverage*.
 5. After the step, memory and queue take up what it has computed.
 
@@ -174,7 +174,7 @@ class SSPS(torch.nn.Module):
         Arguments
         ---------
         objective : speechbrain_ssl.objectives.base.Objective
-            Whose second branch is to get other positives.
+            Whose target branch is to get other positives.
         utterances : int
             Length of the training manifest.
         reference_size : int
@@ -182,7 +182,7 @@ class SSPS(torch.nn.Module):
         crops : int
             Global crops of a sample.
         vector_size : int
-            Size of the vector of a crop in the second branch.
+            Size of the vector of a crop in the target branch.
         batch : int
             Utterances in a step, over all processes.
         seed : int
@@ -310,12 +310,12 @@ class SSPS(torch.nn.Module):
 
     # -- a step ----------------------------------------------------------------
 
-    def substitute(self, second, epoch, keys, monitor=None):
-        """Draw partners and put their vectors into the second branch.
+    def substitute(self, target, epoch, keys, monitor=None):
+        """Draw partners and put their vectors into the target branch.
 
         Arguments
         ---------
-        second : speechbrain_ssl.objectives.base.Branch
+        target : speechbrain_ssl.objectives.base.Branch
             With ``index``.
         epoch : int
             Counted from 1.
@@ -332,12 +332,12 @@ class SSPS(torch.nn.Module):
             and those of the monitor.
         """
         if not self.active(epoch):
-            return second, {}
-        partners = self.partners(second.index, epoch, keys)
+            return target, {}
+        partners = self.partners(target.index, epoch, keys)
         scalars = {"coverage": (partners.clusters >= 0).float().mean()}
         if monitor is not None:
-            scalars |= monitor(partners.utterances, second.index)
-        return put_vectors(second, self.queue, partners), scalars
+            scalars |= monitor(partners.utterances, target.index)
+        return put_vectors(target, self.queue, partners), scalars
 
     @torch.no_grad()
     def partners(self, index, epoch, keys):
@@ -381,7 +381,7 @@ class SSPS(torch.nn.Module):
             Embeddings of the reference crops, ``[batch, reference size]``, of
             any length.
         vectors : torch.Tensor
-            What the second branch made of the global crops, before any
+            What the target branch made of the global crops, before any
             substitution, ``[batch, crops, vector size]``.
         """
         references = references.detach().float()

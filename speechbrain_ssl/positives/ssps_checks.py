@@ -66,7 +66,7 @@ def check_run(ssps, objective, utterances, batch):
     ssps : speechbrain_ssl.positives.ssps.SSPS
         Before its buffers are made.
     objective : speechbrain_ssl.objectives.base.Objective
-        Whose second branch is to get other positives.
+        Whose target branch is to get other positives.
     utterances : int
         Length of the training manifest.
     batch : int
@@ -79,7 +79,7 @@ def check_run(ssps, objective, utterances, batch):
     """
     if not objective.supports_positive_sampling:
         raise ConfigError(
-            "SSPS replaces positives in the second branch, which "
+            "SSPS replaces positives in the target branch, which "
             f"{type(objective).__name__} does not have; take another "
             "objective, or leave SSPS out (`positives: null`)"
         )

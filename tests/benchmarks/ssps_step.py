@@ -81,13 +81,13 @@ class Bench:
         self.encoder.train()
         return found
 
-    def positives(self, index, references, second):
+    def positives(self, index, references, target):
         """All that SSPS does in a step."""
-        self.ssps.observe(index, references, second.vectors)
+        self.ssps.observe(index, references, target.projections)
         keys = index.numpy().astype(np.uint64)
-        second, scalars = self.ssps.substitute(second, 2, keys)
+        target, scalars = self.ssps.substitute(target, 2, keys)
         self.ssps.after_step()
-        return second, scalars["coverage"]
+        return target, scalars["coverage"]
 
     def step(self):
         """A step with SSPS, in three parts; returns its coverage."""
@@ -98,7 +98,7 @@ class Bench:
             generator=torch.Generator().manual_seed(self.turn),
         )
         references = self.timed("reference", self.reference)
-        # Stands for the second branch: the time of a step is the baseline's.
+        # Stands for the target branch: the time of a step is the baseline's.
         size = references.shape[1]
         vectors = torch.randn(self.batch, 2, size)
         branch = Branch(vectors, vectors, self.objective.head, index)

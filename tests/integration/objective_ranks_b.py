@@ -110,19 +110,19 @@ def run(name):
         index = torch.tensor(numbers)[share]
         if objective.momentum:
             with torch.no_grad():
-                second = branch(
+                target = branch(
                     teacher.encoder, teacher.head, x[:, :globals_], index
                 )
             x = x if objective.student_sees_global_crops else x[:, globals_:]
-        first = branch(encoder, objective.head, x, index)
+        online = branch(encoder, objective.head, x, index)
         if not objective.momentum:
-            second = Branch(
-                first.embeddings[:, :globals_],
-                first.vectors[:, :globals_],
+            target = Branch(
+                online.embeddings[:, :globals_],
+                online.projections[:, :globals_],
                 objective.head,
                 index,
             )
-        loss, scalars = objective(first, second, **knobs)
+        loss, scalars = objective(online, target, **knobs)
         loss.backward()
         distributed.average_gradients(parameters)
         found["loss"].append(distributed.mean_over_ranks(loss.detach()))

@@ -30,9 +30,9 @@ def replacements(monkeypatch):
     seen = []
     original = ssps.put_vectors
 
-    def put_vectors(second, queue, partners):
-        after = original(second, queue, partners)
-        seen.append((second, partners, queue.vectors.clone(), after))
+    def put_vectors(target, queue, partners):
+        after = original(target, queue, partners)
+        seen.append((target, partners, queue.vectors.clone(), after))
         return after
 
     monkeypatch.setattr(ssps, "put_vectors", put_vectors)
@@ -52,14 +52,20 @@ def test_ssps_replaces_vectors(corpus, train, tmp_path, replacements, name):
     assert all(0 < line["coverage"] <= 1 for line in lines[STEPS:])
     assert all(line["loss"] == line["loss"] for line in lines)
     assert len(replacements) == STEPS
-    for second, partners, queue, after in replacements:
+    for target, partners, queue, after in replacements:
         found = partners.slots >= 0
         assert found.any()
-        assert (partners.utterances[found] != second.index[found]).all()
-        there = queue[partners.slots[found]].to(after.vectors.dtype)
-        assert torch.equal(after.vectors[found], there)
-        assert (after.vectors[found] != second.vectors[found]).any(-1).all()
-        assert torch.equal(after.vectors[~found], second.vectors[~found])
+        assert (partners.utterances[found] != target.index[found]).all()
+        there = queue[partners.slots[found]].to(after.projections.dtype)
+        assert torch.equal(after.projections[found], there)
+        assert (
+            (after.projections[found] != target.projections[found])
+            .any(-1)
+            .all()
+        )
+        assert torch.equal(
+            after.projections[~found], target.projections[~found]
+        )
         assert not there.requires_grad
 
 
@@ -67,7 +73,7 @@ def test_ssps_replaces_vectors(corpus, train, tmp_path, replacements, name):
     "name, positives, changes, message",
     [
         *[
-            (name, "ssps", {}, "second branch.*positives: null")
+            (name, "ssps", {}, "target branch.*positives: null")
             for name in WITHOUT_SECOND_BRANCH
         ],
         (

@@ -59,7 +59,7 @@ def test_values_fit_each_other(path, load, train):
     hparams = load(path)
     objective, plan = hparams["objective"], hparams["crops"]
     train.check_values(hparams)
-    wanted = {"lr", "weight_decay", *objective.knobs}
+    wanted = {"lr", "weight_decay", *objective.scheduled}
     if objective.momentum:
         wanted.add("momentum")
     assert set(hparams["schedules"]) == wanted

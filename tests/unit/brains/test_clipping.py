@@ -212,7 +212,7 @@ def test_skipped_step_changes_nothing(make_brain, poison, caplog):
     assert len(differing(states[0], states[1])) > 100
     # Training goes on, and schedules have gone on with the data.
     moved = differing(states[2], states[3])
-    for part in ("modules.encoder", "modules.objective.centre", "teacher"):
+    for part in ("modules.encoder", "modules.objective.center", "teacher"):
         assert any(name.startswith(part) for name in moved)
     assert brain.optimizer_step == 5
     assert all(torch.isfinite(t).all() for t in states[4].values())

@@ -317,7 +317,7 @@ class Own(brain_positives.SampledPositives):
     """Notes what the target branch makes of each utterance, before SSPS."""
 
     def replace(self, batch, target):
-        for index, vectors in zip(batch.index, target.vectors, strict=True):
+        for index, vectors in zip(batch.index, target.projections, strict=True):
             self.own[int(index)] = vectors.detach().clone()
         return super().replace(batch, target)
 
@@ -338,7 +338,7 @@ def test_the_queue_holds_vectors_of_its_utterances(make, accumulated):
     brain.objective.register_forward_pre_hook(
         lambda _, branches: covered.append(
             torch.stack([own[int(i)] for i in branches[1].index])
-            .ne(branches[1].vectors)
+            .ne(branches[1].projections)
             .flatten(1)
             .any(1)
         )

@@ -187,7 +187,7 @@ def test_fp32_under_autocast():
 
 
 def test_what_it_asks_for():
-    """Frames of the first branch, and no second one."""
+    """Frames of the online branch, and no second one."""
     assert CPC.needs_frames and not CPC.supports_positive_sampling
     assert not CPC.momentum
 

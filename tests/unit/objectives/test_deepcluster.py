@@ -30,8 +30,8 @@ def branches(objective, index, seed=1, crops=3):
     vectors = centers[:, None] + 0.2 * torch.randn(len(index), crops, D)
     vectors = F.normalize(vectors, dim=-1).requires_grad_()
     place = torch.tensor(index)
-    first = Branch(None, vectors, objective.head, place)
-    return first, Branch(None, vectors[:, :2], objective.head, place)
+    online = Branch(None, vectors, objective.head, place)
+    return online, Branch(None, vectors[:, :2], objective.head, place)
 
 
 def filled(**options):
@@ -47,15 +47,15 @@ def filled(**options):
 
 def test_loss_and_gradient_are_the_equation():
     objective = filled()
-    first, second = branches(objective, [0, 1, 2, 5], seed=3)
-    loss, scalars = objective(first, second)
+    online, target = branches(objective, [0, 1, 2, 5], seed=3)
+    loss, scalars = objective(online, target)
     losses, right = [], []
     for i in range(2):
         centers = objective.prototype(i)
         for b, n in enumerate([0, 1, 2, 5]):
             y = int(objective.assignments[i, n])
             for v in range(3):
-                s = centers @ first.vectors[b, v] / 0.1
+                s = centers @ online.projections[b, v] / 0.1
                 losses.append(-(s[y] - s.exp().sum().log()))
                 right.append(float(int(s.argmax()) == y))
     wanted = torch.stack(losses).mean()
@@ -64,7 +64,8 @@ def test_loss_and_gradient_are_the_equation():
     found = float(scalars["accuracy"])
     assert found == pytest.approx(sum(right) / len(right))
     ours, theirs = (
-        torch.autograd.grad(each, first.vectors)[0] for each in (loss, wanted)
+        torch.autograd.grad(each, online.projections)[0]
+        for each in (loss, wanted)
     )
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
@@ -101,69 +102,73 @@ def test_clusterings_differ_by_their_first_centroids():
 
 def test_memory_keeps_the_first_crop_seen_last():
     objective = make()
-    first, second = branches(objective, [4, 2])
-    objective(first, second)
+    online, target = branches(objective, [4, 2])
+    objective(online, target)
     assert not objective.in_memory.any()
     objective.after_step()
-    assert torch.equal(objective.memory[[4, 2]], first.vectors[:, 0].detach())
-    again, second = branches(objective, [2], seed=8)
-    objective(again, second)
+    assert torch.equal(
+        objective.memory[[4, 2]], online.projections[:, 0].detach()
+    )
+    again, target = branches(objective, [2], seed=8)
+    objective(again, target)
     objective.skip_step()
     objective.after_step()
-    assert torch.equal(objective.memory[[4, 2]], first.vectors[:, 0].detach())
-    objective(again, second)
+    assert torch.equal(
+        objective.memory[[4, 2]], online.projections[:, 0].detach()
+    )
+    objective(again, target)
     objective.after_step()
-    assert torch.equal(objective.memory[2], again.vectors[0, 0].detach())
+    assert torch.equal(objective.memory[2], again.projections[0, 0].detach())
     assert objective.in_memory.sum() == 2
 
 
 def test_memory_takes_all_accumulated_batches():
     objective = make()
     seen = [branches(objective, index) for index in ([4, 2], [0, 7], [5])]
-    for first, second in seen:
-        objective(first, second)
+    for online, target in seen:
+        objective(online, target)
     objective.after_step()
-    for first, _ in seen:
-        found = objective.memory[first.index]
-        assert torch.equal(found, first.vectors[:, 0].detach())
+    for online, _ in seen:
+        found = objective.memory[online.index]
+        assert torch.equal(found, online.projections[:, 0].detach())
     assert objective.in_memory.sum() == 5
 
 
 def test_who_has_no_cluster_has_no_loss():
     objective = filled()
-    first, second = branches(objective, [0, 10, 1, 11], seed=3)
-    loss, scalars = objective(first, second)
-    some = Branch(None, first.vectors[[0, 2]], None, first.index[[0, 2]])
-    wanted, of_some = objective(some, second)
+    online, target = branches(objective, [0, 10, 1, 11], seed=3)
+    loss, scalars = objective(online, target)
+    some = Branch(None, online.projections[[0, 2]], None, online.index[[0, 2]])
+    wanted, of_some = objective(some, target)
     torch.testing.assert_close(loss, wanted)
     assert float(scalars["assigned"]) == 0.5
     torch.testing.assert_close(scalars["accuracy"], of_some["accuracy"])
     loss.backward()
-    assert not first.vectors.grad[[1, 3]].any()
-    first, second = branches(objective, [10, 11])
-    loss, scalars = objective(first, second)
+    assert not online.projections.grad[[1, 3]].any()
+    online, target = branches(objective, [10, 11])
+    loss, scalars = objective(online, target)
     loss.backward()
-    assert float(loss.detach()) == 0 and not first.vectors.grad.any()
+    assert float(loss.detach()) == 0 and not online.projections.grad.any()
     assert torch.isfinite(scalars["accuracy"])
 
 
 def test_first_epoch_swaps_predictions_of_random_prototypes():
     objective = make()
     objective.before_epoch(1)
-    first, second = branches(objective, [0, 1, 2, 3, 4])
-    loss, scalars = objective(first, second)
+    online, target = branches(objective, [0, 1, 2, 3, 4])
+    loss, scalars = objective(online, target)
     losses = []
     for i in range(2):
         rows = objective.prototype(i)
         torch.testing.assert_close(rows.norm(dim=1), torch.ones(len(rows)))
         for q in (0, 1):
-            codes = (second.vectors[:, q].detach() @ rows.T / 0.05).exp()
+            codes = (target.projections[:, q].detach() @ rows.T / 0.05).exp()
             for _ in range(3):
                 codes = codes / codes.sum(0, keepdim=True)
                 codes = codes / codes.sum(1, keepdim=True)
             for v in range(3):
                 if v != q:
-                    logits = first.vectors[:, v] @ rows.T / 0.1
+                    logits = online.projections[:, v] @ rows.T / 0.1
                     log = torch.log_softmax(logits, 1)
                     losses.append(-(codes * log).sum(1).mean())
     torch.testing.assert_close(
@@ -171,7 +176,7 @@ def test_first_epoch_swaps_predictions_of_random_prototypes():
     )
     assert float(scalars["assigned"]) == 0
     loss.backward()
-    assert first.vectors.grad.abs().max() > 1e-4
+    assert online.projections.grad.abs().max() > 1e-4
 
 
 def test_everything_of_a_resume_is_in_buffers():
@@ -203,11 +208,11 @@ def test_prototypes_do_not_learn_and_are_drawn_by_the_seed():
 
 def test_order_of_the_batch_does_not_count():
     objective = filled()
-    first, second = branches(objective, [0, 1, 2, 10], seed=3)
-    loss, _ = objective(first, second)
+    online, target = branches(objective, [0, 1, 2, 10], seed=3)
+    loss, _ = objective(online, target)
     order = torch.tensor([2, 3, 0, 1])
-    other = Branch(None, first.vectors[order], None, first.index[order])
-    torch.testing.assert_close(objective(other, second)[0], loss)
+    other = Branch(None, online.projections[order], None, online.index[order])
+    torch.testing.assert_close(objective(other, target)[0], loss)
 
 
 def test_degenerate_input():

@@ -13,7 +13,7 @@ from speechbrain_ssl.objectives.dino_head import DINOHead
 from speechbrain_ssl.objectives.views import pair_cross_entropy
 
 BATCH, GLOBALS, LOCALS, SIZE, K = 3, 2, 3, 12, 20
-KNOBS = {"teacher_temperature": 0.05, "cosine_weight": 0.0}
+SCHEDULED = {"teacher_temperature": 0.05, "cosine_weight": 0.0}
 
 
 def make(seed=0, batch_norm=True, **kwargs):
@@ -33,43 +33,46 @@ def branches(dino, seed=1, crops=GLOBALS + LOCALS):
     embeddings = torch.randn(BATCH, crops, SIZE, requires_grad=True)
     vectors = torch.randn(BATCH, crops, 6)
     vectors = F.normalize(vectors, dim=-1).requires_grad_()
-    first = Branch(embeddings, vectors, dino.head)
+    online = Branch(embeddings, vectors, dino.head)
     teacher = make(seed=5).head.requires_grad_(False)
     torch.manual_seed(seed + 100)
-    second = Branch(
+    target = Branch(
         torch.randn(BATCH, GLOBALS, SIZE),
         F.normalize(torch.randn(BATCH, GLOBALS, 6), dim=-1),
         teacher,
     )
-    return first, second
+    return online, target
 
 
-def plain_loss(dino, first, second, tau_t, weight, global_pairs=True):
+def plain_loss(dino, online, target, tau_t, weight, global_pairs=True):
     """The equations of the paper, a loop over utterances and pairs."""
-    weight_s = first.head.prototypes / first.head.prototypes.norm(
+    weight_s = online.head.prototypes / online.head.prototypes.norm(
         dim=1, keepdim=True
     )
-    weight_t = second.head.prototypes / second.head.prototypes.norm(
+    weight_t = target.head.prototypes / target.head.prototypes.norm(
         dim=1, keepdim=True
     )
     entropies, cosines, pairs = [], [], 0
-    for b in range(len(first.vectors)):
-        for q in range(second.vectors.shape[1]):
-            t = weight_t @ second.vectors[b, q]
+    for b in range(len(online.projections)):
+        for q in range(target.projections.shape[1]):
+            t = weight_t @ target.projections[b, q]
             p = torch.softmax((t - dino.center) / tau_t, dim=0)
-            for v in range(first.vectors.shape[1]):
-                # Without them the first branch has the local crops alone.
+            for v in range(online.projections.shape[1]):
+                # Without them the online branch has the local crops alone.
                 if v == q and global_pairs:
                     continue
-                s = weight_s @ first.vectors[b, v]
+                s = weight_s @ online.projections[b, v]
                 log_q = torch.log_softmax(s / dino.student_temperature, dim=0)
                 entropies.append(-(p * log_q).sum())
-                e_t, e_s = second.embeddings[b, q], first.embeddings[b, v]
+                e_t, e_s = (
+                    target.embeddings[b, q],
+                    online.embeddings[b, v],
+                )
                 cosines.append(1 - e_t @ e_s / (e_t.norm() * e_s.norm()))
                 pairs += 1
     total = torch.stack(entropies).mean()
     return total + weight * torch.stack(cosines).mean(), pairs // len(
-        first.vectors
+        online.projections
     )
 
 
@@ -78,12 +81,12 @@ def plain_loss(dino, first, second, tau_t, weight, global_pairs=True):
 def test_loss_and_gradient_are_the_equation(global_pairs, weight):
     """Loss and all gradients equal those of a loop over q and v."""
     dino = make(global_pairs=global_pairs)
-    first, second = branches(dino, crops=LOCALS + GLOBALS * global_pairs)
-    inputs = [first.embeddings, first.vectors, dino.head.prototypes]
+    online, target = branches(dino, crops=LOCALS + GLOBALS * global_pairs)
+    inputs = [online.embeddings, online.projections, dino.head.prototypes]
     loss, scalars = dino(
-        first, second, teacher_temperature=0.05, cosine_weight=weight
+        online, target, teacher_temperature=0.05, cosine_weight=weight
     )
-    wanted, pairs = plain_loss(dino, first, second, 0.05, weight, global_pairs)
+    wanted, pairs = plain_loss(dino, online, target, 0.05, weight, global_pairs)
     assert pairs == (8 if global_pairs else 6)
     torch.testing.assert_close(loss, wanted, atol=1e-5, rtol=1e-5)
     assert ("cosine_loss" in scalars) == (weight > 0)
@@ -100,9 +103,9 @@ def test_loss_and_gradient_are_the_equation(global_pairs, weight):
 def test_paper_has_ten_pairs():
     """Two global and four local crops make the ten pairs of the paper."""
     dino = make()
-    first, second = branches(dino, crops=6)
-    loss, _ = dino(first, second, **KNOBS)
-    wanted, pairs = plain_loss(dino, first, second, 0.05, 0.0)
+    online, target = branches(dino, crops=6)
+    loss, _ = dino(online, target, **SCHEDULED)
+    wanted, pairs = plain_loss(dino, online, target, 0.05, 0.0)
     assert pairs == 10
     torch.testing.assert_close(loss, wanted, atol=1e-5, rtol=1e-5)
 
@@ -111,35 +114,35 @@ def test_memory_light_path_is_log_softmax():
     """logsumexp - P.s is -P.log_softmax(s), also for large logits."""
     torch.manual_seed(0)
     student = 10 * torch.randn(4, 5, K)
-    target = torch.softmax(8 * torch.randn(4, 2, K), -1)
+    teacher = torch.softmax(8 * torch.randn(4, 2, K), -1)
     log_q = F.log_softmax(student, dim=-1)
-    every = -torch.einsum("bqk,bvk->bqv", target, log_q)
+    every = -torch.einsum("bqk,bvk->bqv", teacher, log_q)
     pairs = ~torch.eye(5, dtype=torch.bool)[:2]
     wanted = every[:, pairs].mean()
-    found = pair_cross_entropy(student, target, skip_same=True)
+    found = pair_cross_entropy(student, teacher, skip_same=True)
     assert abs(float(found - wanted)) < 1e-5
 
 
 def test_teacher_has_no_gradient():
     """Nothing of the teacher's branch is differentiated."""
     dino = make()
-    first, second = branches(dino)
-    second.head.requires_grad_(True)
-    second.vectors.requires_grad_(True)
-    loss, _ = dino(first, second, **KNOBS)
+    online, target = branches(dino)
+    target.head.requires_grad_(True)
+    target.projections.requires_grad_(True)
+    loss, _ = dino(online, target, **SCHEDULED)
     loss.backward()
-    assert second.vectors.grad is None
-    assert all(p.grad is None for p in second.head.parameters())
+    assert target.projections.grad is None
+    assert all(p.grad is None for p in target.head.parameters())
 
 
 def test_temperatures():
     """Each temperature acts where it belongs; a lower one sharpens."""
     dino = make(student_temperature=0.4)
-    first, second = branches(dino)
-    loss, scalars = dino(first, second, **KNOBS)
-    wanted, _ = plain_loss(dino, first, second, 0.05, 0.0)
+    online, target = branches(dino)
+    loss, scalars = dino(online, target, **SCHEDULED)
+    wanted, _ = plain_loss(dino, online, target, 0.05, 0.0)
     torch.testing.assert_close(loss, wanted, atol=1e-5, rtol=1e-5)
-    softer = dino(first, second, teacher_temperature=0.5, cosine_weight=0.0)
+    softer = dino(online, target, teacher_temperature=0.5, cosine_weight=0.0)
     assert softer[1]["teacher_entropy"] > scalars["teacher_entropy"] + 0.5
     torch.testing.assert_close(
         scalars["kl"], loss.detach() - scalars["teacher_entropy"]
@@ -153,34 +156,34 @@ def test_center_follows_the_step():
     old = dino.center.clone()
     means = []
     for seed in (1, 2, 3):
-        first, second = branches(dino, seed)
-        dino(first, second, **KNOBS)
-        rows = F.normalize(second.head.prototypes, dim=1)
-        logits = [rows @ vector for vector in second.vectors.flatten(0, 1)]
+        online, target = branches(dino, seed)
+        dino(online, target, **SCHEDULED)
+        rows = F.normalize(target.head.prototypes, dim=1)
+        logits = [rows @ vector for vector in target.projections.flatten(0, 1)]
         means.append(torch.stack(logits).mean(0))
         assert torch.equal(dino.center, old)
     dino.after_step()
     wanted = 0.8 * old + 0.2 * torch.stack(means).mean(0)
     torch.testing.assert_close(dino.center, wanted)
     # The next step knows nothing of this one.
-    first, second = branches(dino, 4)
+    online, target = branches(dino, 4)
     old = dino.center.clone()
-    dino(first, second, **KNOBS)
+    dino(online, target, **SCHEDULED)
     dino.after_step()
-    logits = second.head.logits(second.vectors).mean((0, 1))
+    logits = target.head.logits(target.projections).mean((0, 1))
     torch.testing.assert_close(dino.center, 0.8 * old + 0.2 * logits)
 
 
 def test_skipped_step_leaves_the_center():
     """A skipped step leaves no trace, not even in the step after it."""
     dino, twin = make(), make()
-    first, second = branches(dino, 1)
-    second.vectors.mul_(float("nan"))
-    dino(first, second, **KNOBS)
+    online, target = branches(dino, 1)
+    target.projections.mul_(float("nan"))
+    dino(online, target, **SCHEDULED)
     dino.skip_step()
     assert torch.equal(dino.center, twin.center)
     for each in (dino, twin):
-        each(*branches(each, 2), **KNOBS)
+        each(*branches(each, 2), **SCHEDULED)
         each.after_step()
     assert torch.equal(dino.center, twin.center)
 
@@ -188,18 +191,18 @@ def test_skipped_step_leaves_the_center():
 def test_order_of_local_crops_and_of_the_batch():
     """Neither matters; that of the global crops does not matter jointly."""
     dino = make()
-    first, second = branches(dino)
+    online, target = branches(dino)
 
     def loss(rows, crops, globals_):
         left = Branch(
-            first.embeddings[rows][:, crops],
-            first.vectors[rows][:, crops],
-            first.head,
+            online.embeddings[rows][:, crops],
+            online.projections[rows][:, crops],
+            online.head,
         )
         right = Branch(
-            second.embeddings[rows][:, globals_],
-            second.vectors[rows][:, globals_],
-            second.head,
+            target.embeddings[rows][:, globals_],
+            target.projections[rows][:, globals_],
+            target.head,
         )
         return dino(left, right, teacher_temperature=0.05, cosine_weight=0.2)[0]
 
@@ -218,12 +221,12 @@ def test_order_of_local_crops_and_of_the_batch():
 def test_scalars():
     """Entropies equal a plain computation; ln K is their upper limit."""
     dino = make()
-    first, second = branches(dino)
-    _, scalars = dino(first, second, **KNOBS)
-    logits = second.head.logits(second.vectors)
-    target = torch.softmax((logits - dino.center) / 0.05, -1).reshape(-1, K)
-    rows = [-sum(p * math.log(p) for p in r.tolist() if p > 0) for r in target]
-    mean = target.mean(0)
+    online, target = branches(dino)
+    _, scalars = dino(online, target, **SCHEDULED)
+    logits = target.head.logits(target.projections)
+    teacher = torch.softmax((logits - dino.center) / 0.05, -1).reshape(-1, K)
+    rows = [-sum(p * math.log(p) for p in r.tolist() if p > 0) for r in teacher]
+    mean = teacher.mean(0)
     usage = -sum(p * math.log(p) for p in mean.tolist() if p > 0)
     assert abs(scalars["teacher_entropy"] - sum(rows) / len(rows)) < 1e-5
     assert abs(scalars["usage_entropy"] - usage) < 1e-5
@@ -234,10 +237,10 @@ def test_scalars():
 def test_uniform_teacher():
     """Where the teacher says nothing both entropies are ln K."""
     dino = make()
-    first, second = branches(dino)
-    second.vectors.zero_()
+    online, target = branches(dino)
+    target.projections.zero_()
     dino.center.zero_()
-    loss, scalars = dino(first, second, **KNOBS)
+    loss, scalars = dino(online, target, **SCHEDULED)
     for name in ("teacher_entropy", "usage_entropy"):
         assert abs(float(scalars[name]) - math.log(K)) < 1e-5
     assert loss >= math.log(K) - 1e-4
@@ -248,10 +251,10 @@ def test_constant_embeddings():
     dino = make()
     embeddings = torch.ones(BATCH, 5, SIZE)
     vectors = dino.head.eval()(embeddings.flatten(0, 1)).view(BATCH, 5, 6)
-    second = Branch(embeddings[:, :2], vectors[:, :2].detach(), dino.head)
+    target = Branch(embeddings[:, :2], vectors[:, :2].detach(), dino.head)
     loss, scalars = dino(
         Branch(embeddings, vectors, dino.head),
-        second,
+        target,
         teacher_temperature=0.04,
         cosine_weight=0.1,
     )
@@ -266,17 +269,17 @@ def test_constant_embeddings():
 def test_zero_vectors_are_finite():
     """Zero embeddings have no direction, but a loss and a gradient."""
     dino = make()
-    first = Branch(
+    online = Branch(
         torch.zeros(BATCH, 5, SIZE, requires_grad=True),
         torch.zeros(BATCH, 5, 6, requires_grad=True),
         dino.head,
     )
-    second = Branch(
+    target = Branch(
         torch.zeros(BATCH, 2, SIZE), torch.zeros(BATCH, 2, 6), dino.head
     )
-    loss, _ = dino(first, second, teacher_temperature=0.04, cosine_weight=0.1)
+    loss, _ = dino(online, target, teacher_temperature=0.04, cosine_weight=0.1)
     loss.backward()
-    for tensor in (first.embeddings, first.vectors, dino.head.prototypes):
+    for tensor in (online.embeddings, online.projections, dino.head.prototypes):
         assert torch.isfinite(tensor.grad).all()
     assert torch.isfinite(loss)
 
@@ -287,10 +290,10 @@ def test_no_pair_is_an_error():
         (make(), 1, 1),
         (make(global_pairs=False), 0, 2),
     ):
-        first, second = branches(dino, crops=crops)
-        second.vectors = second.vectors[:, :globals_]
+        online, target = branches(dino, crops=crops)
+        target.projections = target.projections[:, :globals_]
         with pytest.raises(ConfigError, match="no pair"):
-            dino(first, second, **KNOBS)
+            dino(online, target, **SCHEDULED)
 
 
 @pytest.mark.parametrize(
@@ -342,15 +345,17 @@ def test_head_geometry():
 def test_logits_stay_fp32_under_autocast():
     """bf16 would round a cosine by 2^-9, divided by 0.04 a tenth of a nat."""
     dino = make()
-    first, second = branches(dino)
-    wanted, _ = dino(first, second, **KNOBS)
-    logits = dino.head.logits(first.vectors)
+    online, target = branches(dino)
+    wanted, _ = dino(online, target, **SCHEDULED)
+    logits = dino.head.logits(online.projections)
     with torch.autocast("cpu", torch.bfloat16):
         vectors = dino.head(torch.randn(4, SIZE))
-        inside = dino.head.logits(first.vectors)
-        loss, _ = dino(first, second, **KNOBS)
+        inside = dino.head.logits(online.projections)
+        loss, _ = dino(online, target, **SCHEDULED)
         # What the guard is for:
-        rounded = F.linear(first.vectors, F.normalize(dino.head.prototypes))
+        rounded = F.linear(
+            online.projections, F.normalize(dino.head.prototypes)
+        )
     assert vectors.dtype == inside.dtype == loss.dtype == torch.float32
     assert torch.equal(inside, logits)
     torch.testing.assert_close(loss, wanted)

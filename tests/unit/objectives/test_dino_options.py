@@ -13,7 +13,7 @@ from speechbrain_ssl.objectives.dino_head import DINOHead
 from speechbrain_ssl.objectives.dino_regularisers import KoLeo, RDINOPenalties
 
 SIZE, K, WIDE, BATCH = 6, 10, 7, 5
-KNOBS = {"teacher_temperature": 0.05, "cosine_weight": 0.0}
+SCHEDULED = {"teacher_temperature": 0.05, "cosine_weight": 0.0}
 
 
 def make(**options):
@@ -68,10 +68,10 @@ def test_penalties_are_added(global_pairs, batch_norm):
     weights = {"variance": 1.5, "covariance": 0.3, "koleo": 0.1}
     plain = make(**options)
     dino = make(**options, **{f"{k}_weight": w for k, w in weights.items()})
-    first, second = branches(dino)
-    without, before = plain(first, second, **KNOBS)
-    loss, scalars = dino(first, second, **KNOBS)
-    seen = first.embeddings[:, : 2 if global_pairs else 4]
+    online, target = branches(dino)
+    without, before = plain(online, target, **SCHEDULED)
+    loss, scalars = dino(online, target, **SCHEDULED)
+    seen = online.embeddings[:, : 2 if global_pairs else 4]
     wide = plain_wide(dino, seen)
     table = torch.cov(wide.T)
     hinge = (1 - (table.diagonal() + 1e-4).sqrt()).clamp(min=0)
@@ -96,7 +96,7 @@ def test_penalties_are_added(global_pairs, batch_norm):
     loss.backward()
     first_layer = dino.head.layers[0].weight
     assert first_layer.grad.abs().max() > 0
-    assert not second.head.layers[0].weight.grad
+    assert not target.head.layers[0].weight.grad
 
 
 def test_no_weight_leaves_all_as_it_was():
@@ -106,9 +106,11 @@ def test_no_weight_leaves_all_as_it_was():
     torch.nn.init.normal_(plain.head.prototypes)
     dino = make(variance_weight=0.0, covariance_weight=0.0, koleo_weight=0.0)
     assert list(plain.state_dict()) == list(dino.state_dict())
-    first, second = branches(plain)
-    one, scalars = plain(first, second, **KNOBS)
-    two, others = dino(Branch(None, first.vectors, dino.head), second, **KNOBS)
+    online, target = branches(plain)
+    one, scalars = plain(online, target, **SCHEDULED)
+    two, others = dino(
+        Branch(None, online.projections, dino.head), target, **SCHEDULED
+    )
     assert torch.equal(one, two) and scalars.keys() == others.keys()
 
 
@@ -136,11 +138,11 @@ def by_the_matrix(logits):
 def test_sinkhorn_targets():
     """Balanced over both global crops of the batch, as in DINOv2."""
     dino = make(centering="sinkhorn")
-    first, second = branches(dino)
-    loss, scalars = dino(first, second, **KNOBS)
-    cosines = second.head.logits(second.vectors)
+    online, target = branches(dino)
+    loss, scalars = dino(online, target, **SCHEDULED)
+    cosines = target.head.logits(target.projections)
     targets = by_the_matrix(cosines.flatten(0, 1) / 0.05).view(BATCH, 2, K)
-    logs = torch.log_softmax(dino.head.logits(first.vectors) / 0.1, -1)
+    logs = torch.log_softmax(dino.head.logits(online.projections) / 0.1, -1)
     losses = [
         -(targets[:, q] * logs[:, v]).sum(1).mean()
         for q in range(2)
@@ -162,7 +164,7 @@ def test_sinkhorn_targets():
     dino.after_step()
     assert not dino.center.any()
     # A held-out batch is not balanced.
-    held = dino.held_out(second, **KNOBS)
+    held = dino.held_out(target, **SCHEDULED)
     torch.testing.assert_close(
         held["usage_entropy"], scalars["usage_entropy"], **close
     )
@@ -171,12 +173,12 @@ def test_sinkhorn_targets():
 def test_one_prototype_for_all_shows_before_the_balance():
     """Sinkhorn would hide it from the collapse alarm."""
     dino = make(centering="sinkhorn")
-    first, second = branches(dino)
-    second.vectors = F.normalize(second.head.prototypes[0], dim=0)
-    second.vectors = second.vectors.detach().expand(BATCH, 2, 4)
+    online, target = branches(dino)
+    target.projections = F.normalize(target.head.prototypes[0], dim=0)
+    target.projections = target.projections.detach().expand(BATCH, 2, 4)
     with torch.no_grad():
-        second.head.prototypes[1:] = -second.head.prototypes[0]
-    _, scalars = dino(first, second, **KNOBS)
+        target.head.prototypes[1:] = -target.head.prototypes[0]
+    _, scalars = dino(online, target, **SCHEDULED)
     assert scalars["usage_entropy"] < 0.02 * math.log(K)
     assert scalars["teacher_entropy"] > 0.99 * math.log(K)
 
@@ -200,7 +202,7 @@ def test_options_that_cannot_be(options, words):
 def test_degenerate_batches():
     dino = make(wide=WIDE, variance_weight=1.0, koleo_weight=0.1)
     with pytest.raises(ConfigError, match="batch_size to 2"):
-        dino(*branches(dino, batch=1), **KNOBS)
+        dino(*branches(dino, batch=1), **SCHEDULED)
     for centering in ("mean", "sinkhorn"):
         dino = make(
             wide=WIDE,
@@ -209,13 +211,17 @@ def test_degenerate_batches():
             covariance_weight=1.0,
             koleo_weight=0.1,
         )
-        first, second = branches(dino)
+        online, target = branches(dino)
         with torch.no_grad():
-            first.embeddings.fill_(1.0)
-            first.vectors.zero_()
-            second.vectors.zero_()
-        loss, _ = dino(first, second, **KNOBS)
+            online.embeddings.fill_(1.0)
+            online.projections.zero_()
+            target.projections.zero_()
+        loss, _ = dino(online, target, **SCHEDULED)
         loss.backward()
         assert torch.isfinite(loss)
-        for p in (first.embeddings, first.vectors, *dino.head.parameters()):
+        for p in (
+            online.embeddings,
+            online.projections,
+            *dino.head.parameters(),
+        ):
             assert p.grad is None or torch.isfinite(p.grad).all()

@@ -25,21 +25,23 @@ def branches(sdpn, seed=1, globals_=1, batch=BATCH):
     torch.manual_seed(seed)
     embeddings = torch.randn(batch, LOCALS, SIZE, requires_grad=True)
     vectors = F.normalize(torch.randn(batch, LOCALS, D), dim=-1)
-    first = Branch(embeddings, vectors.requires_grad_(), sdpn.head)
+    online = Branch(embeddings, vectors.requires_grad_(), sdpn.head)
     # Prototypes of a teacher are another's: none of its business.
-    return first, Branch(
+    return online, Branch(
         torch.randn(batch, globals_, SIZE),
         F.normalize(torch.randn(batch, globals_, D), dim=-1),
         make(seed=9).head,
     )
 
 
-def plain_terms(sdpn, first, second):
+def plain_terms(sdpn, online, target):
     """The equations as the paper writes them, in probabilities."""
     rows = sdpn.head.prototypes / sdpn.head.prototypes.norm(dim=1, keepdim=True)
-    p = torch.softmax(first.vectors @ rows.T / 0.1, -1)
+    p = torch.softmax(online.projections @ rows.T / 0.1, -1)
     with torch.no_grad():
-        t = torch.softmax(second.vectors.double() @ rows.double().T / 0.1, -1)
+        t = torch.softmax(
+            target.projections.double() @ rows.double().T / 0.1, -1
+        )
         t = t ** (1 / 0.25)
         t = t / t.sum(-1, keepdim=True)
         q = t.flatten(0, 1)
@@ -55,12 +57,12 @@ def plain_terms(sdpn, first, second):
     ]
     mean = p.mean((0, 1))
     koleo = 0.0
-    for crop in F.normalize(first.embeddings, dim=-1).unbind(1):
+    for crop in F.normalize(online.embeddings, dim=-1).unbind(1):
         distances = torch.cdist(crop, crop)
         distances = distances + 10 * torch.eye(len(crop))
         koleo = koleo - distances.min(1).values.log().mean()
     correlations = [
-        torch.corrcoef(e.T).square() for e in first.embeddings.unbind(1)
+        torch.corrcoef(e.T).square() for e in online.embeddings.unbind(1)
     ]
     decorrelation = [(c.sum() - SIZE) / SIZE**2 for c in correlations]
     return {
@@ -79,9 +81,9 @@ def test_loss_and_gradient_are_the_equation(weights, globals_):
     names = ["mean_entropy", "koleo", "dimension"]
     options = {f"{n}_weight": w for n, w in zip(names, weights, strict=True)}
     sdpn = make(**options)
-    first, second = branches(sdpn, globals_=globals_)
-    loss, scalars = sdpn(first, second)
-    terms = plain_terms(sdpn, first, second)
+    online, target = branches(sdpn, globals_=globals_)
+    loss, scalars = sdpn(online, target)
+    terms = plain_terms(sdpn, online, target)
     wanted = terms["loss"]
     for name, weight in zip(names, weights, strict=True):
         wanted = wanted + weight * terms[name]
@@ -91,7 +93,7 @@ def test_loss_and_gradient_are_the_equation(weights, globals_):
                 scalars[name], terms[name].detach(), rtol=1e-4, atol=1e-5
             )
     torch.testing.assert_close(loss, wanted, rtol=1e-4, atol=1e-5)
-    inputs = [first.vectors, sdpn.head.prototypes, first.embeddings]
+    inputs = [online.projections, sdpn.head.prototypes, online.embeddings]
     ours = torch.autograd.grad(loss, inputs, allow_unused=True)
     theirs = torch.autograd.grad(wanted, inputs, allow_unused=True)
     for mine, other in zip(ours, theirs, strict=True):
@@ -104,9 +106,9 @@ def test_loss_and_gradient_are_the_equation(weights, globals_):
 
 def test_scalars_are_those_before_the_balance():
     sdpn = make()
-    first, second = branches(sdpn)
-    _, scalars = sdpn(first, second)
-    terms = plain_terms(sdpn, first, second)
+    online, target = branches(sdpn)
+    _, scalars = sdpn(online, target)
+    terms = plain_terms(sdpn, online, target)
     sharp, targets = terms["sharpened"], terms["targets"]
 
     def entropy(p):
@@ -122,45 +124,45 @@ def test_scalars_are_those_before_the_balance():
     kl = terms["loss"].detach() - entropy(targets).mean()
     torch.testing.assert_close(scalars["kl"], kl, **close)
     assert scalars["log_prototypes"] == math.log(K)
-    held = sdpn.held_out(second)
+    held = sdpn.held_out(target)
     assert held == {k: scalars[k] for k in held} and len(held) == 3
 
 
 def test_mean_entropy_rises_where_it_is_followed():
     sdpn = make(koleo_weight=0.0)
-    first, second = branches(sdpn)
-    _, scalars = sdpn(first, second)
-    terms = plain_terms(sdpn, first, second)
-    (grad,) = torch.autograd.grad(terms["mean_entropy"], first.vectors)
+    online, target = branches(sdpn)
+    _, scalars = sdpn(online, target)
+    terms = plain_terms(sdpn, online, target)
+    (grad,) = torch.autograd.grad(terms["mean_entropy"], online.projections)
     with torch.no_grad():
-        first.vectors -= grad
-    _, after = sdpn(first, second)
+        online.projections -= grad
+    _, after = sdpn(online, target)
     assert after["mean_entropy"] < scalars["mean_entropy"]
 
 
 def test_order_of_batch_and_crops_does_not_count():
     sdpn = make(dimension_weight=0.3)
-    first, second = branches(sdpn)
-    loss, _ = sdpn(first, second)
+    online, target = branches(sdpn)
+    loss, _ = sdpn(online, target)
     rows, crops = torch.randperm(BATCH), torch.randperm(LOCALS)
     other, _ = sdpn(
         Branch(
-            first.embeddings[rows][:, crops],
-            first.vectors[rows][:, crops],
+            online.embeddings[rows][:, crops],
+            online.projections[rows][:, crops],
             sdpn.head,
         ),
-        Branch(None, second.vectors[rows], second.head),
+        Branch(None, target.projections[rows], target.head),
     )
     torch.testing.assert_close(other, loss)
 
 
 def test_no_gradient_through_the_teacher():
     sdpn = make()
-    first, second = branches(sdpn)
-    second.vectors.requires_grad_()
-    sdpn(first, second)[0].backward()
-    assert second.vectors.grad is None
-    assert all(p.grad is None for p in second.head.parameters())
+    online, target = branches(sdpn)
+    target.projections.requires_grad_()
+    sdpn(online, target)[0].backward()
+    assert target.projections.grad is None
+    assert all(p.grad is None for p in target.head.parameters())
 
 
 @pytest.mark.parametrize("kind", ["equal", "zero"])
@@ -170,9 +172,9 @@ def test_collapse_is_finite_and_seen(kind):
     e = torch.full((5, LOCALS, SIZE), value, requires_grad=True)
     z = F.normalize(torch.full((5, LOCALS, D), value), dim=-1)
     z = z.requires_grad_()
-    first = Branch(e, z, sdpn.head)
-    second = Branch(None, z[:, :1].detach(), sdpn.head)
-    loss, scalars = sdpn(first, second)
+    online = Branch(e, z, sdpn.head)
+    target = Branch(None, z[:, :1].detach(), sdpn.head)
+    loss, scalars = sdpn(online, target)
     loss.backward()
     assert torch.isfinite(loss)
     assert torch.isfinite(e.grad).all() and torch.isfinite(z.grad).all()
@@ -190,18 +192,18 @@ def test_a_prototype_that_nobody_wants_has_a_finite_gradient():
         sdpn.head.prototypes[0].neg_()
     vectors = F.normalize(torch.eye(1, D), dim=-1).expand(3, LOCALS, D)
     vectors = vectors.clone().requires_grad_()
-    first = Branch(torch.randn(3, LOCALS, SIZE), vectors, sdpn.head)
-    second = Branch(None, vectors[:, :1].detach(), sdpn.head)
-    sdpn(first, second)[0].backward()
+    online = Branch(torch.randn(3, LOCALS, SIZE), vectors, sdpn.head)
+    target = Branch(None, vectors[:, :1].detach(), sdpn.head)
+    sdpn(online, target)[0].backward()
     assert torch.isfinite(vectors.grad).all()
     assert torch.isfinite(sdpn.head.prototypes.grad).all()
 
 
 def test_nan_shows():
     sdpn = make()
-    first, second = branches(sdpn)
-    second.vectors[0] = float("nan")
-    assert torch.isnan(sdpn(first, second)[0])
+    online, target = branches(sdpn)
+    target.projections[0] = float("nan")
+    assert torch.isnan(sdpn(online, target)[0])
 
 
 def test_one_utterance():
@@ -214,10 +216,10 @@ def test_one_utterance():
 
 def test_a_student_without_local_crops():
     sdpn = make()
-    first, second = branches(sdpn)
-    first.vectors = first.vectors[:, :0]
+    online, target = branches(sdpn)
+    online.projections = online.projections[:, :0]
     with pytest.raises(ConfigError, match="no pair"):
-        sdpn(first, second)
+        sdpn(online, target)
 
 
 @pytest.mark.parametrize(

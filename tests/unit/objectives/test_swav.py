@@ -25,8 +25,8 @@ def branches(swav, seed=1, batch=7, crops=4):
     torch.manual_seed(seed)
     vectors = F.normalize(torch.randn(batch, crops, D), dim=-1)
     vectors.requires_grad_()
-    first = Branch(None, vectors, swav.head)
-    return first, Branch(None, vectors[:, :2], swav.head)
+    online = Branch(None, vectors, swav.head)
+    return online, Branch(None, vectors[:, :2], swav.head)
 
 
 def codes_by_the_matrix(scores):
@@ -38,20 +38,20 @@ def codes_by_the_matrix(scores):
     return q.float()
 
 
-def plain_loss(swav, first, second, queue=None):
+def plain_loss(swav, online, target, queue=None):
     """Utterance by utterance, pair by pair."""
     rows = swav.head.prototypes / swav.head.prototypes.norm(dim=1, keepdim=True)
     losses = []
-    for q in range(second.vectors.shape[1]):
-        vectors = second.vectors[:, q].detach()
+    for q in range(target.projections.shape[1]):
+        vectors = target.projections[:, q].detach()
         if queue is not None:
             vectors = torch.cat([vectors, queue[q]])
         codes = codes_by_the_matrix(vectors @ rows.detach().T)
-        for v in range(first.vectors.shape[1]):
+        for v in range(online.projections.shape[1]):
             if v == q:
                 continue
-            for b in range(len(first.vectors)):
-                s = rows @ first.vectors[b, v] / swav.temperature
+            for b in range(len(online.projections)):
+                s = rows @ online.projections[b, v] / swav.temperature
                 losses.append(-(codes[b] * torch.log_softmax(s, 0)).sum())
     return torch.stack(losses).mean()
 
@@ -59,11 +59,11 @@ def plain_loss(swav, first, second, queue=None):
 @pytest.mark.parametrize("crops", [2, 5])
 def test_loss_and_gradient_are_the_equation(crops):
     swav = make()
-    first, second = branches(swav, crops=crops)
-    loss, _ = swav(first, second)
-    wanted = plain_loss(swav, first, second)
+    online, target = branches(swav, crops=crops)
+    loss, _ = swav(online, target)
+    wanted = plain_loss(swav, online, target)
     torch.testing.assert_close(loss, wanted, rtol=1e-5, atol=1e-5)
-    inputs = [first.vectors, swav.head.prototypes]
+    inputs = [online.projections, swav.head.prototypes]
     ours = torch.autograd.grad(loss, inputs)
     theirs = torch.autograd.grad(wanted, inputs)
     for mine, other in zip(ours, theirs, strict=True):
@@ -72,15 +72,15 @@ def test_loss_and_gradient_are_the_equation(crops):
 
 
 def test_replaced_vectors_make_the_codes():
-    """What positive sampling puts in the second branch is what counts."""
+    """What positive sampling puts in the target branch is what counts."""
     swav = make()
-    first, second = branches(swav)
-    plain, _ = swav(first, second)
-    replaced = second.vectors.detach().clone()
+    online, target = branches(swav)
+    plain, _ = swav(online, target)
+    replaced = target.projections.detach().clone()
     replaced[:4] = F.normalize(torch.randn(4, 2, D), dim=-1)
-    second.vectors = replaced
-    loss, _ = swav(first, second)
-    torch.testing.assert_close(loss, plain_loss(swav, first, second))
+    target.projections = replaced
+    loss, _ = swav(online, target)
+    torch.testing.assert_close(loss, plain_loss(swav, online, target))
     assert abs(float((loss - plain).detach())) > 1e-3
 
 
@@ -88,23 +88,23 @@ def test_queue_joins_when_full_and_when_its_epoch_has_come():
     swav = make(queue=10, queue_start_epoch=2)
     kept = []
     for step in range(2):
-        first, second = branches(swav, seed=step)
-        loss, _ = swav(first, second)
-        torch.testing.assert_close(loss, plain_loss(swav, first, second))
+        online, target = branches(swav, seed=step)
+        loss, _ = swav(online, target)
+        torch.testing.assert_close(loss, plain_loss(swav, online, target))
         assert int(swav.queued) == 7 * step
         swav.after_step()
-        kept.insert(0, first.vectors[:, :2].detach())
+        kept.insert(0, online.projections[:, :2].detach())
     # The newest first, cut off at ten.
     wanted = torch.cat(kept)[:10].transpose(0, 1)
     torch.testing.assert_close(swav.queue, wanted)
-    first, second = branches(swav, seed=5)
-    plain = plain_loss(swav, first, second)
+    online, target = branches(swav, seed=5)
+    plain = plain_loss(swav, online, target)
     # Full, but the epoch has not come.
-    torch.testing.assert_close(swav(first, second)[0], plain)
+    torch.testing.assert_close(swav(online, target)[0], plain)
     swav.skip_step()
     swav.before_epoch(2)
-    queued = plain_loss(swav, first, second, swav.queue)
-    torch.testing.assert_close(swav(first, second)[0], queued)
+    queued = plain_loss(swav, online, target, swav.queue)
+    torch.testing.assert_close(swav(online, target)[0], queued)
     assert abs(float((queued - plain).detach())) > 1e-3
 
 
@@ -113,10 +113,10 @@ def test_queue_keeps_own_vectors_of_all_micro_batches():
     swav = make(queue=14)
     kept = []
     for seed in (1, 2):
-        first, second = branches(swav, seed=seed)
-        second.vectors = torch.zeros_like(second.vectors)
-        swav(first, second)
-        kept.insert(0, first.vectors[:, :2].detach())
+        online, target = branches(swav, seed=seed)
+        target.projections = torch.zeros_like(target.projections)
+        swav(online, target)
+        kept.insert(0, online.projections[:, :2].detach())
     swav.skip_step()
     swav.after_step()
     assert int(swav.queued) == 0 and not swav.queue.any()
@@ -139,28 +139,28 @@ def test_queue_and_epoch_are_state():
 
 def test_order_of_the_batch_and_of_local_crops():
     swav = make()
-    first, second = branches(swav, crops=5)
-    loss, _ = swav(first, second)
+    online, target = branches(swav, crops=5)
+    loss, _ = swav(online, target)
     rows, crops = torch.randperm(7), [0, 1, 4, 2, 3]
     other, _ = swav(
-        Branch(None, first.vectors[rows][:, crops], swav.head),
-        Branch(None, second.vectors[rows], swav.head),
+        Branch(None, online.projections[rows][:, crops], swav.head),
+        Branch(None, target.projections[rows], swav.head),
     )
     torch.testing.assert_close(other, loss)
 
 
 def test_scalars():
     swav = make()
-    first, second = branches(swav)
-    loss, scalars = swav(first, second)
+    online, target = branches(swav)
+    loss, scalars = swav(online, target)
     rows = F.normalize(swav.head.prototypes, dim=1).detach()
     codes = torch.cat(
-        [codes_by_the_matrix(second.vectors[:, q] @ rows.T) for q in (0, 1)]
+        [codes_by_the_matrix(target.projections[:, q] @ rows.T) for q in (0, 1)]
     ).detach()
     wanted = -(codes * codes.log()).sum(1).mean()
     torch.testing.assert_close(scalars["code_entropy"], wanted)
     torch.testing.assert_close(scalars["kl"], loss.detach() - wanted)
-    use = (first.vectors.detach() @ rows.T / 0.1).softmax(-1).mean((0, 1))
+    use = (online.projections.detach() @ rows.T / 0.1).softmax(-1).mean((0, 1))
     torch.testing.assert_close(
         scalars["usage_entropy"], -(use * use.log()).sum()
     )
@@ -173,8 +173,8 @@ def test_degenerate_vectors_are_finite(kind):
     batch = 1 if kind == "one utterance" else 5
     vectors = torch.full((batch, 3, D), float(kind != "zero") / D**0.5)
     vectors.requires_grad_()
-    first = Branch(None, vectors, swav.head)
-    loss, scalars = swav(first, Branch(None, vectors[:, :2], swav.head))
+    online = Branch(None, vectors, swav.head)
+    loss, scalars = swav(online, Branch(None, vectors[:, :2], swav.head))
     loss.backward()
     assert torch.isfinite(loss) and torch.isfinite(vectors.grad).all()
     # Who cannot be told apart is spread over all prototypes.
@@ -183,10 +183,10 @@ def test_degenerate_vectors_are_finite(kind):
 
 def test_nan_shows():
     swav = make()
-    first, second = branches(swav)
+    online, target = branches(swav)
     with torch.no_grad():
-        first.vectors[0] = float("nan")
-    assert torch.isnan(swav(first, second)[0])
+        online.projections[0] = float("nan")
+    assert torch.isnan(swav(online, target)[0])
 
 
 def test_head_and_last_layer():
@@ -226,7 +226,7 @@ def test_crop_plan_must_fit():
     with pytest.raises(ConfigError, match="made for 3 global crops and got 2"):
         swav(*branches(swav))
     swav = make(global_crops=1)
-    first, second = branches(swav, crops=1)
-    second.vectors = second.vectors[:, :1]
+    online, target = branches(swav, crops=1)
+    target.projections = target.projections[:, :1]
     with pytest.raises(ConfigError, match="no pair"):
-        swav(first, second)
+        swav(online, target)

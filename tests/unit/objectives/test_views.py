@@ -56,17 +56,17 @@ def test_no_pair_is_refused(globals_, crops):
 
 
 def test_two_views_are_the_first_and_the_second_crop():
-    first = Branch(None, torch.randn(3, 2, 4).bfloat16(), None)
-    second = Branch(None, torch.randn(3, 2, 4), None)
-    left, right = two_views(first, second, "X")
+    online = Branch(None, torch.randn(3, 2, 4).bfloat16(), None)
+    target = Branch(None, torch.randn(3, 2, 4), None)
+    left, right = two_views(online, target, "X")
     assert left.dtype == right.dtype == torch.float32
-    assert torch.equal(left, first.vectors[:, 0].float())
-    assert torch.equal(right, second.vectors[:, 1])
+    assert torch.equal(left, online.projections[:, 0].float())
+    assert torch.equal(right, target.projections[:, 1])
     for crops, globals_ in ((3, 3), (4, 2), (1, 1)):
-        first.vectors = torch.randn(3, crops, 4)
-        second.vectors = torch.randn(3, globals_, 4)
+        online.projections = torch.randn(3, crops, 4)
+        target.projections = torch.randn(3, globals_, 4)
         with pytest.raises(ConfigError, match="X compares two crops"):
-            two_views(first, second, "X")
+            two_views(online, target, "X")
 
 
 def test_entropy():

@@ -137,9 +137,9 @@ def test_clusters_are_those_of_the_memory(voices, make):
         ssps.centroids.norm(dim=1), torch.ones(ssps.clusters)
     )
     assert torch.equal(ssps.assignments, (unit @ ssps.centroids.T).argmax(1))
-    first = ssps.assignments.clone()
+    online = ssps.assignments.clone()
     ssps.before_epoch(3)
-    assert not torch.equal(first, ssps.assignments)
+    assert not torch.equal(online, ssps.assignments)
 
 
 def test_a_merging_that_would_not_fit_is_refused(voices, make):
@@ -201,8 +201,8 @@ def test_vectors_are_replaced_and_gradients_stop(voices, make, neighbours):
     ssps = make(rows, seen, neighbours=neighbours, queue=30)
     ssps.before_epoch(2)
     index = torch.arange(60)
-    second = branch_of(index)
-    changed, scalars = ssps.substitute(second, 2, KEYS[index.numpy()])
+    target = branch_of(index)
+    changed, scalars = ssps.substitute(target, 2, KEYS[index.numpy()])
     partners = ssps.partners(index, 2, KEYS[index.numpy()])
     replaced = partners.slots >= 0
     assert not replaced[::3].any() and replaced.any()
@@ -212,14 +212,14 @@ def test_vectors_are_replaced_and_gradients_stop(voices, make, neighbours):
         replaced.float().mean().item()
     )
     for i in range(60):
-        row = second.vectors[i]
+        row = target.projections[i]
         if replaced[i]:
             row = ssps.queue.vectors[partners.slots[i]]
-        assert torch.equal(changed.vectors[i], row)
-    assert changed.embeddings is second.embeddings
-    assert changed.index is second.index
-    changed.vectors.sum().backward()
-    touched = second.vectors.grad.abs().sum(dim=(1, 2)) > 0
+        assert torch.equal(changed.projections[i], row)
+    assert changed.embeddings is target.embeddings
+    assert changed.index is target.index
+    changed.projections.sum().backward()
+    touched = target.projections.grad.abs().sum(dim=(1, 2)) > 0
     assert torch.equal(touched, ~replaced)
 
 
@@ -230,8 +230,8 @@ def test_nothing_happens_before_the_start(voices, make):
     assert [e for e in range(1, 7) if ssps.active(e)] == [4, 5, 6]
     before = state_of(ssps)
     ssps.before_epoch(3)
-    second = branch_of(torch.arange(4))
-    assert ssps.substitute(second, 3, KEYS[:4]) == (second, {})
+    target = branch_of(torch.arange(4))
+    assert ssps.substitute(target, 3, KEYS[:4]) == (target, {})
     assert same_state(before, state_of(ssps))
 
 
@@ -268,12 +268,12 @@ def test_an_utterance_that_is_twice_in_the_queue(voices, make):
     ssps.before_epoch(2)
     ones = 0
     for epoch in range(2, 402):
-        second, _ = ssps.substitute(
+        target, _ = ssps.substitute(
             branch_of(torch.tensor([0])), epoch, KEYS[:1]
         )
-        is_one = bool((second.vectors == 2.0).all())
+        is_one = bool((target.projections == 2.0).all())
         assert is_one or torch.equal(
-            second.vectors[0],
+            target.projections[0],
             ssps.queue.vectors[int((ssps.queue.ids == 2).nonzero())],
         )
         ones += is_one
@@ -336,10 +336,10 @@ def test_goes_on_from_a_checkpoint_as_if_nothing_was(voices, make, tmp_path):
         vectors = torch.randn(len(index), 2, 5, generator=generator)
         seen = []
         for one in (ssps, again):
-            second, scalars = one.substitute(
+            target, scalars = one.substitute(
                 branch_of(index), 2, KEYS[index.numpy()]
             )
-            seen.append((second.vectors, scalars["coverage"]))
+            seen.append((target.projections, scalars["coverage"]))
             one.observe(index, rows[index] + 1, vectors)
             one.after_step()
         assert torch.equal(seen[0][0], seen[1][0])
@@ -368,16 +368,16 @@ def test_references_without_direction_are_not_taken_up(voices, make):
     assert not torch.isin(ssps.queue.ids, torch.tensor([50, 51])).any()
     ssps.before_epoch(2)
     partners = ssps.partners(torch.arange(60), 2, KEYS)
-    second = branch_of(torch.arange(60))
-    drawn = put_vectors(second, ssps.queue, partners).vectors
+    target = branch_of(torch.arange(60))
+    drawn = put_vectors(target, ssps.queue, partners).projections
     assert drawn.isfinite().all()
 
 
 def test_equal_rows_and_a_batch_of_one(make):
     ssps = make(torch.ones(60, 5), batch=1, clusters=4, neighbours=1)
     ssps.before_epoch(2)
-    second, _ = ssps.substitute(branch_of(torch.tensor([3])), 2, KEYS[3:4])
-    assert second.vectors.isfinite().all()
+    target, _ = ssps.substitute(branch_of(torch.tensor([3])), 2, KEYS[3:4])
+    assert target.projections.isfinite().all()
 
 
 # -- objectives ----------------------------------------------------------------
@@ -399,16 +399,16 @@ def test_dino_with_vectors_is_dino_with_logits(voices, make):
     index = torch.arange(10)
     views = torch.randn(10, 4, 12)
     vectors = head(views.flatten(0, 1)).view(10, 4, 8)
-    first = Branch(views, vectors, head, index)
-    second = Branch(views[:, :2], vectors[:, :2].detach(), head, index)
-    changed, scalars = ssps.substitute(second, 2, KEYS[:10])
+    online = Branch(views, vectors, head, index)
+    target = Branch(views[:, :2], vectors[:, :2].detach(), head, index)
+    changed, scalars = ssps.substitute(target, 2, KEYS[:10])
     assert 0 < float(scalars["coverage"])
     partners = ssps.partners(index, 2, KEYS[:10])
-    wanted = head.logits(second.vectors).detach()
+    wanted = head.logits(target.projections).detach()
     for i, slot in enumerate(partners.slots.tolist()):
         if slot >= 0:
             wanted[i] = logits[slot]
-    loss, _ = dino(first, changed, teacher_temperature=0.04, cosine_weight=0)
+    loss, _ = dino(online, changed, teacher_temperature=0.04, cosine_weight=0)
 
     class Stored(torch.nn.Module):
         """A head that hands out logits which were stored."""
@@ -417,13 +417,13 @@ def test_dino_with_vectors_is_dino_with_logits(voices, make):
             return vectors
 
     other, _ = dino(
-        first,
+        online,
         Branch(views, wanted, Stored(), index),
         teacher_temperature=0.04,
         cosine_weight=0,
     )
     torch.testing.assert_close(loss, other)
-    plain, _ = dino(first, second, teacher_temperature=0.04, cosine_weight=0)
+    plain, _ = dino(online, target, teacher_temperature=0.04, cosine_weight=0)
     assert not torch.isclose(loss, plain)
 
 
@@ -437,14 +437,14 @@ def test_dinos_center_moves_with_the_replaced_vectors(voices, make):
     ssps.after_step()
     ssps.before_epoch(2)
     index, vectors = torch.arange(10), torch.randn(10, 4, 8)
-    first = Branch(torch.randn(10, 4, 12), vectors, dino.head, index)
-    second = Branch(first.embeddings[:, :2], vectors[:, :2], dino.head, index)
-    changed, _ = ssps.substitute(second, 2, KEYS[:10])
-    dino(first, changed, teacher_temperature=0.04, cosine_weight=0)
+    online = Branch(torch.randn(10, 4, 12), vectors, dino.head, index)
+    target = Branch(online.embeddings[:, :2], vectors[:, :2], dino.head, index)
+    changed, _ = ssps.substitute(target, 2, KEYS[:10])
+    dino(online, changed, teacher_temperature=0.04, cosine_weight=0)
     dino.after_step()
     replaced, plain = (
-        dino.head.logits(branch.vectors).flatten(0, 1).mean(0).detach()
-        for branch in (changed, second)
+        dino.head.logits(branch.projections).flatten(0, 1).mean(0).detach()
+        for branch in (changed, target)
     )
     # From a centre of zeros, with a momentum of 0.9.
     torch.testing.assert_close(dino.center, 0.1 * replaced)
@@ -470,9 +470,9 @@ def test_simclr_learns_from_pseudo_positives(voices, make):
     towards = torch.nn.functional.normalize(rows[partners], dim=1)
     towards -= (towards * own).sum(1, keepdim=True) * own
 
-    def pull(second):
+    def pull(target):
         """How far a step of descent turns each first crop to the partner."""
-        loss, _ = SimCLR(temperature=0.5)(branch, second)
+        loss, _ = SimCLR(temperature=0.5)(branch, target)
         [gradient] = torch.autograd.grad(loss, views)
         return -(gradient[:, 0] * towards).sum(1)
 
@@ -500,10 +500,10 @@ def test_accuracy_is_for_monitoring(voices, make):
     nobody = torch.full_like(index, -1)
     assert monitor(nobody, index)["same_voice"] == 0
     # It changes nothing.
-    second = branch_of(index)
-    plain, scalars = ssps.substitute(second, 2, KEYS)
-    watched, more = ssps.substitute(second, 2, KEYS, monitor)
-    assert torch.equal(plain.vectors, watched.vectors)
+    target = branch_of(index)
+    plain, scalars = ssps.substitute(target, 2, KEYS)
+    watched, more = ssps.substitute(target, 2, KEYS, monitor)
+    assert torch.equal(plain.projections, watched.projections)
     assert more == {**scalars, **found}
 
 
