@@ -146,8 +146,9 @@ def resume(hparams):
         return
     reasons = hparams["precision_reasons"]
     for key, name in json.loads(path.read_text(encoding="utf-8")).items():
-        if reasons[key].startswith(_AUTO):
-            hparams[key], reasons[key] = name, f"{_AUTO}: as the run began"
+        if reasons[key].startswith(_AUTO) and name != hparams[key]:
+            hparams[key] = name
+            reasons[key] = f"{_AUTO}: as the run began, on other hardware"
 
 
 def keep(hparams):

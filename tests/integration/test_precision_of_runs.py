@@ -47,7 +47,7 @@ def test_a_run_moves_to_the_other_kind(
     tiny.run_until(train, argv, 9)
     monkeypatch.setenv(VARIABLE, other)
     train.main(argv)
-    wanted = f"{PRECISION[began]} (auto: as the run began)"
+    wanted = f"{PRECISION[began]} (auto: as the run began, on other hardware)"
     found = tiny.results(tmp_path / "cut")
     assert found["precision"] == found["eval_precision"] == wanted
     tiny.assert_identical(tmp_path / "whole", tmp_path / "cut")
@@ -66,7 +66,9 @@ def test_rounds_move_to_the_other_kind(
     monkeypatch.setenv(VARIABLE, "0")
     rounds.main(argv)
     found = tiny.results(tmp_path)
-    assert found["precision"] == "bf16 (auto: as the run began)"
+    assert (
+        found["precision"] == "bf16 (auto: as the run began, on other hardware)"
+    )
 
 
 def test_fp16_on_a_cpu_is_refused_before_the_folder_is_claimed(

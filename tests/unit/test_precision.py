@@ -159,7 +159,12 @@ def test_a_resumed_run_keeps_its_precision(
     found = settled(output_folder=str(tmp_path))
     for key in precision.KEYS:
         assert found[key] == began[key] == ("bf16" if native else "fp32")
-        assert found["precision_reasons"][key] == "auto: as the run began"
+        wanted = "auto: as the run began, on other hardware"
+        assert found["precision_reasons"][key] == wanted
+    # Back on the first kind, it is the hardware's choice again.
+    monkeypatch.setenv(precision.VARIABLE, "1" if native else "0")
+    back = settled(output_folder=str(tmp_path))
+    assert back["precision_reasons"] == began["precision_reasons"]
 
 
 def test_a_resumed_run_obeys_the_command_line(tmp_path):
