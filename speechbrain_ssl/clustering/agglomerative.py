@@ -3,10 +3,11 @@
 Agglomerative clustering follows the shape of the clusters better than k-means,
 but compares all pairs. Merging some ten thousand centroids instead of a million
 utterances makes it affordable. The published code of Miara et al. (arXiv
-2406.02285) merges 50 000 into 7 500 for VoxCeleb2, with Ward's criterion; Cho and
-Villalba use average linkage of cosines.
+2406.02285) merges 50 000 into 7 500 for VoxCeleb2, with Ward's criterion; Cho
+and Villalba use average linkage of cosines.
 
-Every centroid has the same weight, however many members it has, as in that code.
+Every centroid has the same weight, however many members it has, as in that
+code.
 
 **Memory**: scikit-learn passes ``K`` centroids to SciPy, which holds two copies
 of the ``K * (K - 1) / 2`` distances in float64. The peak is ``8 * K * (K - 1)``

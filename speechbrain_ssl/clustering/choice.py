@@ -9,8 +9,8 @@ far apart. What it can and cannot do:
   direction. It does not tell which of two encoders or two rounds is better.
 * It sees structure, not speakers. Two clusters, women and men, may well have
   the best silhouette of all, as may the sessions of a recording. The candidates
-  must be plausible numbers of speakers: a few factors of two around a guess, not
-  every number from 2.
+  must be plausible numbers of speakers: a few factors of two around a guess,
+  not every number from 2.
 * Training on pseudo-labels tolerates too many clusters better than too few,
   which no criterion of this kind takes into account. The published systems fix
   ``k`` (7 500 on VoxCeleb2, for 5 994 speakers).

@@ -24,8 +24,8 @@ in this process: ``4 * N * d`` for the unit rows, ``24 * k * d`` for centroids
 and sums, and one block of similarities: 2 MiB on a CPU (to fit its cache) and
 256 MiB elsewhere, or a single row of ``4 * k`` bytes if that is larger.
 k-means++ adds, for a sample of ``M = min(N, 16 * k)`` rows and ``2 + ln k``
-tries, ``O(M * k * d * ln k)`` of time, and temporarily ``4 * M * (d + 2 * ln k +
-8)`` bytes in every process.
+tries, ``O(M * k * d * ln k)`` of time and, in every process, temporarily
+``4 * M * (d + 2 * ln k + 8)`` bytes.
 """
 
 import dataclasses
@@ -383,11 +383,12 @@ def _first_centroids(shards, clusters, seed, init):
 
 
 def _plus_plus(rows, clusters, seed):
-    """Draw centroids by greedy k-means++; ``[clusters, d]``, equal in all ranks.
+    """Draw initial centroids ``[clusters, d]`` by greedy k-means++.
 
-    At each turn several rows are drawn, and the one that leaves the smallest
-    total distance is kept, as in scikit-learn. All of them share one pass over
-    the sample, which dominates the time.
+    The result is the same in all processes. At each turn several rows are
+    drawn, and the one that leaves the smallest total distance is kept, as in
+    scikit-learn. All of them share one pass over the sample, which dominates
+    the time.
     """
     trials = 2 + int(np.log(clusters))
     # The order of the sample is random already.

@@ -1,7 +1,7 @@
 """Clustering methods that a configuration can choose from.
 
-Each is called with the rows of this process and returns their clusters and a few
-figures for the log. None of them uses labels.
+Each is called with the rows of this process and returns their clusters and a
+few figures for the log. None of them uses labels.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from speechbrain_ssl.clustering.rows import ClusteringError
 
 @dataclasses.dataclass(frozen=True)
 class KMeansClusters:
-    """Cluster by spherical k-means, with a given or a chosen number of clusters.
+    """Cluster by spherical k-means, with a given or chosen number of clusters.
 
     Arguments
     ---------
@@ -71,7 +71,7 @@ class KMeansClusters:
             if not self._one and not 1 < clusters < total:
                 raise ClusteringError(
                     f"each of several numbers of clusters must be above 1 and "
-                    f"below {total}, the number of utterances; got {clusters}"
+                    f"below the {total} utterances; got {clusters}"
                 )
 
     def check_alone(self):

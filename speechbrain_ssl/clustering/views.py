@@ -1,9 +1,9 @@
 """Join several views of the same utterances, such as voice and face.
 
-Each view is normalised separately, and the views are concatenated. The cosine of
-two utterances is then the mean of their cosines in the views, and no view
-dominates by the scale of its values or by its dimension. How paper 1 joins audio
-and face is not public; this is our own reading.
+Each view is normalised separately, and the views are concatenated. The cosine
+of two utterances is then the mean of their cosines in the views, and no view
+dominates by the scale of its values or by its dimension. How paper 1 joins
+audio and face is not public; this is our own reading.
 """
 
 import math
@@ -50,8 +50,7 @@ def join_views(views, names=None, device=None):
     counts = {name: len(rows) for name, rows in views.items()}
     if len(set(counts.values())) > 1:
         raise ClusteringError(
-            "all views must have the same utterances, but they have different "
-            f"numbers of rows: {counts}"
+            f"the views have different utterances; numbers of rows: {counts}"
         )
     length, parts = math.sqrt(1 / len(views)), []
     for name, rows in views.items():

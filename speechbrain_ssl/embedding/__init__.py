@@ -1,1 +1,1 @@
-"""Embeddings of audio files: extraction, storage, caching, and untrained baselines."""
+"""Embeddings of audio files: extraction, storage, caching, baselines."""

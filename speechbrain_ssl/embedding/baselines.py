@@ -11,8 +11,8 @@ class LogMelStatistics(torch.nn.Module):
     """Compute the mean and standard deviation of the features over time.
 
     It has the interface of an encoder and no parameters. Give it features that
-    are *not* mean-normalised, ``LogMel(mean_norm=False)``; otherwise half of the
-    output is zero.
+    are *not* mean-normalised, ``LogMel(mean_norm=False)``; otherwise half of
+    the output is zero.
 
     Example
     -------

@@ -1,7 +1,7 @@
 """Cache embeddings in a file, without ever mixing up models.
 
-The file holds the fingerprint of the model that computed the embeddings, and for
-each row the audio file with its size and modification time. With another
+The file holds the fingerprint of the model that computed the embeddings, and
+for each row the audio file with its size and modification time. With another
 fingerprint nothing is reused. Files that are new or have changed are embedded,
 all others are reused.
 """

@@ -47,7 +47,7 @@ class CropGrid:
         return f"CropGrid(count={self.count}, seconds={self.seconds})"
 
     def starts(self, num_samples, sample_rate):
-        """Return the first sample of each crop, int64 ``[count]`` or ``[1]``."""
+        """Return each crop's first sample, int64 ``[count]`` or ``[1]``."""
         room = num_samples - round(self.seconds * sample_rate)
         if room <= 0:
             return np.zeros(1, dtype=np.int64)

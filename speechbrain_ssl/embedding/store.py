@@ -1,10 +1,10 @@
 """Store the embeddings of a training set in shards on disk.
 
 A folder holds shards of several thousand utterances each, in the order of the
-manifest. Each shard is written atomically, so a run that was killed resumes with
-the shard it was computing. Several processes compute different shards.
-``index.json`` records the model and the manifest; embeddings of another model or
-manifest are rejected and never mixed.
+manifest. Each shard is written atomically, so a run that was killed resumes
+with the shard it was computing. Several processes compute different shards.
+``index.json`` records the model and the manifest; embeddings of another model
+or manifest are rejected and never mixed.
 """
 
 import dataclasses

@@ -14,8 +14,8 @@ of the arithmetic differs:
 
 Measured on one core of an Intel Xeon with AMX (ECAPA-512, 32 crops of 3 s,
 forward and backward, CPU seconds, both with the allocator of
-``speechbrain_ssl.runtime``): 1.3 times faster than stock in fp32, 1.5 times with
-bf16 autocast, which makes it 2.3 times faster than stock in fp32.
+``speechbrain_ssl.runtime``): 1.3 times faster than stock in fp32, 1.5 times
+with bf16 autocast, which makes it 2.3 times faster than stock in fp32.
 """
 
 import torch
@@ -49,7 +49,7 @@ class FastECAPA(ECAPA_TDNN):
 
     @property
     def arguments(self):
-        """Return the constructor's arguments, read off the modules (to export)."""
+        """Return the constructor's arguments, read off the modules."""
         first, *middle = self.blocks
         res2net = [block.res2net_block for block in middle]
         layers = [first, *(block.tdnn1 for block in middle), self.mfa]
@@ -136,7 +136,7 @@ class FastECAPA(ECAPA_TDNN):
         return self._embed(frames, None), frames.transpose(1, 2)
 
     def _frames(self, x, valid):
-        """Compute the aggregation of all layers, ``[batch, channels, frames]``."""
+        """Compute the aggregated layers, ``[batch, channels, frames]``."""
         x = _tdnn(self.blocks[0], x, valid)
         outputs = []
         for block in self.blocks[1:]:
@@ -153,7 +153,7 @@ class FastECAPA(ECAPA_TDNN):
 
 
 class _Valid:
-    """Know which frames of a padded batch belong to an utterance."""
+    """Track which frames of a padded batch belong to an utterance."""
 
     def __init__(self, x, lengths):
         batch, _, frames = x.shape

@@ -3,8 +3,8 @@
 The values equal those of ``speechbrain.lobes.features.Fbank`` followed by
 ``InputNormalization(norm_type="sentence", std_norm=False)``, so a model trained
 on these features is exported with those two stock modules in front. Only the
-place of the constants differs: the stock Fbank keeps window and filters as plain
-attributes and copies both to the device in every forward pass.
+place of the constants differs: the stock Fbank keeps window and filters as
+plain attributes and copies both to the device in every forward pass.
 """
 
 import torch

@@ -24,9 +24,9 @@ Deliberate differences from the originals:
   deviation: the features subtract the mean.
 * Any number of bands is allowed: halving an odd number of rows rounds up.
 
-SpeechBrain's own ``lobes.models.ResNet`` is a different network (pre-activation,
-squeeze and excitation in two stages, a third convolution in every block, 15 M
-parameters) and cannot hold these weights.
+SpeechBrain's own ``lobes.models.ResNet`` is a different network
+(pre-activation, squeeze and excitation in two stages, a third convolution in
+every block, 15 M parameters) and cannot hold these weights.
 ``speechbrain_ssl/publishing/stock.py`` describes how they are exported
 nevertheless.
 """
@@ -41,7 +41,7 @@ _EPS = 1e-12
 
 
 class _Valid:
-    """Know how many frames of each row of a batch belong to its utterance."""
+    """Track how many frames of each row of a batch belong to its utterance."""
 
     def __init__(self, frames):
         self.frames = frames.view(-1, 1, 1, 1)

@@ -172,7 +172,7 @@ class Objective(torch.nn.Module):
         return {}
 
     def after_step(self):
-        """Update the state that follows the training, such as a centre or queue.
+        """Update the state that follows training, such as a centre or queue.
 
         Called only after an optimiser step that was actually taken. State
         changes here and not in ``forward``, so that a step that is skipped

@@ -14,8 +14,8 @@ which room.
 
 The paper's encoder sees 30 ms, and its contexts serve as features. Here:
 
-* A frame is the mean of several frames of the encoder, which for ECAPA are 10 ms
-  apart.
+* A frame is the mean of several frames of the encoder, which for ECAPA are 10
+  ms apart.
 * A frame of ECAPA sees up to 1.3 s and, through squeeze and excitation, part of
   the whole crop, so the context already contains information about the frames
   that it predicts, including their noise. By default the frames to predict are

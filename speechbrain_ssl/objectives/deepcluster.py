@@ -186,7 +186,7 @@ class DeepCluster(Objective):
         self.clustered.fill_(True)
 
     def prototype(self, i):
-        """Return the unit prototypes of a clustering, ``[K_i, output size]``."""
+        """Return a clustering's unit prototypes, ``[K_i, output size]``."""
         return self.get_buffer(f"prototypes_{i}")
 
     def forward(self, online, target):
@@ -249,7 +249,7 @@ class DeepCluster(Objective):
         return losses.mean() / everywhere, scalars
 
     def _losses(self, logits, target):
-        """Average cross entropies over all crops; no cluster counts as 0."""
+        """Average cross entropies over all crops, 0 without a cluster."""
         batch, crops, _ = logits.shape
         return F.cross_entropy(
             logits.flatten(0, 1) / self.temperature,

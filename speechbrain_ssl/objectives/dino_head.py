@@ -9,8 +9,8 @@ from speechbrain_ssl.checks import check_int
 class DINOHead(torch.nn.Module):
     """Project embeddings through three layers to an L2-normalised bottleneck.
 
-    ``forward`` stops at the bottleneck. ``logits`` applies the last layer, whose
-    rows (the prototypes) have unit norm, so that each logit is a cosine.
+    ``forward`` stops at the bottleneck. ``logits`` applies the last layer,
+    whose rows (the prototypes) have unit norm, so that each logit is a cosine.
 
     Arguments
     ---------

@@ -10,8 +10,8 @@ two crops. With the scores g+ of N positive and g- of N negative pairs:
     mine:  L = - mean g+ + log mean exp(g-)
     nce:   L = - mean [ g+ - log(exp g+ + sum over the batch of exp g-) ]
 
-The negative of an utterance is the next one in the batch; for the last one it is
-the first. Since batches are shuffled in every epoch, this is equivalent to
+The negative of an utterance is the next one in the batch; for the last one it
+is the first. Since batches are shuffled in every epoch, this is equivalent to
 drawing at random.
 
 The paper's g is a multi-layer perceptron on both projections. sslsv uses their

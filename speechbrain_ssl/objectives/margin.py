@@ -10,12 +10,12 @@ theta_j between an embedding and class j, the scale s and the margin m:
 With K centres w_jk per class, cos(theta_j) is the largest cosine among them, so
 that samples with a wrong label can gather at a centre of their own.
 
-cos(theta + m) is computed from the cosine as cos(theta) cos(m) -
-sin(theta) sin(m). Beyond theta + m = pi it would rise again and reward a
-larger angle, so it is replaced there by cos(theta) - m sin(m), as in the ArcFace
-code and in SpeechBrain. That expression falls with theta too, and lies below
-the one it replaces (by 0.02 at m = 0.2, 0.12 at m = 0.5), so the target logit
-falls with the angle everywhere.
+cos(theta + m) is computed from the cosine as cos(theta) cos(m) - sin(theta)
+sin(m). Beyond theta + m = pi it would rise again and reward a larger angle, so
+it is replaced there by cos(theta) - m sin(m), as in the ArcFace code and in
+SpeechBrain. That expression falls with theta too, and lies below the one it
+replaces (by 0.02 at m = 0.2, 0.12 at m = 0.5), so the target logit falls with
+the angle everywhere.
 """
 
 import math

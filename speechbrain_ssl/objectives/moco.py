@@ -144,7 +144,7 @@ class MoCo(Objective):
         """
         if batch > self.queue.shape[1]:
             raise ConfigError(
-                f"MoCo's queue of {self.queue.shape[1]} cannot hold the keys "
+                f"MoCo's queue of {self.queue.shape[1]} does not hold the keys "
                 f"of one step ({batch} or more utterances, over all processes "
                 "and accumulated batches); make `moco_queue` larger or the batch "
                 "smaller"

@@ -2,8 +2,8 @@
 
 Lepage and Dehak (Interspeech 2023, arXiv 2306.03664; Odyssey 2024, arXiv
 2404.14913) transfer the margins of supervised classifiers to contrastive
-losses: the positive pair has to win by a margin m. If theta is the angle between
-the two projections of a positive pair, its logit before the temperature is
+losses: the positive pair has to win by a margin m. With the angle theta between
+the projections of a positive pair, its logit before the temperature is
 
     cosface:  cos(theta) - m        Wang et al., 2018 (arXiv 1801.09414)
     arcface:  cos(theta + m)        Deng et al., 2019 (arXiv 1801.07698)

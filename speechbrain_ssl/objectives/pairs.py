@@ -17,8 +17,8 @@ class PairPrediction(Objective):
     """Provide the base of BYOL and SimSiam: projector, predictor, mean cosine.
 
     The projector is the head, which a teacher copies. The predictor belongs to
-    the loss, so a teacher has none. A subclass turns the mean cosine into a loss
-    in ``loss``.
+    the loss, so a teacher has none. A subclass turns the mean cosine into a
+    loss in ``loss``.
 
     Arguments
     ---------
@@ -131,8 +131,8 @@ def spread(vectors):
     """Measure how evenly vectors lie on the sphere: 0 collapsed, 1 even.
 
     Chen and He, 2021 (SimSiam, arXiv 2011.10566, section 4.1): the standard
-    deviation of each component of the unit vectors, averaged over components and
-    multiplied by the square root of their number.
+    deviation of each component of the unit vectors, averaged over components
+    and multiplied by the square root of their number.
 
     Arguments
     ---------

@@ -1,9 +1,9 @@
-"""SDPN: predict the teacher's prototype assignment of a long crop from short ones.
+"""SDPN: predict the prototype assignment of a long crop from short crops.
 
 Chen et al., 2024 (Self-Distillation Prototypes Network, arXiv 2308.02774), with
-the values of the authors' code (3D-Speaker). The teacher sees a long crop q, the
-student short crops v. With the unit projections z of their heads and the unit
-prototypes c_k, which belong to the student:
+the values of the authors' code (3D-Speaker). The teacher sees a long crop q,
+the student short crops v. With the unit projections z of their heads and the
+unit prototypes c_k, which belong to the student:
 
     p_v = softmax(z_v . c / tau)
     P_q = Sinkhorn-Knopp of p_q^(1/T), with rows that add up to 1

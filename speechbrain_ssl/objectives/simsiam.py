@@ -1,4 +1,4 @@
-"""SimSiam: predict the projection of another crop, without negatives or teacher.
+"""SimSiam: predict another crop's projection, without negatives or teacher.
 
 Chen and He, 2021 (arXiv 2011.10566, equations 1 to 4). With the projection z_v
 of crop v, the predictor h and the stop-gradient sg:

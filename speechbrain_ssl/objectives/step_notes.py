@@ -3,8 +3,8 @@
 State that follows the training (a centre, a queue, a memory) must not change if
 a step is skipped, so it is updated in ``after_step``. Until then, each batch of
 the step leaves a note here; with gradient accumulation there are several.
-Checkpoints need not contain the notes: they are written right after a step, when
-the list is empty.
+Checkpoints need not contain the notes: they are written right after a step,
+when the list is empty.
 """
 
 

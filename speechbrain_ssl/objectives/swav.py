@@ -11,9 +11,9 @@ prototypes are normalised whenever logits are computed; the original rescales
 them after each step.
 
 A batch much smaller than the number of prototypes cannot be balanced over them.
-A queue then adds the projections of earlier batches. It holds the projections of
-the crops themselves, even if positive sampling has replaced the rows from which
-the codes are computed.
+A queue then adds the projections of earlier batches. It holds the projections
+of the crops themselves, even if positive sampling has replaced the rows from
+which the codes are computed.
 """
 
 import math

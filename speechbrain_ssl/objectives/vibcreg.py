@@ -1,11 +1,11 @@
 """VIbCReg: VICReg with a scale-free covariance term.
 
 Lee and Aune, 2021 (arXiv 2109.00783, "better covariance"). It differs from
-VICReg in two ways, both taken from the authors' code. The covariance term is the
-mean squared *correlation* (see ``regularisers.correlation_penalty``), so that
-its weight does not depend on the number of dimensions. And the projector ends in
-an iterative normalisation (IterNorm, Huang et al., 2019, arXiv 1904.03441) that
-whitens groups of dimensions.
+VICReg in two ways, both taken from the authors' code. The covariance term is
+the mean squared *correlation* (see ``regularisers.correlation_penalty``), so
+that its weight does not depend on the number of dimensions. And the projector
+ends in an iterative normalisation (IterNorm, Huang et al., 2019, arXiv
+1904.03441) that whitens groups of dimensions.
 
 With x centred over the batch, S = x^T x / n + e I in a group, and its trace t,
 

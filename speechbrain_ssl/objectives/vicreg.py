@@ -5,10 +5,11 @@ of the two crops of a batch,
 
     L = lambda s(Z, Z') + mu (v(Z) + v(Z')) + nu (c(Z) + c(Z'))
 
-where s is the mean squared difference (over utterances and dimensions, as in the
-authors' code: 1/d of the paper's equation 5), v the hinge on the standard
-deviation and c the covariance penalty (see ``regularisers``). The latter two are
-computed over the batch of all processes. The projections are not normalised.
+where s is the mean squared difference (over utterances and dimensions, as in
+the authors' code: 1/d of the paper's equation 5), v the hinge on the standard
+deviation and c the covariance penalty (see ``regularisers``). The latter two
+are computed over the batch of all processes. The projections are not
+normalised.
 """
 
 import torch.nn.functional as F

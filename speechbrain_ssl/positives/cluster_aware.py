@@ -1,9 +1,9 @@
 """Cluster-aware sampling: cut the crops of a sample from several utterances.
 
 Han, Chen and Qian, 2023 (arXiv 2304.05754): the crops of a short utterance
-overlap, and share its content and recording. From a start epoch on, the training
-set is therefore embedded and clustered every few epochs, and the crops of a
-sample are cut from utterances of one cluster.
+overlap, and share its content and recording. From a start epoch on, the
+training set is therefore embedded and clustered every few epochs, and the crops
+of a sample are cut from utterances of one cluster.
 
 The paper leaves the details open; these are ours:
 
@@ -12,8 +12,8 @@ The paper leaves the details open; these are ours:
 * The rule ``locals`` cuts the global crops from the anchor, and draws an
   utterance for each local crop.
 
-An utterance that is alone in its cluster, or that has no embedding, keeps all of
-its crops.
+An utterance that is alone in its cluster, or that has no embedding, keeps all
+of its crops.
 """
 
 import numpy as np
@@ -143,8 +143,8 @@ class ClusterAware(torch.nn.Module):
         if self.rule == "locals" and local_crops < 1:
             raise ConfigError(
                 "cluster-aware sampling with the rule locals draws the "
-                "utterances of local crops, but the crop plan has none; set "
-                "the rule to all, or set `local_crops`"
+                "utterances of local crops, but the crop plan has none; take "
+                "the rule all, or set `local_crops`"
             )
         most = self.merge_from or max(self.counts)
         if most > utterances:

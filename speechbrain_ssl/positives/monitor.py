@@ -1,7 +1,7 @@
-"""Measure the share of pseudo-positives that are right. **For monitoring only.**
+"""Measure the share of pseudo-positives that are right.
 
-This module reads labels and returns metrics for the log. Nothing that trains or
-selects may read either of them.
+**For monitoring only.** This module reads labels and returns metrics for the
+log. Nothing that trains or selects may read either of them.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""Draw SSPS's pseudo-positive of each sample: a cluster, then a member of it."""
+"""Draw SSPS's pseudo-positives: first a cluster, then a member of it."""
 
 import dataclasses
 

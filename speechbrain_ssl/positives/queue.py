@@ -2,12 +2,13 @@
 
 Each slot holds the position of an utterance in the manifest and the target
 branch's projections of its global crops. New rows overwrite the oldest ones,
-whatever utterance these belong to; the size need not be a multiple of the batch.
+whatever utterance these belong to; the size need not be a multiple of the
+batch.
 
-An unfilled slot has the position -1. It must never be used as an index, where it
-would silently mean "the last utterance". If an utterance is in the queue twice
-(from the end of one epoch and the beginning of the next), its newest projections
-are used.
+An unfilled slot has the position -1. It must never be used as an index, where
+it would silently mean "the last utterance". If an utterance is in the queue
+twice (from the end of one epoch and the beginning of the next), its newest
+projections are used.
 """
 
 import torch

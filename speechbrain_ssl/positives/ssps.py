@@ -1,9 +1,9 @@
-"""SSPS: take positives from other utterances, found by clustering during training.
+"""SSPS: take positives from other utterances, found by clustering.
 
 Lepage and Dehak, 2025 (arXiv 2505.14561, 2501.17772). Two crops of one
 utterance share the recording. In the last epochs SSPS therefore compares a crop
-with a pseudo-positive: another utterance, believed to be of the same speaker but
-of another recording.
+with a pseudo-positive: another utterance, believed to be of the same speaker
+but of another recording.
 
 1. A **memory** keeps one reference embedding of every training utterance: the
    unit-norm embedding of one 4 s crop without augmentation.
@@ -20,22 +20,23 @@ of another recording.
 
 Differences from the published code, and the reasons:
 
-* For DINO the queue holds the 256-dimensional projections before the last layer,
-  and the logits come from the teacher's *current* last layer. The published code
-  stores 65 536 logits per crop: 13.1 GB for a queue of 25 000 and two crops,
-  against 51 MB here. With a frozen last layer the two are the same.
+* For DINO the queue holds the 256-dimensional projections before the last
+  layer, and the logits come from the teacher's *current* last layer. The
+  published code stores 65 536 logits per crop: 13.1 GB for a queue of 25 000
+  and two crops, against 51 MB here. With a frozen last layer the two are the
+  same.
 * A sample is never its own pseudo-positive, and an empty cluster is never a
   neighbour.
 
 An option of ours: ``merge_from`` merges more and smaller clusters into the K
 clusters (results/ssps_conditions).
 
-Where the papers leave it open: one pseudo-positive is drawn for all global crops
-of a sample.
+Where the papers leave it open: one pseudo-positive is drawn for all global
+crops of a sample.
 
 **Memory**: 4 * utterances * embedding size bytes for the reference embeddings
-(2.2 GB for VoxCeleb2 and 512 dimensions) and 4 * queue * crops * projection size
-bytes for the queue, on the training device of every process.
+(2.2 GB for VoxCeleb2 and 512 dimensions) and 4 * queue * crops * projection
+size bytes for the queue, on the training device of every process.
 """
 
 import math

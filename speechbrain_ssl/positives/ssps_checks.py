@@ -124,7 +124,7 @@ def check_memory(ssps, epoch, known):
     if known < least:
         raise ConfigError(
             f"SSPS is to begin in epoch {epoch}, but its memory holds "
-            f"references of only {known} utterances, and needs at least "
+            f"references of {known} utterances, and needs at least "
             f"{least}. The epoch before fills the memory: train that one first "
             "(`ssps_start_epoch`), or lower `clusters` (`merge_from`)"
         )

@@ -6,10 +6,10 @@ the log only, or it adopts the values that the rule prefers (``choose_clusters``
 of SSPS).
 
 The pseudo-positives of a weak encoder belong to other speakers, and training on
-them makes it weaker still. Without labels one cannot see whether they are right,
-but one can see whether *two independent crops of each utterance lead to the same
-pseudo-positives*. Let the reference embeddings of crop A and of crop B be
-clustered separately. With pseudo-positives drawn by the clusters of A,
+them makes it weaker still. Without labels one cannot see whether they are
+right, but one can see whether *two independent crops of each utterance lead to
+the same pseudo-positives*. Let the reference embeddings of crop A and of crop B
+be clustered separately. With pseudo-positives drawn by the clusters of A,
 
     overlap = P(the clusters of B allow the pseudo-positive drawn by A)
     chance  = P(the clusters of B allow an utterance drawn at random)
@@ -29,34 +29,34 @@ have unequal numbers of utterances, S is the effective number of speakers:
 1 / P(two utterances are of one speaker).
 
 Measured on 3947 utterances of speechocean762 and LibriSpeech (421 speakers,
-effectively 200), with five encoders on clean and on degraded audio (nine cases),
-K from 100 to 1600, M from 0 to 2: lift and accuracy (by labels) have a rank
-correlation of 0.92 over all cases, 0.99 within a case, and 0.87 between cases
-for a given K and M. Other criteria correlate less over all cases: the mean
-cosine of pseudo-positives in the other view, relative to that of two crops of
-one utterance, 0.67; the EER of two crops of one utterance, -0.19.
+effectively 200), with five encoders on clean and on degraded audio (nine
+cases), K from 100 to 1600, M from 0 to 2: lift and accuracy (by labels) have a
+rank correlation of 0.92 over all cases, 0.99 within a case, and 0.87 between
+cases for a given K and M. Other criteria correlate less over all cases: the
+mean cosine of pseudo-positives in the other view, relative to that of two crops
+of one utterance, 0.67; the EER of two crops of one utterance, -0.19.
 
 Limits of the rule:
 
 * Errors of the two views are not independent, since both crops of an utterance
-  share the recording. On clean audio, from 0.2 on, ``expected`` was 0.84 to 0.97
-  of the accuracy (medians). Where each utterance had been degraded in its own
-  way, it was two to three times the accuracy (up to 0.34, against 0.17 at most),
-  so there it is an upper bound.
-  In results/ssps_conditions, with encoders of 13 to 14 % EER and a condition for
-  each utterance, over three encoders, K from 400 to 2500 and M 0 and 1, the rank
-  correlation was 0.97. Given the effective number of speakers (187), ``expected``
-  was 1.4 times the accuracy; given the actual number (414), it differed from the
-  accuracy by 0.03 on average. So guess high.
+  share the recording. On clean audio, from 0.2 on, ``expected`` was 0.84 to
+  0.97 of the accuracy (medians). Where each utterance had been degraded in its
+  own way, it was two to three times the accuracy (up to 0.34, against 0.17 at
+  most), so there it is an upper bound. In results/ssps_conditions, with
+  encoders of 13 to 14 % EER and a condition for each utterance, over three
+  encoders, K from 400 to 2500 and M 0 and 1, the rank correlation was 0.97.
+  Given the effective number of speakers (187), ``expected`` was 1.4 times the
+  accuracy; given the actual number (414), it differed from the accuracy by 0.03
+  on average. So guess high.
 * Whether right pseudo-positives improve training was not measured. ``least =
-  0.5`` is a default of ours. In the first measurement, accuracy was 0.56 or more
-  wherever ``expected`` reached 0.5 (eight candidates of two encoders). In
+  0.5`` is a default of ours. In the first measurement, accuracy was 0.56 or
+  more wherever ``expected`` reached 0.5 (eight candidates of two encoders). In
   results/ssps_conditions one candidate of 36 reached it, with an accuracy of
   0.45, and the one SimCLR-SSPS run that was left to the rule gained as much as
   with values chosen by labels.
 * Nearest neighbours in place of clusters cannot be judged this way: on degraded
-  audio two crops agreed on similar-sounding utterances, which were right in 9 to
-  26 % of cases, while the same formula gave 44 to 72 %.
+  audio two crops agreed on similar-sounding utterances, which were right in 9
+  to 26 % of cases, while the same formula gave 44 to 72 %.
 """
 
 import dataclasses
@@ -224,13 +224,14 @@ def judge(ssps, references_a, references_b, utterances, seed=0):
     """Decide whether SSPS may start with its configured K and M.
 
     The log also reports on K / 2, 2 K and fewer neighbours, and on the values
-    that the rule prefers; with ``choose_clusters`` the rule adopts those. If the
-    references cover only a part of the training set, the numbers of clusters and
-    of speakers are scaled to that part, so that clusters keep their size.
+    that the rule prefers; with ``choose_clusters`` the rule adopts those. If
+    the references cover only a part of the training set, the numbers of
+    clusters and of speakers are scaled to that part, so that clusters keep
+    their size.
 
-    This takes two clusterings for each number of clusters, 3.5 times the cost of
-    K alone. If clusters are merged, 2 K is not tried, since Ward's method would
-    take four times the memory that the run itself takes.
+    This takes two clusterings for each number of clusters, 3.5 times the cost
+    of K alone. If clusters are merged, 2 K is not tried, since Ward's method
+    would take four times the memory that the run itself takes.
 
     Arguments
     ---------

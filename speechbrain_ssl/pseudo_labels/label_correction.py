@@ -12,7 +12,8 @@ augmented view:
 
     L = L_DLG + L_LC
 
-The sources leave some details open; this implementation decides them as follows:
+The sources leave some details open; this implementation decides them as
+follows:
 
 * The logits are s cos(theta), without margin. The one public
   re-implementation (``wavlm_ssl_sv``, Miara et al., 2024, arXiv 2406.02285)
@@ -21,14 +22,14 @@ The sources leave some details open; this implementation decides them as follows
   the re-implementation. The sharper p^ is, the less they differ.
 * p_i has the margin on the largest class of p^, for both kinds of target, and
   not on the old pseudo-label. (The re-implementation keeps it on the old label,
-  so that the margin favours the class believed to be wrong.) ``margin=0`` at the
-  call computes p_i without a margin.
+  so that the margin favours the class believed to be wrong.) ``margin=0`` at
+  the call computes p_i without a margin.
 * Both sums are normalised alike by ``masked_loss``: not at all (``"sum"``), or
   by the size of the batch (``"mean"``, as in the re-implementation).
 
 At s = 32 and c = 0.1, a class whose cosine exceeds the next one's by 0.01 has
-24 times its probability, so tau_2 = 0.5 rejects near ties only. A larger c makes
-the criterion stricter.
+24 times its probability, so tau_2 = 0.5 rejects near ties only. A larger c
+makes the criterion stricter.
 """
 
 import dataclasses

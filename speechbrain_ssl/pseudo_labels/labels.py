@@ -1,8 +1,8 @@
 """Labels of a training set: a table of utterances and classes.
 
-The table is a CSV file with the columns ``ID`` and ``label``, whether the labels
-come from clustering or from people. Utterances of the manifest that the file
-does not list are left out of training.
+The table is a CSV file with the columns ``ID`` and ``label``, whether the
+labels come from clustering or from people. Utterances of the manifest that the
+file does not list are left out of training.
 """
 
 import pathlib
@@ -67,8 +67,8 @@ def read_labels(path, manifest, column="label", others=False):
     path = pathlib.Path(path)
     if not path.is_file():
         raise ManifestError(
-            f"there is no file of labels {path}; give a CSV file with the "
-            f"columns ID and {column}"
+            f"there are no labels at {path}; give a CSV file with the columns "
+            f"ID and {column}"
         )
     try:
         table = pd.read_csv(
@@ -160,8 +160,9 @@ def keep_large(labels, least):
 def majority_classes(labels, speakers):
     """Find the right class of each utterance. For monitoring only.
 
-    A class represents the speaker that most of its members belong to. If several
-    classes represent the same speaker, the largest of them is the right one.
+    A class represents the speaker that most of its members belong to. If
+    several classes represent the same speaker, the largest of them is the right
+    one.
 
     Arguments
     ---------

@@ -343,7 +343,9 @@ class DynamicLossGate(LossGate):
 
 
 def masked_loss(losses, keep, reduction="mean", size=None):
-    """Reduce the losses that are kept; if there are none, loss and gradient are 0.
+    """Reduce the losses that are kept to a scalar.
+
+    If none are kept, the scalar and its gradient are 0.
 
     Arguments
     ---------
