@@ -370,8 +370,8 @@ def _first_centroids(shards, clusters, seed, init):
         shape = (clusters, shards.rows.shape[1])
         if np.shape(init) != shape:
             raise ClusteringError(
-                f"first centroids of shape {tuple(np.shape(init))}; {clusters} "
-                f"clusters of these embeddings need {shape}"
+                f"initial centroids of shape {tuple(np.shape(init))}; "
+                f"{clusters} clusters of these embeddings need {shape}"
             )
         return unit_rows(init, device=shards.rows.device)
     order = permutation(shards.total, seed, "k-means")

@@ -100,5 +100,5 @@ def refuse_rows(bad, names, why):
         who = f"row {first}" if names is None else f"'{names[first]}'"
         raise EmbeddingError(
             f"the embedding of {who} {why}; {int(bad.sum())} of {len(bad)} "
-            "utterances are like that"
+            "utterances are affected"
         )

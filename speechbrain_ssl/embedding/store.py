@@ -191,7 +191,7 @@ class EmbeddingStore:
                 raise CheckpointError(
                     f"{self.folder} holds embeddings of {what} "
                     f"({found.get(key)} there, {wanted[key]} here); delete "
-                    "that folder to embed anew, or name another one"
+                    "that folder to embed again, or give another folder"
                 )
 
     def _load(self, number):

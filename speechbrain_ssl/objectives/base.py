@@ -211,9 +211,9 @@ class Objective(torch.nn.Module):
         """
         if rows.shape[-1] != size:
             raise ConfigError(
-                f"{type(self).__name__} was made with `{key}` {size}, but what "
-                f"it is given has {rows.shape[-1]} numbers: set `{key}` to "
-                "what the encoder gives"
+                f"{type(self).__name__} was made with `{key}` {size}, but it "
+                f"receives rows of {rows.shape[-1]} numbers: set `{key}` to "
+                "the size that the encoder returns"
             )
 
     def expect_negatives(self, utterances):

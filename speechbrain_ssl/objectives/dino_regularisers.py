@@ -121,7 +121,7 @@ class RDINOPenalties(Regulariser):
         """Reject a head without a wide layer."""
         if not head.has_wide_layer:
             raise ConfigError(
-                "DINO's variance_weight and covariance_weight are for the wide "
+                "DINO's variance_weight and covariance_weight need the wide "
                 "layer of the head; set wide (RDINO: 8192)"
             )
 

@@ -97,7 +97,7 @@ class SimCLR(Objective):
             raise ConfigError(
                 "SimCLR compares global crops of an utterance with each other; "
                 "set global_crops to 2 or more and local_crops to 0 (got "
-                f"{views} global ones of {online.projections.shape[1]})"
+                f"{views} global crops among {online.projections.shape[1]})"
             )
         pairs = [
             self._pair(online.projections[:, v], target.projections[:, w])

@@ -28,7 +28,7 @@ def check_two_crops(online, target, objective):
     if crops != (2, 2):
         raise ConfigError(
             f"{objective} compares two crops of an utterance; set global_crops "
-            f"to 2 and local_crops to 0 (got {crops[1]} global ones of "
+            f"to 2 and local_crops to 0 (got {crops[1]} global crops among "
             f"{crops[0]})"
         )
 

@@ -94,7 +94,7 @@ class ClusterAware(torch.nn.Module):
                 "whole number from 1, or one for each clustering"
             )
         for count in counts:
-            remedy = "a list of such numbers is possible, too"
+            remedy = "a list of such numbers is allowed, too"
             check_int(_OWNER, "clusters", count, least=1, remedy=remedy)
         check_int(
             _OWNER,

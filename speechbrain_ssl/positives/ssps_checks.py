@@ -45,7 +45,7 @@ def check_values(ssps):
     check_bool("SSPS", "choose_clusters", ssps.choose_clusters)
     if ssps.choose_clusters and ssps.speaker_count is None:
         raise ConfigError(
-            "SSPS's choose_clusters asks the start rule, which needs a guess "
+            "SSPS's choose_clusters uses the start rule, which needs a guess "
             "of the number of speakers: give a `speaker_count`, or set "
             "`choose_clusters` to False"
         )

@@ -304,8 +304,8 @@ def judge(ssps, references_a, references_b, utterances, seed=0):
     )
     verb = "takes" if ssps.choose_clusters else "would take"
     reason += (
-        f". Of what was tried ({tried}) the rule {verb} K = {wanted[0]} and M = "
-        f"{wanted[1]}"
+        f". Of the candidates ({tried}) the rule {verb} K = {wanted[0]} and "
+        f"M = {wanted[1]}"
     )
     return Advice(*taken, row["expected"], start, reason, rows)
 

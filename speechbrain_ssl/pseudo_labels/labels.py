@@ -103,7 +103,7 @@ def read_labels(path, manifest, column="label", others=False):
         raise ManifestError(
             f"{path}, line {absent[0] + 2}: the utterance "
             f"'{table['ID'].iloc[absent[0]]}' is not in the manifest "
-            f"({len(absent)} of {len(table)} are not); the labels are of "
+            f"({len(absent)} of {len(table)} are not); the labels belong to "
             "another manifest"
         )
     names, classes = np.unique(table[column].to_numpy(), return_inverse=True)
