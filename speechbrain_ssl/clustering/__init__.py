@@ -1,1 +1,1 @@
-"""Clustering of embeddings, and what can be said of clusters without labels."""
+"""Clustering of embeddings, and measures of its quality without labels."""

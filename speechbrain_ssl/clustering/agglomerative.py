@@ -1,16 +1,17 @@
-"""k-means into many centroids, then agglomerative merging of those.
+"""Cluster by k-means, then merge the centroids by agglomerative clustering.
 
 Agglomerative clustering follows the shape of the clusters better than k-means,
 but compares all pairs. Merging some ten thousand centroids instead of a million
-utterances makes it affordable (50 000 into 7 500 for VoxCeleb2, in the
-published code of Miara et al., arXiv 2406.02285, with Ward's criterion; average
-linkage of cosines is Cho's and Villalba's).
+utterances makes it affordable. The published code of Miara et al. (arXiv
+2406.02285) merges 50 000 into 7 500 for VoxCeleb2, with Ward's criterion; Cho
+and Villalba use average linkage of cosines.
 
-Every centroid counts as one, however many members it has, as in that code.
+Every centroid has the same weight, however many members it has, as in that
+code.
 
-**Memory**: scikit-learn hands ``K`` centroids to SciPy, which holds two copies
-of the ``K * (K - 1) / 2`` distances in float64. That is ``8 * K * (K - 1)``
-bytes at the peak: 20 GB (18.6 GiB) for 50 000, 0.8 GB for 10 000. **Time** is
+**Memory**: scikit-learn passes ``K`` centroids to SciPy, which holds two copies
+of the ``K * (K - 1) / 2`` distances in float64. The peak is ``8 * K * (K - 1)``
+bytes: 20 GB (18.6 GiB) for 50 000, 0.8 GB for 10 000. **Time** is
 ``O(K^2 * d)`` for the distances and ``O(K^2)`` for the merging, on one core.
 """
 
@@ -33,21 +34,21 @@ from speechbrain_ssl.clustering.rows import ClusteringError, unit_rows
 
 @dataclasses.dataclass
 class Merged:
-    """Clusters that were merged from the clusters of a k-means.
+    """Hold clusters that were merged from those of a k-means.
 
     Arguments
     ---------
     centroids : torch.Tensor
-        float32 ``[clusters, d]``, normalised means of the members.
+        float32 ``[clusters, d]``, the normalised means of the members.
     assignments : torch.Tensor
         int64 ``[N]``, the cluster of each row of this process.
     sizes : torch.Tensor
-        int64 ``[clusters]``, members in all processes; none is empty.
+        int64 ``[clusters]``, number of members in all processes; none is 0.
     parents : torch.Tensor
-        int64 ``[K]``, the cluster of each centroid of the k-means; -1 for one
-        that had no members.
+        int64 ``[K]``, the merged cluster of each k-means cluster; -1 for one
+        without members.
     kmeans : KMeans
-        What was merged.
+        The k-means whose clusters were merged.
     """
 
     centroids: torch.Tensor
@@ -58,7 +59,7 @@ class Merged:
 
 
 def merging_bytes(count):
-    """Peak memory of merging ``count`` centroids, in bytes.
+    """Return the peak memory of merging ``count`` centroids, in bytes.
 
     Arguments
     ---------
@@ -79,20 +80,20 @@ def merging_bytes(count):
 
 
 def merge_centroids(centroids, clusters, linkage="ward", limit_gib=24.0):
-    """Merges centroids until a number of clusters is left.
+    """Merge centroids until ``clusters`` clusters are left.
 
     Arguments
     ---------
     centroids : numpy.ndarray or torch.Tensor
-        ``[K, d]``; normalised before they are compared.
+        ``[K, d]``; they are normalised first.
     clusters : int
-        How many shall be left.
+        Number of clusters after merging.
     linkage : str
-        ``"ward"``: the merge that adds least to the squared distances within
-        clusters. ``"average"``: the pair of clusters with the highest mean
-        cosine between their centroids.
+        ``"ward"``: make the merge that adds least to the squared distances
+        within clusters. ``"average"``: merge the two clusters whose centroids
+        have the highest mean cosine.
     limit_gib : float
-        Memory that may be taken, in GiB; see the head of this file.
+        Memory limit in GiB; see the module's docstring.
 
     Returns
     -------
@@ -104,7 +105,7 @@ def merge_centroids(centroids, clusters, linkage="ward", limit_gib=24.0):
     ------
     ClusteringError
         If the distances do not fit into ``limit_gib``, there are fewer
-        centroids than clusters, or one has no direction.
+        centroids than clusters, or a centroid is zero or not finite.
     ValueError
         If the linkage is unknown.
 
@@ -125,7 +126,7 @@ def merge_centroids(centroids, clusters, linkage="ward", limit_gib=24.0):
         )
     points = unit_rows(centroids).cpu()
     labels = torch.zeros(len(points), dtype=torch.int64)
-    # A single centroid is more than scikit-learn can do.
+    # scikit-learn cannot cluster a single centroid.
     if distributed.rank() == 0 and len(points) > 1:
         found = AgglomerativeClustering(
             n_clusters=clusters,
@@ -141,19 +142,20 @@ def merge_centroids(centroids, clusters, linkage="ward", limit_gib=24.0):
 
 
 def check_memory(count, limit_gib=24.0):
-    """Refuses a number of centroids whose distances would not fit.
+    """Reject a number of centroids whose distances exceed the memory limit.
 
     Arguments
     ---------
     count : int
         Number of centroids.
     limit_gib : float
-        What may be taken, in GiB.
+        Memory limit in GiB.
 
     Raises
     ------
     ClusteringError
-        With what is needed, and how many centroids would fit.
+        If the merging would take more. The message says how much, and how many
+        centroids would fit.
 
     Example
     -------
@@ -164,7 +166,7 @@ def check_memory(count, limit_gib=24.0):
         most = int((limit_gib * 2**30 / 8) ** 0.5)
         raise ClusteringError(
             f"merging {count} centroids takes {need / 2**30:.1f} GiB for the "
-            f"distances between all of them, more than the limit of "
+            f"distances between all pairs, more than the limit of "
             f"{limit_gib:g} GiB; about {most} centroids would fit"
         )
 
@@ -177,22 +179,22 @@ def kmeans_then_merge(
     limit_gib=24.0,
     **options,
 ):
-    """Clusters embeddings by k-means, and merges the clusters.
+    """Cluster embeddings by k-means, and merge the clusters.
 
     Arguments
     ---------
     embeddings : numpy.ndarray or torch.Tensor
         ``[N, d]``; the share of this process in a distributed run.
     centroids : int
-        Clusters of the k-means.
+        Number of clusters of the k-means.
     clusters : int
-        Clusters that are left after merging.
+        Number of clusters after merging.
     linkage : str
         ``"ward"`` or ``"average"``, as in ``merge_centroids``.
     limit_gib : float
-        Memory for the merging, in GiB. Checked before the k-means begins.
+        Memory limit of the merging in GiB, checked before the k-means begins.
     **options
-        For ``spherical_kmeans``.
+        Passed to ``spherical_kmeans``.
 
     Returns
     -------
@@ -202,7 +204,7 @@ def kmeans_then_merge(
     Raises
     ------
     ClusteringError
-        As ``spherical_kmeans`` and ``merge_centroids``.
+        As in ``spherical_kmeans`` and ``merge_centroids``.
 
     Example
     -------
@@ -215,12 +217,12 @@ def kmeans_then_merge(
     if clusters > centroids:
         raise ClusteringError(
             f"{centroids} centroids cannot be merged into {clusters} clusters; "
-            "k-means must make more clusters than are wanted in the end"
+            "set `centroids` above `clusters`"
         )
     names = options.pop("names", None)
     rows = unit_rows(embeddings, names, options.pop("device", None))
     found = spherical_kmeans(rows, centroids, **options)
-    # One that nobody is assigned to would become a cluster of nobody.
+    # An empty k-means cluster could become an empty merged cluster.
     used = (found.sizes > 0).nonzero().flatten()
     check_count(len(used), clusters)
     labels = merge_centroids(

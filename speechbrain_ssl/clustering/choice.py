@@ -1,19 +1,19 @@
-"""A number of clusters, chosen without labels.
+"""Choose a number of clusters without labels.
 
-The criterion is the mean silhouette: clusters are tight and apart. What it can
-and cannot do:
+The criterion is the mean silhouette, which is high if clusters are compact and
+far apart. What it can and cannot do:
 
-* Compare numbers of clusters *within one method on one set of embeddings*.
+* It compares numbers of clusters *within one method on one set of embeddings*.
   There, over 122 sets of labels, the silhouette correlated with the EER at
-  -0.55 to -0.62 (CAMSAT's study); over methods at less than 0.17 either way.
-  It does not say which of two encoders or which of two rounds is better.
-* It sees structure, not speakers. Two clusters, of women and of men, may well
-  have the best silhouette of all, as may the sessions of a recording. The
-  candidates must be what the number of speakers could be: some factors of two
-  around a guess, not everything from 2.
-* Training on pseudo labels forgives too many clusters more readily than too
-  few, which no criterion of this kind knows. The published systems fix ``k``
-  (7 500 on VoxCeleb2, for 5 994 speakers).
+  -0.55 to -0.62 (CAMSAT's study); across methods, at less than 0.17 in either
+  direction. It does not tell which of two encoders or two rounds is better.
+* It sees structure, not speakers. Two clusters, women and men, may well have
+  the best silhouette of all, as may the sessions of a recording. The candidates
+  must be plausible numbers of speakers: a few factors of two around a guess,
+  not every number from 2.
+* Training on pseudo-labels tolerates too many clusters better than too few,
+  which no criterion of this kind takes into account. The published systems fix
+  ``k`` (7 500 on VoxCeleb2, for 5 994 speakers).
 """
 
 import dataclasses
@@ -25,20 +25,20 @@ from speechbrain_ssl.clustering.kmeans import spherical_kmeans
 from speechbrain_ssl.clustering.quality import silhouette
 from speechbrain_ssl.clustering.rows import ClusteringError, unit_rows
 
-#: Rows the silhouette is averaged over.
+#: Number of rows that the silhouette is averaged over.
 SILHOUETTE_SAMPLE = 10_000
 
 
 @dataclasses.dataclass
 class Choice:
-    """The number of clusters that was chosen, and why.
+    """Hold the chosen number of clusters, and the figures of all candidates.
 
     Arguments
     ---------
     clusters : int
-        The number.
+        The chosen number.
     table : list of dict
-        A row a candidate: ``clusters``, ``silhouette``, ``inertia``,
+        One row per candidate: ``clusters``, ``silhouette``, ``inertia``,
         ``nonempty``.
     """
 
@@ -56,32 +56,32 @@ def choose_k(
 ):
     """Choose a number of clusters by the silhouette, without labels.
 
-    The limits of the criterion are at the head of this file. Each candidate
-    costs one k-means; the silhouette is averaged over ``SILHOUETTE_SAMPLE``
-    rows. In one process only.
+    The module's docstring describes the limits of the criterion. Each candidate
+    takes one k-means; the silhouette is averaged over ``SILHOUETTE_SAMPLE``
+    rows. This works in a single process only.
 
     Arguments
     ---------
     embeddings : numpy.ndarray or torch.Tensor
-        ``[N, d]``. Some ten utterances a cluster suffice: take a part of a
-        large set.
+        ``[N, d]``. About ten utterances per cluster suffice, so take a part of
+        a large set.
     candidates : sequence of int
-        Numbers of clusters to compare; of equals the smallest is chosen.
+        Numbers of clusters to compare; the smallest wins a tie.
     seed : int
-        Of the first centroids and of the sample.
+        Seed of the initial centroids and of the silhouette's sample.
     init, empty, **options
-        For ``spherical_kmeans``.
+        Passed to ``spherical_kmeans``.
 
     Returns
     -------
     Choice
-        The number, and a table of all candidates.
+        The chosen number, and a table of all candidates.
 
     Raises
     ------
     ClusteringError
-        If there is no candidate, or one has no figure: a number of clusters
-        below 2 or as high as the number of utterances.
+        If there is no candidate, or a candidate has no silhouette because it
+        is below 2 or not below the number of utterances.
 
     Example
     -------
@@ -92,8 +92,8 @@ def choose_k(
     """
     if distributed.is_distributed():
         raise ClusteringError(
-            "the number of clusters is chosen in one process; run it on rank 0 "
-            "before the others start"
+            "the number of clusters can be chosen in a single process only; "
+            "choose it before the distributed run starts"
         )
     rows = unit_rows(
         embeddings, options.pop("names", None), options.pop("device", None)
@@ -118,6 +118,6 @@ def choose_k(
             options.get("block"),
         )
         table.append(row)
-    # NaN, which beats none, is last; of equals argmax takes the first.
+    # NaN ranks last. argmax takes the first of several equal scores.
     scores = np.nan_to_num([row["silhouette"] for row in table], nan=-np.inf)
     return Choice(candidates[int(np.argmax(scores))], table)

@@ -2,29 +2,30 @@
 
 Lloyd's algorithm on the unit sphere (Dhillon and Modha, "Concept
 decompositions for large sparse text data using clustering", 2001). With unit
-rows ``x_i`` and unit centroids ``m_c``, in turn,
+rows ``x_i`` and unit centroids ``m_c``, these two steps alternate:
 
     a_i = argmax over c of x_i . m_c
     m_c = S_c / |S_c|,    S_c = sum of x_i over a_i = c
 
-Each of the two steps can only lower the inertia
+Neither of the two steps can raise the inertia
 
     sum over i of |x_i - m_{a_i}|^2 = 2 * (N - sum over i of x_i . m_{a_i})
 
-**The members are summed in fixed point**: a coordinate becomes a whole number
-of 2^-36, finer than float32 holds anything above 2^-12. Whole numbers add up
-to the same in any order, so the update of the centroids does not depend on the
-order of the rows, the size of the blocks, the number of processes, or on which
-thread of a GPU came first. What is left to rounding is the products; they
-decide between centroids that are equally near up to the seventh digit.
+**The members are summed in fixed point**: each coordinate becomes an integer
+multiple of 2^-36, which is finer than float32's resolution for anything above
+2^-12. A sum of integers does not depend on their order, so the update of the
+centroids does not depend on the order of the rows, the size of the blocks, the
+number of processes, or the order of a GPU's threads. Only the products are
+rounded; they decide between centroids that are equally near up to the seventh
+digit.
 
-**Time** is ``O(N * k * d)`` for an iteration. **Memory**, in bytes, for ``N``
-rows in this process: ``4 * N * d`` for the unit rows, ``24 * k * d`` for
-centroids and sums, and one block of similarities, 2 MiB on a CPU (where it
-shall stay in the cache) and 256 MiB elsewhere, or a single row of ``4 * k``.
+**Time** is ``O(N * k * d)`` per iteration. **Memory**, in bytes, for ``N`` rows
+in this process: ``4 * N * d`` for the unit rows, ``24 * k * d`` for centroids
+and sums, and one block of similarities: 2 MiB on a CPU (to fit its cache) and
+256 MiB elsewhere, or a single row of ``4 * k`` bytes if that is larger.
 k-means++ adds, for a sample of ``M = min(N, 16 * k)`` rows and ``2 + ln k``
-tries, ``O(M * k * d * ln k)`` of time, and ``4 * M * (d + 2 * ln k + 8)`` bytes
-while it lasts, in every process.
+tries, ``O(M * k * d * ln k)`` of time and, in every process, temporarily
+``4 * M * (d + 2 * ln k + 8)`` bytes.
 """
 
 import dataclasses
@@ -38,33 +39,33 @@ from speechbrain_ssl.clustering.rows import ClusteringError, Shards, unit_rows
 from speechbrain_ssl.data.draws import permutation, uniform
 from speechbrain_ssl.distributed import sum_over_ranks
 
-# A sum of whole numbers of 2^-36, none above 1, fits into 63 bits for 2^27
-# (134 million) rows.
+# A sum of 2^27 (134 million) coordinates of at most 1, in units of 2^-36, fits
+# into 63 bits.
 _FIXED = 2.0**36
 _MOST_ROWS = 2**27
 
-# Rows per cluster that k-means++ looks at.
+# Rows per cluster in the sample that k-means++ draws from.
 _SAMPLE = 16
 
 
 @dataclasses.dataclass
 class KMeans:
-    """Clusters of unit rows.
+    """Hold the result of a spherical k-means.
 
     Arguments
     ---------
     centroids : torch.Tensor
-        float32 ``[k, d]``, of length one.
+        float32 ``[k, d]``, of unit norm.
     assignments : torch.Tensor
         int64 ``[N]``, the nearest centroid of each row of this process.
     inertia : list of float
-        Summed squared distance of all rows (of all processes) to their
-        centroids, before the first update and after each. It never rises.
-        The figure is a difference of sums in float32: below ``1e-6 * N`` it
-        is rounding.
+        Sum of the squared distances of all rows (of all processes) to their
+        centroids, before the first update and after each. It never rises. It
+        is computed as a difference of float32 sums, so values below ``1e-6 *
+        N`` are rounding error.
     sizes : torch.Tensor
-        int64 ``[k]``, members of each cluster in all processes; 0 for an
-        empty one.
+        int64 ``[k]``, number of members of each cluster in all processes; 0
+        for an empty cluster.
     """
 
     centroids: torch.Tensor
@@ -84,44 +85,45 @@ def spherical_kmeans(
     device=None,
     block=None,
 ):
-    """Clusters embeddings by direction.
+    """Cluster embeddings by direction.
 
     With the defaults this is the clustering of SSPS (papers 2505.14561 and
-    2501.17772): members drawn at random as first centroids, 10 updates, one
-    last assignment, and an empty cluster keeps its centroid. ``k-means++`` and
-    ``reseed`` find a lower inertia; take them for pseudo labels.
+    2501.17772): the initial centroids are members drawn at random, 10 updates
+    and one last assignment follow, and an empty cluster keeps its centroid.
+    ``k-means++`` and ``reseed`` find a lower inertia; use them for
+    pseudo-labels.
 
     In a distributed run every process calls this with its share of the rows,
-    of any size. The result is that of one process with all rows, in the order
-    of the ranks.
+    of any size. The result equals that of one process with all rows in the
+    order of the ranks.
 
     Arguments
     ---------
     embeddings : numpy.ndarray or torch.Tensor
-        ``[N, d]``; the lengths of the rows do not matter.
+        ``[N, d]``, of any norm.
     clusters : int
-        How many (``k``).
+        Number of clusters ``k``.
     iterations : int
-        Updates of the centroids. Fewer are made only where a further one
+        Number of centroid updates. It stops early only if a further update
         would change nothing.
     seed : int
-        Of the first centroids. Nothing else is drawn.
+        Seed of the initial centroids. Nothing else is drawn.
     init : str or torch.Tensor
         ``"random"``: ``k`` rows, drawn without replacement. ``"k-means++"``:
-        rows of a sample of ``16 * k``, each drawn in proportion to its
-        squared distance to those already drawn, the best of ``2 + ln k`` tries
-        (Arthur and Vassilvitskii, 2007). Or the first centroids themselves,
-        ``[k, d]``.
+        rows of a sample of ``16 * k``, each drawn with a probability
+        proportional to its squared distance to those already drawn, the best
+        of ``2 + ln k`` tries (Arthur and Vassilvitskii, 2007). Or the initial
+        centroids themselves, ``[k, d]``.
     empty : str
-        What becomes of a cluster without members. ``"keep"``: it keeps its
+        What happens to a cluster without members. ``"keep"``: it keeps its
         centroid, and may gain members later. ``"reseed"``: its centroid moves
-        to one of the rows that are farthest from their own.
+        to one of the rows that are farthest from their own centroids.
     names : sequence of str, optional
-        ``[N]``, keys of the utterances, to name the one at fault.
+        ``[N]``, keys of the utterances, for error messages.
     device : str or torch.device, optional
-        Where to compute; as a default where the embeddings are.
+        Where to compute; by default, where the embeddings are.
     block : int, optional
-        Bytes of the block of similarities.
+        Size of the block of similarities, in bytes.
 
     Returns
     -------
@@ -131,8 +133,8 @@ def spherical_kmeans(
     Raises
     ------
     ClusteringError
-        If there are fewer rows than clusters, a row has no direction, or the
-        first centroids do not fit.
+        If there are fewer rows than clusters, a row is zero or not finite, or
+        the initial centroids have the wrong shape.
     ValueError
         If an option is unknown.
 
@@ -160,7 +162,7 @@ def spherical_kmeans(
     before, inertia = None, []
     while True:
         labels, best = nearest(rows, centroids, block)
-        # Rounding may put a cosine a little above 1.
+        # Rounding may raise a cosine slightly above 1.
         gap = (1 - best.double()).sum().clamp(min=0)
         inertia.append(2 * float(sum_over_ranks(gap)))
         if len(inertia) > iterations or _same(before, labels):
@@ -172,26 +174,27 @@ def spherical_kmeans(
         if empty == "reseed" and len(empty_clusters):
             far = _worst(shards, labels, best, sizes, len(empty_clusters))
             centroids[empty_clusters[: len(far)]] = shards.pick(far)
-            # The same labels again would not mean the same centroids.
+            # After reseeding, unchanged labels do not imply convergence.
             before = None
     sizes = sum_over_ranks(torch.bincount(labels, minlength=clusters))
     return KMeans(centroids, labels, inertia, sizes)
 
 
 def check_count(total, clusters):
-    """Refuses a number of clusters that a number of rows cannot have.
+    """Reject a number of clusters that is impossible for a number of rows.
 
     Arguments
     ---------
     total : int
-        Rows, of all processes.
+        Number of rows in all processes.
     clusters : int
-        The number asked for.
+        The requested number of clusters.
 
     Raises
     ------
     ClusteringError
-        If it is not between 1 and ``total``, or there are too many rows.
+        If ``clusters`` is not between 1 and ``total``, or there are too many
+        rows.
 
     Example
     -------
@@ -208,28 +211,30 @@ def check_count(total, clusters):
         )
     if total > _MOST_ROWS:
         raise ClusteringError(
-            f"{total} utterances; the sums are exact up to {_MOST_ROWS}"
+            f"cannot cluster {total} utterances: the sums are exact for at "
+            f"most {_MOST_ROWS}"
         )
 
 
 def nearest(rows, centroids, block=None):
-    """The nearest centroid of each row, by cosine.
+    """Find the nearest centroid of each row, by cosine.
 
     Arguments
     ---------
     rows : torch.Tensor
-        float32 ``[N, d]``, of length one.
+        float32 ``[N, d]``, of unit norm.
     centroids : torch.Tensor
-        float32 ``[k, d]``, of length one, on the same device.
+        float32 ``[k, d]``, of unit norm, on the same device.
     block : int, optional
-        Bytes of the block of similarities: 2 MiB on a CPU, 256 MiB elsewhere.
+        Size of the block of similarities, in bytes; by default 2 MiB on a CPU
+        and 256 MiB elsewhere.
 
     Returns
     -------
     labels : torch.Tensor
-        int64 ``[N]``.
+        int64 ``[N]``, the index of the nearest centroid.
     cosines : torch.Tensor
-        float32 ``[N]``, to the nearest centroid.
+        float32 ``[N]``, the cosine with the nearest centroid.
 
     Example
     -------
@@ -245,7 +250,7 @@ def nearest(rows, centroids, block=None):
 
 
 def similarity_blocks(rows, centroids, block=None):
-    """Products of rows and centroids, a bounded number at a time.
+    """Yield the products of rows and centroids, block by block.
 
     Arguments
     ---------
@@ -255,9 +260,9 @@ def similarity_blocks(rows, centroids, block=None):
     Yields
     ------
     part : slice
-        Which rows.
+        The rows of the block.
     similarities : torch.Tensor
-        float32 ``[rows of the part, k]``; overwritten by the next one.
+        float32 ``[rows of the block, k]``; the next block overwrites it.
 
     Example
     -------
@@ -277,16 +282,16 @@ def similarity_blocks(rows, centroids, block=None):
 
 
 def centroids_of(rows, labels, clusters):
-    """Centroids of given clusters; one without members is zero.
+    """Compute the centroids of given clusters; that of an empty one is zero.
 
     Arguments
     ---------
     rows : torch.Tensor
-        float32 ``[N, d]``, of length one; the share of this process.
+        float32 ``[N, d]``, of unit norm; the share of this process.
     labels : torch.Tensor
         int64 ``[N]``, from 0 to ``clusters - 1``.
     clusters : int
-        How many.
+        Number of clusters.
 
     Returns
     -------
@@ -304,11 +309,11 @@ def centroids_of(rows, labels, clusters):
 
 
 def _sums(rows, labels, clusters):
-    """Sum (int64, in 2^-36) and number of the members of each cluster."""
+    """Compute each cluster's sum (int64, in units of 2^-36) and size."""
     sums = torch.zeros(
         clusters, rows.shape[1], dtype=torch.int64, device=rows.device
     )
-    # As many rows at a time as fit the block of similarities of a CPU.
+    # In bounded blocks, since int64 takes twice the memory of the rows.
     step = max(1, (2**21 if rows.device.type == "cpu" else 2**27) // 1024)
     for begin in range(0, len(rows), step):
         part = slice(begin, begin + step)
@@ -319,10 +324,10 @@ def _sums(rows, labels, clusters):
 
 
 def _update(sums, old):
-    """Normalised sums; where there is no direction, the old centroid."""
+    """Normalise the sums; keep the old centroid if a sum has no direction."""
     sums = sums.double()
     lengths = sums.norm(dim=1, keepdim=True)
-    # Below rounding the direction is noise: members that cancel each other.
+    # If the members cancel each other, the direction of the sum is rounding.
     directed = lengths > 1e-6 * _FIXED
     return torch.where(
         directed, (sums / lengths.clamp(min=1)).to(old.dtype), old
@@ -330,7 +335,7 @@ def _update(sums, old):
 
 
 def _same(before, labels):
-    """Whether no label has changed, in any process."""
+    """Return whether no label has changed in any process."""
     if before is None:
         changed = torch.ones(1, dtype=torch.int64, device=labels.device)
     else:
@@ -339,13 +344,13 @@ def _same(before, labels):
 
 
 def _worst(shards, labels, best, sizes, count):
-    """Numbers of the rows farthest from their centroids, the same everywhere.
+    """Find the rows farthest from their centroids; equal in all processes.
 
-    A row that is a cluster by itself is left: the update has just moved the
-    centroid onto it.
+    A row that is alone in its cluster is skipped, since the update has just
+    moved the centroid onto it.
     """
     candidates = (sizes[labels] > 1).nonzero().flatten()
-    # A stable sort, so that equals go by their number.
+    # A stable sort orders equally far rows by their number.
     order = torch.sort(best[candidates], stable=True).indices[:count]
     chosen = candidates[order]
     numbers, cosines = chosen + shards.first, best[chosen]
@@ -360,13 +365,13 @@ def _worst(shards, labels, best, sizes, count):
 
 
 def _first_centroids(shards, clusters, seed, init):
-    """The centroids to begin with, ``[k, d]``."""
+    """Return the initial centroids, ``[k, d]``."""
     if not isinstance(init, str):
         shape = (clusters, shards.rows.shape[1])
         if np.shape(init) != shape:
             raise ClusteringError(
-                f"first centroids of shape {tuple(np.shape(init))}; {clusters} "
-                f"clusters of these embeddings need {shape}"
+                f"initial centroids of shape {tuple(np.shape(init))}; "
+                f"{clusters} clusters of these embeddings need {shape}"
             )
         return unit_rows(init, device=shards.rows.device)
     order = permutation(shards.total, seed, "k-means")
@@ -378,31 +383,32 @@ def _first_centroids(shards, clusters, seed, init):
 
 
 def _plus_plus(rows, clusters, seed):
-    """Greedy k-means++ on a sample; ``[clusters, d]``, equal in all processes.
+    """Draw initial centroids ``[clusters, d]`` by greedy k-means++.
 
-    Of some rows drawn at each turn the one is taken that leaves the least
-    distance, as scikit-learn does. They share one pass over the sample, which
-    is what takes the time.
+    The result is the same in all processes. At each turn several rows are
+    drawn, and the one that leaves the smallest total distance is kept, as in
+    scikit-learn. All of them share one pass over the sample, which dominates
+    the time.
     """
     trials = 2 + int(np.log(clusters))
     # The order of the sample is random already.
     chosen = [0]
     distances = (1 - rows @ rows[0]).clamp(min=0)
     for turn in range(1, clusters):
-        # Below rounding two rows are one.
+        # Rows closer than rounding error count as equal.
         weights = torch.where(distances < 1e-6, 0.0, distances.double())
         weights[chosen[-1]] = 0
         # On a CPU: a running sum on a GPU may differ between two runs.
         ends = np.cumsum(weights.cpu().numpy())
         if ends[-1] == 0:
-            # Fewer distinct rows than clusters: any others for the rest.
+            # There are fewer distinct rows than clusters: fill up with others.
             left = np.setdiff1d(np.arange(len(rows)), chosen)
             chosen.extend(left[: clusters - turn].tolist())
             break
         at = uniform(seed, "k-means++", turn, size=trials) * ends[-1]
         drawn = np.searchsorted(ends, at, side="right")
         drawn = torch.from_numpy(drawn).to(rows.device)
-        # Rows of [trials, sample] lie together, which the sums like.
+        # [trials, sample], so that each sum runs over contiguous memory.
         left = torch.mm(rows[drawn], rows.T).neg_().add_(1).clamp_(min=0)
         torch.minimum(left, distances, out=left)
         best = int(left.sum(1, dtype=torch.float64).argmin())

@@ -1,7 +1,7 @@
-"""Ways from embeddings to clusters, as a configuration declares them.
+"""Clustering methods that a configuration can choose from.
 
-Each is called with the rows of this process and gives back their clusters and
-a few figures for the log. None of them sees a label.
+Each is called with the rows of this process and returns their clusters and a
+few figures for the log. None of them uses labels.
 """
 
 import dataclasses
@@ -18,16 +18,16 @@ from speechbrain_ssl.clustering.rows import ClusteringError
 
 @dataclasses.dataclass(frozen=True)
 class KMeansClusters:
-    """Spherical k-means, with a number of clusters given or chosen.
+    """Cluster by spherical k-means, with a given or chosen number of clusters.
 
     Arguments
     ---------
     clusters : int or list of int
-        How many. Of several, the one with the best silhouette is taken, which
-        looks at no label (see ``speechbrain_ssl.clustering.choice``, also for
-        what it cannot do).
+        Number of clusters. Of several, the one with the best silhouette is
+        taken, which needs no labels (see ``speechbrain_ssl.clustering.choice``
+        for the limits of that criterion).
     iterations : int
-        Updates of the centroids.
+        Number of centroid updates.
 
     Example
     -------
@@ -41,7 +41,7 @@ class KMeansClusters:
     clusters: object
     iterations: int = 30
 
-    #: No label is looked at, and embeddings are.
+    #: For ``results.json``: clustering uses embeddings and no labels.
     labels_seen = "none"
 
     @property
@@ -53,65 +53,67 @@ class KMeansClusters:
         return isinstance(self.clusters, int)
 
     def check(self, total):
-        """Refuses numbers of clusters that cannot be, before there are rows.
+        """Reject impossible numbers of clusters before the rows are computed.
 
         Arguments
         ---------
         total : int
-            Rows, of all processes.
+            Number of rows in all processes.
 
         Raises
         ------
         ClusteringError
-            If a number is not between 1 and ``total`` (of several: above 1
-            and below ``total``).
+            If a number is not between 1 and ``total`` (if there are several
+            numbers: above 1 and below ``total``).
         """
         for clusters in self._candidates:
             check_count(total, clusters)
             if not self._one and not 1 < clusters < total:
                 raise ClusteringError(
-                    f"of several numbers of clusters each must be above 1 and "
+                    f"each of several numbers of clusters must be above 1 and "
                     f"below the {total} utterances; got {clusters}"
                 )
 
     def check_alone(self):
-        """Refuses to choose a number in a distributed run.
+        """Raise if a number would have to be chosen in a distributed run.
 
         Raises
         ------
         ClusteringError
-            If there are several processes and several numbers.
+            If there are several processes and several numbers of clusters.
         """
         if not self._one and distributed.is_distributed():
             raise ClusteringError(
-                "a number of clusters is chosen in one process: run with "
-                "--stop_after=embed, then with --stop_after=cluster without "
-                "torchrun, then with --stop_after=train; or give one number"
+                "a number of clusters can be chosen in a single process only: "
+                "run with --stop_after=embed, then with --stop_after=cluster "
+                "without torchrun, then with --stop_after=train; or give one "
+                "number"
             )
 
     def __call__(self, rows, seed, device="cpu", names=None):
-        """Clusters the rows of this process.
+        """Cluster the rows of this process.
 
         Arguments
         ---------
         rows : numpy.ndarray or torch.Tensor
             ``[n, size]``.
         seed : int
-            Of the first centroids.
+            Seed of the initial centroids.
         device : str
             Where to compute.
         names : sequence of str, optional
-            The utterances, to name the one at fault.
+            Keys of the utterances, for error messages.
 
         Returns
         -------
         tuple
-            int64 ``[n]`` clusters, and a dictionary of figures.
+            The cluster of each row, int64 ``[n]``, and a dictionary of figures
+            for the log.
 
         Raises
         ------
         ClusteringError
-            If the rows cannot be clustered so.
+            If there are too few rows, or a row is zero or not finite.
         """
         options = {
             "init": "k-means++",
@@ -124,7 +126,7 @@ class KMeansClusters:
         if not self._one:
             self.check_alone()
             chosen = choose_k(rows, clusters, seed=seed, **options)
-            # A silhouette may be NaN, which JSON does not have.
+            # A silhouette may be NaN, which JSON cannot represent.
             figures["candidates"] = [
                 {k: v for k, v in row.items() if v == v} for row in chosen.table
             ]
@@ -136,21 +138,21 @@ class KMeansClusters:
 
 @dataclasses.dataclass(frozen=True)
 class MergedClusters:
-    """k-means into many clusters, merged by agglomerative clustering.
+    """Cluster by k-means, then merge the clusters agglomeratively.
 
     Arguments
     ---------
     centroids : int
-        Clusters of the k-means.
+        Number of clusters of the k-means.
     clusters : int
-        How many are left.
+        Number of clusters after merging.
     linkage : str
         ``"ward"`` (Miara et al., 2024: 50 000 into 7 500) or ``"average"`` of
-        cosines (Cho's and Villalba's recipes).
+        cosines (the recipes of Cho and Villalba).
     iterations : int
-        Updates of the k-means.
+        Number of centroid updates of the k-means.
     limit_gib : float
-        Memory that the merging may take, in GiB.
+        Memory limit of the merging, in GiB.
 
     Example
     -------
@@ -170,16 +172,16 @@ class MergedClusters:
     labels_seen = KMeansClusters.labels_seen
 
     def check(self, total):
-        """As ``KMeansClusters``, and the memory for the merging."""
+        """Reject impossible numbers of clusters, or too much memory."""
         check_memory(self.centroids, self.limit_gib)
         check_count(total, self.centroids)
         check_count(self.centroids, self.clusters)
 
     def check_alone(self):
-        """Any number of processes will do."""
+        """Accept any number of processes; nothing is chosen here."""
 
     def __call__(self, rows, seed, device="cpu", names=None):
-        """As ``KMeansClusters``."""
+        """Cluster the rows of this process; see ``KMeansClusters``."""
         found = kmeans_then_merge(
             rows,
             self.centroids,

@@ -1,7 +1,7 @@
-"""How good are clusters? Figures that need no label, and those that do.
+"""Measure the quality of clusters, without labels and with them.
 
 Without labels: the silhouette by cosine, the sizes, and the agreement of two
-clusterings of the same utterances. The figures of ``against_speakers`` look at
+clusterings of the same utterances. The metrics of ``against_speakers`` use
 labels: their names begin with ``monitor_``, and nothing may be selected by
 them.
 """
@@ -15,19 +15,19 @@ from speechbrain_ssl.clustering.kmeans import similarity_blocks
 from speechbrain_ssl.clustering.rows import ClusteringError, unit_rows
 from speechbrain_ssl.data.draws import permutation
 
-# Rows that are widened to float64 at a time.
+# Number of rows that are converted to float64 at a time.
 _STEP = 16384
 
 
 def as_labels(labels, count=None):
-    """Labels as an array.
+    """Convert labels to an array, and check them.
 
     Arguments
     ---------
     labels : array_like
-        ``[N]``; whole numbers, as an array or a tensor of any device.
+        ``[N]``; whole numbers, as an array or a tensor on any device.
     count : int, optional
-        ``N``, where it is known.
+        The expected ``N``.
 
     Returns
     -------
@@ -37,7 +37,7 @@ def as_labels(labels, count=None):
     Raises
     ------
     ClusteringError
-        If they are not a list of that many whole numbers.
+        If the labels are not a list of ``count`` whole numbers.
 
     Example
     -------
@@ -49,7 +49,7 @@ def as_labels(labels, count=None):
     labels = np.asarray(labels)
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or not len(labels):
         raise ClusteringError(
-            "labels must be a list of whole numbers, one an utterance; got "
+            "labels must be a list of whole numbers, one per utterance; got "
             f"{labels.dtype} of shape {labels.shape}"
         )
     if count is not None and len(labels) != count:
@@ -58,7 +58,7 @@ def as_labels(labels, count=None):
 
 
 def silhouette(embeddings, labels, sample=10_000, seed=0, block=None):
-    """Mean silhouette by cosine distance (Rousseeuw, 1987).
+    """Compute the mean silhouette by cosine distance (Rousseeuw, 1987).
 
     For a row ``x`` of a cluster ``c`` of ``n_c > 1`` members,
 
@@ -66,37 +66,38 @@ def silhouette(embeddings, labels, sample=10_000, seed=0, block=None):
         b = least mean of 1 - cos(x, y) over the members y of another cluster
         s = (b - a) / max(a, b)
 
-    and ``s = 0`` for a cluster of one. A mean of cosines of unit rows is a
-    cosine with their mean, so that no pair is ever looked at: the cost is that
-    of one k-means assignment, and the result is exact. Only the rows that are
-    averaged over are sampled; each is compared with *all* rows. (Comparing
-    within a sample, as scikit-learn's ``sample_size`` does, leaves most of some
-    thousand clusters a single member, and so no silhouette.)
+    and ``s = 0`` for a cluster of one. The mean of a row's products with unit
+    rows is its product with their mean, so no pairs need to be compared: the
+    cost is that of one k-means assignment, and the result is exact. Only the
+    rows that are averaged over are sampled; each is compared with *all* rows.
+    (Comparing within a sample, as scikit-learn's ``sample_size`` does, leaves
+    most of several thousand clusters with a single member, and so without a
+    silhouette.)
 
     Arguments
     ---------
     embeddings : numpy.ndarray or torch.Tensor
-        ``[N, d]``; all of them, in a distributed run too, where rank 0 may
+        ``[N, d]``; all of them, even in a distributed run, where rank 0 may
         call this by itself.
     labels : array_like
         ``[N]``, whole numbers.
     sample : int, optional
-        How many rows to average over; None for all.
+        Number of rows to average over; None for all.
     seed : int
-        Of the sample.
+        Seed of the sample.
     block : int, optional
-        Bytes of the block of similarities, as in ``nearest``.
+        Size of the block of similarities in bytes, as in ``nearest``.
 
     Returns
     -------
     float
-        From -1 to 1; higher is better. NaN where there is one cluster only, or
-        every row is a cluster: it is not defined there.
+        From -1 to 1; higher is better. It is NaN (undefined) if there is only
+        one cluster, or if every row is a cluster of its own.
 
     Raises
     ------
     ClusteringError
-        If a row has no direction or the labels do not fit.
+        If a row is zero or not finite, or the labels do not fit the rows.
 
     Example
     -------
@@ -114,7 +115,7 @@ def silhouette(embeddings, labels, sample=10_000, seed=0, block=None):
     device = rows.device
     compact = torch.from_numpy(compact.reshape(-1)).to(device)
     sizes = torch.from_numpy(sizes).to(device)
-    # A tight cluster has distances near zero, where float32 is rough.
+    # A compact cluster has distances near 0, where float32 is too coarse.
     sums = torch.zeros(
         len(names), rows.shape[1], dtype=torch.float64, device=device
     )
@@ -127,7 +128,7 @@ def silhouette(embeddings, labels, sample=10_000, seed=0, block=None):
         chosen = torch.from_numpy(np.sort(order[:sample])).to(device)
         rows, compact = rows[chosen], compact[chosen]
     own = sizes[compact].double()
-    # The distance of a row to itself is 0 and adds nothing to the sum.
+    # A row's distance to itself is 0, so it does not change the sum.
     wide = _wide(rows)
     inner = own - (wide * sums[compact]).sum(1)
     inner = inner.clamp(min=0) / (own - 1).clamp(min=1)
@@ -135,7 +136,7 @@ def silhouette(embeddings, labels, sample=10_000, seed=0, block=None):
     for part, cosines in similarity_blocks(rows, means.float(), block):
         cosines.scatter_(1, compact[part, None], -torch.inf)
         other = cosines.argmax(1)
-        # The nearest is found in float32, its distance computed in float64.
+        # Find the nearest cluster in float32; compute its distance in float64.
         outer[part] = 1 - (wide[part] * means[other]).sum(1)
     outer = outer.clamp(min=0)
     score = (outer - inner) / torch.maximum(inner, outer).clamp(min=1e-12)
@@ -144,29 +145,29 @@ def silhouette(embeddings, labels, sample=10_000, seed=0, block=None):
 
 
 def _wide(rows):
-    """Rows whose length is one in float64, too."""
+    """Normalise rows again in float64, where float32 norms are not exact."""
     return torch.nn.functional.normalize(rows.double(), dim=1)
 
 
 def cluster_sizes(labels, clusters=None):
-    """Statistics of the number of members.
+    """Compute statistics of the cluster sizes.
 
     Arguments
     ---------
     labels : array_like
         ``[N]``, whole numbers from 0.
     clusters : int, optional
-        How many clusters there could be; the highest label plus one as a
-        default.
+        Number of possible clusters; by default the highest label plus one.
 
     Returns
     -------
     dict
-        ``clusters`` (those that are not empty), ``empty``, ``singletons``,
-        ``effective`` (exp of the entropy of the shares: how many equal
-        clusters would be as even), and of the sizes of the clusters that are
-        not empty ``size_min``, ``size_q05``, ``size_q25``, ``size_median``,
-        ``size_q75``, ``size_q95``, ``size_max`` and ``size_mean``.
+        ``clusters`` (number of non-empty clusters), ``empty``,
+        ``singletons``, ``effective`` (exp of the entropy of the shares: the
+        number of equally large clusters with the same entropy), and over the
+        sizes of the non-empty clusters ``size_min``, ``size_q05``,
+        ``size_q25``, ``size_median``, ``size_q75``, ``size_q95``,
+        ``size_max`` and ``size_mean``.
 
     Raises
     ------
@@ -205,12 +206,12 @@ def cluster_sizes(labels, clusters=None):
 
 
 def agreement(keys, labels, other_keys, other_labels):
-    """Agreement of two clusterings, as of two rounds, matched by utterance.
+    """Compare two clusterings, such as those of two rounds, by utterance.
 
     Neither the numbering of the clusters nor the order of the utterances
-    matters, and utterances of one side only are left out. NMI (normalised by
-    the arithmetic mean) rises with the number of clusters even by chance; the
-    adjusted Rand index does not.
+    matters, and utterances that only one side has are left out. NMI (normalised
+    by the arithmetic mean) rises with the number of clusters even by chance;
+    the adjusted Rand index does not.
 
     Arguments
     ---------
@@ -223,12 +224,12 @@ def agreement(keys, labels, other_keys, other_labels):
     -------
     dict
         ``nmi`` (0 to 1), ``ari`` (0 by chance, 1 for equality) and
-        ``utterances``, the number both sides have.
+        ``utterances``, the number of utterances that both sides have.
 
     Raises
     ------
     ClusteringError
-        If a key occurs twice on a side, or no utterance is on both.
+        If a key occurs twice on one side, or the sides share no utterance.
 
     Example
     -------
@@ -252,7 +253,7 @@ def agreement(keys, labels, other_keys, other_labels):
     )
     if not len(common):
         raise ClusteringError(
-            "the two clusterings have no utterance in common; they are of "
+            "the two clusterings have no utterance in common; they belong to "
             "different manifests"
         )
     left, right = values[here], other_values[there]
@@ -264,29 +265,31 @@ def agreement(keys, labels, other_keys, other_labels):
 
 
 def against_speakers(labels, speakers):
-    """Agreement with speaker labels. **For monitoring only.**
+    """Compare clusters with speaker labels. **For monitoring only.**
 
-    Nothing may be selected by these figures: not a checkpoint, not a number of
-    clusters, not a round. Whoever reports them reports that labels were seen.
+    Nothing may be selected by these metrics: no checkpoint, no number of
+    clusters, no round. A result that reports them must say that labels were
+    seen.
 
     Arguments
     ---------
     labels : array_like
-        ``[N]``, clusters.
+        ``[N]``, the cluster of each utterance.
     speakers : sequence
         ``[N]``, the speaker of each utterance, as a name or a number.
 
     Returns
     -------
     dict
-        ``monitor_nmi``, ``monitor_ari`` and ``monitor_purity``: the share of
-        utterances whose speaker is the most frequent one of their cluster.
-        Purity is 1 if each utterance is a cluster; read it beside the sizes.
+        ``monitor_nmi``, ``monitor_ari`` and ``monitor_purity`` (share of
+        utterances whose speaker is the most frequent one in their cluster).
+        Purity is 1 if each utterance is its own cluster, so read it together
+        with the sizes.
 
     Raises
     ------
     ClusteringError
-        If there is not one speaker an utterance.
+        If there is not exactly one speaker per utterance.
 
     Example
     -------

@@ -1,8 +1,8 @@
-"""Clusters of rows that every process has.
+"""Cluster rows that every process of a distributed run holds.
 
-The memory of an objective, or embeddings that were gathered, are the same in all
-processes of a distributed run. Each clusters a share of them, as if it had no
-others, and all put the result together.
+An objective's memory, or embeddings that were gathered, are the same in all
+processes. Each process passes only its share of the rows to the clustering, and
+the assignments are then combined.
 """
 
 import dataclasses
@@ -22,34 +22,36 @@ from speechbrain_ssl.errors import ConfigError
 def clusters_of_all(
     embeddings, chosen, clusters, *, merge_from=None, **options
 ):
-    """Clusters rows that every process has.
+    """Cluster rows that every process holds.
 
-    Each process clusters its share of them, and all have the whole result.
+    Each process clusters its share of the rows, and all receive the whole
+    result.
 
     Arguments
     ---------
     embeddings : torch.Tensor
         ``[N, d]``, the same in every process.
     chosen : torch.Tensor
-        int64 ``[n]``, the rows that are clustered, on the same device.
+        int64 ``[n]``, the rows to cluster, on the same device.
     clusters : int
-        How many.
+        Number of clusters.
     merge_from : int, optional
-        So many clusters of a k-means are merged (``kmeans_then_merge``);
-        without it ``clusters`` are those of a k-means.
+        Number of k-means clusters that are merged into ``clusters``
+        (``kmeans_then_merge``); without it, k-means makes ``clusters``
+        directly.
     **options
-        For ``spherical_kmeans``, but for ``names``. What is merged begins by
-        k-means++ and without empty clusters, unless they say otherwise.
+        Options of ``spherical_kmeans`` except ``names``. With ``merge_from``,
+        ``init`` defaults to k-means++ and ``empty`` to reseed.
 
     Returns
     -------
     KMeans or Merged
-        With the ``assignments`` of all chosen rows, ``[n]``.
+        The result, with the ``assignments`` of all chosen rows, ``[n]``.
 
     Raises
     ------
     ClusteringError
-        As ``spherical_kmeans`` and ``kmeans_then_merge``.
+        As in ``spherical_kmeans`` and ``kmeans_then_merge``.
 
     Example
     -------
@@ -71,29 +73,29 @@ def clusters_of_all(
 
 
 def check_merge_from(name, merge_from, clusters):
-    """Refuses what ``clusters_of_all`` cannot merge, hours before it would.
+    """Reject a ``merge_from`` that would otherwise fail hours into the run.
 
     Arguments
     ---------
     name : str
-        What the user calls it.
+        What the user calls the setting, for the message.
     merge_from : int or None
-        Clusters of the k-means; None is always allowed.
+        Number of k-means clusters; None is always allowed.
     clusters : int
-        The most clusters that are made of them.
+        Largest number of clusters that they are merged into.
 
     Raises
     ------
     ConfigError
-        If it is no number above ``clusters``.
+        If ``merge_from`` is not a whole number above ``clusters``.
     ClusteringError
-        If the merging would take more memory than it may.
+        If the merging would exceed its memory limit.
     """
     if merge_from is None:
         return
     if not isinstance(merge_from, int) or merge_from <= clusters:
         raise ConfigError(
-            f"{name} is the number of small clusters that `clusters` are made "
-            f"of: above {clusters}, got {merge_from!r}"
+            f"{name} is the number of small clusters that are merged into "
+            f"`clusters`: it must be above {clusters}, got {merge_from!r}"
         )
     check_memory(merge_from)

@@ -1,8 +1,8 @@
-"""Embeddings as rows of length one, with what has no direction refused.
+"""Normalise embeddings to unit rows, and reject rows without a direction.
 
 Everything in this package compares directions. A row of zeros has none, and a
 NaN would spread from one utterance to the centroid of its cluster and from
-there to all of its members, so both are refused here, by name.
+there to all of its members. Both are therefore rejected here, by name.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch.distributed as dist
 from speechbrain_ssl import distributed
 from speechbrain_ssl.errors import EmbeddingError
 
-# Rows that are widened to float64 at a time.
+# Number of rows that are converted to float64 at a time.
 _STEP = 16384
 
 
@@ -21,9 +21,9 @@ class ClusteringError(EmbeddingError):
 
 
 def unit_rows(embeddings, names=None, device=None, alone=False):
-    """Rows of length one, in float32, on the device they are clustered on.
+    """Normalise embeddings to unit rows in float32, on the clustering device.
 
-    The source is read a piece at a time, so it may be a memory map. The result
+    The source is read piece by piece, so it may be a memory map. The result
     takes ``4 * N * d`` bytes.
 
     Arguments
@@ -31,12 +31,12 @@ def unit_rows(embeddings, names=None, device=None, alone=False):
     embeddings : numpy.ndarray or torch.Tensor
         ``[N, d]``, of any floating type.
     names : sequence of str, optional
-        ``[N]``, keys of the utterances, to name the one at fault.
+        ``[N]``, keys of the utterances, for error messages.
     device : str or torch.device, optional
-        Where the rows shall be. As a default where the embeddings are; the
-        CPU for an array.
+        Device of the result; by default that of the embeddings, or the CPU for
+        an array.
     alone : bool
-        Whether this process calls it without the others of a distributed run.
+        Whether only this process of a distributed run calls the function.
 
     Returns
     -------
@@ -46,8 +46,8 @@ def unit_rows(embeddings, names=None, device=None, alone=False):
     Raises
     ------
     ClusteringError
-        If this is not a table, or a row is not finite or zero. In a
-        distributed run all processes raise where one has such a row, unless
+        If the embeddings are not a table, or a row is zero or not finite. In a
+        distributed run all processes raise if one has such a row, unless
         ``alone``.
 
     Example
@@ -67,18 +67,18 @@ def unit_rows(embeddings, names=None, device=None, alone=False):
 
 
 def _unit_rows(embeddings, names, device):
-    """What ``unit_rows`` does, in this process alone."""
+    """Normalise the rows of this process, without talking to the others."""
     if not isinstance(embeddings, torch.Tensor):
         embeddings = np.asanyarray(embeddings)
     if embeddings.ndim != 2 or embeddings.shape[1] == 0:
         raise ClusteringError(
-            "embeddings must be a table of one row an utterance; got shape "
+            "embeddings must be a table of one row per utterance; got shape "
             f"{tuple(embeddings.shape)}"
         )
     if names is not None and len(names) != len(embeddings):
         raise ClusteringError(
-            f"{len(embeddings)} embeddings but {len(names)} names: they are "
-            "of different manifests"
+            f"{len(embeddings)} embeddings but {len(names)} names: they belong "
+            "to different manifests"
         )
     if device is None:
         device = getattr(embeddings, "device", "cpu")
@@ -89,9 +89,9 @@ def _unit_rows(embeddings, names, device):
     for begin in range(0, len(rows), _STEP):
         part = embeddings[begin : begin + _STEP]
         if not isinstance(part, torch.Tensor):
-            # A copy: a memory map is often read-only, which torch dislikes.
+            # Copy: a memory map is often read-only, which torch warns about.
             part = torch.from_numpy(np.array(part, dtype=np.float64))
-        # In double, so that neither huge nor tiny rows lose their length.
+        # In float64, so that the norm of huge or tiny rows keeps its precision.
         part = part.detach().to(device).double()
         lengths = part.norm(dim=1, keepdim=True)
         usable = lengths.isfinite() & (lengths > 0)
@@ -103,19 +103,22 @@ def _unit_rows(embeddings, names, device):
 
 
 def _refuse(index, length, names):
-    """Names a row that has no direction."""
+    """Raise for a row that has no direction, and name its utterance."""
     where = f"row {index}"
     if names is not None:
         where = f"{names[index]} ({where})"
     if length == 0:
-        what = "zero, and so has no direction; is the file digital silence?"
+        what = "zero, so it has no direction; is the file digital silence?"
     else:
         what = "not finite (NaN or infinity); did the training diverge?"
     raise ClusteringError(f"the embedding of {where} is {what}")
 
 
 def raise_on_all_ranks(problem, embeddings):
-    """Lets all processes raise if one must: the others would wait for it."""
+    """Raise in all processes if one has a problem; else the others would hang.
+
+    All processes also raise if their embeddings differ in dimension.
+    """
     if distributed.is_distributed():
         shape = np.shape(embeddings)
         size = shape[1] if len(shape) == 2 else 0
@@ -127,8 +130,8 @@ def raise_on_all_ranks(problem, embeddings):
         failed, widest, narrowest = state.tolist()
         if problem is None and failed:
             problem = ClusteringError(
-                "another process has refused its embeddings; its message says "
-                "which"
+                "another process has rejected its embeddings; its message "
+                "names the utterance"
             )
         if problem is None and widest != -narrowest:
             problem = ClusteringError(
@@ -140,10 +143,10 @@ def raise_on_all_ranks(problem, embeddings):
 
 
 class Shards:
-    """Where the rows of this process lie among those of all processes.
+    """Number the rows of all processes consecutively.
 
-    Rows are numbered through in the order of the ranks, so that the processes
-    of a run name the same row by the same number, whatever their number is.
+    Rows are numbered in the order of the ranks, so that every process refers to
+    a row by the same number, however many processes there are.
 
     Arguments
     ---------
@@ -164,13 +167,13 @@ class Shards:
         )
         counts[distributed.rank()] = len(rows)
         counts = distributed.sum_over_ranks(counts).tolist()
-        #: Rows of all processes.
+        #: Number of rows in all processes.
         self.total = sum(counts)
         #: Number of this process's first row.
         self.first = sum(counts[: distributed.rank()])
 
     def pick(self, numbers):
-        """Rows by their numbers, in every process.
+        """Fetch rows by their numbers, in every process.
 
         Arguments
         ---------
@@ -180,7 +183,7 @@ class Shards:
         Returns
         -------
         torch.Tensor
-            ``[M, d]``.
+            The rows, ``[M, d]``, the same in every process.
         """
         local = numbers - self.first
         here = (local >= 0) & (local < len(self.rows))

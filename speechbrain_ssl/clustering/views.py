@@ -1,9 +1,9 @@
-"""Embeddings of utterances seen in several ways, as voice and face, in one row.
+"""Join several views of the same utterances, such as voice and face.
 
-Each view is normalised by itself and the views are concatenated. The cosine of
-two utterances is then the mean of their cosines in the views, and none wins by
-the size of its numbers or of its dimension. How paper 1 joins audio and face is
-not public; this is our own reading.
+Each view is normalised separately, and the views are concatenated. The cosine
+of two utterances is then the mean of their cosines in the views, and no view
+dominates by the scale of its values or by its dimension. How paper 1 joins
+audio and face is not public; this is our own reading.
 """
 
 import math
@@ -19,23 +19,23 @@ def join_views(views, names=None, device=None):
     Arguments
     ---------
     views : dict
-        Name of the view to embeddings ``[N, d_v]``; row ``i`` of all of them
-        is one utterance.
+        Maps the name of each view to its embeddings ``[N, d_v]``; row ``i`` of
+        every view belongs to the same utterance.
     names : sequence of str, optional
-        ``[N]``, keys of the utterances, to name the one at fault.
+        ``[N]``, keys of the utterances, for error messages.
     device : str or torch.device, optional
-        Where the joined rows shall be.
+        Device of the joined rows.
 
     Returns
     -------
     torch.Tensor
-        float32 ``[N, sum of d_v]``, of length one.
+        float32 ``[N, sum of d_v]``, of unit norm.
 
     Raises
     ------
     ClusteringError
-        If there is no view, the numbers of rows differ, or a row of a view
-        (which is named) has no direction.
+        If there is no view, the numbers of rows differ, or a row of a view is
+        zero or not finite; the message names the view.
 
     Example
     -------
@@ -50,7 +50,7 @@ def join_views(views, names=None, device=None):
     counts = {name: len(rows) for name, rows in views.items()}
     if len(set(counts.values())) > 1:
         raise ClusteringError(
-            f"the views are of different utterances; rows: {counts}"
+            f"the views have different utterances; numbers of rows: {counts}"
         )
     length, parts = math.sqrt(1 / len(views)), []
     for name, rows in views.items():

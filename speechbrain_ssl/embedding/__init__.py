@@ -1,1 +1,1 @@
-"""Embeddings of audio files: computed, stored, cached; and baselines without a network."""
+"""Embeddings of audio files: extraction, storage, caching, baselines."""

@@ -1,19 +1,18 @@
-"""What an evaluation gives without any training.
+"""Baselines without training.
 
-A figure of a trained encoder means something beside these: whatever the mean
-spectrum of a recording tells about its speaker and its channel is there for
-free.
+Compare a trained encoder's results with these: whatever the mean spectrum of a
+recording reveals about its speaker and its channel comes without training.
 """
 
 import torch
 
 
 class LogMelStatistics(torch.nn.Module):
-    """Mean and standard deviation of the features over time.
+    """Compute the mean and standard deviation of the features over time.
 
-    It has an encoder's interface and no parameter. Give it features that are
-    *not* mean-normalised, ``LogMel(mean_norm=False)``: with them half of the
-    output would be zero.
+    It has the interface of an encoder and no parameters. Give it features that
+    are *not* mean-normalised, ``LogMel(mean_norm=False)``; otherwise half of
+    the output is zero.
 
     Example
     -------
@@ -22,7 +21,7 @@ class LogMelStatistics(torch.nn.Module):
     """
 
     def forward(self, x, lengths=None):
-        """Describes a batch of feature sequences.
+        """Compute the statistics of a batch of feature sequences.
 
         Arguments
         ---------
@@ -30,13 +29,13 @@ class LogMelStatistics(torch.nn.Module):
             Features ``[batch, frames, features]``.
         lengths : torch.Tensor, optional
             Relative length of each utterance ``[batch]``, 1.0 for the longest
-            one. Without it all frames count.
+            one. Without it all frames are valid.
 
         Returns
         -------
         torch.Tensor
-            ``[batch, 1, 2 * features]``, the means first. The deviation is
-            that of the frames themselves (divided by their number).
+            ``[batch, 1, 2 * features]``, the means first. The deviation
+            divides by the number of frames.
         """
         # Not in bf16: the deviation is a small difference of large numbers.
         x = x.float()

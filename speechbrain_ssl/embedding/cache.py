@@ -1,8 +1,9 @@
-"""Embeddings that are kept, and never taken for those of another model.
+"""Cache embeddings in a file, without ever mixing up models.
 
-The file holds the fingerprint of what made the embeddings, and for each row
-the audio file with its size and time of change. Another fingerprint: nothing is
-reused. Another file, or a file that has changed: only that is embedded.
+The file holds the fingerprint of the model that computed the embeddings, and
+for each row the audio file with its size and modification time. With another
+fingerprint nothing is reused. Files that are new or have changed are embedded,
+all others are reused.
 """
 
 import hashlib
@@ -24,20 +25,21 @@ logger = logging.getLogger(__name__)
 
 
 def fingerprint(encoder, features, precision=None):
-    """A name for all that an embedding depends on, besides the audio.
+    """Compute a hash of everything that an embedding depends on, except audio.
 
     Arguments
     ---------
     encoder : torch.nn.Module
-        Its structure and its weights count, and not where they came from.
+        The encoder; its structure and its weights enter the hash.
     features : speechbrain_ssl.encoders.features.LogMel
-        Its settings count.
+        The features; their settings enter the hash.
     precision : torch.dtype, optional
-        Of ``embed_files``.
+        The precision, as in ``embed_files``.
 
     Returns
     -------
     str
+        A SHA-256 hash, as hexadecimal digits.
 
     Example
     -------
@@ -49,14 +51,15 @@ def fingerprint(encoder, features, precision=None):
     >>> fingerprint(a, LogMel()) == fingerprint(b, LogMel())
     False
     """
-    # The structure: dilations, for one, are in no weight.
+    # The structure is part of the hash: dilations, for example, are not visible
+    # in the weights.
     text = [repr(encoder), repr(features), str(precision)]
     for name in ("n_mels", "sample_rate", "mean_norm"):
         text.append(f"{name}={getattr(features, name, None)}")
     digest = hashlib.sha256("\n".join(text).encode("utf-8"))
     for name, value in sorted(encoder.state_dict().items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        # As bytes, since numpy does not know every type of torch.
+        # As bytes, since numpy does not support every torch type.
         value = value.detach().cpu().contiguous().reshape(-1)
         digest.update(value.view(torch.uint8).numpy().data)
     return digest.hexdigest()
@@ -72,25 +75,25 @@ def embed_cached(
     grid=None,
     **kwargs,
 ):
-    """Embeds files, unless this model has embedded them already.
+    """Embed files, but reuse embeddings that this model has already computed.
 
     Arguments
     ---------
     cache : str or pathlib.Path
-        The ``.npz`` file; made, completed or, where it is of another model,
-        replaced.
+        The ``.npz`` file. It is created, extended, or replaced if it belongs to
+        another model.
     encoder, features, paths, seconds, precision, **kwargs
-        Those of ``speechbrain_ssl.embedding.extract.embed_files``. A path
-        must not occur twice.
+        As in ``speechbrain_ssl.embedding.extract.embed_files``. A path must not
+        occur twice.
     grid : speechbrain_ssl.embedding.crops.CropGrid, optional
-        Given one, the rows are those of ``embed_crops``. They want a cache of
-        their own.
+        If given, the rows are those of ``embed_crops``. Give them a cache file
+        of their own.
 
     Returns
     -------
     tuple
-        Embeddings (float32 ``[files, size]``) and how many of them were made
-        now.
+        The embeddings (float32 ``[files, size]``), and how many of them this
+        call has computed.
     """
     cache = pathlib.Path(cache)
     key = fingerprint(encoder, features, precision)
@@ -128,7 +131,7 @@ def embed_cached(
                 embeddings=rows,
             )
     logger.info(
-        "%d utterances: %d embedded in %.1f s, %d kept from an earlier call",
+        "%d utterances: %d embedded in %.1f s, %d reused from an earlier call",
         len(paths),
         len(missing),
         time.perf_counter() - start,
@@ -138,24 +141,24 @@ def embed_cached(
 
 
 def _stamp(path):
-    """A file as it is now."""
+    """Identify a file by its path, size and modification time."""
     status = os.stat(path)
     return f"{os.path.abspath(path)} {status.st_size} {status.st_mtime_ns}"
 
 
 def _read(cache, key):
-    """What is there of this model: stamp to row, and the rows."""
+    """Read this model's cached rows: a map from stamp to row, and the rows."""
     if not cache.is_file():
         return {}, None
     try:
         with np.load(cache, allow_pickle=False) as kept:
             if str(kept["model"]) != key:
-                logger.info("%s is of another model: not used", cache)
+                logger.info("%s belongs to another model: not used", cache)
                 return {}, None
             files = json.loads(kept["files"].tobytes().decode("utf-8"))
             rows = kept["embeddings"]
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        logger.warning("%s cannot be read, and is made anew: %s", cache, error)
+        logger.warning("%s cannot be read and is recreated: %s", cache, error)
         return {}, None
     if len(files) != len(rows):
         return {}, None

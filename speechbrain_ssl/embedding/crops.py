@@ -1,4 +1,4 @@
-"""Embeddings of several crops of a file, evenly spread over it."""
+"""Compute embeddings of several crops of a file, evenly spread over it."""
 
 import numpy as np
 import torch
@@ -10,20 +10,20 @@ from speechbrain_ssl.errors import ConfigError
 
 
 class CropGrid:
-    """Crops of one length, evenly spread from the first sample to the last.
+    """Place crops of equal length evenly, from the first sample to the last.
 
     Arguments
     ---------
     count : int
-        Crops of an utterance.
+        Number of crops per utterance.
     seconds : float
-        Their length. Of an utterance that is no longer there is one crop,
-        repeated from its beginning where it is shorter.
+        Length of a crop. An utterance that is not longer has a single crop; a
+        shorter utterance is repeated from its beginning to fill it.
 
     Raises
     ------
     ConfigError
-        If there is no crop, or it is shorter than 0.1 s.
+        If ``count`` is below 1 or ``seconds`` below 0.1.
 
     Example
     -------
@@ -47,7 +47,7 @@ class CropGrid:
         return f"CropGrid(count={self.count}, seconds={self.seconds})"
 
     def starts(self, num_samples, sample_rate):
-        """First samples of the crops, int64 ``[count]`` or ``[1]``."""
+        """Return each crop's first sample, int64 ``[count]`` or ``[1]``."""
         room = num_samples - round(self.seconds * sample_rate)
         if room <= 0:
             return np.zeros(1, dtype=np.int64)
@@ -55,7 +55,7 @@ class CropGrid:
 
 
 class _Crops(torch.utils.data.Dataset):
-    """All crops of an utterance, for loader workers."""
+    """Read all crops of an utterance in loader workers."""
 
     def __init__(self, paths, grid, sample_rate):
         self.paths = paths
@@ -76,7 +76,7 @@ class _Crops(torch.utils.data.Dataset):
 
 
 def _join(samples):
-    """The crops of several utterances, and whose they are."""
+    """Concatenate the crops of several utterances, and their indices."""
     index, crops = zip(*samples, strict=True)
     return np.concatenate(index), torch.cat(crops)
 
@@ -93,7 +93,7 @@ def embed_crops(
     num_workers=0,
     progress=True,
 ):
-    """Mean unit embedding of the crops of each file.
+    """Compute the mean unit embedding of each file's crops.
 
     Arguments
     ---------
@@ -104,24 +104,24 @@ def embed_crops(
     paths : list of str
         Audio files.
     grid : CropGrid
-        Where the crops lie.
+        The positions of the crops.
     device : str
         Where to compute.
     batch_seconds : float
-        Most seconds of audio in a batch; the crops of one file are always in
-        one.
+        Largest number of seconds of audio in a batch; the crops of one file are
+        always in the same batch.
     precision : torch.dtype, optional
-        Autocast to this type; fp32 if not given.
+        Type for autocast; fp32 if not given.
     num_workers : int
-        Loader processes.
+        Number of loader processes.
     progress : bool
         Whether to show a progress bar.
 
     Returns
     -------
     numpy.ndarray
-        float32 ``[files, size]``. Its rows are not of length one: how short
-        one is says how much the crops differ.
+        float32 ``[files, size]``. The rows do not have unit norm: the more the
+        crops of a file differ, the smaller is the norm of its row.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Embeddings of whole utterances."""
+"""Compute embeddings of whole audio files."""
 
 import contextlib
 import math
@@ -10,12 +10,12 @@ from tqdm import tqdm
 from speechbrain_ssl.data.audio import AudioFile, fit_length
 from speechbrain_ssl.errors import AudioError
 
-#: A shorter file is repeated up to this length.
+#: A shorter file is repeated until it has this length, in seconds.
 MIN_SECONDS = 0.5
 
 
 class _Pieces(torch.utils.data.Dataset):
-    """Stretches of utterances, for loader workers."""
+    """Read pieces of audio files in loader workers."""
 
     def __init__(self, paths, pieces, sample_rate, min_samples):
         self.paths = paths
@@ -34,13 +34,13 @@ class _Pieces(torch.utils.data.Dataset):
                 end = audio.num_samples * (part + 1) // parts
                 wave = audio.read(start, end - start)
         except AudioError as error:
-            # Whoever asked decides what an unreadable file is.
+            # The caller decides whether an unreadable file is an error.
             return i, None, str(error)
         return i, fit_length(wave, max(len(wave), self.min_samples)), None
 
 
 def _pad(samples):
-    """Zero-pads a batch; returns indices, waveforms, lengths, bad files."""
+    """Zero-pad a batch; return indices, waveforms, lengths and bad files."""
     bad = [(i, reason) for i, wave, reason in samples if wave is None]
     index = [i for i, wave, _ in samples if wave is not None]
     waves = [wave for _, wave, _ in samples if wave is not None]
@@ -52,7 +52,7 @@ def _pad(samples):
 
 
 def _batches(seconds, most_seconds):
-    """Indices in batches of similar length, bounded by padded seconds."""
+    """Group indices into batches of similar length and bounded padded size."""
     batches, current = [], []
     for i in np.argsort(-np.asarray(seconds), kind="stable"):
         longest = seconds[current[0]] if current else seconds[i]
@@ -77,15 +77,15 @@ def embed_files(
     bad=None,
     progress=True,
 ):
-    """Embeds whole audio files in length-sorted batches.
+    """Embed whole audio files in length-sorted batches.
 
-    An embedding does not depend on the batch it was made in: ``FastECAPA``
-    reflects each utterance at its own end (see there). A file shorter than
-    ``MIN_SECONDS`` is repeated up to that length.
+    An embedding does not depend on the other files in its batch, since the
+    encoders exclude padding (see ``FastECAPA``). A file shorter than
+    ``MIN_SECONDS`` is repeated until it has that length.
 
-    With ``most_seconds`` a longer file is cut into equal pieces, and its
-    embedding is the mean of the unit vectors of the pieces: an hour-long file
-    then takes no more memory than a short one.
+    With ``most_seconds``, a longer file is cut into equal pieces, and its
+    embedding is the mean of the pieces' unit embeddings. An hour-long file then
+    takes no more memory than a short one.
 
     Arguments
     ---------
@@ -96,23 +96,23 @@ def embed_files(
     paths : list of str
         Audio files.
     seconds : list of float, optional
-        Their durations, for sorting; read from the headers if not given.
+        Durations of the files, for sorting; read from the headers if not given.
     device : str
         Where to compute.
     batch_seconds : float
-        Most seconds of padded audio in a batch; a longer file is a batch of
-        its own.
+        Largest number of seconds of padded audio in a batch; a longer file
+        forms a batch of its own.
     precision : torch.dtype, optional
-        Autocast to this type (``torch.bfloat16``); fp32 if not given.
+        Type for autocast (``torch.bfloat16``); fp32 if not given.
     num_workers : int
-        Loader processes.
+        Number of loader processes.
     most_seconds : float, optional
-        Longest piece; whole files, however long, if not given.
+        Length of the longest piece; files are not cut if not given.
     bad : list, optional
-        Takes (number of the file, reason) of the files that cannot be read;
-        their rows are NaN.
+        Receives a tuple (index of the file, reason) for each file that cannot
+        be read; the rows of those files are NaN.
     progress : bool or tqdm.tqdm
-        Whether to show a progress bar, or one to move on.
+        Whether to show a progress bar, or an existing bar to advance.
 
     Returns
     -------
@@ -122,7 +122,8 @@ def embed_files(
     Raises
     ------
     AudioError
-        If a file cannot be read, and ``bad`` is not given; or none can.
+        If a file cannot be read and ``bad`` is not given, or if no file can be
+        read.
     """
     rate = features.sample_rate
     if seconds is None:
@@ -163,7 +164,7 @@ def embed_files(
             output = output.squeeze(1).float().cpu().numpy()
             if result is None:
                 result = np.zeros((len(paths), output.shape[1]), np.float32)
-            # A file in one piece keeps its embedding as it is.
+            # Only files in several pieces are averaged over unit embeddings.
             several = counts[index] > 1
             length = np.linalg.norm(output[several], axis=1, keepdims=True)
             output[several] /= np.maximum(length, 1e-12)
@@ -173,7 +174,7 @@ def embed_files(
         bad += sorted(unreadable.items())
         if result is None:
             raise AudioError(
-                f"none of {len(paths)} files can be read, the first one: "
+                f"none of {len(paths)} files can be read; the first one: "
                 f"{bad[0][1]}"
             )
         result[sorted(unreadable)] = np.nan
@@ -181,7 +182,7 @@ def embed_files(
 
 
 def _durations(paths, rate):
-    """Seconds by the headers; 0 where there is none to be read."""
+    """Read durations from the headers; 0 for a file that cannot be read."""
     seconds = []
     for path in paths:
         try:
@@ -193,7 +194,7 @@ def _durations(paths, rate):
 
 
 def progress_bar(progress, total):
-    """A new bar, or the one that was given, which stays open."""
+    """Open a new bar, or reuse the given one without closing it."""
     if isinstance(progress, tqdm):
         return contextlib.nullcontext(progress)
     return tqdm(

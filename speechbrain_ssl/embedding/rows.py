@@ -1,15 +1,16 @@
-"""Rows of embeddings: as arrays, of length one, and refused by name."""
+"""Convert embeddings to unit rows, and reject bad ones by name."""
 
 import numpy as np
 
 from speechbrain_ssl.errors import EmbeddingError
 
-# What centring may leave of a vector before only rounding is left.
+# A row whose centred norm is at most this fraction of its norm equals the mean,
+# up to rounding.
 _ROUNDING = 1e-6
 
 
 def as_array(values):
-    """Convert an array or a tensor of any device and type to float64."""
+    """Convert an array, or a tensor on any device, to a float64 array."""
     if hasattr(values, "detach"):
         # numpy has no bfloat16.
         values = values.detach().cpu().double().numpy()
@@ -17,19 +18,20 @@ def as_array(values):
 
 
 def unit_rows(embeddings, names=None, mean=None):
-    """Centre rows and scale them to length one.
+    """Centre rows and scale them to unit norm.
 
-    ``speechbrain_ssl.clustering.rows.unit_rows`` is for a million rows: it works
-    on a device, piece by piece, in all processes of a run, and subtracts no mean.
+    For millions of rows there is ``speechbrain_ssl.clustering.rows.unit_rows``,
+    which works on a device, piece by piece, in all processes of a run, and does
+    not centre.
 
     Arguments
     ---------
     embeddings : numpy.ndarray or torch.Tensor
         ``[N, D]``.
     names : sequence of str, optional
-        ``[N]``, for messages; without them a row is called by its number.
+        ``[N]``, for error messages, which otherwise give the row's number.
     mean : numpy.ndarray or torch.Tensor, optional
-        ``[D]``, subtracted first.
+        ``[D]``, subtracted before normalisation.
 
     Returns
     -------
@@ -39,8 +41,8 @@ def unit_rows(embeddings, names=None, mean=None):
     Raises
     ------
     EmbeddingError
-        If this is no table, the mean does not fit, or a row is not finite, is
-        zero, or equals the mean.
+        If the embeddings are not a table, the mean does not fit, or a row is
+        not finite, is zero, or equals the mean.
 
     Example
     -------
@@ -50,7 +52,7 @@ def unit_rows(embeddings, names=None, mean=None):
     embeddings = as_array(embeddings)
     if embeddings.ndim != 2:
         raise EmbeddingError(
-            "embeddings must be a table, a row for each utterance; got shape "
+            "embeddings must be a table of one row per utterance; got shape "
             f"{embeddings.shape}"
         )
     refuse_rows(~np.isfinite(embeddings).all(axis=1), names, "is not finite")
@@ -76,26 +78,27 @@ def unit_rows(embeddings, names=None, mean=None):
 
 
 def refuse_rows(bad, names, why):
-    """Raise for the first bad row, if there is one.
+    """Raise for the first bad row, if any, and name its utterance.
 
     Arguments
     ---------
     bad : numpy.ndarray
         bool ``[N]``.
     names : sequence of str or None
-        ``[N]``; without them a row is called by its number.
+        ``[N]``; if None, the message gives the row's number.
     why : str
         The reason, as the end of a sentence.
 
     Raises
     ------
     EmbeddingError
-        With the row, and how many there are.
+        If there is a bad row. The message names the first one, and how many
+        there are.
     """
     if bad.any():
         first = int(np.argmax(bad))
         who = f"row {first}" if names is None else f"'{names[first]}'"
         raise EmbeddingError(
             f"the embedding of {who} {why}; {int(bad.sum())} of {len(bad)} "
-            "utterances are like that"
+            "utterances are affected"
         )

@@ -1,10 +1,10 @@
-"""Embeddings of a training set, in shards on disk.
+"""Store the embeddings of a training set in shards on disk.
 
-A folder of shards of some thousand utterances each, in the order of the
-manifest, written whole or not at all: what is killed goes on at the shard it
-was in. Several processes make different shards. ``index.json`` says of which
-model and which manifest they are; those of another are refused and never
-mixed.
+A folder holds shards of several thousand utterances each, in the order of the
+manifest. Each shard is written atomically, so a run that was killed resumes
+with the shard it was computing. Several processes compute different shards.
+``index.json`` records the model and the manifest; embeddings of another model
+or manifest are rejected and never mixed.
 """
 
 import dataclasses
@@ -28,22 +28,22 @@ logger = logging.getLogger(__name__)
 
 INDEX = "index.json"
 
-# Of the utterances, as many may be unreadable before the corpus is at fault.
+# Largest share of unreadable utterances that is tolerated.
 _MOST_BAD = 0.02
 
 
 @dataclasses.dataclass(frozen=True)
 class EmbeddingStore:
-    """A folder of embeddings, and what they have to be of.
+    """Keep the embeddings of a manifest's utterances in a folder.
 
     Arguments
     ---------
     folder : str or pathlib.Path
-        Where the shards lie.
+        Folder of the shards.
     manifest : speechbrain_ssl.data.manifest.Manifest
         The utterances.
     shard_utterances : int
-        Utterances in a shard.
+        Number of utterances per shard.
     """
 
     folder: pathlib.Path
@@ -52,7 +52,7 @@ class EmbeddingStore:
 
     @property
     def shards(self):
-        """First utterance and the one after the last, for each shard."""
+        """Return (first utterance, last utterance + 1) of each shard."""
         total, size = len(self.manifest), self.shard_utterances
         return [(b, min(b + size, total)) for b in range(0, total, size)]
 
@@ -60,7 +60,7 @@ class EmbeddingStore:
         return pathlib.Path(self.folder) / f"shard_{number:05d}.npz"
 
     def check(self, encoder, features, precision=None, most_seconds=None):
-        """Refuses what the embeddings in the folder, if any, are not of.
+        """Reject a model or manifest that the folder's embeddings do not match.
 
         Arguments
         ---------
@@ -70,7 +70,7 @@ class EmbeddingStore:
         Returns
         -------
         dict
-            What ``index.json`` holds, or has to hold.
+            The content that ``index.json`` has, or must be given.
 
         Raises
         ------
@@ -96,14 +96,14 @@ class EmbeddingStore:
         progress=True,
         **options,
     ):
-        """Embeds what is not embedded yet; call it in all processes.
+        """Embed the utterances that are missing; call it in all processes.
 
         Arguments
         ---------
         encoder, features, precision, most_seconds, **options
-            Those of ``speechbrain_ssl.embedding.extract.embed_files``.
+            As in ``speechbrain_ssl.embedding.extract.embed_files``.
         progress : bool
-            Whether the first process shows a bar, over its own shards.
+            Whether rank 0 shows a progress bar over its own shards.
 
         Raises
         ------
@@ -111,7 +111,8 @@ class EmbeddingStore:
             If the folder holds embeddings of another model or manifest.
         AudioError
             If more than 2 % of the files (and more than 10) cannot be read, or
-            none can. Fewer are logged, and their rows left out by ``read``.
+            none can. Fewer unreadable files are logged, and ``read`` leaves
+            their rows out.
         """
         wanted = self.check(encoder, features, precision, most_seconds)
         index = pathlib.Path(self.folder) / INDEX
@@ -154,11 +155,13 @@ class EmbeddingStore:
                 **options,
             )
         except AudioError:
-            # None can be read, which is no matter in a shard of a few.
+            # No file of the shard can be read, which is tolerable if the shard
+            # is small.
             made = np.zeros((span[1] - span[0], 0), np.float32)
-        # By position: where the audio lies may have changed when it is read.
+        # Store positions and not paths, since the audio may have moved by the
+        # time the shard is read.
         bad = [(span[0] + i, why) for i, why in bad]
-        # A corpus that is elsewhere is noticed in the first shard.
+        # Stop after the first shard if the whole corpus is elsewhere.
         self._refuse_many(bad)
         with atomic_write(self._path(number), "wb") as stream:
             np.savez(
@@ -168,7 +171,7 @@ class EmbeddingStore:
             )
 
     def _identity(self):
-        """Names the manifest: its utterances, in their order."""
+        """Return the entries of ``index.json`` that identify the manifest."""
         digest = hashlib.sha256(self.manifest.keys.tobytes())
         return {
             "manifest": digest.hexdigest(),
@@ -188,11 +191,11 @@ class EmbeddingStore:
                 raise CheckpointError(
                     f"{self.folder} holds embeddings of {what} "
                     f"({found.get(key)} there, {wanted[key]} here); delete "
-                    "that folder to embed anew, or name another one"
+                    "that folder to embed again, or give another folder"
                 )
 
     def _load(self, number):
-        """Embeddings and bad files of a shard, or None."""
+        """Load a shard's embeddings and bad files; None if there are none."""
         path, (begin, end) = self._path(number), self.shards[number]
         if not path.is_file():
             return None
@@ -207,12 +210,14 @@ class EmbeddingStore:
             ValueError,
             zipfile.BadZipFile,
         ) as error:
-            logger.warning("%s is made anew: %s", path, error)
+            logger.warning(
+                "%s cannot be read and is recreated: %s", path, error
+            )
             return None
         return (rows, bad) if len(rows) == end - begin else None
 
     def _refuse_many(self, bad):
-        """Stops where too many files are unreadable to go on without them."""
+        """Raise if too many files are unreadable to continue without them."""
         total = len(self.manifest)
         if len(bad) > max(10, _MOST_BAD * total) or len(bad) == total:
             raise AudioError(
@@ -222,7 +227,7 @@ class EmbeddingStore:
             )
 
     def _table(self, bad):
-        """The first bad files, with the reasons."""
+        """List the first bad files and the reasons, for a message."""
         return "; ".join(
             f"{self.manifest.path(i)}: {why}" for i, why in bad[:5]
         )
@@ -232,19 +237,19 @@ class EmbeddingStore:
         self._refuse_many(bad)
         if bad and if_main_process():
             logger.warning(
-                "%d of %d files cannot be read and take no part: %s",
+                "%d of %d files cannot be read and are left out: %s",
                 len(bad),
                 len(self.manifest),
                 self._table(bad),
             )
 
     def bad(self):
-        """Files that could not be read.
+        """Return the files that could not be read.
 
         Returns
         -------
         list of tuple
-            Position in the manifest, and reason.
+            Position in the manifest and reason of each file.
         """
         return [
             tuple(entry)
@@ -263,18 +268,19 @@ class EmbeddingStore:
         return found
 
     def read(self, first=0, last=None):
-        """Reads a stretch of the embeddings.
+        """Read a range of the embeddings.
 
         Arguments
         ---------
         first, last : int, optional
-            The first utterance and the one after the last; all if not given.
+            The range, from the first utterance to the one after the last; all
+            utterances if not given.
 
         Returns
         -------
         tuple
-            float32 ``[n, size]`` of the files that could be read, and their
-            positions in the manifest, int64 ``[n]``.
+            The embeddings of the files that could be read, float32 ``[n,
+            size]``, and their positions in the manifest, int64 ``[n]``.
 
         Raises
         ------
@@ -295,18 +301,18 @@ class EmbeddingStore:
             if low >= high:
                 continue
             rows, bad = self._shard(number)
-            # An unreadable file has NaN throughout; a network that has
-            # diverged has it too, and is clustering's to refuse by name.
+            # Leave out the files listed as unreadable, whose rows are NaN. NaN
+            # rows of a diverged network stay; clustering rejects them by name.
             chosen = np.zeros(end - begin, dtype=bool)
             chosen[low - begin : high - begin] = True
             chosen[[i - begin for i, _ in bad]] = False
-            # A shard without any good file does not know the width of a row.
+            # A shard without any readable file does not know the row size.
             if chosen.any():
                 parts.append(rows[chosen])
                 places.append(begin + np.flatnonzero(chosen))
         if not parts:
             raise CheckpointError(
-                f"{self.folder}: of the utterances {first} to {last} none has "
-                "an embedding; take fewer processes"
+                f"{self.folder}: none of the utterances {first} to {last} has "
+                "an embedding; use fewer processes"
             )
         return np.concatenate(parts), np.concatenate(places)

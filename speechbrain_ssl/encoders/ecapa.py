@@ -1,22 +1,21 @@
-"""ECAPA-TDNN with SpeechBrain's parameters and a forward pass of our own.
+"""ECAPA-TDNN with SpeechBrain's parameters and a faster forward pass.
 
-``FastECAPA`` *is* SpeechBrain's ``ECAPA_TDNN``: same constructor, same state
-dictionary, same outputs, so that checkpoints go both ways. Only the order of
-the arithmetic differs:
+``FastECAPA`` has the constructor, the state dictionary and the outputs of
+SpeechBrain's ``ECAPA_TDNN``, so checkpoints are interchangeable. Only the order
+of the arithmetic differs:
 
-* a convolution with kernel 1 is not padded (the stock one copies its input);
-* the attention of the pooling layer never builds its 9C-channel input: of
-  ``W [x; mean; std]`` only ``W_x x`` depends on time, the rest is a vector;
-* without ``lengths`` no mask is built or multiplied;
-* with ``lengths`` every utterance is reflected at *its own* end. The stock
-  forward lets the convolutions look into the padding, so that an embedding
-  depends on its neighbours in the batch; here it equals that of the utterance
-  alone.
+* A convolution with kernel 1 is not padded (the stock one copies its input).
+* The attention of the pooling layer never builds its 9C-channel input: of
+  ``W [x; mean; std]`` only ``W_x x`` depends on time, the rest is a vector.
+* Without ``lengths`` no mask is built or multiplied.
+* With ``lengths`` every utterance is reflected at *its own* end. In the stock
+  forward pass the convolutions see the padding, so that an embedding depends on
+  the other utterances in the batch; here it equals that of the utterance alone.
 
 Measured on one core of an Intel Xeon with AMX (ECAPA-512, 32 crops of 3 s,
 forward and backward, CPU seconds, both with the allocator of
-``speechbrain_ssl.runtime``): 1.3 times faster than stock in fp32, 1.5 times with
-bf16 autocast, which makes it 2.3 times faster than stock in fp32.
+``speechbrain_ssl.runtime``): 1.3 times faster than stock in fp32, 1.5 times
+with bf16 autocast, which makes it 2.3 times faster than stock in fp32.
 """
 
 import torch
@@ -29,12 +28,14 @@ _EPS = 1e-12
 
 
 class FastECAPA(ECAPA_TDNN):
-    """ECAPA-TDNN (Desplanques et al., 2020, arXiv 2005.07143), faster.
+    """Embed features with ECAPA-TDNN, faster than the stock module.
+
+    Desplanques et al., 2020 (arXiv 2005.07143).
 
     Arguments
     ---------
     *args, **kwargs
-        Those of ``speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN``.
+        Passed to ``speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN``.
 
     Example
     -------
@@ -48,7 +49,7 @@ class FastECAPA(ECAPA_TDNN):
 
     @property
     def arguments(self):
-        """What makes the same encoder, read off the modules (for an export)."""
+        """Return the constructor's arguments, read off the modules."""
         first, *middle = self.blocks
         res2net = [block.res2net_block for block in middle]
         layers = [first, *(block.tdnn1 for block in middle), self.mfa]
@@ -69,27 +70,28 @@ class FastECAPA(ECAPA_TDNN):
         }
 
     def last_affine(self):
-        """The layer that makes the embedding."""
+        """Return the layer that computes the embedding."""
         return self.fc
 
     @classmethod
     def from_stock(cls, stock):
-        """Turns a loaded ``ECAPA_TDNN`` into a ``FastECAPA``, in place.
+        """Turn a loaded ``ECAPA_TDNN`` into a ``FastECAPA``, in place.
 
         Arguments
         ---------
         stock : speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN
-            The model; modules and parameters stay the same objects.
+            The model. Its modules and parameters remain the same objects.
 
         Returns
         -------
         FastECAPA
+            The same object, ``stock``.
         """
         stock.__class__ = cls
         return stock
 
     def forward(self, x, lengths=None):
-        """Embeds a batch of feature sequences.
+        """Embed a batch of feature sequences.
 
         Arguments
         ---------
@@ -97,7 +99,7 @@ class FastECAPA(ECAPA_TDNN):
             Features ``[batch, frames, features]``.
         lengths : torch.Tensor, optional
             Relative length of each utterance ``[batch]``, 1.0 for the longest
-            one, as SpeechBrain passes it. Without it all frames count.
+            one, as SpeechBrain passes it. Without it all frames are valid.
 
         Returns
         -------
@@ -109,19 +111,19 @@ class FastECAPA(ECAPA_TDNN):
         return self._embed(self._frames(x, valid), valid)
 
     def with_frames(self, x):
-        """Embeds, and also gives the frames that were pooled.
+        """Embed a batch, and also return the frames before pooling.
 
         Arguments
         ---------
         x : torch.Tensor
-            Features ``[batch, frames, features]``, of which all frames count.
+            Features ``[batch, frames, features]``; all frames are valid.
 
         Returns
         -------
         tuple of torch.Tensor
-            The embeddings as ``forward`` returns them, and what the
-            aggregation of all layers says of each frame, before pooling:
-            ``[batch, frames, channels]`` with the last of ``channels``.
+            The embeddings as ``forward`` returns them, and the output of the
+            multi-layer feature aggregation for each frame, ``[batch, frames,
+            channels]``, with the last entry of the constructor's ``channels``.
 
         Example
         -------
@@ -134,7 +136,7 @@ class FastECAPA(ECAPA_TDNN):
         return self._embed(frames, None), frames.transpose(1, 2)
 
     def _frames(self, x, valid):
-        """From features to the aggregation of all layers; channels first."""
+        """Compute the aggregated layers, ``[batch, channels, frames]``."""
         x = _tdnn(self.blocks[0], x, valid)
         outputs = []
         for block in self.blocks[1:]:
@@ -143,7 +145,7 @@ class FastECAPA(ECAPA_TDNN):
         return _tdnn(self.mfa, torch.cat(outputs, dim=1), valid)
 
     def _embed(self, frames, valid):
-        """Pools frames to embeddings ``[batch, 1, lin_neurons]``."""
+        """Pool frames into embeddings ``[batch, 1, lin_neurons]``."""
         x = self.asp_bn.norm(_pool(self.asp, frames, valid).unsqueeze(2))
         return F.linear(
             x.squeeze(2), self.fc.conv.weight.squeeze(2), self.fc.conv.bias
@@ -151,7 +153,7 @@ class FastECAPA(ECAPA_TDNN):
 
 
 class _Valid:
-    """Which frames of a padded batch belong to an utterance."""
+    """Track which frames of a padded batch belong to an utterance."""
 
     def __init__(self, x, lengths):
         batch, _, frames = x.shape
@@ -163,13 +165,13 @@ class _Valid:
         )
 
     def mean(self, x):
-        """Mean over the valid frames, ``[batch, channels, 1]``."""
+        """Average over the valid frames, ``[batch, channels, 1]``."""
         return (x * self.mask).sum(2, keepdim=True) / self.frames
 
     def reflect(self, padded, x, padding):
-        """Writes each utterance's own reflection behind its last frame.
+        """Write each utterance's own reflection after its last frame.
 
-        ``padded`` is ``x`` padded at both sides; it is changed in place.
+        ``padded`` is ``x`` padded on both sides; it is modified in place.
         """
         step = torch.arange(padding, device=x.device).view(1, 1, -1)
         source = (self.frames - 2 - step).clamp(min=0)
@@ -181,11 +183,11 @@ class _Valid:
 
 
 def _conv(conv, x, valid):
-    """SpeechBrain's ``Conv1d`` with "same" reflect padding."""
+    """Apply SpeechBrain's ``Conv1d`` with "same" reflect padding."""
     kernel, dilation = conv.kernel_size, conv.dilation
     if kernel > 1:
         padding = dilation * (kernel - 1) // 2
-        # CPU autocast would pad in fp32, a copy there and one back.
+        # CPU autocast would pad in fp32, with a copy there and one back.
         with torch.autocast(x.device.type, enabled=False):
             padded = F.pad(x, (padding, padding), mode="reflect")
         if valid is not None:
@@ -198,7 +200,7 @@ def _conv(conv, x, valid):
 
 
 def _tdnn(block, x, valid):
-    """Convolution, activation, batch norm, dropout."""
+    """Apply convolution, activation, batch norm and dropout."""
     x = _conv(block.conv, x, valid)
     if isinstance(block.activation, torch.nn.ReLU):
         # A convolution's backward needs its input, not its output.
@@ -212,7 +214,7 @@ def _tdnn(block, x, valid):
 
 
 def _se_res2net(block, x, valid):
-    """TDNN, Res2Net, TDNN, squeeze and excitation, residual."""
+    """Apply TDNN, Res2Net, TDNN, squeeze and excitation, and the residual."""
     residual = x if block.shortcut is None else block.shortcut.conv(x)
     x = _tdnn(block.tdnn1, x, valid)
     parts = list(torch.chunk(x, block.res2net_block.scale, dim=1))
@@ -227,17 +229,17 @@ def _se_res2net(block, x, valid):
 
 
 def _pool(pooling, x, valid):
-    """Attentive statistics, ``[batch, 2 * channels]``."""
+    """Compute attentive statistics, ``[batch, 2 * channels]``."""
     channels = x.shape[1]
     tdnn = pooling.tdnn
-    # Variances are E[y^2] - E[y]^2 of y = x - x_0: one pass less over
-    # [batch, channels, frames] than the textbook's, and exact where a channel
-    # is constant in time (a dead ReLU), as the stock one is.
+    # Variances are E[y^2] - E[y]^2 with y = x - x_0. That saves one pass over
+    # [batch, channels, frames] compared with E[(x - E[x])^2], and is exact for
+    # a channel that is constant in time (a dead ReLU), as the stock layer is.
     first = x[:, :, :1].detach().float()
     centered = x.float() - first
     weight, bias = tdnn.conv.conv.weight, tdnn.conv.conv.bias
     if pooling.global_context:
-        # (torch.var_mean is several times slower on a CPU.)
+        # torch.var_mean would be several times slower on a CPU.
         if valid is None:
             mean = centered.mean(2, keepdim=True)
             square = centered.square().mean(2, keepdim=True)

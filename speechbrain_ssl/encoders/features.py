@@ -1,9 +1,9 @@
-"""Log-mel features: SpeechBrain's values, computed on the batch's device.
+"""Log-mel features with SpeechBrain's values, computed on the batch's device.
 
-The values equal ``speechbrain.lobes.features.Fbank`` followed by
-``InputNormalization(norm_type="sentence", std_norm=False)``, so that a model
-trained on these features is exported with the two stock modules in front. What
-differs is where the constants live: the stock Fbank keeps window and filters as
+The values equal those of ``speechbrain.lobes.features.Fbank`` followed by
+``InputNormalization(norm_type="sentence", std_norm=False)``, so a model trained
+on these features is exported with those two stock modules in front. Only the
+place of the constants differs: the stock Fbank keeps window and filters as
 plain attributes and copies both to the device in every forward pass.
 """
 
@@ -12,14 +12,14 @@ from speechbrain.lobes.features import Fbank
 
 
 class LogMel(torch.nn.Module):
-    """Mean-normalised log-mel energies of waveforms.
+    """Compute mean-normalised log-mel energies of waveforms.
 
     Arguments
     ---------
     n_mels : int
         Number of mel bands (triangular, 0 Hz to the Nyquist frequency).
     sample_rate : int
-        Hz.
+        Sampling rate in Hz.
     mean_norm : bool
         Whether to subtract the mean over time of each utterance.
 
@@ -45,26 +45,26 @@ class LogMel(torch.nn.Module):
             filters.band.repeat(columns, 1).T,
         )
         self.amin, self.top_db = filters.amin, filters.top_db
-        # Constants, not state: a checkpoint must not carry them.
+        # Constants, not state, so checkpoints must not contain them.
         self.register_buffer(
             "window", stock.compute_STFT.window, persistent=False
         )
         self.register_buffer("filters", matrix, persistent=False)
 
     def num_frames(self, num_samples):
-        """Frames of a waveform of so many samples (int or int tensor)."""
+        """Return the number of frames for a number of samples (or a tensor)."""
         return num_samples // self.hop + 1
 
     def forward(self, waveforms, num_samples=None):
-        """Computes the features, always in fp32.
+        """Compute the features, always in fp32.
 
         Arguments
         ---------
         waveforms : torch.Tensor
             ``[batch, samples]``, zero-padded if they differ in length.
         num_samples : torch.Tensor, optional
-            True length of each waveform in samples ``[batch]``; frames behind
-            it are set to zero and stay out of the mean.
+            True length of each waveform in samples ``[batch]``. Frames after it
+            are set to zero and do not enter the mean.
 
         Returns
         -------

@@ -1,33 +1,34 @@
-"""ResNet-34 and the fast ResNet-34, with exact lengths.
+"""ResNet-34 and the fast ResNet-34, with exact handling of padding.
 
 ``ResNet34`` has the layers of WeSpeaker's ``ResNet34`` (a 3 x 3 stem without
 pooling, basic blocks of 32 to 256 channels, statistics pooling over channels
 and bands, one linear layer): 6.63 M parameters for 80 bands and 256
-dimensions. ``FastResNet34`` has those of the *fast ResNet-34* of Chung et al.
-(2020, arXiv 2003.11982), which the SSPS paper trains: a quarter of ResNet's
+dimensions. ``FastResNet34`` has the layers of the *fast ResNet-34* of Chung et
+al. (2020, arXiv 2003.11982), which the SSPS paper trains (a quarter of ResNet's
 channels, a stem that halves the bands, squeeze and excitation, self-attentive
-pooling: 1.4 M parameters.
+pooling): 1.4 M parameters.
 
-They are called as ``FastECAPA`` is, and as there an embedding does not depend
-on its neighbours in a batch: with ``lengths`` whatever lies behind the end of
-an utterance is zero before every convolution, which is what its own border
-would be padded with, and no mean counts it.
+They have the interface of ``FastECAPA``, and here too an embedding does not
+depend on the other utterances in the batch. With ``lengths``, everything after
+the end of an utterance is set to zero before every convolution, as if the
+utterance's own border were padded, and is left out of every mean.
 
-Where they differ from the originals, on purpose:
+Deliberate differences from the originals:
 
-* standard deviations divide by the number of frames (WeSpeaker: by one less)
-  and are clamped at 1e-6 (WeSpeaker adds 1e-7 to the variance; the fast one's
-  attentive statistics were clamped at 1e-5 under the root). So one frame is
-  enough, and SpeechBrain's pooling layer, which an export uses, gives the same
-  values;
-* the fast one has no layer that normalises its input by mean *and* deviation:
-  the features subtract the mean;
-* any number of bands: an odd number of rows is halved upwards.
+* Standard deviations divide by the number of frames (WeSpeaker: by one less)
+  and are clamped at 1e-6 (WeSpeaker adds 1e-7 to the variance; the fast
+  ResNet's attentive statistics were clamped at 1e-5 under the square root). One
+  frame is thus enough, and SpeechBrain's pooling layer, which an export uses,
+  computes the same values.
+* The fast ResNet has no layer that normalises its input by mean *and*
+  deviation: the features subtract the mean.
+* Any number of bands is allowed: halving an odd number of rows rounds up.
 
-SpeechBrain's own ``lobes.models.ResNet`` is another network (pre-activation,
-squeeze and excitation in two stages, a third convolution in every block, 15 M
-parameters) and cannot hold these weights. How they are exported all the same is
-in ``speechbrain_ssl/publishing/stock.py``.
+SpeechBrain's own ``lobes.models.ResNet`` is a different network
+(pre-activation, squeeze and excitation in two stages, a third convolution in
+every block, 15 M parameters) and cannot hold these weights.
+``speechbrain_ssl/publishing/stock.py`` describes how they are exported
+nevertheless.
 """
 
 import torch
@@ -40,7 +41,7 @@ _EPS = 1e-12
 
 
 class _Valid:
-    """Number of frames that belong to the utterance, for each row."""
+    """Track how many frames of each row of a batch belong to its utterance."""
 
     def __init__(self, frames):
         self.frames = frames.view(-1, 1, 1, 1)
@@ -53,16 +54,16 @@ class _Valid:
         return cls(frames.clamp(1, x.shape[1]))
 
     def stride(self, step):
-        """Return what is valid after a padded convolution of this stride."""
+        """Return the valid frames after a padded convolution of this stride."""
         return self if step == 1 else _Valid((self.frames - 1) // step + 1)
 
     def mask(self, x):
-        """Return true for valid frames, bool ``[batch, 1, 1, frames]``."""
+        """Return True for valid frames, bool ``[batch, 1, 1, frames]``."""
         index = torch.arange(x.shape[3], device=x.device)
         return index < self.frames
 
     def clear(self, x):
-        """Set whatever lies behind the end to zero."""
+        """Set all frames after the end of an utterance to zero."""
         return x.masked_fill(~self.mask(x), 0)
 
 
@@ -74,7 +75,7 @@ def _time_mean(x, valid):
     """Average ``[batch, channels, bands, frames]`` over valid frames."""
     if valid is None:
         return x.mean(3)
-    # Zero behind the end already.
+    # Frames after the end are zero already, so a plain sum suffices.
     return x.sum(3) / valid.frames.squeeze(3)
 
 
@@ -85,7 +86,7 @@ def _conv(inputs, outputs, kernel, stride=1):
 
 
 def _shortcut(inputs, outputs, stride):
-    """Make the shortcut of a block, or None if the shape stays the same."""
+    """Make a block's projection shortcut, or None if shapes are equal."""
     if stride == 1 and inputs == outputs:
         return None
     return torch.nn.Sequential(
@@ -94,21 +95,23 @@ def _shortcut(inputs, outputs, stride):
 
 
 def _rows(bands, strides):
-    """Return how many rows the strides leave of so many bands."""
+    """Return the number of rows that the strides leave of ``bands``."""
     for stride in strides:
         bands = (bands - 1) // stride + 1
     return bands
 
 
 class BasicBlock(torch.nn.Module):
-    """Two convolutions and a shortcut (He et al., 2015, arXiv 1512.03385).
+    """Apply two convolutions and a shortcut.
+
+    He et al., 2015 (arXiv 1512.03385).
 
     Arguments
     ---------
     inputs, outputs : int
-        Channels.
+        Numbers of input and output channels.
     stride : int
-        Over bands and frames.
+        Stride over bands and frames.
     """
 
     def __init__(self, inputs, outputs, stride=1):
@@ -121,19 +124,20 @@ class BasicBlock(torch.nn.Module):
         self.shortcut = _shortcut(inputs, outputs, stride)
 
     def forward(self, x, valid=None):
-        """Return the output and what of it is valid.
+        """Compute the block's output and its valid frames.
 
         Arguments
         ---------
         x : torch.Tensor
-            ``[batch, inputs, bands, frames]``, zero behind the ends.
+            ``[batch, inputs, bands, frames]``, zero after each utterance's end.
         valid : _Valid, optional
-            Where the ends are.
+            The valid frames; all if None.
 
         Returns
         -------
         tuple
-            ``[batch, outputs, bands, frames]``, and its ``valid``.
+            The output, ``[batch, outputs, bands, frames]``, and its valid
+            frames.
         """
         residual = x if self.shortcut is None else self.shortcut(x)
         if valid is not None:
@@ -144,14 +148,14 @@ class BasicBlock(torch.nn.Module):
 
 
 class SqueezeExcitation(torch.nn.Module):
-    """Gates of the channels by their means (Hu et al., arXiv 1709.01507).
+    """Gate channels by their means (Hu et al., arXiv 1709.01507).
 
     Arguments
     ---------
     channels : int
-        Channels.
+        Number of channels.
     reduction : int
-        How many times narrower the hidden layer is.
+        Factor by which the hidden layer is narrower.
     """
 
     def __init__(self, channels, reduction=8):
@@ -167,12 +171,12 @@ class SqueezeExcitation(torch.nn.Module):
 
 
 class GatedBlock(BasicBlock):
-    """The block of the fast ResNet-34: ReLU before the norm, and gates.
+    """Apply the fast ResNet-34's block: ReLU before batch norm, and gates.
 
     Arguments
     ---------
     inputs, outputs, stride
-        Those of ``BasicBlock``.
+        As in ``BasicBlock``.
     """
 
     def __init__(self, inputs, outputs, stride=1):
@@ -180,7 +184,7 @@ class GatedBlock(BasicBlock):
         self.se = SqueezeExcitation(outputs)
 
     def forward(self, x, valid=None):
-        """As ``BasicBlock.forward``."""
+        """Compute the output and its valid frames; see ``BasicBlock``."""
         residual = x if self.shortcut is None else self.shortcut(x)
         if valid is not None:
             valid = valid.stride(self.stride)
@@ -191,10 +195,10 @@ class GatedBlock(BasicBlock):
 
 
 class _ResNet(torch.nn.Module):
-    """Base of both: a stem, four stages, pooling, a linear layer.
+    """Provide the base of both networks: stem, four stages, pooling, linear.
 
-    ``stem`` is a convolution of one channel, ``kind`` the class of the blocks,
-    ``pooled`` what the linear layer receives.
+    ``stem`` is a convolution with one input channel, ``kind`` the class of the
+    blocks, and ``pooled`` the input size of the linear layer.
     """
 
     def __init__(
@@ -217,7 +221,7 @@ class _ResNet(torch.nn.Module):
         self.fc = torch.nn.Linear(pooled, lin_neurons)
 
     def last_affine(self):
-        """Return the layer that makes the embedding."""
+        """Return the layer that computes the embedding."""
         return self.fc
 
     @property
@@ -239,7 +243,7 @@ class _ResNet(torch.nn.Module):
             Features ``[batch, frames, features]``.
         lengths : torch.Tensor, optional
             Relative length of each utterance ``[batch]``, 1.0 for the longest
-            one, as SpeechBrain passes it. Without it all frames count.
+            one, as SpeechBrain passes it. Without it all frames are valid.
 
         Returns
         -------
@@ -252,22 +256,22 @@ class _ResNet(torch.nn.Module):
         for stage in self.stages:
             for block in stage:
                 x, valid = block(x, valid)
-        # Deviations of bf16 would be rounding.
+        # In bf16, standard deviations would be dominated by rounding.
         pooled = self.pool(x.float(), valid)
         return self.fc(pooled).unsqueeze(1)
 
 
 class ResNet34(_ResNet):
-    """ResNet-34 with statistics pooling, as WeSpeaker's.
+    """Embed features with WeSpeaker's ResNet-34 and statistics pooling.
 
     Arguments
     ---------
     input_size : int
-        Bands of the features.
+        Number of bands of the features.
     lin_neurons : int
         Size of the embedding.
     channels : int
-        Channels of the first stage; each further stage has twice as many.
+        Channels of the first stage; each later stage doubles the number.
     blocks : list of int
         Number of blocks in each of the four stages.
 
@@ -295,14 +299,15 @@ class ResNet34(_ResNet):
         )
 
     def pool(self, x, valid=None):
-        """Pool every channel in every row: mean and deviation over time.
+        """Compute each channel's and row's mean and deviation over time.
 
         Arguments
         ---------
         x : torch.Tensor
-            ``[batch, channels, rows, frames]``, zero behind the ends.
+            ``[batch, channels, rows, frames]``, zero after each utterance's
+            end.
         valid : _Valid, optional
-            Where the ends are.
+            The valid frames; all if None.
 
         Returns
         -------
@@ -316,18 +321,21 @@ class ResNet34(_ResNet):
 
 
 class FastResNet34(_ResNet):
-    """The fast ResNet-34 (Chung et al., 2020, arXiv 2003.11982).
+    """Embed features with the fast ResNet-34.
+
+    Chung et al., 2020 (arXiv 2003.11982).
 
     Arguments
     ---------
     input_size : int
-        Bands of the features. No weight depends on it.
+        Number of bands of the features. No weight depends on it.
     lin_neurons, channels, blocks
         As in ``ResNet34``.
     pooling : str
         ``"sap"``: self-attentive pooling, a weighted mean over time (Cai et
-        al., 2018, arXiv 1804.05160); ``"asp"``: the weighted deviation beside
-        it (Okabe et al., 2018, arXiv 1803.10963).
+        al., 2018, arXiv 1804.05160). ``"asp"``: attentive statistics pooling,
+        which adds the weighted deviation (Okabe et al., 2018, arXiv
+        1803.10963).
 
     Raises
     ------
@@ -355,7 +363,7 @@ class FastResNet34(_ResNet):
         last = 8 * channels
         super().__init__(
             input_size,
-            # Half the bands, all the frames.
+            # Stride 2 over bands, 1 over frames.
             stem=_conv(1, channels, 7, (2, 1)),
             kind=GatedBlock,
             strides=(1, 2, 2, 1),
@@ -380,12 +388,12 @@ class FastResNet34(_ResNet):
         return {**super().arguments, "pooling": self.pooling}
 
     def pool(self, x, valid=None):
-        """Pool the mean over rows: attentive mean, and deviation, over time.
+        """Average over rows, then pool over time with attention.
 
         Arguments
         ---------
         x, valid
-            As of ``ResNet34.pool``.
+            As in ``ResNet34.pool``.
 
         Returns
         -------

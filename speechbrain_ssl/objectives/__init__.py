@@ -1,1 +1,1 @@
-"""Self-supervised objectives: pure losses on embeddings, one a file."""
+"""Self-supervised objectives: pure losses on embeddings, one per file."""

@@ -1,13 +1,13 @@
-"""Barlow Twins: the correlation matrix of two crops shall be the identity.
+"""Barlow Twins: drive the correlation matrix of two crops to the identity.
 
-Zbontar et al., 2021 (arXiv 2103.03230, equations 1 and 2). With the vectors of
-the two crops, standardised over the batch dimension by dimension,
+Zbontar et al., 2021 (arXiv 2103.03230, equations 1 and 2). Let Z and Z' be the
+projections of the two crops, each dimension standardised over the batch. Then
 
     C = Z^T Z' / n
     L = sum over i of (1 - C_ii)^2 + lambda sum over i != j of C_ij^2
 
-times a scale that keeps the gradient of thousands of dimensions in bounds
-(sslsv has it, the paper does not).
+The loss is multiplied by a scale that bounds the gradient when there are
+thousands of dimensions (sslsv has it, the paper does not).
 """
 
 import torch
@@ -19,12 +19,12 @@ from speechbrain_ssl.objectives.projector import Projector
 from speechbrain_ssl.objectives.regularisers import off_diagonal
 from speechbrain_ssl.objectives.views import two_views
 
-#: Added to a variance before the root, as batch norm does.
+#: Added to a variance before the square root, as batch norm does.
 _EPSILON = 1e-5
 
 
 class BarlowTwins(Objective):
-    """Redundancy reduction between two views.
+    """Compute the redundancy-reduction loss between two views.
 
     Arguments
     ---------
@@ -33,12 +33,12 @@ class BarlowTwins(Objective):
     off_diagonal_weight : float
         lambda.
     scale : float
-        Of the whole loss.
+        Factor of the whole loss.
 
     Raises
     ------
     ConfigError
-        If the weight is below 0 or the scale not above.
+        If the weight is below 0 or the scale is not above 0.
 
     Example
     -------
@@ -75,13 +75,14 @@ class BarlowTwins(Objective):
         Arguments
         ---------
         online, target : speechbrain_ssl.objectives.base.Branch
-            The first crop is taken from one, the second crop from the other.
+            The first crop is taken from ``online``, the second from
+            ``target``.
 
         Returns
         -------
         tuple
-            Loss, and the scalars ``diagonal`` (mean of C_ii: 1 where both
-            crops agree) and ``off_diagonal`` (mean of C_ij^2 over i != j).
+            Loss, and the scalars ``diagonal`` (mean of C_ii; 1 if the crops
+            agree) and ``off_diagonal`` (mean of C_ij^2 over i != j).
 
         Raises
         ------

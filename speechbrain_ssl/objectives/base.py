@@ -1,17 +1,18 @@
-"""The interface that every objective has.
+"""The interface that every objective implements.
 
-An objective is a head and a loss. It sees embeddings, never audio, files or
-epochs. The Brain encodes the crops, lets the heads project them, and calls the
-objective with two branches:
+An objective is a head and a loss. It sees embeddings, never audio or files. The
+Brain encodes the crops, projects them with the heads, and calls the objective
+with two branches:
 
-* ``online`` is the branch with gradient, over all crops (or the local ones only,
-  where ``student_sees_global_crops`` is False);
-* ``target`` is the branch the online one is compared with, over the global crops.
+* ``online`` carries the gradient. It covers all crops, or only the local ones
+  if ``student_sees_global_crops`` is False.
+* ``target`` is what ``online`` is compared with. It covers the global crops.
   With a momentum teacher (``momentum = True``) it comes from the teacher and
   has no gradient; otherwise it is the global part of ``online``.
 
-A positive-sampling rule such as SSPS acts between the two steps: it replaces
-rows of ``second.projections``; the objective does not know that they were replaced.
+A positive-sampling rule such as SSPS acts between projection and loss: it
+replaces rows of ``target.projections``, and the objective does not know that
+they were replaced.
 """
 
 import dataclasses
@@ -24,14 +25,14 @@ from speechbrain_ssl.objectives.step_notes import StepNotes
 
 @dataclasses.dataclass
 class Branch:
-    """One side of a comparison.
+    """Hold what one branch has computed for a batch.
 
     Attributes
     ----------
     embeddings : torch.Tensor
-        What the encoder says, ``[batch, crops, embedding size]``.
+        The encoder's output, ``[batch, crops, embedding size]``.
     projections : torch.Tensor
-        What the head makes of it, ``[batch, crops, vector size]``.
+        The head's output, ``[batch, crops, projection size]``.
     head : torch.nn.Module
         The head of this branch.
     index : torch.Tensor, optional
@@ -50,7 +51,7 @@ class Branch:
 
 
 class Objective(torch.nn.Module):
-    """Base of all objectives.
+    """Provide the base class of all objectives.
 
     Attributes
     ----------
@@ -58,25 +59,25 @@ class Objective(torch.nn.Module):
         Whether the target branch comes from a momentum teacher.
     evaluate_teacher : bool
         Whether the teacher's encoder is the one that is evaluated and exported,
-        as DINO's is; that of MoCo and BYOL is thrown away.
+        as in DINO. MoCo and BYOL discard the teacher after training.
     student_sees_global_crops : bool
         Whether the online branch encodes the global crops. Only an objective
-        with a teacher can do without.
+        with a teacher may set this to False.
     scheduled : tuple of str
-        Names of the scheduled values the loss takes.
+        Names of the scheduled values that ``forward`` takes.
     head : torch.nn.Module
-        Maps embeddings ``[n, embedding size]`` to vectors ``[n, size]``.
+        Maps embeddings ``[n, embedding size]`` to projections ``[n, size]``.
     needs_frames : bool
-        Whether the online branch shall bring ``frames``.
+        Whether the Brain must fill in ``frames`` of the online branch.
     supports_positive_sampling : bool
-        Whether the loss compares ``online`` with ``second.projections``, so that a
-        positive-sampling rule may replace rows of the latter.
+        Whether the loss compares ``online`` with ``target.projections``, so
+        that a positive-sampling rule may replace rows of the latter.
     stores_first_crop_embedding : bool
-        Whether the vector of a sample's first crop is kept as that of its
-        utterance, from which the crop then has to come: cluster-aware sampling
-        by the rule ``all`` is refused.
+        Whether the projection of a sample's first crop is stored as that of
+        the sample's utterance. The first crop must then be cut from that
+        utterance, so cluster-aware sampling with the rule ``all`` is rejected.
     notes : StepNotes
-        What ``forward`` leaves for ``after_step``; empty otherwise.
+        What ``forward`` records for ``after_step``; empty between steps.
     """
 
     momentum = False
@@ -92,7 +93,7 @@ class Objective(torch.nn.Module):
         self.notes = StepNotes()
 
     def set_up(self, utterances, seed):
-        """Make the state whose size depends on the training set.
+        """Create the state whose size depends on the training set.
 
         Called once, before a checkpoint is read.
 
@@ -101,30 +102,33 @@ class Objective(torch.nn.Module):
         utterances : int
             Length of the training manifest.
         seed : int
-            Of the run.
+            The run's seed.
         """
 
     def check_epoch(self, utterances, batch):
-        """Refuse epochs or steps that do not fit, before the first one.
+        """Reject an epoch or a step of a size that the objective cannot use.
+
+        Called before the first epoch.
 
         Arguments
         ---------
         utterances : int
-            What the whole steps of an epoch see.
+            Number of utterances that the complete steps of an epoch see.
         batch : int
-            What one step sees, over all processes and accumulated batches.
+            Number of utterances that one step sees, over all processes and
+            accumulated batches.
 
         Raises
         ------
         ConfigError
-            If the objective needs more, or cannot take as many.
+            If a number is too small or too large for the objective.
         """
 
     def before_epoch(self, epoch):
         """Prepare an epoch; called in all processes before its first step.
 
-        Not in an epoch that is taken up in its middle: what is decided here
-        has to be in buffers.
+        It is not called when a run resumes in the middle of an epoch, so
+        whatever is decided here must be stored in buffers.
 
         Arguments
         ---------
@@ -146,17 +150,17 @@ class Objective(torch.nn.Module):
         -------
         tuple
             The loss (a scalar with gradient) and a dictionary of detached
-            scalars worth plotting.
+            scalars to plot.
         """
         raise NotImplementedError
 
     def held_out(self, target, **scheduled):
-        """Return figures of the target branch on held-out crops.
+        """Return metrics of the target branch on held-out crops.
 
         Arguments
         ---------
         target : Branch
-            The teacher over held-out crops.
+            The target branch over held-out crops.
         **scheduled : float
             The scheduled values named in ``scheduled``.
 
@@ -168,62 +172,62 @@ class Objective(torch.nn.Module):
         return {}
 
     def after_step(self):
-        """Move the state that follows the training, such as a centre or queue.
+        """Update the state that follows training, such as a centre or queue.
 
-        Called after an optimiser step that was really taken. State moves here
-        and not in ``forward``, so that a step that is skipped for a gradient
-        that is not finite leaves no trace; what it needs of the batches is in
-        ``notes``.
+        Called only after an optimiser step that was actually taken. State
+        changes here and not in ``forward``, so that a step that is skipped
+        because of a non-finite gradient leaves no trace. What the update needs
+        from the batches is in ``notes``.
         """
 
     def skip_step(self):
-        """Forget the step; called instead of ``after_step``."""
+        """Discard the notes of a skipped step; replaces ``after_step``."""
         self.notes.clear()
 
     def prototype_parameters(self):
-        """Return the parameters that stay frozen during the first epochs."""
+        """Return the parameters that may be frozen during the first epochs."""
         return []
 
     def no_weight_decay_parameters(self):
-        """Return matrices without weight decay; vectors never have any."""
+        """Return matrices to exempt from weight decay; vectors always are."""
         return []
 
     def expect(self, key, size, rows):
-        """Refuse embeddings or frames of another size than was configured.
+        """Reject embeddings or frames whose size is not the configured one.
 
         Arguments
         ---------
         key : str
-            The argument that says the size.
+            The argument that declares the size.
         size : int
-            The size the argument declares.
+            The declared size.
         rows : torch.Tensor
             ``[..., size]``.
 
         Raises
         ------
         ConfigError
-            If the rows are of another size.
+            If the rows have another size.
         """
         if rows.shape[-1] != size:
             raise ConfigError(
-                f"{type(self).__name__} was made with `{key}` {size}, but what "
-                f"it is given has {rows.shape[-1]} numbers: set `{key}` to "
-                "what the encoder gives"
+                f"{type(self).__name__} was made with `{key}` {size}, but it "
+                f"receives rows of {rows.shape[-1]} numbers: set `{key}` to "
+                "the size that the encoder returns"
             )
 
     def expect_negatives(self, utterances):
-        """Refuse a batch in which an utterance meets no other one.
+        """Reject a batch without negative pairs.
 
         Arguments
         ---------
         utterances : int
-            Of the batch, in all processes.
+            Number of utterances in the batch, over all processes.
 
         Raises
         ------
         ConfigError
-            If there is only one.
+            If there is only one utterance.
         """
         if utterances < 2:
             raise ConfigError(

@@ -1,26 +1,26 @@
-"""BYOL: predict what a momentum teacher says of another crop.
+"""BYOL: predict a momentum teacher's projection of another crop.
 
-Grill et al., 2020 (arXiv 2006.07733, equation 2). With the student's vector
-z_v of crop v, its predictor q and the teacher's vector t_w of crop w:
+Grill et al., 2020 (arXiv 2006.07733, equation 2). With the student's projection
+z_v of crop v, its predictor q and the teacher's projection t_w of crop w:
 
     L = mean over the pairs v != w of || q(z_v)/|q(z_v)| - t_w/|t_w| ||^2
       = 2 - 2 mean over the pairs of cos(q(z_v), t_w)
 
-The paper adds the two pairs of two crops: twice this. There are no negatives:
-only the student has a predictor, and only the student has a gradient, and that
-is what keeps all vectors from becoming the same. The student's encoder is the
-one that is evaluated.
+The paper adds the two pairs of its two crops, which gives twice this value.
+There are no negatives. What prevents collapse is the asymmetry: only the
+student has a predictor, and only the student receives a gradient. The student's
+encoder is the one that is evaluated.
 """
 
 from speechbrain_ssl.objectives.pairs import PairPrediction
 
 
 class BYOL(PairPrediction):
-    """The BYOL loss with its projector and its predictor.
+    """Compute the BYOL loss with its projector and its predictor.
 
-    The projector is the head, which the teacher copies; the predictor belongs
-    to the loss, so that the teacher has none. Defaults are those of sslsv's
-    published figure; the paper has a projector of 2 layers of 4096 and 256.
+    The projector is the head, which the teacher copies. The predictor belongs
+    to the loss, so the teacher has none. The defaults are those of sslsv's
+    published figure; the paper has a projector of 2 layers (4096 and 256).
 
     Arguments
     ---------
@@ -30,7 +30,7 @@ class BYOL(PairPrediction):
     Raises
     ------
     ConfigError
-        If a size is no whole number from 1.
+        If a size is not a positive whole number.
 
     Example
     -------
@@ -65,5 +65,5 @@ class BYOL(PairPrediction):
         )
 
     def loss(self, cosine):
-        """Return the squared distance of unit vectors for a mean cosine."""
+        """Return the mean squared distance of unit vectors, 2 - 2 cos."""
         return 2.0 - 2.0 * cosine

@@ -1,4 +1,4 @@
-"""CPC: what comes next in this utterance, and not in the others.
+"""CPC: tell the next frames of an utterance from those of other utterances.
 
 Van den Oord et al., 2018 (arXiv 1807.03748, equations 3 and 4). With the frames
 z_t of an utterance, the context c_t = GRU(z_1 .. z_t) and a matrix W_k for each
@@ -8,24 +8,25 @@ number of steps ahead, k = 1 .. K:
     L = mean over utterances, t and k of
         - log  exp f_k(z_t+k, c_t) / sum over j of exp f_k(z^j_t+k, c_t)
 
-where j runs over the utterances of the batch, at the same place of the same
-crop. What tells utterances apart over tenths of a second is, mostly, who speaks
-and in which room.
+where j runs over the utterances of the batch, at the same position of the same
+crop. Over tenths of a second, utterances differ mostly in who speaks and in
+which room.
 
-The paper's encoder sees 30 ms, and its features are the contexts. Here:
+The paper's encoder sees 30 ms, and its contexts serve as features. Here:
 
-* A frame is the mean of some frames of the encoder, which for ECAPA are 10 ms
-  apart.
-* A frame of an ECAPA sees up to 1.3 s, and by its squeeze and excitation
-  something of the whole crop: the context knows of what it predicts, noise and
-  all. So the frames to predict are by default those of the next crop of the
-  utterance, which has another noise; sslsv does so too. (``across_crops``)
-* What is used afterwards is the encoder's embedding, which a loss on frames does
-  not train. So the context begins with it: h_0 = tanh(U e) in the GRU. This is
-  ours. (``embedding_size``)
+* A frame is the mean of several frames of the encoder, which for ECAPA are 10
+  ms apart.
+* A frame of ECAPA sees up to 1.3 s and, through squeeze and excitation, part of
+  the whole crop, so the context already contains information about the frames
+  that it predicts, including their noise. By default the frames to predict are
+  therefore those of the next crop of the utterance, which has other noise, as
+  in sslsv (``across_crops``).
+* The encoder's embedding is what is used after training, and a loss on frames
+  does not train it. The embedding therefore initialises the context: h_0 =
+  tanh(U e) in the GRU. This is ours (``embedding_size``).
 
-sslsv, whose published figure the other defaults are from, predicts from the
-last context alone and scores with it.
+The other defaults come from sslsv's published figure. sslsv predicts from the
+last context alone and scores trials with it.
 """
 
 import torch
@@ -39,7 +40,7 @@ from speechbrain_ssl.objectives.views import own_rows
 
 
 class CPC(Objective):
-    """The CPC loss with its context network.
+    """Compute the CPC loss with its context network.
 
     Arguments
     ---------
@@ -47,25 +48,25 @@ class CPC(Objective):
         Channels of the encoder's frames (ECAPA: the last entry of its
         ``channels``).
     embedding_size : int, optional
-        Size of the encoder's embedding, which begins the context. Without it
-        the context begins at 0, as in the paper, and the layers from the
-        frames to the embedding stay as they are initialised.
+        Size of the encoder's embedding, which initialises the context. Without
+        it the context starts at 0, as in the paper, and the layers from the
+        frames to the embedding are not trained.
     hidden : int
-        Size of the context. The paper and sslsv have 256.
+        Size of the context; 256 in the paper and in sslsv.
     steps : int
-        K. sslsv has 4, the paper 12.
+        K; 4 in sslsv, 12 in the paper.
     frames_per_step : int
-        How many frames of the encoder are averaged to one. A default of ours:
-        8, with ECAPA 80 ms.
+        Number of encoder frames that are averaged to one. A default of ours:
+        8, which is 80 ms with ECAPA.
     across_crops : bool
-        Whether the frames to predict are those of the utterance's next crop (of
-        the last one, those of the first), as in sslsv, or of the same one, as
-        in the paper.
+        Whether to predict the frames of the utterance's next crop (for the last
+        crop, the first), as in sslsv, or those of the same crop, as in the
+        paper.
 
     Raises
     ------
     ConfigError
-        If a size is no whole number from 1.
+        If a size is not a positive whole number.
 
     Example
     -------
@@ -117,23 +118,23 @@ class CPC(Objective):
         Arguments
         ---------
         online : speechbrain_ssl.objectives.base.Branch
-            With ``frames``; all its crops count, and none is a negative of
-            another one.
+            Needs ``frames``. All crops are used; crops of the same utterance
+            are never each other's negatives.
         target : speechbrain_ssl.objectives.base.Branch
-            Not looked at.
+            Not used.
 
         Returns
         -------
         tuple
-            Loss, and the scalar ``accuracy`` (how often the right utterance is
-            the likeliest to go on).
+            Loss, and the scalar ``accuracy`` (share of predictions for which
+            the right utterance has the highest score).
 
         Raises
         ------
         ConfigError
-            If the crops are too short, if there is only one and the next
-            one's frames are wanted, if frames or embeddings are of other sizes
-            than those it was made for, or if there is only one utterance.
+            If the crops are too short, if there is only one crop and
+            ``across_crops`` is set, if frames or embeddings do not have the
+            configured size, or if there is only one utterance.
         """
         frames = self._averaged(online.frames)
         self.expect("frame_channels", self.context.input_size, frames)
@@ -146,7 +147,7 @@ class CPC(Objective):
                 "CPC predicts the frames of another crop, but there is only "
                 "one; set global_crops to 2, or across_crops to False"
             )
-        # Small products gain nothing from bf16, and logits lose by it.
+        # bf16 would not speed up such small products, and would round logits.
         with torch.autocast(frames.device.type, enabled=False):
             start = None
             if self.start is not None:
@@ -159,7 +160,7 @@ class CPC(Objective):
             targets = distributed.gather(self.targets(frames))
             self.expect_negatives(len(targets))
             targets = targets.unflatten(-1, (self.steps, -1))
-            # Row t of the k-th has what is k + 1 steps after t.
+            # Row t of ahead[k] is the frame k + 1 steps after t.
             ahead = torch.stack(
                 [
                     targets[:, :, k + 1 : time - self.steps + k + 1, k]
@@ -178,12 +179,12 @@ class CPC(Objective):
         return loss, {"accuracy": accuracy}
 
     def _averaged(self, frames):
-        """Average each ``frames_per_step`` frames; a rest at the end is left out."""
+        """Average every ``frames_per_step`` frames; drop an incomplete rest."""
         count = frames.shape[2] // self.frames_per_step
         if count <= self.steps:
             raise ConfigError(
                 f"CPC predicts {self.steps} steps of {self.frames_per_step} "
-                f"frames from one before them, but a crop has only "
+                f"frames from a step before them, but a crop has only "
                 f"{frames.shape[2]} frames; make global_seconds longer, or "
                 "`steps` or `frames_per_step` smaller"
             )

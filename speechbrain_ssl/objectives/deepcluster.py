@@ -1,25 +1,25 @@
-"""DeepCluster v2: crops are classified into the clusters of the last epoch.
+"""DeepCluster v2: classify crops into the clusters of the last epoch.
 
 Caron et al., 2020 (arXiv 2006.09882, section 4 and appendix). A memory keeps
-the unit vector of every utterance as it was seen last. Before an epoch it is
-clustered by spherical k-means, several times with different first centroids;
-the centroids m become the prototypes of the epoch and do not learn:
+the latest unit projection of every utterance. Before each epoch it is clustered
+by spherical k-means, several times with different initial centroids. The
+centroids m are the prototypes of the epoch and are not trained:
 
     L = mean over clusterings and crops v of
         - log softmax(z_v . m / tau) [cluster of the utterance]
 
 **The first epoch** has no memory yet. The authors fill it by a pass over the
-data with the untrained encoder. Here the first epoch fills it, and trains
-meanwhile by SwAV's swapped prediction with random prototypes that stay as they
-are: a default of ours, which needs no further pass and cannot collapse onto one
+data with the untrained encoder. Here the first epoch fills it, and meanwhile
+trains by SwAV's swapped prediction with fixed random prototypes. This is a
+default of ours: it needs no extra pass, and it cannot collapse onto one
 prototype, since the codes are balanced.
 
-An utterance that has not been seen yet (the last batch of an epoch is dropped)
-has no cluster and no loss.
+An utterance that has not been seen yet (the last, incomplete batch of an epoch
+is dropped) has no cluster and contributes no loss.
 
-The authors keep the vectors of two crops and let the clusterings take them in
-turn; here it is the first global crop's, which takes half the memory: ``4 * N *
-d`` bytes, in each process, for N utterances.
+The authors store the projections of two crops and alternate between them from
+clustering to clustering. Here only the first global crop's is stored, which
+takes half the memory: ``4 * N * d`` bytes in each process for N utterances.
 """
 
 import torch
@@ -35,28 +35,28 @@ from speechbrain_ssl.objectives.projector import UnitProjector
 from speechbrain_ssl.objectives.sinkhorn import sinkhorn
 from speechbrain_ssl.objectives.views import pair_cross_entropy
 
-#: Softness of the codes of the first epoch (SwAV's).
+#: Temperature of the codes of the first epoch (SwAV's epsilon).
 _EPSILON = 0.05
 
 
 class DeepCluster(Objective):
-    """Classification of crops into clusters of the last epoch's vectors.
+    """Classify crops into the clusters of the last epoch's projections.
 
     Arguments
     ---------
     embedding_size, hidden, output_size, layers
         See ``Projector``.
     prototypes : list of int
-        Clusters of each clustering.
+        Number of clusters of each clustering.
     temperature : float
         tau.
     iterations : int
-        Updates of the centroids, in each epoch.
+        Number of centroid updates in each epoch's k-means.
 
     Raises
     ------
     ConfigError
-        If a value has no meaning.
+        If a value is out of range.
 
     Example
     -------
@@ -107,14 +107,14 @@ class DeepCluster(Objective):
         self.iterations = iterations
 
     def set_up(self, utterances, seed):
-        """Make the memory, and the random prototypes of the first epoch.
+        """Create the memory, and the random prototypes of the first epoch.
 
         Arguments
         ---------
         utterances : int
             Length of the training manifest.
         seed : int
-            Of the prototypes and of the first centroids.
+            Seed of the random prototypes and of the initial centroids.
         """
         self.seed = seed
         counts = len(self.clusters)
@@ -124,7 +124,7 @@ class DeepCluster(Objective):
         self.register_buffer(
             "in_memory", torch.zeros(utterances, dtype=torch.bool)
         )
-        # -1: an utterance without a cluster.
+        # -1 stands for an utterance without a cluster.
         self.register_buffer(
             "assignments", torch.full((counts, utterances), -1)
         )
@@ -137,19 +137,19 @@ class DeepCluster(Objective):
             self.register_buffer(f"prototypes_{i}", rows)
 
     def check_epoch(self, utterances, batch):
-        """Refuse more clusters than an epoch puts utterances into the memory.
+        """Reject more clusters than an epoch adds utterances to the memory.
 
         Arguments
         ---------
         utterances : int
-            What the whole steps of an epoch see.
+            Number of utterances that the complete steps of an epoch see.
         batch : int
             Not used.
 
         Raises
         ------
         ConfigError
-            If there are more clusters.
+            If there are more clusters than utterances.
         """
         if max(self.clusters) > utterances:
             raise ConfigError(
@@ -159,9 +159,9 @@ class DeepCluster(Objective):
             )
 
     def before_epoch(self, epoch):
-        """Cluster the memory, if there is anything in it.
+        """Cluster the memory, unless it is empty.
 
-        Each process clusters a share of it; together they have all.
+        Each process clusters its share of the memory.
 
         Arguments
         ---------
@@ -171,7 +171,7 @@ class DeepCluster(Objective):
         Raises
         ------
         ClusteringError
-            If fewer utterances were seen than there are clusters.
+            If fewer utterances have been seen than there are clusters.
         """
         seen = self.in_memory.nonzero().flatten()
         if not len(seen):
@@ -186,7 +186,7 @@ class DeepCluster(Objective):
         self.clustered.fill_(True)
 
     def prototype(self, i):
-        """Return the unit prototypes of a clustering, ``[K_i, output size]``."""
+        """Return a clustering's unit prototypes, ``[K_i, output size]``."""
         return self.get_buffer(f"prototypes_{i}")
 
     def forward(self, online, target):
@@ -195,20 +195,20 @@ class DeepCluster(Objective):
         Arguments
         ---------
         online, target : speechbrain_ssl.objectives.base.Branch
-            All crops, global ones first, with their ``index``; of the second
-            only the number of global crops counts.
+            ``online`` has all crops, global ones first, and their ``index``.
+            Of ``target`` only the number of crops is used.
 
         Returns
         -------
         tuple
             Loss, and the scalars ``assigned`` (share of the utterances that
             have a cluster) and ``accuracy`` (share of their crops that are
-            nearest to it).
+            nearest to that cluster's prototype). Both are 0 in the first epoch.
 
         Raises
         ------
         ConfigError
-            If no pair of crops is left in the first epoch.
+            If there is no pair of different crops in the first epoch.
         """
         vectors = online.projections.float()
         self.notes.append((online.index, vectors[:, 0].detach()))
@@ -229,7 +229,7 @@ class DeepCluster(Objective):
         pairs = zip(logits, targets, strict=True)
         losses = torch.stack([self._losses(*pair) for pair in pairs])
         with torch.no_grad():
-            # An utterance has a cluster in all clusterings, or in none.
+            # An utterance has a cluster in every clustering or in none.
             assigned = (targets[0] >= 0).float().mean()
             right = torch.stack(
                 [
@@ -244,11 +244,12 @@ class DeepCluster(Objective):
                 "assigned": assigned,
                 "accuracy": right.mean() / everywhere,
             }
-        # The mean over what has a cluster, in all processes together.
+        # Dividing by the global share turns the mean over the batch into a mean
+        # over the utterances that have a cluster.
         return losses.mean() / everywhere, scalars
 
     def _losses(self, logits, target):
-        """Average cross entropies over all crops, 0 where there is no cluster."""
+        """Average cross entropies over all crops, 0 without a cluster."""
         batch, crops, _ = logits.shape
         return F.cross_entropy(
             logits.flatten(0, 1) / self.temperature,
@@ -258,7 +259,7 @@ class DeepCluster(Objective):
         ) / (batch * crops)
 
     def _swapped(self, logits, globals_):
-        """Compute SwAV's loss, for random prototypes."""
+        """Compute SwAV's loss, which trains the first epoch."""
         codes = logits[:, :globals_].detach() / _EPSILON
         codes = torch.stack([sinkhorn(c) for c in codes.unbind(1)], dim=1)
         return pair_cross_entropy(
@@ -267,7 +268,7 @@ class DeepCluster(Objective):
 
     @torch.no_grad()
     def after_step(self):
-        """Write the vectors of the step, of all processes, to the memory."""
+        """Write the step's projections of all processes to the memory."""
         for index, vectors in self.notes.take():
             index = distributed.gather(index)
             self.memory[index] = distributed.gather(vectors)

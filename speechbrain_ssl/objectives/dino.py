@@ -11,14 +11,12 @@ crops v:
     L_CE = mean over the pairs v != q of  - P_q . Q_v
     c   <- m_c c + (1 - m_c) mean over batch and q of t_q
 
-With 2 global and 4 local crops that is ten pairs. Since the loss is linear in
-Q, they are two products: one of sum_q P_q with sum_v Q_v, and one that takes
-the pairs v = q out again.
+With 2 global and 4 local crops there are ten pairs. Since the loss is linear in
+Q, two products suffice: sum_q P_q times sum_v Q_v, minus the pairs with v = q.
 
-DINOv2 (Oquab et al., 2023, arXiv 2304.07193) centres in another way: the
-teacher's targets are Sinkhorn-Knopp's of t_q / tau_t over all global crops of
-the batch; there is no centre then. Penalties that may be added are in
-``dino_regularisers``.
+DINOv2 (Oquab et al., 2023, arXiv 2304.07193) replaces the centre: the teacher's
+targets are the Sinkhorn-Knopp assignments of t_q / tau_t over all global crops
+of the batch. Optional penalties are in ``dino_regularisers``.
 """
 
 import torch
@@ -36,34 +34,37 @@ from speechbrain_ssl.objectives.views import (
 
 
 class DINO(Objective):
-    """The DINO loss with its centre.
+    """Compute the DINO loss, and keep its centre.
 
     Arguments
     ---------
     head : speechbrain_ssl.objectives.dino_head.DINOHead
         The student's head, which the teacher copies.
     regularisers : sequence of Regulariser
-        Penalties that are added; see ``dino_regularisers``.
+        Penalties to add to the loss; see ``dino_regularisers``.
     student_temperature : float
         tau_s.
     center_momentum : float
         m_c.
     global_pairs : bool
-        Whether the student sees the global crops too. False where the crop
-        plan is disjoint: then only the pairs of a teacher's global and a
-        student's local crop remain, and the student encodes local crops only.
-    centring : str
+        Whether the student sees the global crops too. Set it to False for a
+        disjoint crop plan: the student then encodes the local crops only, and
+        each pair has a global crop of the teacher and a local crop of the
+        student.
+    centering : str
         ``"mean"`` subtracts the centre; ``"sinkhorn"`` balances the batch.
 
-    The scheduled values are ``teacher_temperature`` (tau_t; above 0.07 it is
-    known to be unstable, and a loss that will not move wants a lower one) and
-    ``cosine_weight``, the weight of ``cosine_consistency``; 0 leaves it out.
+    The scheduled values are ``teacher_temperature`` (tau_t; values above 0.07
+    are known to be unstable, and a loss that stays flat calls for a lower one)
+    and ``cosine_weight`` (the weight of ``cosine_consistency``; 0 leaves it
+    out).
 
     Raises
     ------
     ConfigError
         If the temperature is not above 0, the momentum is not in [0, 1), the
-        centring is unknown, or a penalty has no wide layer.
+        centering is unknown, or a penalty needs a wide layer that the head
+        lacks.
 
     Example
     -------
@@ -97,7 +98,7 @@ class DINO(Objective):
         super().__init__()
         temperature, momentum = student_temperature, center_momentum
         check_number("DINO", "student_temperature", temperature, above=0)
-        # At 1 the centre would never move.
+        # With a momentum of 1 the centre would never move.
         check_number("DINO", "center_momentum", momentum, least=0, below=1)
         check_choice("DINO", "centering", centering, ("mean", "sinkhorn"))
         self.head = head
@@ -111,7 +112,7 @@ class DINO(Objective):
         self.register_buffer("center", torch.zeros(len(head.prototypes)))
 
     def prototype_parameters(self):
-        """Return the prototypes; frozen for the first epoch in all recipes."""
+        """Return the prototypes; all recipes freeze them for one epoch."""
         return [self.head.prototypes]
 
     def forward(self, online, target, teacher_temperature, cosine_weight):
@@ -120,9 +121,9 @@ class DINO(Objective):
         Arguments
         ---------
         online, target : speechbrain_ssl.objectives.base.Branch
-            The student over all crops (global ones first; without
-            ``global_pairs`` over the local ones alone), and the teacher over
-            the global ones.
+            The student over all crops, global ones first (without
+            ``global_pairs``: the local ones only), and the teacher over the
+            global ones.
         teacher_temperature, cosine_weight : float
             Scheduled values.
 
@@ -132,15 +133,17 @@ class DINO(Objective):
             Loss, and the scalars ``teacher_entropy`` (mean entropy of P_q, in
             nats), ``usage_entropy`` (entropy of the mean of P_q: how evenly
             prototypes are used), ``kl`` (mean of KL(P_q || Q_v) over the
-            pairs) and ``log_prototypes`` (ln K, the value both entropies have
-            when the teacher says nothing). Sinkhorn-Knopp uses all prototypes
-            evenly whatever happens: the usage is then that of the teacher's
-            softmax. Penalties stand there under their names, without weights.
+            pairs) and ``log_prototypes`` (ln K, which both entropies equal
+            when the teacher's predictions are uniform). Sinkhorn-Knopp always
+            uses the prototypes evenly, so with it ``usage_entropy`` is that of
+            the teacher's softmax. Each penalty is listed under its name,
+            without its weight.
 
         Raises
         ------
         ConfigError
-            If no pair is left to compare, or a penalty has a single utterance.
+            If there is no pair of different crops, or a penalty has only one
+            utterance.
         """
         with torch.no_grad():
             logits = target.head.logits(target.projections)
@@ -183,12 +186,12 @@ class DINO(Objective):
 
     @torch.no_grad()
     def held_out(self, target, teacher_temperature, cosine_weight):
-        """Return the teacher's entropies on held-out crops, as ``forward``."""
+        """Return the teacher's entropies on held-out crops."""
         logits = target.head.logits(target.projections)
         return prototype_entropies(self._teacher(logits, teacher_temperature))
 
     def _teacher(self, logits, temperature):
-        """Return P_q, centred and sharpened; Sinkhorn's centre stays 0."""
+        """Return P_q, centred and sharpened; with Sinkhorn the centre is 0."""
         return torch.softmax((logits - self.center) / temperature, dim=-1)
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""The head of DINO and SDPN: a projector and its prototypes."""
+"""The head of DINO and SDPN: a projector followed by prototypes."""
 
 import torch
 import torch.nn.functional as F
@@ -7,37 +7,37 @@ from speechbrain_ssl.checks import check_int
 
 
 class DINOHead(torch.nn.Module):
-    """Three-layer projector with an L2-normalised bottleneck.
+    """Project embeddings through three layers to an L2-normalised bottleneck.
 
-    ``forward`` ends at the bottleneck; ``logits`` applies the last layer, whose
-    rows (the prototypes) have unit norm, so that a logit is a cosine.
+    ``forward`` stops at the bottleneck. ``logits`` applies the last layer,
+    whose rows (the prototypes) have unit norm, so that each logit is a cosine.
 
     Arguments
     ---------
     embedding_size : int
         Size of the encoder's output.
     prototypes : int
-        Number K of outputs.
+        Number K of prototypes, the size of the head's output.
     hidden : int
         Size of the two hidden layers.
     bottleneck : int
-        Size of the vectors before the last layer.
+        Size of the projections, the input of the last layer.
     batch_norm : bool
         Whether the hidden layers are followed by batch norm (WeSpeaker: yes,
         Cho et al.: no).
     wide : int
-        Size of RDINO's layer between the hidden ones and the bottleneck; 0:
-        none.
+        Size of RDINO's layer between the hidden layers and the bottleneck; 0
+        leaves it out.
 
     Attributes
     ----------
     has_wide_layer : bool
-        Whether there is a wide layer.
+        Whether the head has RDINO's wide layer.
 
     Raises
     ------
     ConfigError
-        If a size is no whole number, or too small.
+        If a size is not a whole number or is too small.
 
     Example
     -------
@@ -57,7 +57,7 @@ class DINOHead(torch.nn.Module):
         wide=0,
     ):
         super().__init__()
-        # One prototype is taken whatever the input: its loss is always 0.
+        # A softmax over one prototype is constant, so the loss would stay 0.
         for key, value, least in (
             ("prototypes", prototypes, 2),
             ("hidden", hidden, 1),
@@ -77,13 +77,14 @@ class DINOHead(torch.nn.Module):
         layers.append(torch.nn.Linear(sizes[-2], bottleneck))
         self.layers = torch.nn.Sequential(*layers)
         self.has_wide_layer = wide > 0
-        # The wide layer ends with its linear map, like an output.
+        # `wide` stops after the linear map, before batch norm and GELU.
         self._to_wide = 5 + 2 * batch_norm
         for layer in self.layers:
             if isinstance(layer, torch.nn.Linear):
                 torch.nn.init.trunc_normal_(layer.weight, std=0.02)
                 torch.nn.init.zeros_(layer.bias)
-        # The gain of the weight normalisation is fixed at 1: no parameter.
+        # The gain of the weight normalisation is fixed at 1, so it is not a
+        # parameter.
         self.prototypes = torch.nn.Parameter(
             torch.nn.init.trunc_normal_(
                 torch.empty(prototypes, bottleneck), std=0.02
@@ -91,18 +92,18 @@ class DINOHead(torch.nn.Module):
         )
 
     def forward(self, embeddings):
-        """Return bottleneck vectors of unit norm, ``[n, bottleneck]``."""
+        """Return projections of unit norm, ``[n, bottleneck]``."""
         return F.normalize(self.layers(embeddings).float(), dim=-1)
 
     def wide(self, embeddings):
-        """Return the wide layer before its batch norm, ``[n, wide]``."""
+        """Return the wide layer's linear output, ``[n, wide]``."""
         return self.layers[: self._to_wide](embeddings)
 
     def logits(self, vectors):
         """Return cosines with the prototypes, fp32 ``[..., K]``.
 
-        Not in bf16: divided by a temperature of 0.04, its rounding (2^-9) would
-        be a tenth of a nat.
+        They are not computed in bf16: after division by a temperature of 0.04,
+        its rounding error (2^-9) would be a tenth of a nat.
         """
         with torch.autocast(vectors.device.type, enabled=False):
             return F.linear(vectors.float(), F.normalize(self.prototypes))

@@ -1,15 +1,15 @@
-"""Penalties that may be added to DINO's loss.
+"""Optional penalties of DINO's loss.
 
-* RDINO's (Chen et al., 2023, arXiv 2211.04168) on a wide layer w of the
-  student's head, averaged over its global crops: alpha v(w) + beta c(w),
-  variance hinge and covariance penalty of ``regularisers``.
+* RDINO's penalties (Chen et al., 2023, arXiv 2211.04168) on a wide layer w of
+  the student's head, averaged over its global crops: alpha v(w) + beta c(w),
+  with the variance hinge and the covariance penalty of ``regularisers``.
 * KoLeo (DINOv2, Oquab et al., 2023, arXiv 2304.07193) on the student's
   embeddings of its global crops.
 * The cosine consistency of hyperion's "DINO + cosine", whose weight follows a
   schedule.
 
-Without ``global_pairs`` the student has no global crops; the penalties see its
-local ones instead.
+Without ``global_pairs`` the student has no global crops, and the penalties use
+its local ones instead.
 """
 
 import torch.nn.functional as F
@@ -25,12 +25,12 @@ from speechbrain_ssl.objectives.views import mean_over_pairs
 
 
 class Regulariser:
-    """Base of the penalties with a fixed weight.
+    """Provide the base of the penalties with a fixed weight.
 
     Arguments
     ---------
     **weights : float
-        A weight for each penalty, by its name; 0 leaves a penalty out.
+        The weight of each penalty, by name; 0 leaves a penalty out.
 
     Attributes
     ----------
@@ -49,50 +49,50 @@ class Regulariser:
         self.weights = {name: w for name, w in weights.items() if w}
 
     def check_head(self, head):
-        """Refuse a head that the penalties cannot be computed with.
+        """Reject a head that lacks a layer which the penalties need.
 
         Arguments
         ---------
         head : speechbrain_ssl.objectives.dino_head.DINOHead
-            The student's.
+            The student's head.
 
         Raises
         ------
         ConfigError
-            If it lacks a layer.
+            If the head lacks a layer.
         """
 
     def __call__(self, head, embeddings):
-        """Compute the penalties.
+        """Compute the penalties, without their weights.
 
         Arguments
         ---------
         head : speechbrain_ssl.objectives.dino_head.DINOHead
-            The student's.
+            The student's head.
         embeddings : torch.Tensor
-            The student's, ``[batch, crops, size]``.
+            The student's embeddings, ``[batch, crops, size]``.
 
         Returns
         -------
         dict
-            Scalars with gradient, by the names of ``weights``.
+            Scalars with gradient, with the keys of ``weights``.
 
         Raises
         ------
         ConfigError
-            If there is a single utterance.
+            If there is only one utterance.
         """
         raise NotImplementedError
 
 
 class RDINOPenalties(Regulariser):
-    """Variance and covariance of the head's wide layer.
+    """Penalise variance and covariance of the head's wide layer.
 
-    RDINO counts the penalties of the teacher too, which have no gradient, and
-    takes half of the variance hinge; its covariance is divided by the number of
-    prototypes instead of the size of the layer; and its weight grows during the
-    first epochs. The student's wide layer is computed a second time here, of
-    its global crops alone.
+    RDINO differs in four ways: it adds the penalties of the teacher, which have
+    no gradient; it halves the variance hinge; it divides the covariance by the
+    number of prototypes instead of the size of the layer; and its weight grows
+    during the first epochs. Here the student's wide layer is computed a second
+    time, for its global crops only.
 
     Arguments
     ---------
@@ -118,10 +118,10 @@ class RDINOPenalties(Regulariser):
         super().__init__(variance=variance_weight, covariance=covariance_weight)
 
     def check_head(self, head):
-        """Refuse a head without a wide layer."""
+        """Reject a head without a wide layer."""
         if not head.has_wide_layer:
             raise ConfigError(
-                "DINO's variance_weight and covariance_weight are for the wide "
+                "DINO's variance_weight and covariance_weight need the wide "
                 "layer of the head; set wide (RDINO: 8192)"
             )
 
@@ -137,7 +137,7 @@ class RDINOPenalties(Regulariser):
 
 
 class KoLeo(Regulariser):
-    """The KoLeo penalty on embeddings, added up over the crops.
+    """Apply the KoLeo penalty to embeddings, summed over the crops.
 
     Arguments
     ---------
@@ -154,20 +154,20 @@ class KoLeo(Regulariser):
         super().__init__(koleo=koleo_weight)
 
     def __call__(self, head, embeddings):
-        """Compute the penalty."""
+        """Compute the KoLeo penalty, without its weight."""
         return {"koleo": koleo(embeddings)}
 
 
 def cosine_consistency(online, target, skip_same):
-    """Average 1 - cos(e_t, e_s) over the pairs of DINO, on embeddings.
+    """Average 1 - cos(e_t, e_s) over DINO's pairs of crops.
 
-    Hyperion's "DINO + cosine"; it compares embeddings before the heads, with a
-    weight of 0.1.
+    This is hyperion's "DINO + cosine", which compares embeddings before the
+    heads, with a weight of 0.1.
 
     Arguments
     ---------
     online, target : speechbrain_ssl.objectives.base.Branch
-        Student and teacher.
+        The student and the teacher.
     skip_same : bool
         As in ``mean_over_pairs``.
 

@@ -1,21 +1,21 @@
-"""LIM, local info max: do two crops belong to one utterance?
+"""LIM (local info max): tell whether two crops belong to the same utterance.
 
-Ravanelli and Bengio, 2019 (arXiv 1812.00271). A discriminator g is shown pairs
-of vectors: z_1 and z_2 of two crops of an utterance (joint distribution), or
-z_1 and a crop of another utterance (product of the marginals). What encoder and
-discriminator learn together is to bound the mutual information of the two
-crops from below. With g+ of the N positive and g- of the N negative pairs:
+Ravanelli and Bengio, 2019 (arXiv 1812.00271). A discriminator g scores pairs of
+projections: z_1 and z_2 of two crops of an utterance (joint distribution), or
+z_1 and a crop of another utterance (product of the marginals). Encoder and
+discriminator together maximise a lower bound of the mutual information of the
+two crops. With the scores g+ of N positive and g- of N negative pairs:
 
     bce:   L = - mean log sigmoid(g+) - mean log(1 - sigmoid(g-))
     mine:  L = - mean g+ + log mean exp(g-)
     nce:   L = - mean [ g+ - log(exp g+ + sum over the batch of exp g-) ]
 
-The negative of an utterance is its neighbour in the batch, the first one that
-of the last: batches are drawn anew in every epoch, so this is as good as a
-draw, and takes none.
+The negative of an utterance is the next one in the batch; for the last one it
+is the first. Since batches are shuffled in every epoch, this is equivalent to
+drawing at random.
 
-The paper's g is a multi-layer perceptron on both vectors. sslsv takes the
-cosine of the two, without any scale.
+The paper's g is a multi-layer perceptron on both projections. sslsv uses their
+cosine without a scale.
 """
 
 import math
@@ -31,7 +31,7 @@ from speechbrain_ssl.objectives.views import own_rows, two_views
 
 
 class LIM(Objective):
-    """The LIM loss with its discriminator.
+    """Compute the LIM loss with its discriminator.
 
     Arguments
     ---------
@@ -40,17 +40,17 @@ class LIM(Objective):
     loss : str
         "bce", "mine" or "nce".
     discriminator_hidden : int
-        Hidden size of the discriminator; 0 takes the cosine in its place. The
-        size is a default of ours.
+        Hidden size of the discriminator; 0 uses the cosine instead. The size
+        is a default of ours.
     hidden : int
         Hidden size of a head of three layers; 0 for no head, as in the paper.
     output_size : int
-        Size of the vectors where there is a head.
+        Size of the projections if there is a head.
 
     Raises
     ------
     ConfigError
-        If the loss is unknown or a size is no whole number.
+        If the loss is unknown or a size is not a whole number.
 
     Example
     -------
@@ -87,7 +87,7 @@ class LIM(Objective):
             )
 
     def score(self, left, right):
-        """Score pairs by the discriminator.
+        """Score pairs with the discriminator.
 
         Arguments
         ---------
@@ -97,7 +97,7 @@ class LIM(Objective):
         Returns
         -------
         torch.Tensor
-            fp32 ``[n]``; large where it takes a pair for one utterance.
+            fp32 ``[n]``; high where a pair seems to be of one utterance.
         """
         if self.discriminator is None:
             return F.cosine_similarity(left, right, dim=-1)
@@ -110,20 +110,22 @@ class LIM(Objective):
         Arguments
         ---------
         online, target : speechbrain_ssl.objectives.base.Branch
-            The first crop is taken from one, the second crop from the other.
+            The first crop is taken from ``online``, the second from
+            ``target``.
 
         Returns
         -------
         tuple
-            Loss, and the scalars ``positive_score`` and ``negative_score`` (the
-            mean of g over the two kinds of pairs) and ``accuracy`` (how often
-            that of an utterance's positive pair is the larger one).
+            Loss, and the scalars ``positive_score`` and ``negative_score``
+            (mean of g over the pairs of each kind) and ``accuracy`` (share of
+            utterances whose positive pair scores higher than their negative
+            one).
 
         Raises
         ------
         ConfigError
-            If there are not exactly two crops, only one utterance, or vectors
-            of another size than the discriminator takes.
+            If there are not exactly two crops, if there is only one utterance,
+            or if the projections do not have the discriminator's input size.
         """
         left, right = two_views(online, target, "LIM")
         if self.discriminator is not None:
@@ -144,18 +146,18 @@ class LIM(Objective):
 
 
 def _bce(positive, negative):
-    """Compute the binary cross entropy of telling the two kinds apart."""
+    """Compute the binary cross entropy between positive and negative pairs."""
     return F.softplus(-positive).mean() + F.softplus(negative).mean()
 
 
 def _mine(positive, negative):
-    """Compute minus the bound of Donsker and Varadhan (arXiv 1801.04062)."""
+    """Compute minus the Donsker-Varadhan bound (arXiv 1801.04062)."""
     negative = distributed.gather(negative)
     log_mean = torch.logsumexp(negative, dim=0) - math.log(len(negative))
     return log_mean - positive.mean()
 
 
 def _nce(positive, negative):
-    """Compare a positive pair with itself and all negative ones."""
+    """Compute the cross entropy of each positive pair among all negatives."""
     against = torch.logsumexp(distributed.gather(negative), dim=0)
     return (torch.logaddexp(positive, against) - positive).mean()

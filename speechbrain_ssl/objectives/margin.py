@@ -1,19 +1,19 @@
 """AAM-softmax: classification with an additive angular margin.
 
 Deng et al., 2019 (ArcFace, arXiv 1801.07698, equation 3); with more than one
-centre a class, Deng et al., 2020 (Sub-center ArcFace, ECCV). With the angle
+centre per class, Deng et al., 2020 (Sub-center ArcFace, ECCV). With the angle
 theta_j between an embedding and class j, the scale s and the margin m:
 
     z_j = s cos(theta_j)  for j != y,      z_y = s cos(theta_y + m)
     l   = - log( exp(z_y) / sum over j of exp(z_j) )
 
-With K centres w_jk of a class, cos(theta_j) is the largest cosine among them:
-samples of a wrong label gather at a centre of their own.
+With K centres w_jk per class, cos(theta_j) is the largest cosine among them, so
+that samples with a wrong label can gather at a centre of their own.
 
-cos(theta + m) is had from the cosine alone, as cos(theta) cos(m) -
-sin(theta) sin(m). Beyond theta + m = pi it would rise again and reward a
-larger angle; there cos(theta) - m sin(m) takes its place, as in the ArcFace
-code and in SpeechBrain. That falls with theta too, and lies below what it
+cos(theta + m) is computed from the cosine as cos(theta) cos(m) - sin(theta)
+sin(m). Beyond theta + m = pi it would rise again and reward a larger angle, so
+it is replaced there by cos(theta) - m sin(m), as in the ArcFace code and in
+SpeechBrain. That expression falls with theta too, and lies below the one it
 replaces (by 0.02 at m = 0.2, 0.12 at m = 0.5), so the target logit falls with
 the angle everywhere.
 """
@@ -25,17 +25,18 @@ import torch.nn.functional as F
 
 from speechbrain_ssl.checks import check_int, check_number
 
-# Stands for a class that is not there. Finite, so that no gradient is NaN.
+# Logit of an excluded class. It is finite, so that no gradient is NaN.
 _ABSENT = torch.finfo(torch.float32).min / 2
 
 
 class AAMSoftmax(torch.nn.Module):
-    """A classifier on cosines, with a margin on the angle of the target.
+    """Classify by cosine, with a margin on the angle of the target class.
 
-    The loss comes per sample, for a loss gate needs it so. The steps are apart:
-    ``cosines`` is the one product with the class centres, and both ``losses``
-    and ``logits_with_margin`` work on what it returns, with whatever labels.
-    Label correction thus puts the margin on another label at no cost.
+    The loss is returned per sample, as a loss gate needs it. The steps are
+    separate: ``cosines`` computes the product with the class centres once, and
+    ``losses`` and ``logits_with_margin`` take its result together with any
+    labels. Label correction can thus put the margin on another label at no
+    extra cost.
 
     Arguments
     ---------
@@ -44,18 +45,18 @@ class AAMSoftmax(torch.nn.Module):
     classes : int
         Number of speakers or clusters.
     scale : float
-        s. WeSpeaker has 32.
+        s; 32 in WeSpeaker.
     margin : float
-        m in radians, where none is given at the call. A scheduled margin is
-        given at the call.
+        m in radians, used if a call gives none. A scheduled margin is given at
+        the call.
     sub_centers : int
-        Centres K a class; 1 is plain AAM-softmax.
+        Number K of centres per class; 1 is plain AAM-softmax.
 
     Raises
     ------
     ConfigError
-        If a size is below 1, the scale is not above 0, or the margin is not
-        from 0 up to pi / 2.
+        If a size is below 1, the scale is not above 0, or the margin is not in
+        [0, pi / 2).
 
     Example
     -------
@@ -82,8 +83,8 @@ class AAMSoftmax(torch.nn.Module):
         self.scale = scale
         self.margin = _checked(margin)
         self.sub_centers = sub_centers
-        # Only the direction of a centre counts; normal draws are uniform in
-        # direction.
+        # Only the direction of a centre matters, and normal draws are uniformly
+        # distributed in direction.
         self.weight = torch.nn.Parameter(
             torch.nn.init.normal_(
                 torch.empty(classes * sub_centers, embedding_size), std=0.01
@@ -91,7 +92,7 @@ class AAMSoftmax(torch.nn.Module):
         )
 
     def cosines(self, embeddings):
-        """Compute cosines with the classes, of the nearest sub-centre each.
+        """Compute the cosine with the nearest sub-centre of each class.
 
         Arguments
         ---------
@@ -101,8 +102,8 @@ class AAMSoftmax(torch.nn.Module):
         Returns
         -------
         torch.Tensor
-            fp32 ``[n, classes]``, under autocast too: times a scale of 32, the
-            rounding of bf16 (2^-9) would be a sixteenth of a nat.
+            fp32 ``[n, classes]``, even under autocast: multiplied by a scale
+            of 32, bf16's rounding error (2^-9) would be a sixteenth of a nat.
         """
         with torch.autocast(embeddings.device.type, enabled=False):
             cosines = F.linear(
@@ -115,7 +116,7 @@ class AAMSoftmax(torch.nn.Module):
         return cosines
 
     def logits(self, embeddings):
-        """Return logits without margin, s cos(theta), fp32 ``[n, classes]``."""
+        """Return logits s cos(theta) without margin, fp32 ``[n, classes]``."""
         return self.scale * self.cosines(embeddings)
 
     def logits_with_margin(self, cosines, labels, margin=None):
@@ -126,9 +127,9 @@ class AAMSoftmax(torch.nn.Module):
         cosines : torch.Tensor
             From ``cosines``, ``[n, classes]``.
         labels : torch.Tensor
-            int64 ``[n]``: the classes that carry the margin.
+            int64 ``[n]``: the classes that receive the margin.
         margin : float, optional
-            m in radians; the one of the constructor if None.
+            m in radians; defaults to the constructor's.
 
         Returns
         -------
@@ -138,7 +139,7 @@ class AAMSoftmax(torch.nn.Module):
         Raises
         ------
         ConfigError
-            If the margin is not from 0 up to pi / 2.
+            If the margin is not in [0, pi / 2).
 
         Example
         -------
@@ -157,9 +158,9 @@ class AAMSoftmax(torch.nn.Module):
     def losses(self, cosines, labels, margin=None):
         """Compute the loss of each sample from cosines.
 
-        It is computed as softplus(log sum over j != y of exp(z_j) - z_y). A
-        cross entropy in fp32 has no values between 0 and 6e-8, and the loss
-        gate reads the logarithm; this has the full precision of fp32 down to
+        The loss is computed as softplus(log sum over j != y of exp(z_j) - z_y).
+        A cross entropy in fp32 has no values between 0 and 6e-8, and the loss
+        gate takes the logarithm; this form keeps fp32's full precision down to
         exp(-80).
 
         Arguments
@@ -192,22 +193,22 @@ class AAMSoftmax(torch.nn.Module):
 
 
 def angular_margin(cosine, margin):
-    """Compute cos(theta + m) from cos(theta), falling with theta everywhere.
+    """Compute cos(theta + m) from cos(theta), monotonic in theta.
 
-    Beyond theta + m = pi it goes on as cos(theta) - m sin(m); see the head of
-    this file.
+    Beyond theta + m = pi it continues as cos(theta) - m sin(m); see the
+    module's docstring.
 
     Arguments
     ---------
     cosine : torch.Tensor
         cos(theta), of any shape.
     margin : float
-        m in radians, from 0 up to pi / 2.
+        m in radians, in [0, pi / 2).
 
     Returns
     -------
     torch.Tensor
-        Of the same shape.
+        Of the same shape as ``cosine``.
 
     Example
     -------
@@ -215,8 +216,8 @@ def angular_margin(cosine, margin):
     >>> round(float(at_right_angle), 4)
     -0.4794
     """
-    # (1 - c)(1 + c) keeps the digits that 1 - c^2 loses near c = 1. The bound
-    # makes the root's derivative at 0 a finite one.
+    # (1 - c)(1 + c) keeps the digits that 1 - c^2 loses near c = 1. The clamp
+    # keeps the derivative of the square root finite at 0.
     square = (1.0 - cosine) * (1.0 + cosine)
     sine = square.clamp(min=1e-12).sqrt()
     shifted = cosine * math.cos(margin) - sine * math.sin(margin)
@@ -225,7 +226,7 @@ def angular_margin(cosine, margin):
 
 
 def _checked(margin):
-    """Return the margin; refuse what is no acute angle."""
+    """Return the margin, or raise if it is not in [0, pi / 2)."""
     check_number(
         "AAM-softmax",
         "margin",

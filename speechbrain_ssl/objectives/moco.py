@@ -1,23 +1,22 @@
-"""MoCo v2+: a crop against a momentum teacher's vectors of many batches.
+"""MoCo v2+: contrast a crop with a momentum teacher's keys of many batches.
 
 He et al., 2020 (arXiv 1911.05722, equation 1), with the head of Chen et al.,
-2020 (MoCo v2, arXiv 2003.04297); the "+" is that both crops are queries. With
-the student's unit vectors q_v of the two crops, the teacher's k_w, and a queue
-Q_w that holds k_w of the last steps:
+2020 (MoCo v2, arXiv 2003.04297); the "+" means that both crops are queries.
+With the student's unit projections q_v of the two crops, the teacher's k_w, and
+a queue Q_w that holds k_w of the last steps:
 
     L = mean over batch and (v, w) = (1, 2), (2, 1) of
         - log  exp(q_v . k_w / tau)
                / ( exp(q_v . k_w / tau) + sum over k in Q_w of exp(q_v . k / tau) )
 
-A margin (see ``pair_margin``) lowers q_v . k_w in the numerator and where it
-stands in the sum.
+A margin (see ``pair_margin``) lowers q_v . k_w in the numerator and in the
+denominator.
 
-The queue is a buffer, in a checkpoint like any other. It moves after a step
-that was taken, by the keys of all processes; where it is not full yet, its
-empty slots do not count. In the very first step there is no negative and the
-loss is 0. What is evaluated is the student's encoder. If a positive-sampling
-rule replaces keys, it is the replaced ones that go into the queue, as in the
-SSPS code.
+The queue is a buffer, so checkpoints contain it. After each step that is taken,
+the keys of all processes are added to it. Empty slots of a queue that is not
+full yet are ignored; in the very first step there are no negatives and the loss
+is 0. The student's encoder is the one that is evaluated. If a positive-sampling
+rule replaces keys, the replacements go into the queue, as in the SSPS code.
 """
 
 import torch
@@ -33,33 +32,34 @@ from speechbrain_ssl.objectives.views import check_two_crops
 
 
 class MoCo(Objective):
-    """The MoCo loss with its queue.
+    """Compute the MoCo loss, and keep its queue.
 
-    Defaults are those of sslsv's published figure: no head. MoCo v2 has one of
-    two layers, 2048 and 128, without batch norm, and a temperature of 0.2.
+    The defaults are those of sslsv's published figure, without a head. MoCo v2
+    has a head of two layers (2048 and 128) without batch norm, and a
+    temperature of 0.2.
 
     Arguments
     ---------
     embedding_size : int
         Size of the encoder's output.
     queue : int
-        Number of keys that are kept, of each crop.
+        Number of keys that are kept for each crop.
     temperature : float
         tau.
     margin : float
-        On the cosines of positive pairs; 0 leaves it out.
+        Margin on the cosines of positive pairs; 0 leaves it out.
     margin_kind : str
         "cosface" or "arcface".
     hidden : int
         Hidden size of the head; 0 for no head.
     output_size : int
-        Size of the vectors where there is a head.
+        Size of the projections if there is a head.
 
     Raises
     ------
     ConfigError
-        If the temperature is not above 0, a size is no whole number from 1 or
-        the margin makes no sense.
+        If the temperature is not above 0, a size is not a positive whole
+        number, or the margin is out of range.
 
     Example
     -------
@@ -97,13 +97,14 @@ class MoCo(Objective):
         else:
             self.head = torch.nn.Identity()
         size = output_size if hidden else embedding_size
-        # Row v holds what queries of crop v meet: keys of the other crop.
+        # Row v holds the negatives for queries of crop v: keys of the other
+        # crop.
         self.register_buffer("queue", torch.zeros(2, queue, size))
         self.register_buffer("place", torch.zeros((), dtype=torch.int64))
         self.register_buffer("filled", torch.zeros((), dtype=torch.int64))
 
     def set_up(self, utterances, seed):
-        """Refuse a queue in which utterances would meet themselves.
+        """Reject a queue in which an utterance would meet its own old keys.
 
         Arguments
         ---------
@@ -115,29 +116,31 @@ class MoCo(Objective):
         Raises
         ------
         ConfigError
-            If the queue is as long as the training set, or longer.
+            If the queue is at least as long as the training set.
         """
         if self.queue.shape[1] >= utterances:
             raise ConfigError(
-                f"MoCo's queue of {self.queue.shape[1]} holds all {utterances} "
-                "training utterances and more: each would meet its own old keys "
-                "as negatives; make `moco_queue` smaller (some batches long)"
+                f"MoCo's queue of {self.queue.shape[1]} is at least as long as "
+                f"the training set ({utterances} utterances): each utterance "
+                "would meet its own old keys as negatives; make `moco_queue` "
+                "smaller (a few batches long)"
             )
 
     def check_epoch(self, utterances, batch):
-        """Refuse a queue that does not hold the keys of one step.
+        """Reject a queue that cannot hold the keys of one step.
 
         Arguments
         ---------
         utterances : int
             Not used.
         batch : int
-            What one step sees, over all processes and accumulated batches.
+            Number of utterances that one step sees, over all processes and
+            accumulated batches.
 
         Raises
         ------
         ConfigError
-            If the queue is shorter.
+            If the queue is shorter than a step.
         """
         if batch > self.queue.shape[1]:
             raise ConfigError(
@@ -153,20 +156,21 @@ class MoCo(Objective):
         Arguments
         ---------
         online, target : speechbrain_ssl.objectives.base.Branch
-            The student and the teacher over two crops.
+            The student and the teacher, each over the two crops.
 
         Returns
         -------
         tuple
             Loss, and the scalars ``positive_cosine`` (mean cosine of query and
-            key of an utterance) and ``accuracy`` (how often no key in the queue
-            is as near), both without margin.
+            key of an utterance) and ``accuracy`` (share of queries that are
+            nearer to their own key than to any key in the queue), both without
+            margin.
 
         Raises
         ------
         ConfigError
-            If there are not exactly two crops, if the vectors are not of the
-            queue's size, or if the queue does not hold the keys of one step.
+            If there are not exactly two crops, if the projections do not have
+            the queue's size, or if the queue cannot hold the keys of one step.
         """
         check_two_crops(online, target, "MoCo")
         self.expect("embedding_size", self.queue.shape[2], online.projections)
@@ -174,11 +178,11 @@ class MoCo(Objective):
         with torch.no_grad():
             keys = F.normalize(target.projections.float(), dim=-1).flip(1)
             self.notes.append(keys)
-            # Training has asked before; a direct caller of the loss has not.
+            # Training has checked this already; a direct caller has not.
             total = distributed.world_size() * sum(map(len, self.notes))
             self.check_epoch(total, total)
         positive = (queries * keys).sum(-1).T.unsqueeze(-1)
-        # Not in bf16: divided by 0.03, its rounding would be 0.07 nats.
+        # Not in bf16: divided by 0.03, its rounding error would be 0.07 nats.
         with torch.autocast(queries.device.type, enabled=False):
             negative = queries.transpose(0, 1) @ self.queue.mT
         slots = torch.arange(self.queue.shape[1], device=queries.device)
@@ -197,7 +201,7 @@ class MoCo(Objective):
 
     @torch.no_grad()
     def after_step(self):
-        """Put the keys of the step in place of the oldest ones."""
+        """Overwrite the oldest keys in the queue with those of the step."""
         keys = torch.cat([distributed.gather(k) for k in self.notes.take()])
         steps = torch.arange(len(keys), device=keys.device)
         slots = (self.place + steps) % self.queue.shape[1]

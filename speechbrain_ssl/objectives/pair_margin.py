@@ -1,15 +1,15 @@
 """Additive margins on pairs, for contrastive objectives.
 
 Lepage and Dehak (Interspeech 2023, arXiv 2306.03664; Odyssey 2024, arXiv
-2404.14913) take the margins of supervised classifiers over to contrastive
+2404.14913) transfer the margins of supervised classifiers to contrastive
 losses: the positive pair has to win by a margin m. With the angle theta between
-the two vectors of a positive pair, its logit is, before the temperature,
+the projections of a positive pair, its logit before the temperature is
 
     cosface:  cos(theta) - m        Wang et al., 2018 (arXiv 1801.09414)
     arcface:  cos(theta + m)        Deng et al., 2019 (arXiv 1801.07698)
 
-where cos(theta + m) beyond theta + m = pi goes on as in
-``speechbrain_ssl.objectives.margin``. The logits of negative pairs stay
+Beyond theta + m = pi, cos(theta + m) is continued as described in
+``speechbrain_ssl.objectives.margin``. The logits of negative pairs remain
 cos(theta).
 """
 
@@ -22,7 +22,7 @@ from speechbrain_ssl.objectives.margin import angular_margin
 
 @dataclasses.dataclass(frozen=True)
 class PairMargin:
-    """The margin on the cosines of positive pairs.
+    """Apply a margin to the cosines of positive pairs.
 
     Arguments
     ---------
@@ -34,8 +34,8 @@ class PairMargin:
     Raises
     ------
     ConfigError
-        If the kind is unknown, or the margin negative or so large that no
-        pair could have it.
+        If the kind is unknown, or the margin is negative or too large for any
+        pair to satisfy.
 
     Example
     -------
@@ -63,7 +63,7 @@ class PairMargin:
         )
 
     def __call__(self, cosine):
-        """Return cosines of positive pairs with the margin."""
+        """Return the cosines of positive pairs, reduced by the margin."""
         if self.kind == "cosface":
             return cosine - self.margin
         return angular_margin(cosine, self.margin)

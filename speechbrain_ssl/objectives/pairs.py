@@ -1,8 +1,8 @@
-"""The base of BYOL and SimSiam, which predict a crop's vector from another's.
+"""The base of BYOL and SimSiam: predict a crop's projection from another crop.
 
-They have no negatives: the vectors of different crops of an utterance are drawn
-together, and nothing in the loss shows whether all utterances come to lie at
-one place. ``spread`` does.
+They have no negatives. The loss attracts the projections of different crops of
+an utterance, and does not show whether all utterances collapse onto one point.
+``spread`` does.
 """
 
 import torch
@@ -14,27 +14,27 @@ from speechbrain_ssl.objectives.views import mean_over_pairs
 
 
 class PairPrediction(Objective):
-    """Base of BYOL and SimSiam: a projector, a predictor, and a mean cosine.
+    """Provide the base of BYOL and SimSiam: projector, predictor, mean cosine.
 
-    The projector is the head, which a teacher copies; the predictor belongs to
-    the loss, so that a teacher has none. A subclass says in ``loss`` what it
-    makes of the cosine.
+    The projector is the head, which a teacher copies. The predictor belongs to
+    the loss, so a teacher has none. A subclass turns the mean cosine into a
+    loss in ``loss``.
 
     Arguments
     ---------
     embedding_size : int
         Size of the encoder's output.
     hidden, output_size, layers : int
-        Of the projector: hidden size, size of the vectors, linear layers.
+        The projector's hidden size, output size and number of linear layers.
     predictor_hidden : int
         Hidden size of the predictor, which has 2 layers.
     last_batch_norm : bool
-        Whether the projector ends in a batch norm without scale and shift.
+        Whether the projector ends in a batch norm without scale or shift.
 
     Raises
     ------
     ConfigError
-        If a size is no whole number from 1.
+        If a size is not a positive whole number.
     """
 
     def __init__(
@@ -64,21 +64,22 @@ class PairPrediction(Objective):
         Arguments
         ---------
         online, target : speechbrain_ssl.objectives.base.Branch
-            Over all crops (global ones first), and over the global ones, by
-            the teacher where there is one. No gradient goes to the second.
+            ``online`` has all crops, global ones first. ``target`` has the
+            global ones, computed by the teacher if there is one, and receives
+            no gradient.
 
         Returns
         -------
         tuple
             Loss, and the scalars ``positive_cosine`` (mean cosine of the
-            predictions with the target branch's vectors of other crops) and
-            ``spread`` (of these vectors: 0 if they have collapsed, 1 if they
-            lie evenly on the sphere).
+            predictions with the target branch's projections of other crops)
+            and ``spread`` (of these projections: 0 if they have collapsed, 1
+            if they lie evenly on the sphere).
 
         Raises
         ------
         ConfigError
-            If no pair is left to compare.
+            If there is no pair of different crops.
         """
         predicted = self.predictor(online.projections.flatten(0, 1))
         predicted = predicted.unflatten(0, online.projections.shape[:2])
@@ -89,7 +90,7 @@ class PairPrediction(Objective):
         }
 
     def loss(self, cosine):
-        """Return the loss of a mean cosine, a scalar with gradient."""
+        """Turn the mean cosine into the loss, a scalar with gradient."""
         raise NotImplementedError
 
 
@@ -107,12 +108,12 @@ def mean_cosine(online, target):
     -------
     torch.Tensor
         A scalar, the mean over batch and pairs v != w of the cosine of
-        ``first[:, v]`` and ``second[:, w]``.
+        ``online[:, v]`` and ``target[:, w]``.
 
     Raises
     ------
     ConfigError
-        If no pair is left to compare.
+        If there is no pair of different crops.
 
     Example
     -------
@@ -127,11 +128,11 @@ def mean_cosine(online, target):
 
 @torch.no_grad()
 def spread(vectors):
-    """Measure how evenly vectors lie on the sphere: 0 collapsed, 1 evenly.
+    """Measure how evenly vectors lie on the sphere: 0 collapsed, 1 even.
 
     Chen and He, 2021 (SimSiam, arXiv 2011.10566, section 4.1): the standard
-    deviation of each component of the unit vectors, times the root of their
-    size.
+    deviation of each component of the unit vectors, averaged over components
+    and multiplied by the square root of their number.
 
     Arguments
     ---------

@@ -1,8 +1,9 @@
 """The projector: the layers between embedding and loss.
 
-Most objectives put their loss not on the embedding but behind some layers that
-are thrown away after training (Chen et al., 2020, arXiv 2002.05709, section
-4.2): what the loss makes invariant is lost there and not in the embedding.
+Most objectives apply their loss not to the embedding but to the output of a few
+layers that are discarded after training (Chen et al., 2020, arXiv 2002.05709,
+section 4.2). Information that the loss removes is then lost in those layers and
+not in the embedding.
 """
 
 import torch
@@ -12,7 +13,7 @@ from speechbrain_ssl.checks import check_int
 
 
 class Projector(torch.nn.Module):
-    """Linear layers with batch norm and ReLU between them.
+    """Apply linear layers with batch norm and ReLU between them.
 
     Arguments
     ---------
@@ -21,19 +22,19 @@ class Projector(torch.nn.Module):
     hidden : int
         Size of the hidden layers.
     output_size : int
-        Size of the vectors.
+        Size of the projections.
     layers : int
-        Number of linear layers; one is a plain linear map.
+        Number of linear layers; with 1 the projector is a plain linear map.
     batch_norm : bool
-        Whether the hidden layers are followed by batch norm. The bias of a
-        linear layer in front of one would be taken out again: it has none.
+        Whether the hidden layers are followed by batch norm. Those layers have
+        no bias, since batch norm would remove it.
     last_batch_norm : bool
-        Whether the output is batch-normalised, without scale and shift.
+        Whether the output is batch-normalised, without scale or shift.
 
     Raises
     ------
     ConfigError
-        If a size or the number of layers is no whole number from 1.
+        If a size or the number of layers is not a positive whole number.
 
     Example
     -------
@@ -72,12 +73,12 @@ class Projector(torch.nn.Module):
         self.layers = torch.nn.Sequential(*stack)
 
     def forward(self, embeddings):
-        """Return vectors ``[n, output size]``."""
+        """Return projections ``[n, output size]``."""
         return self.layers(embeddings)
 
 
 class UnitProjector(Projector):
-    """A projector onto the unit sphere.
+    """Project embeddings onto the unit sphere.
 
     Example
     -------
@@ -87,5 +88,5 @@ class UnitProjector(Projector):
     """
 
     def forward(self, embeddings):
-        """Return vectors of unit norm, float32 ``[n, output size]``."""
+        """Return projections of unit norm, float32 ``[n, output size]``."""
         return F.normalize(super().forward(embeddings).float(), dim=-1)

@@ -1,6 +1,6 @@
-"""Penalties that keep embeddings apart and their dimensions different.
+"""Penalties that spread embeddings apart and decorrelate their dimensions.
 
-All are over the batch of all processes, with gradient, and in float32.
+All are computed over the batch of all processes, with gradient, in float32.
 """
 
 import torch
@@ -10,7 +10,8 @@ from speechbrain_ssl import distributed
 from speechbrain_ssl.distributed import gather
 from speechbrain_ssl.errors import ConfigError
 
-#: Added to a variance before the root, whose slope at 0 is infinite (VICReg).
+#: Added to a variance before the square root, whose slope at 0 is infinite
+#: (VICReg's value).
 _VARIANCE_EPSILON = 1e-4
 
 #: Added to a squared distance before the logarithm.
@@ -18,7 +19,7 @@ _DISTANCE_EPSILON = 1e-8
 
 
 def variance_hinge(rows):
-    """Compute how far the dimensions' standard deviations are below 1.
+    """Compute how far the dimensions' standard deviations fall short of 1.
 
     Bardes et al., 2022 (arXiv 2105.04906, equation 1), gamma = 1:
 
@@ -37,7 +38,7 @@ def variance_hinge(rows):
     Raises
     ------
     ConfigError
-        If there is a single row.
+        If there is only one row.
 
     Example
     -------
@@ -68,7 +69,7 @@ def covariance_penalty(rows):
     Raises
     ------
     ConfigError
-        If there is a single row.
+        If there is only one row.
 
     Example
     -------
@@ -82,14 +83,14 @@ def covariance_penalty(rows):
 
 
 def correlation_penalty(rows):
-    """Average squared correlations of dimensions, those with themselves as 0.
+    """Average the squared off-diagonal correlations of the dimensions.
 
     Lee and Aune, 2021 (arXiv 2109.00783, "better covariance"). It is also our
     reading of the "Frobenius decorrelation" in the dimension regularisation of
     Chen et al., 2025 (arXiv 2505.13826), whose equation and code we have not
-    seen: the squared Frobenius norm of the correlation matrix less the
-    identity, over d^2. Unlike a covariance it cannot be made small by making
-    the embeddings small.
+    seen: the squared Frobenius norm of the correlation matrix minus the
+    identity, divided by d^2. Unlike a covariance, it cannot be lowered by
+    shrinking the embeddings.
 
         b = 1/d^2 sum over i != j of Corr(x_i, x_j)^2
 
@@ -106,7 +107,7 @@ def correlation_penalty(rows):
     Raises
     ------
     ConfigError
-        If there is a single row.
+        If there is only one row.
 
     Example
     -------
@@ -119,30 +120,30 @@ def correlation_penalty(rows):
 
 
 def koleo(embeddings):
-    """Estimate minus the entropy, as Kozachenko and Leonenko do.
+    """Compute KoLeo, minus the Kozachenko-Leonenko estimate of the entropy.
 
     Sablayrolles et al., 2019 (arXiv 1806.03198, section 3), on unit vectors x:
 
         - mean over i of ln min over j != i of |x_i - x_j|
 
-    for each crop among the same crops of the other utterances; the crops are
-    added up, as in DINOv2 and SDPN, which however look for neighbours on one
-    GPU only. Rows that are equal are taken for 1e-4 apart.
+    This is computed for each crop among the same crops of the other utterances,
+    and summed over the crops, as in DINOv2 and SDPN; those, however, search for
+    neighbours on one GPU only. Equal rows count as 1e-4 apart.
 
     Arguments
     ---------
     embeddings : torch.Tensor
-        ``[batch, crops, size]``, of any length.
+        ``[batch, crops, size]``, of any norm.
 
     Returns
     -------
     torch.Tensor
-        A scalar, of the rows of this process.
+        A scalar for the rows of this process.
 
     Raises
     ------
     ConfigError
-        If there is a single utterance.
+        If there is only one utterance.
 
     Example
     -------
@@ -154,7 +155,7 @@ def koleo(embeddings):
     with torch.no_grad():
         cosines = _product(own, everything.transpose(1, 2))
         first = distributed.rank() * own.shape[1]
-        # No utterance is its own neighbour.
+        # An utterance must not be its own neighbour.
         cosines.diagonal(first, 1, 2)[:, : own.shape[1]] = -2.0
         nearest = cosines.argmax(-1, keepdim=True).expand_as(own)
     squares = (own - everything.gather(1, nearest)).square().sum(-1)
@@ -162,7 +163,7 @@ def koleo(embeddings):
 
 
 def _of_all_ranks(rows):
-    """Gather rows of all processes in float32; refuse a single row."""
+    """Gather the rows of all processes in float32; raise if there is one."""
     rows = gather(rows.float())
     if len(rows) < 2:
         raise ConfigError(
@@ -173,7 +174,7 @@ def _of_all_ranks(rows):
 
 
 def _product(left, right):
-    """Multiply matrices in float32, under autocast too."""
+    """Multiply matrices in float32, even under autocast."""
     with torch.autocast(left.device.type, enabled=False):
         return left @ right
 

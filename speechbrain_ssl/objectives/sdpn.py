@@ -1,9 +1,9 @@
-"""SDPN: crops are assigned to the prototypes of another crop.
+"""SDPN: predict the prototype assignment of a long crop from short crops.
 
 Chen et al., 2024 (Self-Distillation Prototypes Network, arXiv 2308.02774), with
-the values of the authors' code (3D-Speaker). A teacher sees a long crop q, the
-student short ones v; z are the unit vectors of their heads, c_k unit
-prototypes, which belong to the student:
+the values of the authors' code (3D-Speaker). The teacher sees a long crop q,
+the student short crops v. With the unit projections z of their heads and the
+unit prototypes c_k, which belong to the student:
 
     p_v = softmax(z_v . c / tau)
     P_q = Sinkhorn-Knopp of p_q^(1/T), with rows that add up to 1
@@ -12,17 +12,18 @@ prototypes, which belong to the student:
           + mu (ln K - H(mean over batch and v of p_v))
           + kappa KoLeo(e_v)  + delta R(e_v)
 
-The second term is largest entropy of the mean ("me-max"); e are embeddings, and
-KoLeo is added up over the crops.
+The second term maximises the entropy of the mean prediction ("me-max"). The
+embeddings are e, and KoLeo is summed over the crops.
 
 R decorrelates the dimensions of the embedding: "dimension regularisation", Chen
 et al., 2025 (arXiv 2505.13826). Their code is not public, and neither their
-scale nor their weight is known to us. Here it is the mean squared correlation
-of different dimensions, averaged over the crops, and off unless asked for.
+scale nor their weight is known to us. Here R is the mean squared correlation of
+different dimensions, averaged over the crops; it is off by default.
 
-In the published code the prototypes are a variable that no optimiser is given:
-they stay as they were drawn. The paper learns them, and so does this; a
-``freeze_last_layer_epochs`` as long as the run makes it the published code's.
+In the published code no optimiser receives the prototypes, so they keep their
+initial values. The paper learns them, and so does this implementation; set
+``freeze_last_layer_epochs`` to the length of the run to match the published
+code.
 """
 
 import math
@@ -43,27 +44,27 @@ from speechbrain_ssl.objectives.views import (
 
 
 class SDPN(Objective):
-    """Self-distillation over learnt prototypes.
+    """Compute the SDPN loss: self-distillation over learnt prototypes.
 
-    The student encodes the local crops only, the teacher the global ones.
+    The student encodes only the local crops, the teacher only the global ones.
 
     Arguments
     ---------
     embedding_size, prototypes, hidden, bottleneck, batch_norm
-        See ``DINOHead``, which is the same.
+        See ``DINOHead``, which SDPN uses too.
     temperature : float
         tau.
     sharpening : float
-        T; below 1 sharpens.
+        T; values below 1 sharpen.
     iterations : int
-        Of Sinkhorn-Knopp.
+        Number of Sinkhorn-Knopp iterations.
     mean_entropy_weight, koleo_weight, dimension_weight : float
         mu, kappa and delta; 0 leaves a term out.
 
     Raises
     ------
     ConfigError
-        If a value has no meaning.
+        If a value is out of range.
 
     Example
     -------
@@ -136,17 +137,17 @@ class SDPN(Objective):
         Returns
         -------
         tuple
-            Loss, and the scalars ``teacher_entropy`` and ``usage_entropy``
-            (mean entropy of the teacher's sharpened predictions and entropy of
-            their mean, in nats, before they are balanced: afterwards all
-            prototypes are used evenly whatever happens), ``log_prototypes``
-            (the limit of both), ``kl`` (mean of KL(P_q || p_v)), and the
-            penalties whose weights are above 0, without these.
+            Loss, and the scalars ``teacher_entropy`` (mean entropy of the
+            teacher's sharpened predictions, in nats), ``usage_entropy``
+            (entropy of their mean), ``log_prototypes`` (the upper limit of
+            both), ``kl`` (mean of KL(P_q || p_v)), and each penalty whose
+            weight is above 0, without the weight. Both entropies are computed
+            before Sinkhorn-Knopp, which always uses the prototypes evenly.
 
         Raises
         ------
         ConfigError
-            If there are no local crops, or a penalty has a single utterance.
+            If there are no local crops, or a penalty has only one utterance.
         """
         with torch.no_grad():
             plain = self._sharpened(target)
@@ -163,11 +164,11 @@ class SDPN(Objective):
 
     @torch.no_grad()
     def held_out(self, target):
-        """Return the teacher's entropies on held-out crops, as ``forward``."""
+        """Return the teacher's entropies on held-out crops."""
         return prototype_entropies(self._sharpened(target).exp())
 
     def _sharpened(self, target):
-        """Return ln of the teacher's sharpened predictions, on our prototypes."""
+        """Return the teacher's sharpened log-probabilities over prototypes."""
         cosines = self.head.logits(target.projections)
         return torch.log_softmax(
             cosines / (self.temperature * self.sharpening), dim=-1
@@ -179,7 +180,7 @@ class SDPN(Objective):
         if self.weights["mean_entropy"]:
             own = logits.softmax(-1).mean(dim=(0, 1))
             mean = gather(own[None]).mean(0)
-            # entr has an infinite slope at 0, which softmax may round to.
+            # entr has an infinite slope at 0, and softmax may underflow to 0.
             held = mean.clamp(min=torch.finfo(mean.dtype).tiny)
             penalties["mean_entropy"] = math.log(len(mean)) - entropy(held)
         if self.weights["koleo"]:

@@ -1,26 +1,26 @@
-"""SimCLR: the crops of an utterance against all other utterances.
+"""SimCLR: contrast the crops of an utterance with all other utterances.
 
-Chen et al., 2020 (arXiv 2002.05709, equation 1). With the unit vectors z of
+Chen et al., 2020 (arXiv 2002.05709, equation 1). With the unit projections z of
 the 2N crops of a batch, and j(i) the other crop of i's utterance:
 
     L = mean over i of  - log  exp(z_i . z_j(i) / tau)
                               / sum over k != i of exp(z_i . z_k / tau)
 
 A margin (see ``pair_margin``) lowers the product z_i . z_j(i) in the numerator
-and where it stands in the sum.
+and in the denominator.
 
-With V > 2 crops every pair of them is a positive one. Write L(v, w) for the
-equation above over the 2N vectors of the crops v and w alone, then
+With V > 2 crops, every pair of crops of an utterance is positive. Let L(v, w)
+be the equation above over the 2N projections of the crops v and w alone; then
 
     L = mean over the pairs v < w of L(v, w),
 
 the "full graph" of Tian et al., 2020 (Contrastive Multiview Coding, arXiv
-1906.05849), but for the mean in place of the sum. A third crop of an utterance
-is thus neither pulled nor pushed in L(1, 2).
+1906.05849), with a mean in place of the sum. L(1, 2) thus neither attracts nor
+repels a third crop of an utterance.
 
-Speaker systems put the loss on the embedding itself, without a head (the SSPS
-code, WeSpeaker). Other utterances of the same speaker count as negatives: the
-price of having no labels.
+Speaker systems apply the loss to the embedding itself, without a head (the SSPS
+code, WeSpeaker). Without labels, other utterances of the same speaker are
+negatives too.
 """
 
 import itertools
@@ -37,21 +37,21 @@ from speechbrain_ssl.objectives.views import own_rows
 
 
 class SimCLR(Objective):
-    """The normalised-temperature cross entropy of two or more views.
+    """Compute the temperature-scaled cross entropy of two or more views.
 
     Arguments
     ---------
     temperature : float
         tau. The SSPS code has 0.03, WeSpeaker 0.07.
     margin : float
-        On the cosines of positive pairs; 0 leaves it out.
+        Margin on the cosines of positive pairs; 0 leaves it out.
     margin_kind : str
         "cosface" or "arcface".
 
     Raises
     ------
     ConfigError
-        If the temperature is not above 0 or the margin makes no sense.
+        If the temperature is not above 0 or the margin is out of range.
 
     Example
     -------
@@ -77,28 +77,27 @@ class SimCLR(Objective):
         Arguments
         ---------
         online, target : speechbrain_ssl.objectives.base.Branch
-            Of a pair of crops v < w, v is taken from the first and w from the
-            second.
+            In each pair of crops v < w, v is taken from ``online`` and w from
+            ``target``.
 
         Returns
         -------
         tuple
             Loss, and the scalars ``positive_cosine`` (mean cosine of two crops
-            of an utterance) and ``accuracy`` (how often the other crop is the
-            nearest), both without margin.
+            of an utterance) and ``accuracy`` (share of crops whose nearest
+            neighbour is the other crop), both without margin.
 
         Raises
         ------
         ConfigError
-            If there is only one crop, if there are local ones, or if there is
-            only one utterance.
+            If there is only one crop, any local crop, or only one utterance.
         """
         views = target.projections.shape[1]
         if views < 2 or online.projections.shape[1] != views:
             raise ConfigError(
                 "SimCLR compares global crops of an utterance with each other; "
                 "set global_crops to 2 or more and local_crops to 0 (got "
-                f"{views} global ones of {online.projections.shape[1]})"
+                f"{views} global crops among {online.projections.shape[1]})"
             )
         pairs = [
             self._pair(online.projections[:, v], target.projections[:, w])
@@ -119,7 +118,7 @@ class SimCLR(Objective):
         )
         total = len(everything) // 2
         self.expect_negatives(total)
-        # Not in bf16: divided by 0.03, its rounding would be 0.07 nats.
+        # Not in bf16: divided by 0.03, its rounding error would be 0.07 nats.
         with torch.autocast(left.device.type, enabled=False):
             cosines = torch.cat([left, right]) @ everything.T
         place = own_rows(own, left.device)

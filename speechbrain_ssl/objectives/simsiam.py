@@ -1,24 +1,24 @@
-"""SimSiam: predict the vector of another crop; neither negatives nor teacher.
+"""SimSiam: predict another crop's projection, without negatives or teacher.
 
-Chen and He, 2021 (arXiv 2011.10566, equations 1 to 4). With the vector z_v of
-crop v, the predictor h and the stop-gradient sg:
+Chen and He, 2021 (arXiv 2011.10566, equations 1 to 4). With the projection z_v
+of crop v, the predictor h and the stop-gradient sg:
 
     L = mean over the pairs v != w of - cos(h(z_v), sg(z_w))
 
-Predictor and stop-gradient are all that keeps the vectors from becoming the
-same. On speech they do it badly: sslsv's published EER on Vox1-O (Fast
-ResNet-34) is 28.94 %, against 13.99 % for BYOL. Keep an eye on ``spread``.
+Only the predictor and the stop-gradient prevent collapse, and on speech they do
+so poorly: sslsv's published EER on Vox1-O (Fast ResNet-34) is 28.94 %, against
+13.99 % for BYOL. Watch ``spread``.
 """
 
 from speechbrain_ssl.objectives.pairs import PairPrediction
 
 
 class SimSiam(PairPrediction):
-    """The SimSiam loss with its projector and its predictor.
+    """Compute the SimSiam loss with its projector and its predictor.
 
-    The projector is the head and ends in a batch norm without scale and shift.
-    The predictor, a bottleneck, belongs to the loss. Defaults are those of
-    sslsv's published figure; the paper's vectors have 2048 components.
+    The projector is the head and ends in a batch norm without scale or shift.
+    The predictor, a bottleneck, belongs to the loss. The defaults are those of
+    sslsv's published figure; the paper's projections have 2048 components.
 
     Arguments
     ---------
@@ -28,7 +28,7 @@ class SimSiam(PairPrediction):
     Raises
     ------
     ConfigError
-        If a size is no whole number from 1.
+        If a size is not a positive whole number.
 
     Example
     -------
@@ -61,5 +61,5 @@ class SimSiam(PairPrediction):
         )
 
     def loss(self, cosine):
-        """Return minus the mean cosine."""
+        """Negate the mean cosine."""
         return -cosine

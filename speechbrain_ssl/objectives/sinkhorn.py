@@ -1,15 +1,15 @@
-"""Sinkhorn-Knopp: assigns samples to prototypes in equal shares.
+"""Sinkhorn-Knopp: assign samples to prototypes in equal shares.
 
-Cuturi, 2013 (arXiv 1306.0895), as SwAV has it (Caron et al., 2020, arXiv
-2006.09882, equations 3 to 5): from a matrix Q with one row a sample and one column a
-prototype, in turn,
+Cuturi, 2013 (arXiv 1306.0895), as used by SwAV (Caron et al., 2020, arXiv
+2006.09882, equations 3 to 5). Given a matrix Q with one row per sample and one
+column per prototype, these two steps alternate:
 
-    Q_bk <- Q_bk / sum over b of Q_bk      (all prototypes are used alike)
-    Q_bk <- Q_bk / sum over k of Q_bk      (a sample is assigned once)
+    Q_bk <- Q_bk / sum over b of Q_bk      (all prototypes are used equally)
+    Q_bk <- Q_bk / sum over k of Q_bk      (each sample is assigned once)
 
-It works on the logarithm: a cosine divided by SDPN's 0.025 and exponentiated
-spans 35 powers of ten, which leaves float32 no room for sums and quotients. The
-samples are those of all processes.
+The computation uses logarithms: a cosine divided by SDPN's 0.025 and
+exponentiated spans 35 powers of ten, which leaves float32 no room for sums and
+quotients. The samples are those of all processes.
 """
 
 import torch
@@ -21,18 +21,19 @@ from speechbrain_ssl.distributed import sum_over_ranks
 
 @torch.no_grad()
 def sinkhorn(logarithms, iterations=3):
-    """Balanced assignments, without gradient.
+    """Compute balanced assignments, without gradient.
 
-    A NaN in one row makes every row of every process NaN: nobody can be
-    balanced against it, and the step is skipped everywhere.
+    A NaN in one row makes every row in every process NaN, so that all processes
+    skip the step.
 
     Arguments
     ---------
     logarithms : torch.Tensor
-        ln Q, ``[n, K]``: the samples of this process; every process has at
-        least one. For SwAV, cosines / epsilon.
+        ln Q, ``[n, K]``: the samples of this process, at least one in every
+        process. For SwAV, cosines / epsilon.
     iterations : int
-        How often both sums are set right; the second one is exact at the end.
+        Number of times that both steps are taken. At the end the row sums are
+        exact and the column sums are approximate.
 
     Returns
     -------
@@ -42,7 +43,7 @@ def sinkhorn(logarithms, iterations=3):
     Raises
     ------
     ValueError
-        If there is no iteration.
+        If ``iterations`` is below 1.
 
     Example
     -------
@@ -60,7 +61,7 @@ def sinkhorn(logarithms, iterations=3):
 
 
 def _log_sum_of_columns(log_q):
-    """Logarithm of the sum over the samples of all processes, ``[K]``."""
+    """Return the log of the sum over samples of all processes, ``[K]``."""
     greatest = log_q.amax(0)
     if distributed.is_distributed():
         dist.all_reduce(greatest, dist.ReduceOp.MAX)

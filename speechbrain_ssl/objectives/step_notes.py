@@ -1,17 +1,18 @@
-"""Notes of the batches since the last optimiser step, for what follows it.
+"""Notes that the batches of a step leave for the update after it.
 
-State that follows the training (a centre, a queue, a memory) must not move for
-a step that is skipped, so it moves in ``after_step``. Until then the batches
-that make up the step, one or several, leave notes here. They are no state of a
-checkpoint: one is only made right after a step, when there are none.
+State that follows the training (a centre, a queue, a memory) must not change if
+a step is skipped, so it is updated in ``after_step``. Until then, each batch of
+the step leaves a note here; with gradient accumulation there are several.
+Checkpoints need not contain the notes: they are written right after a step,
+when the list is empty.
 """
 
 
 class StepNotes(list):
-    """A list of notes, one entry a batch.
+    """Collect notes, one entry per batch.
 
-    ``append`` in ``forward``, ``take`` in ``after_step``, ``clear`` in
-    ``skip_step``.
+    An objective calls ``append`` in ``forward``, ``take`` in ``after_step`` and
+    ``clear`` in ``skip_step``.
 
     Example
     -------
@@ -25,7 +26,7 @@ class StepNotes(list):
     """
 
     def take(self):
-        """Return the notes of the step as a list, and forget them."""
+        """Return the notes of the step as a list, and clear them."""
         taken = list(self)
         self.clear()
         return taken

@@ -1,19 +1,19 @@
-"""SwAV: the code of one crop is predicted from another.
+"""SwAV: predict the code of one crop from another crop.
 
-Caron et al., 2020 (arXiv 2006.09882). With unit vectors z, unit prototypes c_k
-and the codes P_q of the global crops q, balanced over the batch by
-Sinkhorn-Knopp (``sinkhorn``, of exp(z_q . c / epsilon), without gradient),
+Caron et al., 2020 (arXiv 2006.09882). With unit projections z, unit prototypes
+c_k and the codes P_q of the global crops q, which Sinkhorn-Knopp balances over
+the batch (``sinkhorn`` of exp(z_q . c / epsilon), without gradient),
 
     L = mean over the pairs v != q of  - P_q . log softmax(z_v . c / tau)
 
 over all crops v, the local ones included (equation 2, section 3.2). The
-prototypes have unit norm because a logit is computed with normalised rows; the
-original rescales them after each step.
+prototypes are normalised whenever logits are computed; the original rescales
+them after each step.
 
-A batch much smaller than the number of prototypes cannot be balanced over them:
-the vectors of earlier batches then help (the queue). They are the vectors of
-the crops themselves, also where positive sampling has replaced the rows from
-which the codes are made.
+A batch much smaller than the number of prototypes cannot be balanced over them.
+A queue then adds the projections of earlier batches. It holds the projections
+of the crops themselves, even if positive sampling has replaced the rows from
+which the codes are computed.
 """
 
 import math
@@ -31,7 +31,7 @@ from speechbrain_ssl.objectives.views import entropy, pair_cross_entropy
 
 
 class SwAVHead(UnitProjector):
-    """A projector onto the unit sphere, and prototypes there.
+    """Project embeddings onto the unit sphere, and compare with prototypes.
 
     Arguments
     ---------
@@ -43,7 +43,7 @@ class SwAVHead(UnitProjector):
     Raises
     ------
     ConfigError
-        If a size is no whole number, or too small.
+        If a size is not a whole number or is too small.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class SwAVHead(UnitProjector):
 
 
 class SwAV(Objective):
-    """Swapped prediction of balanced codes.
+    """Compute the SwAV loss: swapped prediction of balanced codes.
 
     Arguments
     ---------
@@ -71,20 +71,21 @@ class SwAV(Objective):
     temperature : float
         tau.
     epsilon : float
-        Softness of the codes.
+        Temperature of the codes; larger values make them softer.
     iterations : int
-        Of Sinkhorn-Knopp.
+        Number of Sinkhorn-Knopp iterations.
     global_crops : int
-        Crops that have codes; the queue has a part for each.
+        Number of crops that have codes; the queue has a part for each.
     queue : int
-        Utterances in the queue, over all processes; 0: none.
+        Number of utterances in the queue, over all processes; 0 for no queue.
     queue_start_epoch : int
-        First epoch, from 1, that may use the queue; it does so once it is full.
+        First epoch, counted from 1, that may use the queue. The queue is used
+        only once it is full.
 
     Raises
     ------
     ConfigError
-        If a value has no meaning.
+        If a value is out of range.
 
     Example
     -------
@@ -130,7 +131,7 @@ class SwAV(Objective):
         self.epsilon = epsilon
         self.iterations = iterations
         self.queue_start_epoch = queue_start_epoch
-        # The same in all processes, so that the checkpoint of one has it all.
+        # Identical in all processes, so that rank 0's checkpoint is complete.
         self.register_buffer(
             "queue", torch.zeros(global_crops, queue, output_size)
         )
@@ -138,11 +139,11 @@ class SwAV(Objective):
         self.register_buffer("epoch", torch.ones((), dtype=torch.int64))
 
     def prototype_parameters(self):
-        """Return the prototypes; the authors freeze them for an epoch."""
+        """Return the prototypes; the authors freeze them for one epoch."""
         return [self.head.prototypes]
 
     def before_epoch(self, epoch):
-        """Note the epoch, which decides about the queue."""
+        """Store the epoch, which decides whether the queue is used."""
         self.epoch.fill_(epoch)
 
     def forward(self, online, target):
@@ -151,27 +152,28 @@ class SwAV(Objective):
         Arguments
         ---------
         online, target : speechbrain_ssl.objectives.base.Branch
-            All crops, global ones first, which predict; and the global ones,
-            whose codes are predicted.
+            ``online`` has all crops, global ones first, and predicts the codes
+            of the global crops in ``target``.
 
         Returns
         -------
         tuple
             Loss, and the scalars ``code_entropy`` (mean entropy of the codes,
             in nats), ``kl`` (mean of KL(P_q || prediction)), ``usage_entropy``
-            (entropy of the mean prediction: how evenly prototypes are used
-            before anything is balanced) and ``log_prototypes`` (its limit).
+            (entropy of the mean prediction, which is not balanced: how evenly
+            prototypes are used) and ``log_prototypes`` (its upper limit).
 
         Raises
         ------
         ConfigError
-            If there are not ``global_crops`` global crops, or no pair is left.
+            If there are not ``global_crops`` global crops, or there is no pair
+            of different crops.
         """
         globals_ = target.projections.shape[1]
         if globals_ != len(self.queue):
             raise ConfigError(
                 f"SwAV was made for {len(self.queue)} global crops and got "
-                f"{globals_}; let its global_crops be that of the crop plan"
+                f"{globals_}; set its global_crops to that of the crop plan"
             )
         if self.queue.shape[1]:
             self.notes.append(online.projections[:, :globals_].detach().float())
@@ -195,7 +197,7 @@ class SwAV(Objective):
         vectors = target.projections.detach()
         batch = len(vectors)
         if self._uses_queue():
-            # A share for each process: together they have it once.
+            # Each process adds its share, so that the queue is counted once.
             share = self.queue.tensor_split(distributed.world_size(), dim=1)
             share = share[distributed.rank()].transpose(0, 1)
             vectors = torch.cat([vectors.float(), share])
@@ -206,7 +208,7 @@ class SwAV(Objective):
         return torch.stack(codes, dim=1)
 
     def _uses_queue(self):
-        """Return whether there is a queue, it is full, and its time has come."""
+        """Return whether the queue exists, is full and is due this epoch."""
         size = self.queue.shape[1]
         return bool(
             size
@@ -216,7 +218,7 @@ class SwAV(Objective):
 
     @torch.no_grad()
     def after_step(self):
-        """Put the vectors of the step, of all processes, into the queue."""
+        """Put the step's projections of all processes into the queue."""
         size = self.queue.shape[1]
         for vectors in self.notes.take():
             new = distributed.gather(vectors).transpose(0, 1)

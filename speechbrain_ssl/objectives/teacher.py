@@ -1,4 +1,4 @@
-"""The momentum teacher: a copy that follows the student slowly."""
+"""The momentum teacher: a moving average of the student."""
 
 import copy
 
@@ -6,18 +6,19 @@ import torch
 
 
 class MomentumTeacher(torch.nn.Module):
-    """A copy of encoder and head whose parameters are a moving average.
+    """Keep a moving average of an encoder and a head.
 
-    It is no member of the Brain's ``modules``: those are handed to the
-    optimiser and switched to training mode by SpeechBrain. Its batch norms use
-    the statistics of the batch while training, as in the original DINO (their
-    running buffers move in the teacher's own forward passes), and the running
-    ones in evaluation; whoever calls it says which, by ``train`` or ``eval``.
+    It is not a member of the Brain's ``modules``, because SpeechBrain hands
+    those to the optimiser and switches them to training mode. In training mode
+    its batch norms use the statistics of the batch, as in the original DINO,
+    and the teacher's own forward passes update the running statistics; in
+    evaluation mode they use the running ones. The caller selects the mode with
+    ``train`` or ``eval``.
 
     Arguments
     ---------
     encoder, head : torch.nn.Module
-        The student's, which are copied.
+        The student's modules, which are copied.
 
     Example
     -------
@@ -34,12 +35,12 @@ class MomentumTeacher(torch.nn.Module):
 
     @torch.no_grad()
     def update(self, encoder, head, momentum):
-        """theta_t <- m theta_t + (1 - m) theta_s, for parameters only.
+        """Set theta_t to m theta_t + (1 - m) theta_s, for parameters only.
 
         Arguments
         ---------
         encoder, head : torch.nn.Module
-            The student's.
+            The student's modules.
         momentum : float
             m, in [0, 1].
         """

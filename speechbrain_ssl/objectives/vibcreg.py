@@ -1,17 +1,17 @@
-"""VIbCReg: VICReg with a covariance that has no scale.
+"""VIbCReg: VICReg with a scale-free covariance term.
 
-Lee and Aune, 2021 (arXiv 2109.00783, "better covariance"). It is VICReg but for
-two things, taken from the authors' code: the covariance term is the mean
-squared *correlation* (see ``regularisers.correlation_penalty``), so that its
-weight does not depend on the number of dimensions, and the projector ends in an
-iterative normalisation (IterNorm, Huang et al., 2019, arXiv 1904.03441) that
-whitens groups of dimensions.
+Lee and Aune, 2021 (arXiv 2109.00783, "better covariance"). It differs from
+VICReg in two ways, both taken from the authors' code. The covariance term is
+the mean squared *correlation* (see ``regularisers.correlation_penalty``), so
+that its weight does not depend on the number of dimensions. And the projector
+ends in an iterative normalisation (IterNorm, Huang et al., 2019, arXiv
+1904.03441) that whitens groups of dimensions.
 
 With x centred over the batch, S = x^T x / n + e I in a group, and its trace t,
 
     P_0 = I,    P_k = (3 P_{k-1} - P_{k-1}^3 S / t) / 2,    y = x P_T / sqrt(t)
 
-which is close to x S^{-1/2}: Newton's iteration, five times.
+With T = 5 Newton iterations this is close to x S^{-1/2}.
 """
 
 import torch
@@ -24,11 +24,12 @@ from speechbrain_ssl.objectives.vicreg import VICReg
 
 
 class IterNorm(torch.nn.Module):
-    """Whitens groups of dimensions by Newton's iteration.
+    """Whiten groups of dimensions by Newton's iteration.
 
-    The statistics are always those of the batch of all processes: it stands in
-    a projector, which is thrown away after training. The authors normalise crop
-    by crop, this one all crops together, as the batch norms before it do.
+    The statistics are always those of the batch of all processes. No running
+    statistics are kept, since the projector is discarded after training. The
+    authors normalise each crop separately; this implementation normalises all
+    crops together, as the batch norms before it do.
 
     Arguments
     ---------
@@ -37,8 +38,8 @@ class IterNorm(torch.nn.Module):
     groups : int
         Number of groups, a divisor of ``size``.
     iterations : int
-        T. From eight or so on rounding makes this form of Newton's iteration
-        diverge.
+        T. From about eight iterations on, rounding makes this form of Newton's
+        iteration diverge.
     epsilon : float
         e.
 
@@ -69,7 +70,7 @@ class IterNorm(torch.nn.Module):
         self.bias = torch.nn.Parameter(torch.zeros(size))
 
     def forward(self, x):
-        """Normalise ``[n, size]``; float32."""
+        """Return the whitened, scaled and shifted rows, fp32 ``[n, size]``."""
         with torch.autocast(x.device.type, enabled=False):
             own, everything = (
                 rows.unflatten(1, (self.groups, -1)).transpose(0, 1)
@@ -90,21 +91,21 @@ class IterNorm(torch.nn.Module):
 
 
 class VIbCReg(VICReg):
-    """VICReg with correlations and a whitening projector.
+    """Compute VICReg with correlations and a whitening projector.
 
     Arguments
     ---------
     embedding_size, hidden, output_size, layers
         See ``Projector``.
     groups : int
-        Of ``IterNorm``.
+        Number of groups of ``IterNorm``.
     invariance_weight, variance_weight, covariance_weight : float
         As in ``VICReg``.
 
     Raises
     ------
     ConfigError
-        If a weight is below 0, or the groups do not divide the output.
+        If a weight is below 0, or the groups do not divide ``output_size``.
 
     Example
     -------

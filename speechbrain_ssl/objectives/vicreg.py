@@ -1,14 +1,15 @@
-"""VICReg: invariance, kept from collapse by variance and covariance.
+"""VICReg: invariance, with variance and covariance terms against collapse.
 
-Bardes et al., 2022 (arXiv 2105.04906, equation 6). With the vectors Z, Z' of
-the two crops of a batch,
+Bardes et al., 2022 (arXiv 2105.04906, equation 6). With the projections Z, Z'
+of the two crops of a batch,
 
     L = lambda s(Z, Z') + mu (v(Z) + v(Z')) + nu (c(Z) + c(Z'))
 
-where s is the mean squared difference (over utterances and dimensions, as the
-authors' code has it: 1/d of the paper's equation 5), v the hinge on the
-standard deviation and c the covariance penalty (see ``regularisers``), both of
-the batch of all processes. The vectors are not normalised.
+where s is the mean squared difference (over utterances and dimensions, as in
+the authors' code: 1/d of the paper's equation 5), v the hinge on the standard
+deviation and c the covariance penalty (see ``regularisers``). The latter two
+are computed over the batch of all processes. The projections are not
+normalised.
 """
 
 import torch.nn.functional as F
@@ -24,7 +25,7 @@ from speechbrain_ssl.objectives.views import two_views
 
 
 class VICReg(Objective):
-    """Variance, invariance and covariance of two views.
+    """Compute the variance, invariance and covariance loss of two views.
 
     Arguments
     ---------
@@ -50,7 +51,7 @@ class VICReg(Objective):
     ['covariance', 'invariance', 'variance']
     """
 
-    #: What keeps the dimensions different.
+    #: Penalty that decorrelates the dimensions.
     penalty = staticmethod(covariance_penalty)
 
     def __init__(
@@ -80,17 +81,18 @@ class VICReg(Objective):
         Arguments
         ---------
         online, target : speechbrain_ssl.objectives.base.Branch
-            The first crop is taken from one, the second crop from the other.
+            The first crop is taken from ``online``, the second from
+            ``target``.
 
         Returns
         -------
         tuple
-            Loss, and its terms without their weights, as scalars.
+            Loss, and its three terms without their weights, as scalars.
 
         Raises
         ------
         ConfigError
-            If there are not exactly two crops, or a single utterance.
+            If there are not exactly two crops, or only one utterance.
         """
         left, right = two_views(online, target, type(self).__name__)
         terms = {

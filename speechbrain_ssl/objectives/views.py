@@ -1,4 +1,4 @@
-"""Comparisons of the crops of two branches: two views, or all pairs."""
+"""Comparisons of the crops of two branches: two views or all pairs."""
 
 import math
 
@@ -10,14 +10,14 @@ from speechbrain_ssl.errors import ConfigError
 
 
 def check_two_crops(online, target, objective):
-    """Refuse other than two crops of an utterance.
+    """Reject branches that do not have exactly two crops per utterance.
 
     Arguments
     ---------
     online, target : speechbrain_ssl.objectives.base.Branch
         The two branches.
     objective : str
-        Its name, for the message.
+        Name of the objective, for the message.
 
     Raises
     ------
@@ -28,25 +28,25 @@ def check_two_crops(online, target, objective):
     if crops != (2, 2):
         raise ConfigError(
             f"{objective} compares two crops of an utterance; set global_crops "
-            f"to 2 and local_crops to 0 (got {crops[1]} global ones of "
+            f"to 2 and local_crops to 0 (got {crops[1]} global crops among "
             f"{crops[0]})"
         )
 
 
 def two_views(online, target, objective):
-    """Return the two crops that a loss of two views compares.
+    """Return the projections of the two crops that a two-view loss compares.
 
     Arguments
     ---------
     online, target : speechbrain_ssl.objectives.base.Branch
-        The first crop is taken from one, the second crop from the other.
+        The first crop is taken from ``online``, the second from ``target``.
     objective : str
-        Its name, for the message.
+        Name of the objective, for the message.
 
     Returns
     -------
     left, right : torch.Tensor
-        float32 ``[batch, vector size]``.
+        float32 ``[batch, projection size]``.
 
     Raises
     ------
@@ -66,19 +66,19 @@ def two_views(online, target, objective):
 
 
 def own_rows(count, device):
-    """Return where this process's rows are among the gathered ones.
+    """Return the positions of this process's rows among the gathered rows.
 
     Arguments
     ---------
     count : int
-        Rows of this process, as many as every other one has.
+        Number of rows of this process; all processes have equally many.
     device : torch.device
-        Of the result.
+        Device of the result.
 
     Returns
     -------
     torch.Tensor
-        int64 ``[count]``, places in what ``distributed.gather`` returns.
+        int64 ``[count]``, positions in the result of ``distributed.gather``.
 
     Example
     -------
@@ -89,17 +89,17 @@ def own_rows(count, device):
 
 
 def mean_over_pairs(target, online, skip_same):
-    """Average the products second_q . first_v over batch and pairs (q, v).
+    """Average the products target_q . online_v over batch and pairs (q, v).
 
-    Since the product is linear in both, all pairs are one product of sums; the
-    pairs of a crop with itself are taken out again.
+    Since the product is linear in both factors, the sum over all pairs is one
+    product of sums; the pairs of a crop with itself are then subtracted.
 
     Arguments
     ---------
     target : torch.Tensor
         ``[batch, global crops, size]``.
     online : torch.Tensor
-        ``[batch, crops, size]``, the global ones first where it has them.
+        ``[batch, crops, size]``; if it has global crops, they come first.
     skip_same : bool
         Whether ``online`` has the global crops, so that v = q is left out.
 
@@ -111,7 +111,7 @@ def mean_over_pairs(target, online, skip_same):
     Raises
     ------
     ConfigError
-        If no pair is left.
+        If there is no pair.
 
     Example
     -------
@@ -140,9 +140,9 @@ def pair_cross_entropy(logits, targets, skip_same):
     Arguments
     ---------
     logits : torch.Tensor
-        s, divided by the temperature, ``[batch, crops, K]``.
+        s, already divided by the temperature, ``[batch, crops, K]``.
     targets : torch.Tensor
-        P, which adds up to 1, ``[batch, global crops, K]``.
+        P, which sums to 1 over K, ``[batch, global crops, K]``.
     skip_same : bool
         As in ``mean_over_pairs``.
 
@@ -157,8 +157,8 @@ def pair_cross_entropy(logits, targets, skip_same):
     >>> pair_cross_entropy(torch.zeros(3, 2, 4), targets, skip_same=True)
     tensor(1.3863)
     """
-    # -P.log softmax(s) = logsumexp(s) - P.s, since P adds up to 1; the
-    # log-softmax of six crops and 65 536 prototypes is never stored.
+    # -P.log softmax(s) = logsumexp(s) - P.s, since P sums to 1. This avoids
+    # storing the log-softmax of six crops over 65 536 prototypes.
     normaliser = torch.logsumexp(logits, dim=-1, keepdim=True)
     ones = torch.ones_like(targets[..., :1])
     return mean_over_pairs(ones, normaliser, skip_same) - mean_over_pairs(
@@ -188,19 +188,20 @@ def entropy(probabilities):
 
 
 def prototype_entropies(predictions):
-    """Compute entropies of a teacher's predictions, which show a collapse.
+    """Compute entropies of a teacher's predictions, which reveal a collapse.
 
     Arguments
     ---------
     predictions : torch.Tensor
-        Which add up to 1, ``[batch, crops, K]``.
+        Probabilities ``[batch, crops, K]``.
 
     Returns
     -------
     dict
-        In nats ``teacher_entropy`` (mean of the entropies), ``usage_entropy``
-        (of the mean over all processes: how evenly prototypes are used) and
-        ``log_prototypes`` (ln K, which both have where nothing is said).
+        In nats: ``teacher_entropy`` (mean of the entropies), ``usage_entropy``
+        (entropy of the mean over all processes: how evenly prototypes are
+        used) and ``log_prototypes`` (ln K, which both entropies equal when the
+        predictions are uniform).
 
     Example
     -------

@@ -1,16 +1,16 @@
-"""W-MSE: crops agree after the batch has been whitened.
+"""W-MSE: make two crops agree after whitening.
 
-Ermolov et al., 2021 (arXiv 2007.06346, section 3). The vectors v of a
-crop are whitened in sub-batches, so that they cannot collapse, and then the two
-crops of an utterance compared on the unit sphere:
+Ermolov et al., 2021 (arXiv 2007.06346, section 3). The projections v of each
+crop are whitened in sub-batches, so that they cannot collapse; then the two
+crops of an utterance are compared on the unit sphere:
 
     z = W (v - mean),    W = L^{-1},    L L^T = covariance
     L_MSE = mean of |z/|z| - z'/|z'||^2 = 2 - 2 mean of cos(z, z')
 
-The covariance of few rows is noisy, which the paper counters by whitening
-several random partitions of a batch. Here it is one, along the order of the
-batch: the sampler has drawn that already. Covariance and factor are in float64,
-since the vectors of an untrained encoder are all but collinear.
+The covariance of few rows is noisy. The paper therefore whitens several random
+partitions of a batch. Here there is one partition, in the order of the batch,
+which the sampler has already shuffled. Covariance and Cholesky factor are in
+float64, since the projections of an untrained encoder are nearly collinear.
 """
 
 import torch
@@ -25,21 +25,22 @@ from speechbrain_ssl.objectives.views import two_views
 
 
 class WMSE(Objective):
-    """The mean squared error of two whitened views.
+    """Compute the mean squared error of two whitened views.
 
     Arguments
     ---------
     embedding_size, hidden, output_size, layers
         See ``Projector``.
     whitening_size : int
-        Utterances of a sub-batch; more than ``output_size``, better twice.
+        Utterances in a sub-batch; more than ``output_size``, preferably twice
+        as many.
     epsilon : float
-        The covariance is mixed with this share of the identity.
+        Share of the identity that is mixed into the covariance.
 
     Raises
     ------
     ConfigError
-        If a sub-batch is too small to be whitened.
+        If a value is out of range, or a sub-batch is too small to be whitened.
 
     Example
     -------
@@ -78,13 +79,14 @@ class WMSE(Objective):
     def forward(self, online, target):
         """Compute the loss.
 
-        A sub-batch whose covariance has no inverse makes the loss NaN, and the
-        step is skipped.
+        A sub-batch whose covariance is singular makes the loss NaN, and the
+        step is then skipped.
 
         Arguments
         ---------
         online, target : speechbrain_ssl.objectives.base.Branch
-            The first crop is taken from one, the second crop from the other.
+            The first crop is taken from ``online``, the second from
+            ``target``.
 
         Returns
         -------
@@ -95,8 +97,8 @@ class WMSE(Objective):
         Raises
         ------
         ConfigError
-            If there are not exactly two crops, or the batch of all processes
-            is no multiple of ``whitening_size``.
+            If there are not exactly two crops, or the batch over all processes
+            is not a multiple of ``whitening_size``.
         """
         left, right = map(gather, two_views(online, target, "W-MSE"))
         if len(left) % self.whitening_size:
@@ -111,14 +113,15 @@ class WMSE(Objective):
         return 2 - 2 * cosine.mean(), {"positive_cosine": before}
 
     def _white(self, rows):
-        """Whiten rows, sub-batch by sub-batch."""
+        """Whiten ``[n, size]`` rows, sub-batch by sub-batch."""
         parts = rows.double().unflatten(0, (-1, self.whitening_size))
         parts = parts - parts.mean(1, keepdim=True)
         eye = torch.eye(parts.shape[-1], dtype=parts.dtype, device=rows.device)
         covariance = parts.mT @ parts / (self.whitening_size - 1)
         covariance = (1 - self.epsilon) * covariance + self.epsilon * eye
         factor, failed = torch.linalg.cholesky_ex(covariance)
-        # Where there is no factor, what is returned is no number to go on with.
+        # Where the factorisation failed, the returned values are meaningless:
+        # make them NaN, so that the step is skipped.
         factor = torch.where((failed > 0)[:, None, None], float("nan"), factor)
         white = torch.linalg.solve_triangular(factor, parts.mT, upper=False)
         return white.mT.flatten(0, 1).float()

@@ -1,1 +1,1 @@
-"""Which utterances count as positives: beyond two crops of the same one."""
+"""Positive sampling: positives beyond two crops of the same utterance."""

@@ -1,19 +1,19 @@
-"""Cluster-aware sampling: the crops of a sample come from several utterances.
+"""Cluster-aware sampling: cut the crops of a sample from several utterances.
 
-Han, Chen and Qian, 2023 (arXiv 2304.05754): crops of one utterance overlap,
-since it is short, and share its content and recording. From a start epoch on
-the training set is therefore embedded and clustered every few epochs, and the
-crops of a sample are cut from utterances of one cluster.
+Han, Chen and Qian, 2023 (arXiv 2304.05754): the crops of a short utterance
+overlap, and share its content and recording. From a start epoch on, the
+training set is therefore embedded and clustered every few epochs, and the crops
+of a sample are cut from utterances of one cluster.
 
-The paper says no more than that; what it leaves open is decided here:
+The paper leaves the details open; these are ours:
 
-* rule ``all`` draws the utterance of each crop uniformly from the cluster of
-  the anchor, itself included;
-* rule ``locals`` leaves the global crops with the anchor and draws those of
-  the local ones.
+* The rule ``all`` draws the utterance of each crop uniformly from the anchor's
+  cluster, the anchor included.
+* The rule ``locals`` cuts the global crops from the anchor, and draws an
+  utterance for each local crop.
 
-An utterance that is a cluster by itself, or has no embedding, keeps all of its
-crops.
+An utterance that is alone in its cluster, or that has no embedding, keeps all
+of its crops.
 """
 
 import numpy as np
@@ -33,37 +33,37 @@ _OWNER = "cluster-aware sampling"
 
 
 class ClusterAware(torch.nn.Module):
-    """Draws the utterances that crops are cut from.
+    """Draw the utterances that crops are cut from.
 
-    The clusters are a buffer, so that a checkpoint carries them. Loader workers
-    ask for partners: they have to be started after ``recluster``, as those of
-    a loader without ``persistent_workers`` are at the start of each epoch.
+    The clusters are a buffer, so that checkpoints contain them. Loader workers
+    call ``partners``, so they must be started after ``recluster``; a loader
+    without ``persistent_workers`` does that at the start of each epoch.
 
     Arguments
     ---------
     clusters : int or list of int
-        How many. Of a list (the paper's "progressive" variant) the next number
-        is taken at each clustering, and the last one from then on. The paper's
-        numbers are not known.
+        Number of clusters. With a list (the paper's "progressive" variant),
+        each clustering takes the next number, and the last one is kept from
+        then on. The paper's numbers are not known.
     start_epoch : int
-        The first epoch with crops of several utterances, from 2 on. A default
-        of ours is six tenths of all epochs.
+        First epoch with crops of several utterances, at least 2. A default of
+        ours is six tenths of all epochs.
     every : int
-        Epochs from one clustering to the next; 5 is a default of ours.
+        Number of epochs between clusterings; 5 is a default of ours.
     rule : str
         ``"all"`` or ``"locals"``, see above.
     iterations : int
-        Of k-means, whose first centroids are drawn by k-means++.
+        Number of k-means iterations; k-means++ draws the initial centroids.
     merge_from : int, optional
-        The ``clusters`` are made of so many of a k-means, by Ward's criterion.
-        An option of ours; see results/ssps_conditions.
+        Number of k-means clusters that are merged into ``clusters`` by Ward's
+        criterion. An option of ours; see results/ssps_conditions.
 
     Raises
     ------
     ConfigError
-        If a value makes no sense.
+        If a value is out of range.
     ClusteringError
-        If the merging would take more memory than it may.
+        If the merging would exceed its memory limit.
 
     Example
     -------
@@ -94,7 +94,7 @@ class ClusterAware(torch.nn.Module):
                 "whole number from 1, or one for each clustering"
             )
         for count in counts:
-            remedy = "a list of such numbers is possible, too"
+            remedy = "a list of such numbers is allowed, too"
             check_int(_OWNER, "clusters", count, least=1, remedy=remedy)
         check_int(
             _OWNER,
@@ -117,11 +117,11 @@ class ClusterAware(torch.nn.Module):
         self.rule = rule
         self.iterations = iterations
         self.merge_from = merge_from
-        # Tables made of the buffer also where a checkpoint brings it.
+        # Rebuild the member tables after a checkpoint restores the clusters.
         self.register_load_state_dict_post_hook(_tabulate)
 
     def set_up(self, utterances, local_crops, seed):
-        """Make the buffer.
+        """Create the buffer of cluster assignments.
 
         Called once, before a checkpoint is read.
 
@@ -130,21 +130,21 @@ class ClusterAware(torch.nn.Module):
         utterances : int
             Length of the training manifest.
         local_crops : int
-            Local crops of a sample.
+            Number of local crops per sample.
         seed : int
-            Of the run.
+            The run's seed.
 
         Raises
         ------
         ConfigError
-            If there are more clusters than utterances, or the rule is about
-            crops that there are none of.
+            If there are more clusters than utterances, or the rule is
+            ``locals`` and there are no local crops.
         """
         if self.rule == "locals" and local_crops < 1:
             raise ConfigError(
                 "cluster-aware sampling with the rule locals draws the "
-                "utterances of local crops, of which there are none; take the "
-                "rule all, or set `local_crops`"
+                "utterances of local crops, but the crop plan has none; take "
+                "the rule all, or set `local_crops`"
             )
         most = self.merge_from or max(self.counts)
         if most > utterances:
@@ -157,7 +157,7 @@ class ClusterAware(torch.nn.Module):
         _tabulate(self)
 
     def active(self, epoch):
-        """Return whether crops of an epoch come from several utterances."""
+        """Return whether an epoch's samples mix crops of several utterances."""
         return epoch >= self.start_epoch
 
     def due(self, epoch):
@@ -166,7 +166,7 @@ class ClusterAware(torch.nn.Module):
         return since >= 0 and since % self.every == 0
 
     def clusters_of(self, epoch):
-        """Return how many clusters an epoch has."""
+        """Return the number of clusters of an epoch."""
         turn = (epoch - self.start_epoch) // self.every
         return self.counts[min(turn, len(self.counts) - 1)]
 
@@ -174,7 +174,7 @@ class ClusterAware(torch.nn.Module):
     def recluster(self, epoch, embeddings):
         """Cluster the training set.
 
-        In a distributed run every process calls it with all embeddings, and
+        In a distributed run every process calls this with all embeddings, and
         clusters its share of them.
 
         Arguments
@@ -183,13 +183,13 @@ class ClusterAware(torch.nn.Module):
             Counted from 1.
         embeddings : torch.Tensor or numpy.ndarray
             ``[utterances, size]`` in the order of the manifest. A row that is
-            zero or not finite stands for an utterance that could not be
-            embedded.
+            zero or not finite marks an utterance that could not be embedded.
 
         Raises
         ------
         ConfigError
-            If they are not of this manifest, or too few can be clustered.
+            If the number of embeddings is not that of the manifest, or too few
+            of them can be clustered.
         """
         rows = torch.as_tensor(embeddings)
         if len(rows) != len(self.assignments):
@@ -227,8 +227,8 @@ class ClusterAware(torch.nn.Module):
     def partners(self, epoch, index, key, crops, global_crops):
         """Draw the utterance of each crop of a sample.
 
-        Called by loader workers; it takes the same time whatever the size of
-        the cluster.
+        Called by loader workers. The cost does not depend on the size of the
+        cluster.
 
         Arguments
         ---------
@@ -237,11 +237,11 @@ class ClusterAware(torch.nn.Module):
         index : int
             Position of the anchor in the manifest.
         key : int
-            Its key, which addresses the draws.
+            The anchor's key, which seeds its draws.
         crops : int
-            Crops of a sample, the global ones first.
+            Number of crops per sample, the global ones first.
         global_crops : int
-            How many of them are global.
+            Number of global crops.
 
         Returns
         -------
@@ -251,7 +251,7 @@ class ClusterAware(torch.nn.Module):
         Raises
         ------
         ConfigError
-            If the epoch needs clusters and none have been made.
+            If the epoch needs clusters and there are none yet.
         """
         chosen = np.full(crops, index, dtype=np.int64)
         if not self.active(epoch):
@@ -259,8 +259,8 @@ class ClusterAware(torch.nn.Module):
         if not len(self._members):
             raise ConfigError(
                 f"cluster-aware sampling is to begin in epoch {epoch}, but "
-                "nothing has been clustered: `recluster` has to come before "
-                "the loader starts its workers"
+                "nothing has been clustered: call `recluster` before the "
+                "loader starts its workers"
             )
         cluster = self._cluster[index]
         if cluster < 0:
@@ -281,6 +281,6 @@ def _tabulate(module, _=None):
     order = np.argsort(cluster, kind="stable")
     placed = np.bincount(cluster[cluster >= 0], minlength=1)
     module._cluster = cluster
-    # Those without a cluster, -1, come first.
+    # Utterances without a cluster (-1) are sorted to the front; drop them.
     module._members = order[len(order) - placed.sum() :]
     module._offsets = np.concatenate([[0], np.cumsum(placed)])

@@ -1,25 +1,25 @@
-"""The share of pseudo-positives that are right. **For monitoring only.**
+"""Measure the share of pseudo-positives that are right.
 
-Labels come in here and figures go out; nothing that trains or selects may read
-either.
+**For monitoring only.** This module reads labels and returns metrics for the
+log. Nothing that trains or selects may read either of them.
 """
 
 import torch
 
 
 class PositiveMonitor:
-    """Compares pseudo-positives with their anchors, by labels.
+    """Compare the labels of pseudo-positives with those of their anchors.
 
-    With speakers it tells how often SSPS is right; with recordings, how often
-    it brings nothing new.
+    Speaker labels show how often SSPS is right; recording labels show how often
+    a pseudo-positive comes from the anchor's own recording.
 
     Arguments
     ---------
     columns : dict
-        Name of a column to the class of every utterance of the manifest, int64
-        ``[utterances]``; -1 where it is not known.
+        Maps the name of a column to the class of every utterance of the
+        manifest, int64 ``[utterances]``; -1 for an unknown class.
     device : str
-        Where the partners are.
+        Device of the pseudo-positives.
 
     Example
     -------
@@ -35,23 +35,23 @@ class PositiveMonitor:
         }
 
     def __call__(self, partners, anchors):
-        """Compare the partners of a batch with their anchors.
+        """Compare the pseudo-positives of a batch with their anchors.
 
         Arguments
         ---------
         partners : torch.Tensor
-            Positions in the manifest, int64 ``[batch]``; -1 where there is
-            none.
+            Positions of the pseudo-positives in the manifest, int64
+            ``[batch]``; -1 for a sample without one.
         anchors : torch.Tensor
             The samples' own positions, int64 ``[batch]``.
 
         Returns
         -------
         dict
-            ``known_<column>``: the share of the batch that has a partner and
-            where both classes are known. ``same_<column>``: the share where
-            they are the same. ``same`` over ``known`` is the accuracy of the
-            partners.
+            ``known_<column>``: share of the batch that has a pseudo-positive
+            and for which both classes are known. ``same_<column>``: share of
+            the batch for which they are also equal. ``same`` divided by
+            ``known`` is the accuracy of the pseudo-positives.
         """
         there = partners >= 0
         found = {}

@@ -1,4 +1,4 @@
-"""The nearest other clusters of a cluster."""
+"""Find the clusters nearest to each cluster."""
 
 import torch
 
@@ -7,22 +7,23 @@ from speechbrain_ssl.clustering.kmeans import similarity_blocks
 
 @torch.no_grad()
 def nearest_clusters(centroids, sizes, count):
-    """Find the clusters whose centroids have the greatest cosine with each.
+    """Find, for each cluster, the others with the highest centroid cosine.
 
     Arguments
     ---------
     centroids : torch.Tensor
-        float32 ``[K, size]``, of length one.
+        float32 ``[K, size]``, of unit norm.
     sizes : torch.Tensor
-        int64 ``[K]``, their members; a cluster without any is nobody's
+        int64 ``[K]``, the number of members; an empty cluster is never a
         neighbour.
     count : int
-        How many; below K.
+        Number of neighbours, below K.
 
     Returns
     -------
     torch.Tensor
-        int64 ``[K, count]``, the nearest first; -1 where there are too few.
+        int64 ``[K, count]``, the nearest first; filled with -1 if there are
+        fewer neighbours.
 
     Example
     -------
@@ -34,7 +35,7 @@ def nearest_clusters(centroids, sizes, count):
     """
     numbers = torch.arange(len(centroids), device=centroids.device)
     near = torch.empty(len(centroids), count, dtype=torch.int64).to(numbers)
-    # Blocks: all cosines of 25 000 clusters would be 2.5 GB.
+    # In blocks, since all cosines of 25 000 clusters would take 2.5 GB.
     for part, cosines in similarity_blocks(centroids, centroids):
         cosines.masked_fill_(sizes == 0, -torch.inf)
         cosines.scatter_(1, numbers[part, None], -torch.inf)

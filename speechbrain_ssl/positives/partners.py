@@ -1,4 +1,4 @@
-"""SSPS's draw of a partner for each sample: a cluster, then a member of it."""
+"""Draw SSPS's pseudo-positives: first a cluster, then a member of it."""
 
 import dataclasses
 
@@ -8,17 +8,17 @@ import torch
 
 @dataclasses.dataclass
 class Partners:
-    """The partners that SSPS has drawn for the samples of a batch.
+    """Hold the pseudo-positives drawn for the samples of a batch.
 
     Attributes
     ----------
     utterances : torch.Tensor
-        Position of the partner in the manifest, int64 ``[batch]``; -1 where
-        there is none.
+        Position of the pseudo-positive in the manifest, int64 ``[batch]``; -1
+        for a sample without one.
     slots : torch.Tensor
         Its slot in the queue, int64 ``[batch]``; -1 likewise.
     clusters : torch.Tensor
-        The drawn cluster, int64 ``[batch]``; -1 where there is none.
+        The cluster it was drawn from, int64 ``[batch]``; -1 likewise.
     """
 
     utterances: torch.Tensor
@@ -27,14 +27,14 @@ class Partners:
 
 
 def draw_neighbours(clusters, near, draws):
-    """Draw one of the nearest clusters of each cluster; all are as likely.
+    """Draw one of each cluster's nearest clusters, with equal probability.
 
     Arguments
     ---------
     clusters : torch.Tensor
         int64 ``[batch]``; -1 for none.
     near : torch.Tensor
-        The nearest clusters of each, int64 ``[K, neighbours]``.
+        The nearest clusters of each cluster, int64 ``[K, neighbours]``.
     draws : numpy.ndarray
         float64 ``[batch]``, uniform in [0, 1).
 
@@ -51,7 +51,7 @@ def draw_neighbours(clusters, near, draws):
     [1, 2, -1]
     """
     count = near.shape[1]
-    # Upper ends of the parts of [0, 1] that the neighbours have.
+    # Upper ends of the equal parts of [0, 1] that belong to the neighbours.
     ends = np.arange(1, count + 1) / count
     which = np.searchsorted(ends, draws, side="right")
     which = torch.from_numpy(which).to(near.device)
@@ -60,12 +60,12 @@ def draw_neighbours(clusters, near, draws):
 
 
 def draw_members(queue, assignments, clusters, index, draws):
-    """Draw an utterance of each cluster that is in the queue, not one's own.
+    """Draw, for each sample, another utterance of a cluster from the queue.
 
     Arguments
     ---------
     queue : speechbrain_ssl.positives.queue.PositiveQueue
-        The candidates.
+        The queue, which holds the candidates.
     assignments : torch.Tensor
         The cluster of each utterance, int64 ``[utterances]``; -1 for none.
     clusters : torch.Tensor
@@ -79,11 +79,11 @@ def draw_members(queue, assignments, clusters, index, draws):
     Returns
     -------
     Partners
-        One for each sample, or none where the cluster has no other member in
-        the queue.
+        One per sample, or none (-1) if the cluster has no other member in the
+        queue.
     """
     keys, slots = queue.sorted_by(assignments)
-    # Of a cluster -1 no key is to be found, nor of one behind the last.
+    # Cluster -1 and clusters past the last one match no key.
     first = clusters * queue.utterances
     begin = torch.searchsorted(keys, first)
     end = torch.searchsorted(keys, first + queue.utterances)
@@ -92,7 +92,7 @@ def draw_members(queue, assignments, clusters, index, draws):
     own_there = keys[own.clamp(max=last)] == first + index
     count = end - begin - own_there.long()
     chosen = begin + (draws * count).long()
-    # The sample's own place is stepped over.
+    # Skip the sample's own position.
     chosen += (own_there & (chosen >= own)).long()
     there = (clusters >= 0) & (count > 0)
     slots = torch.where(there, slots[chosen.clamp(max=last)], -1)
@@ -103,24 +103,24 @@ def draw_members(queue, assignments, clusters, index, draws):
 
 
 def put_vectors(target, queue, partners):
-    """Put the vectors of partners in the place of those of the samples.
+    """Replace the samples' projections with those of their pseudo-positives.
 
-    Embeddings stay: an objective that compares those as well compares those of
-    the sample.
+    Embeddings are not replaced: an objective that compares embeddings too uses
+    those of the sample.
 
     Arguments
     ---------
     target : speechbrain_ssl.objectives.base.Branch
-        Not changed.
+        The target branch, which is not modified.
     queue : speechbrain_ssl.positives.queue.PositiveQueue
-        Which the partners were drawn from.
+        The queue that the pseudo-positives were drawn from.
     partners : Partners
-        Of the same samples.
+        The pseudo-positives of the branch's samples.
 
     Returns
     -------
     speechbrain_ssl.objectives.base.Branch
-        With other ``vectors``; those that are replaced have no gradient.
+        A copy with new ``projections``; replaced rows have no gradient.
     """
     vectors = target.projections
     new = queue.vectors[partners.slots.clamp(min=0)].to(vectors.dtype)

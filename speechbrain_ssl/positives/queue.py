@@ -1,34 +1,34 @@
-"""The queue of positive vectors of SSPS.
+"""SSPS's queue of positive projections.
 
-Each of its slots holds the position of an utterance in the manifest and
-what the target branch made of its global crops. New rows overwrite the oldest
-ones, whatever utterance they belong to: the size need not be a multiple of the
+Each slot holds the position of an utterance in the manifest and the target
+branch's projections of its global crops. New rows overwrite the oldest ones,
+whatever utterance these belong to; the size need not be a multiple of the
 batch.
 
-What a slot must never do is stand for an utterance that is not in it: an
-unfilled one has the number -1, which as an index would silently mean "the last
-utterance". And where an utterance is in the queue twice (the end of one epoch
-and the beginning of the next), its newest vector counts.
+An unfilled slot has the position -1. It must never be used as an index, where
+it would silently mean "the last utterance". If an utterance is in the queue
+twice (from the end of one epoch and the beginning of the next), its newest
+projections are used.
 """
 
 import torch
 
 
 class PositiveQueue(torch.nn.Module):
-    """A first-in, first-out queue of vectors, one row an utterance.
+    """Keep recent projections in a first-in, first-out queue.
 
-    Everything is a buffer; nothing waits for the host.
+    All state is in buffers, and no operation synchronises with the host.
 
     Arguments
     ---------
     size : int
-        Slots.
+        Number of slots.
     utterances : int
         Length of the manifest.
     crops : int
-        Global crops of a sample.
+        Number of global crops per sample.
     vector_size : int
-        Size of the vector of a crop.
+        Size of a crop's projection.
 
     Example
     -------
@@ -47,22 +47,22 @@ class PositiveQueue(torch.nn.Module):
         self.utterances = utterances
         self.register_buffer("ids", torch.full((size,), -1))
         self.register_buffer("vectors", torch.zeros(size, crops, vector_size))
-        # Where the next row goes: the oldest slot.
+        # Slot of the next row, which is the oldest one.
         self.register_buffer("place", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
     def push(self, ids, vectors):
-        """Store rows, the last one as the newest.
+        """Store rows; the last row is the newest.
 
         Arguments
         ---------
         ids : torch.Tensor
-            Positions in the manifest, int64 ``[rows]``; -1 takes a slot and
-            leaves it unfilled.
+            Positions in the manifest, int64 ``[rows]``; -1 occupies a slot but
+            marks it unfilled.
         vectors : torch.Tensor
             ``[rows, crops, vector size]``.
         """
-        # Of more rows than slots only the newest can stay.
+        # If there are more rows than slots, only the newest fit.
         ids, vectors = ids[-self.size :], vectors[-self.size :]
         step = torch.arange(len(ids), device=self.ids.device)
         slots = (self.place + step) % self.size
@@ -72,22 +72,23 @@ class PositiveQueue(torch.nn.Module):
 
     @torch.no_grad()
     def sorted_by(self, groups):
-        """Sort the utterances in the queue by a group each belongs to.
+        """Sort the utterances in the queue by the group each belongs to.
 
         Arguments
         ---------
         groups : torch.Tensor
-            int64 ``[utterances]``; one with a negative group is left out.
+            int64 ``[utterances]``; an utterance with a negative group is left
+            out.
 
         Returns
         -------
         keys : torch.Tensor
             int64 ``[size]``, ascending: group * utterances + position in the
-            manifest, so that ``torch.searchsorted`` finds groups and
-            utterances alike. The largest int64 stands behind them in the place
-            of slots that do not count.
+            manifest, so that ``torch.searchsorted`` finds both groups and
+            utterances. Slots that are left out have the largest int64, and
+            come last.
         slots : torch.Tensor
-            int64 ``[size]``, the slot of each.
+            int64 ``[size]``, the slot of each key.
         """
         nothing = torch.iinfo(torch.int64).max
         step = torch.arange(self.size, device=self.ids.device)
@@ -96,7 +97,7 @@ class PositiveQueue(torch.nn.Module):
         ids = self.ids[slots]
         group = torch.where(ids < 0, -1, groups[ids.clamp(min=0)])
         keys = torch.where(group < 0, nothing, group * self.utterances + ids)
-        # A stable sort leaves the newest of equals last.
+        # A stable sort puts the newest of several equal keys last.
         keys, order = torch.sort(keys, stable=True)
         slots = slots[order]
         older = torch.zeros_like(keys, dtype=torch.bool)

@@ -1,40 +1,42 @@
-"""SSPS: positives from other utterances, found by clustering as one trains.
+"""SSPS: take positives from other utterances, found by clustering.
 
 Lepage and Dehak, 2025 (arXiv 2505.14561, 2501.17772). Two crops of one
-utterance share the recording. In the last epochs SSPS therefore compares a
-crop with another utterance, believed to be of the same speaker and of another
-recording:
+utterance share the recording. In the last epochs SSPS therefore compares a crop
+with a pseudo-positive: another utterance, believed to be of the same speaker
+but of another recording.
 
-1. A **memory** keeps one vector of every utterance of the training set: the
-   embedding, of unit norm, of one crop of 4 s without augmentation.
-2. At the start of each epoch spherical k-means makes K clusters of it.
+1. A **memory** keeps one reference embedding of every training utterance: the
+   unit-norm embedding of one 4 s crop without augmentation.
+2. At the start of each epoch, spherical k-means divides the memory into K
+   clusters.
 3. For a sample of cluster c, a cluster is drawn: c itself (M = 0), or one of
-   the M others whose centroids have the greatest cosine with that of c.
-4. Of the utterances of that cluster that are in the **queue** of recent
-   positive vectors one is drawn, never the sample's own. Its vectors take the
-   place of the sample's in the target branch. Where there is none, the sample
-   keeps its ordinary positive. The share that is replaced is the *coverage*.
-5. After the step, memory and queue take up what it has computed.
+   the M other clusters whose centroids have the highest cosine with that of c.
+4. From the utterances of that cluster that are in the **queue** of recent
+   positive projections, one is drawn, never the sample's own. Its projections
+   replace the sample's in the target branch. If there is no such utterance, the
+   sample keeps its ordinary positive. The share of samples whose positive is
+   replaced is the *coverage*.
+5. After the step, memory and queue are updated with what the step has computed.
 
-What differs from the published code, and why:
+Differences from the published code, and the reasons:
 
-* For DINO the queue holds the vectors of 256 dimensions before the last layer,
-  and the logits come from the *current* last layer of the teacher. The
-  published code stores 65 536 logits a crop: 13.1 GB for a queue of 25 000 and
-  two crops, against 51 MB here. With a last layer that does not move the two
-  are the same.
-* A sample is never its own pseudo-positive, and a cluster without members is
-  nobody's neighbour.
+* For DINO the queue holds the 256-dimensional projections before the last
+  layer, and the logits come from the teacher's *current* last layer. The
+  published code stores 65 536 logits per crop: 13.1 GB for a queue of 25 000
+  and two crops, against 51 MB here. With a frozen last layer the two are the
+  same.
+* A sample is never its own pseudo-positive, and an empty cluster is never a
+  neighbour.
 
-What is ours: ``merge_from`` makes the clusters of more and smaller ones
-(results/ssps_conditions).
+An option of ours: ``merge_from`` merges more and smaller clusters into the K
+clusters (results/ssps_conditions).
 
-Where the papers leave it open: one partner is drawn for all global crops of a
-sample.
+Where the papers leave it open: one pseudo-positive is drawn for all global
+crops of a sample.
 
-**Memory**: 4 * utterances * embedding size bytes for the references (2.2 GB
-for VoxCeleb2 and 512 dimensions) and 4 * queue * crops * vector size for the
-queue, on the training device of every process.
+**Memory**: 4 * utterances * embedding size bytes for the reference embeddings
+(2.2 GB for VoxCeleb2 and 512 dimensions) and 4 * queue * crops * projection
+size bytes for the queue, on the training device of every process.
 """
 
 import math
@@ -61,54 +63,56 @@ from speechbrain_ssl.positives.ssps_checks import (
 
 
 class SSPS(torch.nn.Module):
-    """Self-supervised positive sampling.
+    """Draw pseudo-positives by clustering (self-supervised positive sampling).
 
-    All state is in buffers, and moves in ``after_step`` alone; a run that is
-    taken up from a checkpoint goes on as if it had not stopped. In a
+    All state is in buffers and changes only in ``after_step``, so a run that
+    resumes from a checkpoint continues as if it had not stopped. In a
     distributed run every process has the same memory and the same queue.
 
     Arguments
     ---------
     clusters : int
         K. The paper has 25 000 for the 1.09 million utterances of VoxCeleb2.
-        On other data see ``positives/start_rule.py``.
+        For other data see ``positives/start_rule.py``.
     queue : int
-        Slots of the queue; 25 000 in the paper. At least the global batch.
+        Number of slots in the queue, at least the global batch; 25 000 in the
+        paper.
     neighbours : int
-        M; 1 in the paper, 0 for the cluster of the sample itself. The M
+        M; 1 in the paper, 0 to draw from the sample's own cluster. The M
         neighbour clusters are equally likely.
     start_epoch : int
-        The first epoch with pseudo-positives, from 2 on: in the epoch before,
-        memory and queue are filled.
+        First epoch with pseudo-positives, at least 2, because the epoch before
+        fills memory and queue.
     reference_seconds : float
-        Length of the crop that the reference is computed from; 4 in the paper.
+        Length of the crop that the reference embedding is computed from; 4 in
+        the paper.
     iterations : int
-        Of k-means; 10 in the paper.
+        Number of k-means iterations; 10 in the paper.
     merge_from : int, optional
-        The ``clusters`` are made of so many of a k-means, by Ward's criterion
-        (an option of ours, meant for neighbours 0). Memory and time: see
-        ``speechbrain_ssl/clustering/agglomerative.py``.
+        Number of k-means clusters that are merged into ``clusters`` by Ward's
+        criterion (an option of ours, meant for neighbours 0). For memory and
+        time see ``speechbrain_ssl/clustering/agglomerative.py``.
     speaker_count : int, optional
-        A guess of the number of speakers in the training set; rather too high
-        than too low, which lets weaker encoders through. With it the rule
-        of ``positives/start_rule.py`` is asked before ``start_epoch``, and the
-        start is put off for as long as it says no to ``clusters`` and
-        ``neighbours``; how others would do is for the log. From 2 on.
+        Estimated number of speakers in the training set, at least 2. Guess
+        high, since a low guess lets weaker encoders through. If given, the rule
+        of ``positives/start_rule.py`` is applied before ``start_epoch``, and
+        the start is postponed until it accepts ``clusters`` and ``neighbours``.
+        Its results for other values are only logged.
     choose_clusters : bool
-        With a ``speaker_count``: the rule sets K and M, too. It takes what it
-        prefers of half, once and twice the ``clusters`` (not twice with
-        ``merge_from``) and of 0 to ``neighbours``, and starts as soon as that
-        is good enough.
+        Whether the rule also sets K and M; needs a ``speaker_count``. It
+        chooses among half, once and twice the ``clusters`` (not twice with
+        ``merge_from``) and 0 to ``neighbours``, and starts as soon as its
+        choice is good enough.
     monitor_labels : str, optional
-        A CSV file with the columns ``ID`` and ``spk_id``, for the log alone:
-        how often a partner is of the anchor's speaker.
+        A CSV file with the columns ``ID`` and ``spk_id``. It is used only to
+        log how often a pseudo-positive is of the anchor's speaker.
 
     Raises
     ------
     ConfigError
-        If a value makes no sense.
+        If a value is out of range.
     ClusteringError
-        If the merging would take more memory than it may.
+        If the merging would exceed its memory limit.
 
     Example
     -------
@@ -153,7 +157,7 @@ class SSPS(torch.nn.Module):
         self.choose_clusters = choose_clusters
         self.monitor_labels = monitor_labels
         check_values(self)
-        # No more clusters than utterances; known in ``set_up``.
+        # Upper limit of the clusters, set in ``set_up``.
         self._most = math.inf
         self._notes = StepNotes()
 
@@ -167,37 +171,38 @@ class SSPS(torch.nn.Module):
         batch,
         seed,
     ):
-        """Make the buffers.
+        """Create the memory, the clusters and the queue.
 
         Called once, before a checkpoint is read.
 
         Arguments
         ---------
         objective : speechbrain_ssl.objectives.base.Objective
-            Whose target branch is to get other positives.
+            The objective whose target branch receives pseudo-positives.
         utterances : int
             Length of the training manifest.
         reference_size : int
-            Size of an embedding.
+            Size of a reference embedding.
         crops : int
-            Global crops of a sample.
+            Number of global crops per sample.
         vector_size : int
-            Size of the vector of a crop in the target branch.
+            Size of a crop's projection in the target branch.
         batch : int
-            Utterances in a step, over all processes.
+            Number of utterances in a step, over all processes.
         seed : int
-            Of the run.
+            The run's seed.
 
         Raises
         ------
         ConfigError
-            If the objective, the queue or the clusters do not fit.
+            If the objective is not supported, the queue is too short, or there
+            are too many clusters.
         """
         check_run(self, objective, utterances, batch)
         self.seed = seed
-        # What the epoch that fills the memory sees.
+        # Number of utterances in the epoch that fills the memory.
         self._most = utterances // batch * batch
-        # As many as the rule may take.
+        # The start rule may adopt more clusters than are configured.
         most = self.clusters
         if self.choose_clusters:
             most = max(self.candidates())
@@ -207,7 +212,7 @@ class SSPS(torch.nn.Module):
             "known": torch.zeros(utterances, dtype=torch.bool),
             "assignments": torch.full((utterances,), -1),
             "centroids": torch.zeros(most, reference_size),
-            # A cluster has none before k-means: all are -1.
+            # No cluster has neighbours (-1) before the first k-means.
             "near": torch.full(shape, -1),
         }
         for key, tensor in buffers.items():
@@ -223,11 +228,11 @@ class SSPS(torch.nn.Module):
         return epoch >= self.start_epoch
 
     def postpone(self):
-        """Put the start off by an epoch; a checkpoint keeps that."""
+        """Postpone the start by one epoch; checkpoints store this."""
         self.start_epoch += 1
 
     def candidates(self):
-        """Return the K that the start rule tries, the configured one first."""
+        """Return the values of K that the start rule tries, ours first."""
         others = [self.clusters // 2]
         if self.merge_from is None:
             others.append(2 * self.clusters)
@@ -236,8 +241,8 @@ class SSPS(torch.nn.Module):
     def adopt(self, clusters, neighbours):
         """Set the K and M that the start rule has chosen.
 
-        A checkpoint keeps them. The clusters stay made of as many smaller
-        ones each (``merge_from``).
+        Checkpoints store them. ``merge_from`` changes in proportion, so that
+        each cluster is still merged from as many small ones.
 
         Arguments
         ---------
@@ -250,11 +255,11 @@ class SSPS(torch.nn.Module):
             self.merge_from = self.merge_from * clusters // self.clusters
         self.clusters, self.neighbours = clusters, neighbours
 
-    #: What the rule may move.
+    #: Settings that the start rule may change.
     MOVED = ("start_epoch", "clusters", "neighbours", "merge_from")
 
     def get_extra_state(self):
-        """Return what a checkpoint holds beside the buffers."""
+        """Return what a checkpoint holds besides the buffers."""
         return {name: getattr(self, name) for name in self.MOVED}
 
     def set_extra_state(self, state):
@@ -268,15 +273,15 @@ class SSPS(torch.nn.Module):
         return self.start_epoch - 1
 
     def filling(self, epoch):
-        """Return whether an epoch fills memory and queue, and no more."""
+        """Return whether an epoch only fills memory and queue."""
         return epoch == self.fills_from
 
     @torch.no_grad()
     def before_epoch(self, epoch):
-        """Make the clusters of an epoch; called in all processes.
+        """Cluster the memory for an epoch; called in all processes.
 
-        Not in an epoch that is taken up in its middle: the clusters come with
-        the checkpoint.
+        It is not called when a run resumes in the middle of an epoch: the
+        clusters then come from the checkpoint.
 
         Arguments
         ---------
@@ -286,7 +291,7 @@ class SSPS(torch.nn.Module):
         Raises
         ------
         ConfigError
-            If the memory has too few references.
+            If the memory has too few reference embeddings.
         """
         if not self.active(epoch):
             return
@@ -298,7 +303,7 @@ class SSPS(torch.nn.Module):
             self.clusters,
             merge_from=self.merge_from,
             iterations=self.iterations,
-            # Other first centroids in every epoch.
+            # Draw other initial centroids in every epoch.
             seed=int(uniform(self.seed, epoch, "ssps-clusters") * 2**53),
         )
         self.assignments[known] = found.assignments
@@ -311,25 +316,25 @@ class SSPS(torch.nn.Module):
     # -- a step ----------------------------------------------------------------
 
     def substitute(self, target, epoch, keys, monitor=None):
-        """Draw partners and put their vectors into the target branch.
+        """Draw pseudo-positives and put them into the target branch.
 
         Arguments
         ---------
         target : speechbrain_ssl.objectives.base.Branch
-            With ``index``.
+            The target branch; it must have an ``index``.
         epoch : int
             Counted from 1.
         keys : numpy.ndarray
-            Utterance keys, uint64 ``[batch]``, which address the draws.
+            Utterance keys, uint64 ``[batch]``, which seed the draws.
         monitor : PositiveMonitor, optional
-            Looks at the partners that were drawn.
+            Compares the pseudo-positives with reference labels, for the log.
 
         Returns
         -------
         tuple
-            The branch (the same one before ``start_epoch``), and scalars:
-            ``coverage``, the share of the samples whose positive was replaced,
-            and those of the monitor.
+            The branch (unchanged before ``start_epoch``) and a dictionary of
+            scalars: ``coverage``, the share of samples whose positive was
+            replaced, and those of the monitor.
         """
         if not self.active(epoch):
             return target, {}
@@ -341,7 +346,7 @@ class SSPS(torch.nn.Module):
 
     @torch.no_grad()
     def partners(self, index, epoch, keys):
-        """Draw a partner for each sample of this process's batch.
+        """Draw a pseudo-positive for each sample of this process's batch.
 
         Arguments
         ---------
@@ -350,12 +355,12 @@ class SSPS(torch.nn.Module):
         epoch : int
             Counted from 1.
         keys : numpy.ndarray
-            Utterance keys, uint64 ``[batch]``.
+            Utterance keys, uint64 ``[batch]``, which seed the draws.
 
         Returns
         -------
         Partners
-            One for each sample.
+            One per sample.
         """
         device = self.memory.device
         index = index.to(device)
@@ -371,7 +376,7 @@ class SSPS(torch.nn.Module):
 
     @torch.no_grad()
     def observe(self, index, references, vectors):
-        """Note what a batch has brought; it counts from ``after_step`` on.
+        """Record a batch; memory and queue receive it in ``after_step``.
 
         Arguments
         ---------
@@ -379,10 +384,10 @@ class SSPS(torch.nn.Module):
             Positions in the manifest, int64 ``[batch]``.
         references : torch.Tensor
             Embeddings of the reference crops, ``[batch, reference size]``, of
-            any length.
+            any norm.
         vectors : torch.Tensor
-            What the target branch made of the global crops, before any
-            substitution, ``[batch, crops, vector size]``.
+            The target branch's projections of the global crops, before any
+            substitution, ``[batch, crops, projection size]``.
         """
         references = references.detach().float()
         self._notes.append(
@@ -395,21 +400,18 @@ class SSPS(torch.nn.Module):
 
     @torch.no_grad()
     def after_step(self):
-        """Update memory and queue; called after an optimiser step.
-
-        In all processes, if in any.
-        """
+        """Update memory and queue after an optimiser step, in all processes."""
         for rows in self._notes.take():
             self._update(*gather_rows(*rows))
 
     def _update(self, index, references, vectors):
         """Write the rows of all processes into memory and queue."""
-        # An embedding of zeros has no direction and a NaN would spread from
-        # one utterance to its cluster: neither is taken up.
+        # A zero embedding has no direction, and a NaN would spread from one
+        # utterance to its whole cluster: store neither.
         usable = references.isfinite().all(1) & (references.norm(dim=1) > 0.5)
         rows = torch.where(usable[:, None], references, self.memory[index])
-        # An utterance may stand in for unreadable ones, and so come twice in a
-        # batch: then all of its rows write the same.
+        # An utterance may replace unreadable ones and so occur several times in
+        # a batch. All of its rows then write the last one's values.
         same = index[:, None] == index
         last = len(index) - 1 - same.flip(1).byte().argmax(1)
         self.memory[index] = rows[last]
@@ -418,5 +420,5 @@ class SSPS(torch.nn.Module):
         self.queue.push(torch.where(usable, index, -1), vectors)
 
     def skip_step(self):
-        """Forget what was observed: the step was not taken."""
+        """Discard the recorded batches of a skipped step."""
         self._notes.clear()

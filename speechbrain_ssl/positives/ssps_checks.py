@@ -1,4 +1,4 @@
-"""Checks of SSPS: its values, the run around it, and its memory."""
+"""Checks of SSPS: its settings, the run that uses it, and its memory."""
 
 from speechbrain_ssl.checks import check_bool, check_int, check_number
 from speechbrain_ssl.clustering.replicated import check_merge_from
@@ -6,19 +6,19 @@ from speechbrain_ssl.errors import ConfigError
 
 
 def check_values(ssps):
-    """Refuse values that make no sense whatever the run.
+    """Reject settings that are invalid in any run.
 
     Arguments
     ---------
     ssps : speechbrain_ssl.positives.ssps.SSPS
-        With all values set.
+        The sampling rule, with all values set.
 
     Raises
     ------
     ConfigError
-        If a value makes no sense.
+        If a value is out of range.
     ClusteringError
-        If the merging would take more memory than it may.
+        If the merging would exceed its memory limit.
     """
     clusters, neighbours = ssps.clusters, ssps.neighbours
     check_int("SSPS", "clusters", clusters, least=1)
@@ -40,42 +40,43 @@ def check_values(ssps):
             "speaker_count",
             ssps.speaker_count,
             least=2,
-            remedy="null starts without being asked",
+            remedy="null starts SSPS without asking the start rule",
         )
     check_bool("SSPS", "choose_clusters", ssps.choose_clusters)
     if ssps.choose_clusters and ssps.speaker_count is None:
         raise ConfigError(
-            "SSPS's choose_clusters asks the start rule, which needs a guess "
+            "SSPS's choose_clusters uses the start rule, which needs a guess "
             "of the number of speakers: give a `speaker_count`, or set "
             "`choose_clusters` to False"
         )
     check_merge_from("SSPS's merge_from", ssps.merge_from, clusters)
     if neighbours >= clusters:
         raise ConfigError(
-            f"SSPS cannot draw among {neighbours} neighbours of a cluster "
-            f"where there are {clusters} clusters in all; lower `neighbours` "
+            f"SSPS cannot draw among {neighbours} neighbours of a cluster: "
+            f"there are only {clusters} clusters in all; lower `neighbours` "
             "or raise `clusters`"
         )
 
 
 def check_run(ssps, objective, utterances, batch):
-    """Refuse an objective, a batch or a training set that does not fit.
+    """Reject an objective, a batch or a training set that SSPS cannot use.
 
     Arguments
     ---------
     ssps : speechbrain_ssl.positives.ssps.SSPS
-        Before its buffers are made.
+        The sampling rule, before its buffers are created.
     objective : speechbrain_ssl.objectives.base.Objective
-        Whose target branch is to get other positives.
+        The objective whose target branch receives pseudo-positives.
     utterances : int
         Length of the training manifest.
     batch : int
-        Utterances in a step, over all processes.
+        Number of utterances in a step, over all processes.
 
     Raises
     ------
     ConfigError
-        If the objective, the queue or the clusters do not fit.
+        If the objective is not supported, the queue is too short, or there are
+        too many clusters.
     """
     if not objective.supports_positive_sampling:
         raise ConfigError(
@@ -91,28 +92,28 @@ def check_run(ssps, objective, utterances, batch):
             "ten batches or more in any case"
         )
     made = ssps.merge_from or ssps.clusters
-    # What the epoch that fills the memory sees.
+    # Number of utterances in the epoch that fills the memory.
     seen = utterances // batch * batch
     if made > seen:
         raise ConfigError(
-            f"SSPS cannot make {made} clusters of {seen} utterances, which "
-            f"is what the whole steps of an epoch see of {utterances}; "
+            f"SSPS cannot make {made} clusters of {seen} utterances, the part "
+            f"of {utterances} that the complete steps of an epoch see; "
             "lower `merge_from`, or `clusters` (the paper has one for every "
             "44 utterances)"
         )
 
 
 def check_memory(ssps, epoch, known):
-    """Refuse to cluster a memory that holds too few references.
+    """Reject a memory with too few reference embeddings to cluster.
 
     Arguments
     ---------
     ssps : speechbrain_ssl.positives.ssps.SSPS
-        Which is to begin.
+        The sampling rule that is about to start.
     epoch : int
         Counted from 1.
     known : int
-        References in the memory.
+        Number of reference embeddings in the memory.
 
     Raises
     ------
@@ -123,7 +124,7 @@ def check_memory(ssps, epoch, known):
     if known < least:
         raise ConfigError(
             f"SSPS is to begin in epoch {epoch}, but its memory holds "
-            f"references of {known} utterances, of {least} at least; "
-            "the epoch before has to fill it: train that one first "
+            f"references of {known} utterances, and needs at least "
+            f"{least}. The epoch before fills the memory: train that one first "
             "(`ssps_start_epoch`), or lower `clusters` (`merge_from`)"
         )

@@ -1,59 +1,62 @@
-"""May SSPS start, and with how many clusters? An answer without labels.
+"""Decide without labels whether SSPS may start, and with how many clusters.
 
-``advise`` tries numbers of clusters and of neighbours, ``judge`` is what training
-asks: the configured numbers decide, and what others would do is for the log; or
-the rule takes what it prefers (``choose_clusters`` of SSPS).
+``advise`` compares numbers of clusters K and of neighbours M. Training calls
+``judge``: it decides by the configured K and M and reports on other values in
+the log only, or it adopts the values that the rule prefers (``choose_clusters``
+of SSPS).
 
-Pseudo-positives from a weak encoder are other speakers, and training on them
-makes it weaker still. Whether they are right cannot be seen without labels, but
-this can: whether *two independent crops of each utterance lead to the same
-partners*. Let the references of crop A and of crop B be clustered apart. With
-partners drawn by the clusters of A,
+The pseudo-positives of a weak encoder belong to other speakers, and training on
+them makes it weaker still. Without labels one cannot see whether they are
+right, but one can see whether *two independent crops of each utterance lead to
+the same pseudo-positives*. Let the reference embeddings of crop A and of crop B
+be clustered separately. With pseudo-positives drawn by the clusters of A,
 
-    overlap = P(the clusters of B allow the partner that A has drawn)
+    overlap = P(the clusters of B allow the pseudo-positive drawn by A)
     chance  = P(the clusters of B allow an utterance drawn at random)
     lift    = overlap / chance
 
-Let there be S speakers of equal size. If partners are right with probability p
-in either view, and errors of the two have nothing to do with each other, then
-a partner is confirmed by way of its speaker, or by accident:
+Assume S speakers with equally many utterances, pseudo-positives that are right
+with probability p in either view, and errors that are independent between the
+views. A pseudo-positive is then confirmed either because its speaker is right,
+or by accident:
 
     lift = S p^2 + (1 - p)^2 S / (S - 1)
     p    = (1 + sqrt((S - 1) (lift - 1))) / S
 
-whatever the size of the clusters. This p is what ``expected`` is. S is a guess;
-if it is wrong by a factor of two, p is by 1.4. Of speakers of unequal size it
-is the effective number that counts: 1 / P(two utterances are of one speaker).
+whatever the size of the clusters. This p is called ``expected``. S is a guess;
+if it is wrong by a factor of two, p is wrong by a factor of 1.4. If speakers
+have unequal numbers of utterances, S is the effective number of speakers:
+1 / P(two utterances are of one speaker).
 
 Measured on 3947 utterances of speechocean762 and LibriSpeech (421 speakers,
-200 by that measure), five encoders on clean and on degraded audio (nine
-cases), K from 100 to 1600, M from 0 to 2. Lift and accuracy (by labels) have a
-rank correlation of 0.92 over all cases, 0.99 within a case and 0.87 between
-cases of one K and M. Other figures do worse over all cases: the mean cosine of
-partners in the other view, relative to that of two crops of one utterance,
-0.67; the EER of two crops of one utterance -0.19.
+effectively 200), with five encoders on clean and on degraded audio (nine
+cases), K from 100 to 1600, M from 0 to 2: lift and accuracy (by labels) have a
+rank correlation of 0.92 over all cases, 0.99 within a case, and 0.87 between
+cases for a given K and M. Other criteria correlate less over all cases: the
+mean cosine of pseudo-positives in the other view, relative to that of two crops
+of one utterance, 0.67; the EER of two crops of one utterance, -0.19.
 
-Its limits:
+Limits of the rule:
 
-* Errors of the two views are not independent: both crops of an utterance share
-  the recording. On clean audio, from 0.2 on, ``expected`` was 0.84 to 0.97 of
-  the accuracy (medians). Where each utterance had been degraded in its own way
-  it was two to three times the accuracy: up to 0.34, against 0.17 at most. It
-  is a bound from above there.
-  In results/ssps_conditions, with encoders of 13 to 14 % EER and a condition
-  for each utterance, over three encoders, K from 400 to 2500 and M 0, 1, the
-  rank correlation was 0.97; given the effective number of speakers (187)
-  ``expected`` was 1.4 times the accuracy, given that of the heads (414) 0.03
-  from it on average. So guess high.
-* That right pseudo-positives help is not what was measured. ``least = 0.5`` is
-  a default of ours. In the first measurement accuracy was 0.56 or more wherever
-  ``expected`` reached it (eight candidates of two encoders); in
-  results/ssps_conditions one candidate of 36 reached it, of accuracy 0.45, and
-  the one SimCLR-SSPS that was left to the rule gained as much as with values
-  chosen by labels.
-* Nearest neighbours in place of clusters cannot be judged this way: on
-  degraded audio two crops agreed on look-alikes, which were right in 9 to 26 %
-  while the same formula said 44 to 72 %.
+* Errors of the two views are not independent, since both crops of an utterance
+  share the recording. On clean audio, from 0.2 on, ``expected`` was 0.84 to
+  0.97 of the accuracy (medians). Where each utterance had been degraded in its
+  own way, it was two to three times the accuracy (up to 0.34, against 0.17 at
+  most), so there it is an upper bound. In results/ssps_conditions, with
+  encoders of 13 to 14 % EER and a condition for each utterance, over three
+  encoders, K from 400 to 2500 and M 0 and 1, the rank correlation was 0.97.
+  Given the effective number of speakers (187), ``expected`` was 1.4 times the
+  accuracy; given the actual number (414), it differed from the accuracy by 0.03
+  on average. So guess high.
+* Whether right pseudo-positives improve training was not measured. ``least =
+  0.5`` is a default of ours. In the first measurement, accuracy was 0.56 or
+  more wherever ``expected`` reached 0.5 (eight candidates of two encoders). In
+  results/ssps_conditions one candidate of 36 reached it, with an accuracy of
+  0.45, and the one SimCLR-SSPS run that was left to the rule gained as much as
+  with values chosen by labels.
+* Nearest neighbours in place of clusters cannot be judged this way: on degraded
+  audio two crops agreed on similar-sounding utterances, which were right in 9
+  to 26 % of cases, while the same formula gave 44 to 72 %.
 """
 
 import dataclasses
@@ -66,29 +69,29 @@ from speechbrain_ssl.clustering.rows import ClusteringError, unit_rows
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.positives.neighbours import nearest_clusters
 
-#: Candidates as good as the best within this factor count as equals.
+#: Candidates that reach this fraction of the best one count as equally good.
 TIE = 0.9
 
-#: SSPS may start where ``expected`` is at least this, see above.
+#: SSPS may start if ``expected`` is at least this; see above.
 LEAST = 0.5
 
 
 @dataclasses.dataclass
 class Advice:
-    """The K and M that are advised, and the reason.
+    """Hold the advised K and M, and the reason for them.
 
     Attributes
     ----------
     clusters, neighbours : int
         K and M for SSPS.
     expected : float
-        What stands for the share of right pseudo-positives with these.
+        Estimated share of right pseudo-positives with this K and M.
     start : bool
         Whether SSPS may start.
     reason : str
         A sentence for the log.
     table : list of dict
-        A row for each candidate: ``clusters``, ``neighbours``, ``overlap``,
+        One row per candidate: ``clusters``, ``neighbours``, ``overlap``,
         ``chance``, ``lift``, ``expected``.
     """
 
@@ -114,42 +117,42 @@ def advise(
 ):
     """Decide whether SSPS may start, and with which K and M.
 
-    Costs two k-means for each number of clusters. On a large training set a
-    part of the utterances will do: all of some folders, rather than some of
-    each, so that speakers stay as large as they are, and with numbers of
-    clusters and speakers of that part. In a distributed run all processes call
-    it, with the same references, and share the work.
+    This takes two k-means for each number of clusters. On a large training set,
+    a part of the utterances suffices. Take whole folders rather than some
+    utterances of each, so that speakers keep their number of utterances, and
+    give the numbers of clusters and speakers of that part. In a distributed run
+    all processes call this with the same references, and share the work.
 
-    Of the candidates that are as good as the best within a tenth, one with
-    M >= 1 is preferred to M = 0 (a neighbour cluster tends to be another
-    recording, which is what the paper found to count), then fewer clusters,
-    then the smaller M.
+    Among candidates within a tenth of the best, M >= 1 is preferred to M = 0 (a
+    neighbour cluster tends to be another recording, which the paper found to
+    matter), then fewer clusters, then the smaller M.
 
     Arguments
     ---------
     references_a, references_b : torch.Tensor or numpy.ndarray
-        Embeddings ``[utterances, size]`` of two crops of each utterance that
-        do not overlap, such as those of ``HalvesDataset`` with one crop per
-        half; without augmentation.
+        Embeddings ``[utterances, size]`` of two crops of each utterance. The
+        crops do not overlap and are not augmented, such as those of
+        ``HalvesDataset`` with one crop per half.
     speaker_count : int
-        A guess of the number of speakers.
+        Estimated number of speakers.
     clusters : sequence of int
         Candidates for K.
     neighbours : sequence of int
         Candidates for M.
     least : float
-        SSPS may start where ``expected`` is at least this.
+        SSPS may start if ``expected`` is at least this.
     iterations : int
-        Of k-means.
+        Number of k-means iterations.
     merge_ratio : float, optional
-        Of how many small clusters each one is made (SSPS's ``merge_from``
-        over ``clusters``).
+        Number of small clusters that each cluster is merged from (SSPS's
+        ``merge_from`` divided by ``clusters``).
     seed : int
-        Of the first centroids.
+        Seed of the initial centroids.
 
     Returns
     -------
     Advice
+        The preferred candidate, whether SSPS may start, and the table.
 
     Raises
     ------
@@ -157,7 +160,7 @@ def advise(
         If the references are not of the same utterances, or no candidate can
         be tried.
     ClusteringError
-        If a reference has no direction.
+        If a reference is zero or not finite.
 
     Example
     -------
@@ -218,35 +221,35 @@ def fewest_utterances(neighbours):
 
 
 def judge(ssps, references_a, references_b, utterances, seed=0):
-    """Decide whether SSPS may start with the K and M it is configured with.
+    """Decide whether SSPS may start with its configured K and M.
 
-    For the log it also says how K / 2 and 2 K and fewer neighbours would do,
-    and which of all these the rule would take; with ``choose_clusters`` it
-    takes them. Where a part of the training set is at hand, the numbers of
-    clusters and of speakers are those of that part: clusters stay as large as
-    they are.
+    The log also reports on K / 2, 2 K and fewer neighbours, and on the values
+    that the rule prefers; with ``choose_clusters`` the rule adopts those. If
+    the references cover only a part of the training set, the numbers of
+    clusters and of speakers are scaled to that part, so that clusters keep
+    their size.
 
-    Costs the two clusterings of each number of clusters, 3.5 times those of K
-    alone. Not 2 K where clusters are merged: Ward's would take four times the
-    memory that the run itself takes.
+    This takes two clusterings for each number of clusters, 3.5 times the cost
+    of K alone. If clusters are merged, 2 K is not tried, since Ward's method
+    would take four times the memory that the run itself takes.
 
     Arguments
     ---------
     ssps : speechbrain_ssl.positives.ssps.SSPS
-        With a ``speaker_count``.
+        The sampling rule; it must have a ``speaker_count``.
     references_a, references_b : torch.Tensor
-        As for ``advise``, and in all processes as well.
+        As in ``advise``; the same in all processes.
     utterances : int
-        Of the whole training set.
+        Number of utterances in the whole training set.
     seed : int
-        Of the first centroids.
+        Seed of the initial centroids.
 
     Returns
     -------
     Advice
-        With the K and M to start with, and all numbers of clusters those of
-        the whole training set. No start where no clusters can be made, such as
-        of the equal rows of a collapsed encoder.
+        The K and M to start with; all numbers of clusters are those of the
+        whole training set. ``start`` is False if no clusters can be made, as
+        with the equal rows of a collapsed encoder.
 
     Example
     -------
@@ -271,10 +274,10 @@ def judge(ssps, references_a, references_b, utterances, seed=0):
     part = total / utterances
     configured, *others = ssps.candidates()
     configured = round(configured * part)
-    # A small part must not have fewer clusters than a draw needs.
+    # In a small part, keep at least as many clusters as drawing requires.
     configured = max(min(2, ssps.clusters), most + 1, configured)
     configured = min(configured, total - 1)
-    # Clusters of this part -> of the training set.
+    # Number of clusters in this part -> number in the whole training set.
     names = {round(k * part): k for k in others} | {configured: ssps.clusters}
     try:
         advice = advise(
@@ -301,16 +304,16 @@ def judge(ssps, references_a, references_b, utterances, seed=0):
     )
     verb = "takes" if ssps.choose_clusters else "would take"
     reason += (
-        f". Of what was tried ({tried}) the rule {verb} K = {wanted[0]} and M = "
-        f"{wanted[1]}"
+        f". Of the candidates ({tried}) the rule {verb} K = {wanted[0]} and "
+        f"M = {wanted[1]}"
     )
     return Advice(*taken, row["expected"], start, reason, rows)
 
 
 def _preferred(table, least):
-    """Choose a candidate among those as good as the best within ``TIE``."""
+    """Choose among the candidates that count as equally good (``TIE``)."""
     best = max(row["expected"] for row in table)
-    # What is preferred among equals must not cost the start.
+    # If the best candidate may start, so must the one that is chosen.
     equal = max(TIE * best, least) if best >= least else TIE * best
     return min(
         (row for row in table if row["expected"] >= equal),
@@ -323,15 +326,15 @@ def _preferred(table, least):
 
 
 def _verdict(row, speaker_count, least):
-    """Decide from a row of the table, and give the reason in a sentence."""
+    """Return whether a row of the table permits a start, and a sentence why."""
     start = row["expected"] >= least
     reason = (
         f"{'SSPS may start' if start else 'too early for SSPS'}: with K = "
         f"{row['clusters']} and M = {row['neighbours']} two crops of an "
-        f"utterance lead to the same partners {row['lift']:.1f} times as often "
-        f"as chance, which for {speaker_count} speakers stands for "
+        f"utterance lead to the same pseudo-positives {row['lift']:.1f} times "
+        f"as often as chance, which for {speaker_count} speakers suggests "
         f"{100 * row['expected']:.1f} % right pseudo-positives; "
-        f"{100 * least:.0f} % are asked for"
+        f"{100 * least:.0f} % are required"
     )
     if not start:
         reason += "; train the baseline for longer, or on more data"
@@ -339,7 +342,7 @@ def _verdict(row, speaker_count, least):
 
 
 def _clusters(rows, clusters, iterations, merge_ratio, seed):
-    """Cluster a view as SSPS clusters its memory."""
+    """Cluster one view in the way SSPS clusters its memory."""
     merge_from = None
     if merge_ratio is not None:
         merge_from = min(len(rows), round(merge_ratio * clusters))
@@ -354,7 +357,7 @@ def _clusters(rows, clusters, iterations, merge_ratio, seed):
 
 
 def _row(clusters, neighbours, found, speaker_count):
-    """Compute a candidate's figures, averaged over both directions."""
+    """Compute a candidate's table row, averaged over both directions."""
     near = [
         nearest_clusters(f.centroids, f.sizes, neighbours)
         if neighbours
@@ -378,18 +381,21 @@ def _row(clusters, neighbours, found, speaker_count):
 
 
 def expected_share(lift, speaker_count):
-    """Compute the p at the head of this file, at most 1.
+    """Compute the estimated share p of right pseudo-positives from the lift.
+
+    The formula is in the module's docstring.
 
     Arguments
     ---------
     lift : float
-        Of a candidate, as in the table of an ``Advice``.
+        The lift of a candidate, as in the table of an ``Advice``.
     speaker_count : int
-        A guess of the number of speakers.
+        Estimated number of speakers S.
 
     Returns
     -------
     float
+        p, at most 1.
 
     Example
     -------
@@ -401,10 +407,11 @@ def expected_share(lift, speaker_count):
 
 
 def _overlap(drawn, near_drawn, judge, near_judge):
-    """Return how often the judge allows a drawn partner, and a random one.
+    """Return how often the judge allows a drawn utterance, and a random one.
 
-    Expectations, not samples. An utterance is no partner of its own; it only
-    comes up with M = 0, where both sides count it out.
+    Both are exact expectations; nothing is sampled. An utterance is never its
+    own pseudo-positive. It could be drawn only with M = 0, so it is subtracted
+    from both counts.
     """
     a, b = drawn.assignments, judge.assignments
     total, count = len(a), len(judge.sizes)
@@ -419,7 +426,7 @@ def _overlap(drawn, near_drawn, judge, near_judge):
     both = torch.where(cells[place] == wanted, sizes[place], 0).sum(2)
     own = (from_ == a[:, None]).long()
     pool = torch.where(from_ < 0, 0, drawn.sizes[from_.clamp(min=0)]) - own
-    # The mean over the drawn clusters that have somebody to draw.
+    # Average over the drawn clusters that have another member to draw.
     there = pool > 0
     share = ((both - own) / pool.clamp(min=1) * there).sum(1)
     share = share / there.sum(1).clamp(min=1)

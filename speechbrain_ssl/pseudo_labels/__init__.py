@@ -1,1 +1,1 @@
-"""Pseudo labels: which of them to trust, and what to do with the rest."""
+"""Pseudo-labels: which of them to trust, and what to do with the rest."""

@@ -1,9 +1,9 @@
-"""Labels that people gave: all of them, or a part.
+"""Human labels for fine-tuning: all of them, or a part.
 
-A few labels turn a self-supervised encoder into a better one: CA-DINO
-fine-tuned on a tenth of VoxCeleb2's labels is reported better than a
-supervised system on all of them (Han, Chen and Qian, 2023). Whoever uses this
-trains on labels, and every result says so.
+A few labels can improve a self-supervised encoder considerably: CA-DINO
+fine-tuned on a tenth of VoxCeleb2's labels is reported to be better than a
+supervised system trained on all of them (Han, Chen and Qian, 2023). Training
+with this class uses labels, and every result records that.
 """
 
 import dataclasses
@@ -19,19 +19,20 @@ UNITS = ("speakers", "utterances")
 
 @dataclasses.dataclass(frozen=True)
 class GivenLabels:
-    """A fraction of the labels of a file.
+    """Select a fraction of the labels in a file.
 
     Arguments
     ---------
     path : str
         A CSV file with ``ID`` and a column of labels.
     column : str
-        That column.
+        Name of the column of labels.
     fraction : float
-        How much is used, above 0 and at most 1.
+        The fraction that is used, above 0 and at most 1.
     of : str
-        ``"speakers"``: all utterances of so many speakers. ``"utterances"``:
-        so many utterances of every speaker, at least one.
+        ``"speakers"``: all utterances of this fraction of the speakers.
+        ``"utterances"``: this fraction of every speaker's utterances, but at
+        least one.
 
     Raises
     ------
@@ -50,28 +51,28 @@ class GivenLabels:
 
     @property
     def labels_seen(self):
-        """Say for ``results.json`` what labels were used."""
+        """Describe for ``results.json`` which labels were used."""
         return f"{100 * self.fraction:g} % of the {self.of}"
 
     def read(self, manifest, seed):
-        """Read the labels that are used.
+        """Read the labels, and keep the selected fraction.
 
         Arguments
         ---------
         manifest : speechbrain_ssl.data.manifest.Manifest
             The utterances.
         seed : int
-            Of the choice.
+            Seed of the selection.
 
         Returns
         -------
         numpy.ndarray
-            int64 ``[N]``, -1 for an utterance without a label.
+            int64 ``[N]``, -1 for an utterance without a selected label.
 
         Raises
         ------
         ManifestError
-            As ``read_labels``.
+            As in ``read_labels``.
         """
         labels, _ = read_labels(self.path, manifest, self.column)
         if self.of == "speakers":
@@ -79,7 +80,7 @@ class GivenLabels:
             order = permutation(int(speakers), seed, "few labels")
             count = max(1, round(self.fraction * speakers))
             return np.where(np.isin(labels, order[:count]), labels, -1)
-        # A random order within each speaker, of which the first part is kept.
+        # Shuffle within each speaker, and keep the first utterances.
         draws = permutation(len(labels), seed, "few labels")
         order = draws[np.argsort(labels[draws], kind="stable")]
         sizes = np.bincount(labels + 1)

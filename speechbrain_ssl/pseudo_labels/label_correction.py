@@ -1,7 +1,7 @@
-"""Label correction: a label the gate has dropped is replaced, not lost.
+"""Label correction: replace the labels that the loss gate has dropped.
 
 Han, Chen and Qian, 2022 (DLG-LC, arXiv 2208.01928) and 2023 (arXiv
-2304.05754). With the loss l_i on the pseudo label and the gate's threshold
+2304.05754). With the loss l_i on the pseudo-label and the gate's threshold
 tau, the network's own prediction p^_i on a clean view of the utterance (no
 gradient), sharpened by a temperature c, and its prediction p_i on the
 augmented view:
@@ -12,24 +12,24 @@ augmented view:
 
     L = L_DLG + L_LC
 
-What the sources leave open, and what is done here:
+The sources leave some details open; this implementation decides them as
+follows:
 
 * The logits are s cos(theta), without margin. The one public
   re-implementation (``wavlm_ssl_sv``, Miara et al., 2024, arXiv 2406.02285)
-  takes products of vectors that are not normalised.
-* A soft target is p^ itself, as above; a hard one its largest class, as in
-  the re-implementation. The sharper p^, the less they differ.
-* p_i carries the margin on the largest class of p^, for both kinds of target,
-  and not on the old pseudo label. (The re-implementation keeps it on the old
-  one: then the class believed wrong is pushed for, the new one is not.)
-  ``margin=0`` at the call leaves p_i without margin.
-* Both sums go through one normalisation, ``masked_loss``: as they stand
-  (``"sum"``), or over the size of the batch (``"mean"``, which is what the
-  re-implementation does).
+  uses products of vectors that are not normalised.
+* A soft target is p^ itself, as above; a hard one is its largest class, as in
+  the re-implementation. The sharper p^ is, the less they differ.
+* p_i has the margin on the largest class of p^, for both kinds of target, and
+  not on the old pseudo-label. (The re-implementation keeps it on the old label,
+  so that the margin favours the class believed to be wrong.) ``margin=0`` at
+  the call computes p_i without a margin.
+* Both sums are normalised alike by ``masked_loss``: not at all (``"sum"``), or
+  by the size of the batch (``"mean"``, as in the re-implementation).
 
-At s = 32 and c = 0.1, a class that leads the next one by 0.01 in cosine has
-24 times its probability: tau_2 = 0.5 then stops near ties only. A larger c
-makes it stricter.
+At s = 32 and c = 0.1, a class whose cosine exceeds the next one's by 0.01 has
+24 times its probability, so tau_2 = 0.5 rejects near ties only. A larger c
+makes the criterion stricter.
 """
 
 import dataclasses
@@ -44,19 +44,19 @@ TARGETS = ("soft", "hard")
 
 @dataclasses.dataclass
 class Correction:
-    """The losses on corrected labels of a batch.
+    """Hold the losses of a batch on its corrected labels.
 
     Attributes
     ----------
     losses : torch.Tensor
         H(p^ | p) of each sample, with gradient, ``[n]``.
     accepted : torch.Tensor
-        bool ``[n]``: dropped by the gate, and the prediction confident. Only
-        these count in the loss.
+        bool ``[n]``: samples that the gate has dropped and whose prediction is
+        confident. Only these enter the loss.
     labels : torch.Tensor
-        int64 ``[n]``: the largest class of each prediction.
+        int64 ``[n]``: the most probable class of each prediction.
     confidence : torch.Tensor
-        Its probability after sharpening, ``[n]``.
+        The probability of that class after sharpening, ``[n]``.
     """
 
     losses: torch.Tensor
@@ -66,18 +66,18 @@ class Correction:
 
 
 class LabelCorrection(torch.nn.Module):
-    """The loss on the network's own confident predictions.
+    """Compute the loss on the network's own confident predictions.
 
-    It has no state. The caller decides from which epoch on it is used; that
-    makes little sense before the gate's first epoch.
+    It has no state. The caller decides from which epoch on it is used; before
+    the gate's first epoch there is nothing to correct.
 
     Arguments
     ---------
     temperature : float
-        c; below 1 it sharpens. 0.1 is the re-implementation's.
+        c; values below 1 sharpen. 0.1 is the re-implementation's.
     threshold : float
-        tau_2: how probable the largest class has to be, from 0 up to 1. 0.5
-        is the re-implementation's.
+        tau_2, in [0, 1): the probability that the most probable class must
+        exceed. 0.5 is the re-implementation's.
     target : str
         ``"soft"`` or ``"hard"``.
 
@@ -127,7 +127,7 @@ class LabelCorrection(torch.nn.Module):
         Arguments
         ---------
         logits : torch.Tensor
-            Of the clean view, without margin, ``[n, classes]``.
+            Logits of the clean view, without margin, ``[n, classes]``.
 
         Returns
         -------
@@ -143,24 +143,24 @@ class LabelCorrection(torch.nn.Module):
         return torch.softmax(logits.detach().float() / self.temperature, -1)
 
     def forward(self, aam, cosines, clean_logits, keep, margin=None):
-        """Compute losses on corrected labels, and which of them count.
+        """Compute losses on corrected labels, and decide which are accepted.
 
-        Where the clean view of the dropped samples alone is encoded, all
-        arguments are theirs, with ``keep`` false throughout.
+        If only the dropped samples have a clean view, all arguments cover those
+        samples, and ``keep`` is false throughout.
 
         Arguments
         ---------
         aam : speechbrain_ssl.objectives.margin.AAMSoftmax
             The classifier.
         cosines : torch.Tensor
-            Of the augmented view, with gradient, ``[n, classes]``.
+            Cosines of the augmented view, with gradient, ``[n, classes]``.
         clean_logits : torch.Tensor
-            ``aam.logits`` of the clean view, ``[n, classes]``. No gradient
-            goes there; encode that view under ``torch.no_grad()``.
+            ``aam.logits`` of the clean view, ``[n, classes]``. They receive no
+            gradient; encode that view under ``torch.no_grad()``.
         keep : torch.Tensor
             bool ``[n]``: the gate's mask.
         margin : float, optional
-            m in radians, on the corrected label; the classifier's own if None.
+            m in radians, on the corrected label; defaults to the classifier's.
 
         Returns
         -------
@@ -185,27 +185,27 @@ def combined_loss(losses, keep, correction=None, reduction="mean", size=None):
     Arguments
     ---------
     losses : torch.Tensor
-        On the pseudo labels, ``[n]``.
+        Losses on the pseudo-labels, ``[n]``.
     keep : torch.Tensor
         bool ``[n]``: the gate's mask.
     correction : Correction, optional
         None before label correction begins.
     reduction : str
-        See ``masked_loss``. ``"kept"`` is the mean of the kept plus the mean
-        of the corrected: a few corrected samples then weigh as much as all
-        the kept ones together.
+        See ``masked_loss``. ``"kept"`` is the mean over kept samples plus the
+        mean over corrected ones: a few corrected samples then weigh as much as
+        all the kept ones together.
     size : int, optional
-        Samples of the batch, where ``correction`` has the dropped ones alone.
+        Size of the whole batch, if ``correction`` covers only dropped samples.
 
     Returns
     -------
     torch.Tensor
-        A scalar; 0 with a gradient of 0 where no sample counts.
+        A scalar; 0 with a gradient of 0 if no sample is kept or accepted.
 
     Raises
     ------
     ConfigError
-        If there is no such reduction.
+        If the reduction is unknown.
 
     Example
     -------
@@ -225,31 +225,31 @@ def combined_loss(losses, keep, correction=None, reduction="mean", size=None):
 
 
 def correction_report(accepted, predicted, labels, truth=None):
-    """Compute shares worth plotting, of a batch or of an epoch.
+    """Compute metrics of label correction, over a batch or an epoch.
 
-    Over an epoch, call it with the batches put together: the mean of the
-    precisions of batches is not the precision.
+    For an epoch, concatenate its batches first: the mean of the batches'
+    precisions is not the precision of the epoch.
 
     Arguments
     ---------
     accepted : array_like
         bool ``[n]``; ``Correction.accepted``.
     predicted, labels : array_like
-        Integers ``[n]``: corrected and old pseudo labels.
+        Integers ``[n]``: corrected and old pseudo-labels.
     truth : array_like, optional
-        ``[n]``: the class that is right, -1 where it is not known; for
-        monitoring only. Where classes are clusters, that is for the caller to
-        say: a corrected label counts as right if it equals this one.
+        ``[n]``: the right class, -1 if unknown; for monitoring only. A
+        corrected label is right if it equals this class; if classes are
+        clusters, the caller decides which cluster is right.
 
     Returns
     -------
     dict
-        ``corrected`` (share of all samples that count with a prediction),
-        ``corrected_changed`` (share of these whose label is another now), and
-        with labels ``corrected_precision`` (share of these whose new label is
-        right, among those where that is known) and
-        ``corrected_precision_before`` (share whose old one was). A ratio with
-        a zero denominator is omitted.
+        ``corrected`` (share of all samples whose label was corrected),
+        ``corrected_changed`` (share of these whose label has changed), and if
+        ``truth`` is given ``corrected_precision`` (share of corrected samples
+        whose new label is right, among those whose right class is known) and
+        ``corrected_precision_before`` (share whose old label was right). A
+        ratio with a zero denominator is omitted.
 
     Example
     -------

@@ -1,8 +1,8 @@
 """Labels of a training set: a table of utterances and classes.
 
-A CSV file with the columns ``ID`` and ``label``, whether the labels come from a
-clustering or from people. Utterances of the manifest that it does not name
-take no part in training.
+The table is a CSV file with the columns ``ID`` and ``label``, whether the
+labels come from clustering or from people. Utterances of the manifest that the
+file does not list are left out of training.
 """
 
 import pathlib
@@ -49,26 +49,26 @@ def read_labels(path, manifest, column="label", others=False):
     column : str
         Name of the column of labels.
     others : bool
-        Whether the file may name utterances that the manifest does not have.
+        Whether the file may also name utterances that are not in the manifest.
 
     Returns
     -------
     tuple
-        int64 ``[N]`` classes from 0 (-1 for an utterance without a label) and
-        the list of the classes' names, sorted.
+        The classes, int64 ``[N]`` from 0 (-1 for an utterance without a
+        label), and the sorted list of the classes' names.
 
     Raises
     ------
     ManifestError
         If the file is missing or empty, lacks a column or a label, names an
-        utterance twice, or names one that the manifest does not have; or
-        with ``others`` none that it has.
+        utterance twice, or names one that is not in the manifest (with
+        ``others``: names none that is in the manifest).
     """
     path = pathlib.Path(path)
     if not path.is_file():
         raise ManifestError(
-            f"there are no labels {path}; name a CSV file with the columns ID "
-            f"and {column}"
+            f"there are no labels at {path}; give a CSV file with the columns "
+            f"ID and {column}"
         )
     try:
         table = pd.read_csv(
@@ -91,8 +91,8 @@ def read_labels(path, manifest, column="label", others=False):
     if len(twice):
         raise ManifestError(
             f"{path}, line {twice[0] + 2}: the utterance "
-            f"'{table['ID'].iloc[twice[0]]}' has a label already; an utterance "
-            "has one"
+            f"'{table['ID'].iloc[twice[0]]}' has a label already; remove one of "
+            "the two lines"
         )
     rows = {manifest.ids[i]: i for i in range(len(manifest))}
     places = table["ID"].map(rows)
@@ -103,14 +103,14 @@ def read_labels(path, manifest, column="label", others=False):
         raise ManifestError(
             f"{path}, line {absent[0] + 2}: the utterance "
             f"'{table['ID'].iloc[absent[0]]}' is not in the manifest "
-            f"({len(absent)} of {len(table)} are not); the labels are of "
+            f"({len(absent)} of {len(table)} are not); the labels belong to "
             "another manifest"
         )
     names, classes = np.unique(table[column].to_numpy(), return_inverse=True)
     numbers = pd.to_numeric(pd.Series(names), errors="coerce").to_numpy()
     if not np.isnan(numbers).any():
-        # Sorted as numbers: cluster 10 is not between 1 and 2. What differs as
-        # text (01 and 1) stays apart.
+        # Sort as numbers, so that cluster 10 is not between 1 and 2. Names that
+        # differ as text (01 and 1) remain different classes.
         order = np.argsort(numbers, kind="stable")
         names, classes = names[order], np.argsort(order)[classes]
     labels = np.full(len(manifest), -1)
@@ -119,14 +119,14 @@ def read_labels(path, manifest, column="label", others=False):
 
 
 def keep_large(labels, least):
-    """Take the label from members of small clusters, and renumber the rest.
+    """Remove the labels of small clusters, and renumber the others.
 
     Arguments
     ---------
     labels : numpy.ndarray
         int64 ``[N]``, -1 for none.
     least : int
-        Least number of members.
+        Smallest number of members of a cluster that is kept.
 
     Returns
     -------
@@ -149,19 +149,20 @@ def keep_large(labels, least):
     kept = (names >= 0) & (counts >= least)
     if kept.sum() < 2:
         raise ManifestError(
-            f"{int((names >= 0).sum())} clusters, of which {int(kept.sum())} "
+            f"of {int((names >= 0).sum())} clusters only {int(kept.sum())} "
             f"have at least {least} members: there is nothing to tell apart; "
-            "ask for another number of clusters, or lower `min_cluster_size`"
+            "set another number of clusters, or lower `min_cluster_size`"
         )
     numbers = np.where(kept, np.cumsum(kept) - 1, -1)
     return numbers[inverse]
 
 
 def majority_classes(labels, speakers):
-    """Find the class that would be right for each utterance, to monitor only.
+    """Find the right class of each utterance. For monitoring only.
 
-    A class stands for the speaker most of its members are of; where several
-    classes stand for one speaker, the largest does.
+    A class represents the speaker that most of its members belong to. If
+    several classes represent the same speaker, the largest of them is the right
+    one.
 
     Arguments
     ---------
@@ -173,8 +174,8 @@ def majority_classes(labels, speakers):
     Returns
     -------
     tuple of numpy.ndarray
-        ``[N]``: the class of each utterance's speaker (int64, -1 where there
-        is none), and bool: whether its own class stands for its speaker.
+        The right class of each utterance, int64 ``[N]``, -1 if there is none;
+        and whether its own class represents its speaker, bool ``[N]``.
 
     Example
     -------
@@ -187,15 +188,17 @@ def majority_classes(labels, speakers):
         return np.full(len(labels), -1), known
     classes, rows = np.unique(labels[known], return_inverse=True)
     table = contingency_matrix(rows, speakers[known], sparse=True)
-    # The columns are the speakers that occur, in their order.
+    # The columns of the table are the speakers that occur, sorted.
     stands_for = np.unique(speakers[known])[np.asarray(table.argmax(1)).ravel()]
     speaker_of = np.full(labels.max() + 1, -1)
     speaker_of[classes] = stands_for
-    # Smaller classes first, so that the largest (of equals the first) remains.
+    # Assign smaller classes first, so that the largest one (of equally large
+    # ones, the first) is the one that remains.
     order = np.lexsort((-classes, table.max(1).toarray().ravel()))
     class_of = np.full(speakers.max() + 1, -1)
     class_of[stands_for[order]] = classes[order]
     own = known & (speaker_of[labels] == speakers)
-    # A class that stands for the speaker is right, even if a larger one does.
+    # An utterance's own class is right if it represents the speaker, even if a
+    # larger class does too.
     right = np.where(known, class_of[speakers], -1)
     return np.where(own, labels, right), own

@@ -1,18 +1,19 @@
-"""Loss gates: which pseudo labels to trust, by the loss they cause.
+"""Loss gates: decide which pseudo-labels to trust by their loss.
 
-A network learns right labels before wrong ones; while it trains, the losses of
-the two part. With the loss l_i of sample i and a threshold tau,
+A network learns right labels before wrong ones, so their losses diverge during
+training. With the loss l_i of sample i and a threshold tau,
 
     L_gate = sum over i of  1[l_i < tau] l_i
 
 Loss-Gated Learning (Tao et al., 2022) fixes tau beforehand. The dynamic loss
 gate (Han, Chen and Qian, 2022, arXiv 2208.01928; 2023, arXiv 2304.05754) fits
-a mixture of two Gaussians to the log losses of the epoch before, and takes for
-tau the point between their means where the weighted densities are equal
+a mixture of two Gaussians to the log losses of the previous epoch, and sets tau
+to the point between their means where the weighted densities are equal
 (``loss_mixture``).
 
-A gate is asked before an epoch for its threshold and then, batch by batch, for
-a mask *with the current losses*: only the threshold is of the epoch before.
+A gate sets its threshold before each epoch, and then returns a mask for each
+batch *from the current losses*: only the threshold comes from the previous
+epoch.
 """
 
 import logging
@@ -33,10 +34,10 @@ REDUCTIONS = ("mean", "sum", "kept")
 
 
 class LossGate(torch.nn.Module):
-    """Base of all gates: keeps the samples whose loss is below a limit.
+    """Keep the samples whose loss is below a limit; the base of all gates.
 
-    The limit is a buffer, so that a run that is taken up in the middle of an
-    epoch goes on with the same one.
+    The limit is a buffer, so that a run that resumes in the middle of an epoch
+    continues with the same limit.
 
     Attributes
     ----------
@@ -52,33 +53,33 @@ class LossGate(torch.nn.Module):
 
     @property
     def threshold(self):
-        """Return tau, in log nats; infinity where everything is kept."""
+        """Return tau, in log nats; infinity if everything is kept."""
         limit = float(self.limit)
         return math.log(limit) if limit > 0 else -math.inf
 
     def prepare_epoch(self, epoch, previous=None):
         """Set the threshold of an epoch; call it in all processes.
 
-        It may be called again in an epoch that is taken up, with the same
-        result.
+        When a run resumes in the middle of an epoch, it may be called again,
+        with the same result.
 
         Arguments
         ---------
         epoch : int
             The epoch that begins, counted from 1.
         previous : array_like, optional
-            Losses of the epoch before, ``[N]``, NaN for unseen; the same in
-            all processes.
+            Losses of the previous epoch, ``[N]``, NaN for unseen utterances;
+            the same in all processes.
 
         Returns
         -------
         GateFit or None
-            What a dynamic gate has fitted, if it has.
+            The fit of a dynamic gate; None if nothing was fitted.
         """
         self._epoch, self._warned = epoch, False
         fit = self._set_limit(epoch, previous)
         if distributed.is_distributed():
-            # Two kinds of machine may differ in the last digit of a fit.
+            # Different machines may disagree in the last digit of a fit.
             dist.broadcast(self.limit, src=0)
         return fit
 
@@ -88,7 +89,7 @@ class LossGate(torch.nn.Module):
 
     @torch.no_grad()
     def mask(self, losses):
-        """Return which losses are kept, without any note of it.
+        """Return which losses are kept, without logging anything.
 
         Arguments
         ---------
@@ -103,14 +104,14 @@ class LossGate(torch.nn.Module):
         return losses.detach().float() < self.limit.to(losses.device)
 
     def forward(self, losses):
-        """Return ``mask``; warn, once an epoch, where nothing is kept."""
+        """Return ``mask``; warn once per epoch if a batch keeps nothing."""
         keep = self.mask(losses)
         if not self._warned and not bool(keep.any()):
             self._warned = True
             logger.warning(
                 "epoch %s: the gate keeps none of a batch of %d (log loss "
-                "below %.3f); its loss is 0. Further ones of this epoch are "
-                "not reported",
+                "below %.3f); its loss is 0. Further such batches of this "
+                "epoch are not reported",
                 self._epoch,
                 len(losses),
                 self.threshold,
@@ -118,38 +119,39 @@ class LossGate(torch.nn.Module):
         return keep
 
     def report(self, losses, correct=None, known=None):
-        """Report what the gate has done in an epoch, from all of its losses.
+        """Compute metrics of the gate over an epoch from all of its losses.
 
-        Call it before the next ``prepare_epoch``. It warns where a gate with a
-        limit keeps nothing or everything.
+        Call it before the next ``prepare_epoch``. It warns if a gate with a
+        finite limit keeps nothing or everything.
 
         Arguments
         ---------
         losses : array_like
-            Losses the epoch's masks were made of, ``[N]``, NaN for unseen:
-            what ``LossStore.finish_epoch`` returns.
+            Losses that the epoch's masks were computed from, ``[N]``, NaN for
+            unseen utterances: the result of ``LossStore.finish_epoch``.
         correct : array_like, optional
-            bool ``[N]``: whether an utterance's pseudo label is right. For
-            monitoring only; it takes no part in anything.
+            bool ``[N]``: whether an utterance's pseudo-label is right. For
+            monitoring only; nothing else depends on it.
         known : array_like, optional
-            bool ``[N]``: of which utterances that is known; as a default, of
-            all. The shares that need it are among these.
+            bool ``[N]``: the utterances for which ``correct`` is known; all by
+            default. Precision and recall are computed over these only.
 
         Returns
         -------
         dict
-            ``gate_threshold`` (log nats; absent where everything is kept by
-            design), ``gate_kept`` (share of the utterances seen), and with
-            labels ``gate_precision`` (share of the kept whose label is
-            right), ``gate_recall`` (share of the right labels that are kept),
-            ``gate_noise_precision`` (share of the dropped whose label is
-            wrong) and ``gate_noise_recall`` (share of the wrong labels that
-            are dropped). A ratio with a zero denominator is omitted.
+            ``gate_threshold`` (log nats; absent if the gate keeps everything
+            by design), ``gate_kept`` (share of the utterances seen), and if
+            ``correct`` is given ``gate_precision`` (share of kept utterances
+            whose label is right), ``gate_recall`` (share of right labels that
+            are kept), ``gate_noise_precision`` (share of dropped utterances
+            whose label is wrong) and ``gate_noise_recall`` (share of wrong
+            labels that are dropped). A ratio with a zero denominator is
+            omitted.
 
         Raises
         ------
         ValueError
-            If ``correct`` is not of the losses' shape.
+            If ``correct`` does not have the losses' shape.
 
         Example
         -------
@@ -200,7 +202,7 @@ def _put_share(scalars, name, flags):
 
 
 class NoGate(LossGate):
-    """Keeps everything: the baseline without a gate.
+    """Keep everything: the baseline without a gate.
 
     Example
     -------
@@ -215,20 +217,20 @@ class NoGate(LossGate):
 
 
 class FixedLossGate(LossGate):
-    """A threshold on the loss given beforehand: Loss-Gated Learning.
+    """Gate by a fixed threshold on the loss: Loss-Gated Learning.
 
     Arguments
     ---------
     threshold : float or list of float
-        In nats, on the loss and not on its logarithm; one for all rounds, or
-        one for each (the last holds for all further ones). LGL's code has 1,
-        3, 3, 5 and 6 for about 6 000 clusters, scale 30 and margin 0.2
-        (https://github.com/TaoRuijie/Loss-Gated-Learning); the paper's text
-        has others.
+        Threshold in nats, on the loss and not on its logarithm: one for all
+        rounds, or one per round (the last one then holds for all later rounds).
+        LGL's code has 1, 3, 3, 5 and 6 for about 6 000 clusters, scale 30 and
+        margin 0.2 (https://github.com/TaoRuijie/Loss-Gated-Learning); the
+        paper's text has other values.
     start_epoch : int
-        First epoch with the gate, counted from 1. LGL trains without it until
-        the error on labelled trials has not fallen for 4 epochs; a fixed epoch
-        needs no labels.
+        First epoch with the gate, counted from 1. LGL trains without the gate
+        until the error on labelled trials has not fallen for 4 epochs; a fixed
+        epoch needs no labels.
     round : int
         Number of the round, from 1.
 
@@ -263,7 +265,7 @@ class FixedLossGate(LossGate):
                 "threshold",
                 value,
                 above=0,
-                remedy="it is on the loss, in nats",
+                remedy="it is compared with the loss, in nats",
             )
         check_int("the fixed loss gate", "start_epoch", start_epoch, least=1)
         self.fixed = float(thresholds[min(round, len(thresholds)) - 1])
@@ -275,17 +277,18 @@ class FixedLossGate(LossGate):
 
 
 class DynamicLossGate(LossGate):
-    """A threshold fitted before each epoch: the dynamic loss gate.
+    """Gate by a threshold fitted before each epoch: the dynamic loss gate.
 
-    Where a fit has no threshold, the last one stays in force; before there is
-    any, everything is kept. That is our decision: to drop the gate for one
-    epoch in the middle would let all wrong labels in at once.
+    If a fit has no threshold, the previous threshold stays in force; if there
+    is none yet, everything is kept. That is our decision: dropping the gate for
+    one epoch in the middle would admit all wrong labels at once.
 
     Arguments
     ---------
     start_epoch : int
-        First epoch with the gate, counted from 1; at least 2, since it reads
-        the epoch before. Too early, right and wrong labels have not parted.
+        First epoch with the gate, counted from 1; at least 2, since the gate
+        reads the losses of the previous epoch. If it is too early, the losses
+        of right and wrong labels have not separated yet.
     min_separation : float
         See ``fit_threshold``.
 
@@ -329,10 +332,10 @@ class DynamicLossGate(LossGate):
             self.limit.fill_(math.exp(fit.threshold))
         else:
             logger.warning(
-                "epoch %d: the loss gate has no new threshold, for %s; %s",
+                "epoch %d: the loss gate has no new threshold, because %s; %s",
                 epoch,
                 fit.fallback,
-                f"the last one stays, {self.threshold:.3f}"
+                f"the last one stays in force, {self.threshold:.3f}"
                 if math.isfinite(self.threshold)
                 else "everything is kept",
             )
@@ -340,7 +343,9 @@ class DynamicLossGate(LossGate):
 
 
 def masked_loss(losses, keep, reduction="mean", size=None):
-    """Compute the loss of what is kept; 0, with a gradient of 0, of nothing.
+    """Reduce the losses that are kept to a scalar.
+
+    If none are kept, the scalar and its gradient are 0.
 
     Arguments
     ---------
@@ -350,12 +355,12 @@ def masked_loss(losses, keep, reduction="mean", size=None):
         bool ``[n]``.
     reduction : str
         ``"sum"`` is the plain sum of the equation. ``"mean"`` divides it by n,
-        the size of the *whole* batch: a batch that keeps little counts little,
-        and the average over processes is the mean over the global batch.
-        ``"kept"`` divides by the number kept, so that every batch counts
-        alike; over several processes it is a mean of such means.
+        the size of the *whole* batch: a batch that keeps few samples has little
+        weight, and the average over processes is the mean over the global
+        batch. ``"kept"`` divides by the number kept, so that every batch has
+        equal weight; over several processes it is a mean of such means.
     size : int, optional
-        The size of the batch, where ``losses`` are those of a part of it.
+        The size of the whole batch, if ``losses`` cover only a part of it.
 
     Returns
     -------
@@ -365,7 +370,7 @@ def masked_loss(losses, keep, reduction="mean", size=None):
     Raises
     ------
     ConfigError
-        If there is no such reduction.
+        If the reduction is unknown.
 
     Example
     -------
@@ -374,7 +379,7 @@ def masked_loss(losses, keep, reduction="mean", size=None):
     [0.5, 1.0, 1.0]
     """
     check_choice("the masked loss", "reduction", reduction, REDUCTIONS)
-    # Not a product: 0 times infinity is NaN.
+    # Select instead of multiplying by the mask: 0 times infinity is NaN.
     total = torch.where(keep, losses, torch.zeros_like(losses)).sum()
     if reduction == "mean":
         return total / max(len(losses) if size is None else size, 1)

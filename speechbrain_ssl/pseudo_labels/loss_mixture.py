@@ -1,6 +1,6 @@
-"""The mixture of two Gaussians on log losses, and the point where they cross.
+"""Fit two Gaussians to log losses, and find where they cross.
 
-The dynamic loss gate's threshold tau (see ``loss_gate``).
+The crossing is the dynamic loss gate's threshold tau (see ``loss_gate``).
 
 With weights w, means mu_1 < mu_2 and variances v, and x = mu_1 + t (mu_2 -
 mu_1), the log ratio of the two densities is
@@ -9,12 +9,12 @@ mu_1), the log ratio of the two densities is
     A = d^2 / (2 v_2) - d^2 / (2 v_1),    B = - d^2 / v_2,
     C = d^2 / (2 v_2) + log(w_1 / w_2) + log(v_2 / v_1) / 2
 
-f falls all the way from t = 0 to t = 1, so there is one crossing between the
-means if f(0) > 0 > f(1), and else none. Where there is one,
+f decreases from t = 0 to t = 1, so there is exactly one crossing between the
+means if f(0) > 0 > f(1), and otherwise none. If there is one, it is at
 
     t = 2 C / (- B + sqrt(B^2 - 4 A C))
 
-which holds for equal variances (A = 0) too.
+which also holds for equal variances (A = 0).
 """
 
 import dataclasses
@@ -24,29 +24,29 @@ import numpy as np
 import torch
 from sklearn.mixture import GaussianMixture
 
-#: Least number of losses to fit to.
+#: Smallest number of losses that the mixture is fitted to.
 MIN_POINTS = 20
 
-#: With more losses, so many quantiles of them are fitted.
+#: If there are more losses, the mixture is fitted to this many quantiles.
 MAX_POINTS = 100_000
 
 
 @dataclasses.dataclass(frozen=True)
 class GateFit:
-    """Two Gaussians on log losses, and where they cross.
+    """Hold two Gaussians fitted to log losses, and where they cross.
 
     Attributes
     ----------
     weights, means, variances : tuple of float
-        Of the two components, the one of the lower mean first. All NaN where
-        nothing could be fitted.
+        Those of the two components, the one with the lower mean first. All are
+        NaN if nothing could be fitted.
     threshold : float
-        tau in log nats; infinity, which keeps everything, where ``fallback``
-        says that there is none.
+        tau, in log nats. If there is no threshold (see ``fallback``), it is
+        infinity, which keeps everything.
     points : int
-        How many losses the mixture was fitted to.
+        Number of losses that the mixture was fitted to.
     fallback : str or None
-        Why there is no threshold.
+        The reason why there is no threshold; None if there is one.
     """
 
     weights: tuple
@@ -57,7 +57,7 @@ class GateFit:
     fallback: str | None = None
 
     def densities(self, x):
-        """Compute weighted densities of both components, for a histogram.
+        """Compute the weighted densities of both components, for a plot.
 
         Arguments
         ---------
@@ -67,7 +67,7 @@ class GateFit:
         Returns
         -------
         numpy.ndarray
-            float64 ``[2, n]``; the sum of both integrates to 1.
+            float64 ``[2, n]``; the sum of the two integrates to 1.
 
         Example
         -------
@@ -84,7 +84,7 @@ class GateFit:
 
 
 def crossing(weights, means, variances):
-    """Find the point between the means of equal weighted densities.
+    """Find the point between the means where weighted densities are equal.
 
     Arguments
     ---------
@@ -94,8 +94,8 @@ def crossing(weights, means, variances):
     Returns
     -------
     float or None
-        None if one component is the denser one at both means, or the means
-        are equal.
+        The point, or None if one component is the denser one at both means or
+        the means are equal.
 
     Example
     -------
@@ -125,33 +125,33 @@ def fit_threshold(losses, min_separation=0.0):
     The mixture is scikit-learn's, with the settings of the one public
     re-implementation (``wavlm_ssl_sv``, Miara et al., 2024, arXiv 2406.02285).
     The values are sorted beforehand, so that the order of utterances does not
-    count; of more than ``MAX_POINTS`` losses so many quantiles are fitted
-    instead, evenly spaced: a million losses otherwise cost up to a minute an
-    epoch. Everything about fallbacks is this project's decision: tau is
-    infinite, with the reason in ``fallback``, if
+    matter. More than ``MAX_POINTS`` losses are replaced by that many evenly
+    spaced quantiles, since fitting a million losses takes up to a minute per
+    epoch. The fallbacks are this project's decision: tau is infinite, with the
+    reason in ``fallback``, if
 
-    * fewer than ``MIN_POINTS`` losses are positive and finite (the others,
-      NaN of unseen utterances among them, are left out always);
-    * they are all equal, up to a millionth in the logarithm;
-    * the mixture has not found two components, or does not cross between the
-      means;
-    * one Gaussian explains the losses as well, by the Bayesian information
-      criterion: half of a bell is no reason to distrust the other half;
+    * fewer than ``MIN_POINTS`` losses are positive and finite (all others,
+      including the NaN of unseen utterances, are always ignored);
+    * all losses are equal, up to a millionth in the logarithm;
+    * the two components coincide, or do not cross between their means;
+    * one Gaussian explains the losses as well by the Bayesian information
+      criterion: one half of a single bell is no less trustworthy than the
+      other;
     * the components overlap more than ``min_separation`` allows.
 
     Arguments
     ---------
     losses : array_like
-        ``[N]`` in nats; NaN for unseen.
+        ``[N]`` in nats; NaN for unseen utterances.
     min_separation : float
-        Least distance of the means, d sqrt(2 / (v_1 + v_2)) (Ashman et al.,
-        1994, who call components above 2 well separated). A single skewed
-        bulk of losses typically comes to 1 to 2. 0 leaves the criterion out.
+        Smallest distance of the means, d sqrt(2 / (v_1 + v_2)) (Ashman et al.,
+        1994, who call components above 2 well separated). A single skewed mode
+        of losses typically yields 1 to 2. 0 disables the criterion.
 
     Returns
     -------
     GateFit
-        Components and threshold.
+        The components and the threshold.
 
     Example
     -------
@@ -226,6 +226,6 @@ def _bic_of_one(values):
 
 
 def _no_threshold(reason, points):
-    """Return what stands for a mixture that was not fitted."""
+    """Return a fit without components, which keeps everything."""
     nothing = (math.nan, math.nan)
     return GateFit(nothing, nothing, nothing, math.inf, points, reason)

@@ -1,7 +1,7 @@
 """The losses and the corrected labels of an epoch, by utterance.
 
-Both stores are buffers, so that a checkpoint takes them along, and become those
-of all processes at the end of an epoch.
+Both stores keep them in buffers, so that checkpoints contain them, and combine
+those of all processes at the end of an epoch.
 """
 
 import math
@@ -14,10 +14,10 @@ from speechbrain_ssl.checks import check_int
 
 
 class LossStore(torch.nn.Module):
-    """The loss of each utterance in this epoch and in the one before.
+    """Keep the loss of each utterance in this epoch and in the previous one.
 
-    Both are buffers, so that a checkpoint takes them along; NaN stands for an
-    utterance not seen (``torch.equal`` is false of two such buffers).
+    Both are buffers, so that checkpoints contain them. NaN marks an utterance
+    that was not seen, so ``torch.equal`` is False even for identical buffers.
 
     Arguments
     ---------
@@ -49,7 +49,7 @@ class LossStore(torch.nn.Module):
 
     @torch.no_grad()
     def record(self, indices, losses):
-        """Keep the losses of a batch; of a repeated utterance the last one.
+        """Store the losses of a batch; a repeated utterance keeps its last.
 
         Arguments
         ---------
@@ -63,28 +63,28 @@ class LossStore(torch.nn.Module):
 
     @torch.no_grad()
     def synchronise(self):
-        """Give all processes the losses of all; call it on all of them.
+        """Share the losses among all processes; call it in all of them.
 
-        It may be called any number of times in an epoch. A checkpoint that
-        only the first process writes is to be preceded by it. An utterance
-        that several processes have seen gets the mean.
+        It may be called any number of times in an epoch. Call it before rank 0
+        writes a checkpoint. An utterance that several processes have seen gets
+        its mean loss.
         """
         if not distributed.is_distributed():
             return
         seen = ~self.losses.isnan()
         sums = torch.stack([self.losses.nan_to_num(nan=0.0), seen.float()])
         dist.all_reduce(sums)
-        # Nobody's is 0 / 0, which is NaN.
+        # An utterance that no process has seen becomes 0 / 0, which is NaN.
         self.losses.copy_(sums[0] / sums[1])
 
     @torch.no_grad()
     def finish_epoch(self):
-        """End the epoch: what was recorded becomes ``previous``.
+        """End the epoch: move the recorded losses to ``previous``.
 
         Returns
         -------
         torch.Tensor
-            float32 ``[N]``, the same in all processes.
+            The losses, float32 ``[N]``, the same in all processes.
         """
         self.synchronise()
         self.previous.copy_(self.losses)
@@ -93,9 +93,9 @@ class LossStore(torch.nn.Module):
 
 
 class CorrectionStore(torch.nn.Module):
-    """The corrected label of each utterance in this epoch.
+    """Keep the corrected label of each utterance in this epoch.
 
-    It is a buffer, so that a checkpoint takes it along; -1 stands for an
+    The labels are a buffer, so that checkpoints contain them. -1 marks an
     utterance whose label was not corrected.
 
     Arguments
@@ -118,30 +118,30 @@ class CorrectionStore(torch.nn.Module):
         self.register_buffer("labels", torch.full((size,), -1))
 
     def record(self, indices, correction):
-        """Keep the corrections of a batch.
+        """Store the accepted corrections of a batch.
 
         Arguments
         ---------
         indices : torch.Tensor
             int64 ``[n]``, positions in the manifest.
         correction : speechbrain_ssl.pseudo_labels.label_correction.Correction
-            Of these samples.
+            The corrections of these samples.
         """
         accepted = correction.accepted
         self.labels[indices[accepted]] = correction.labels[accepted]
 
     def synchronise(self):
-        """Give all processes the corrections of all."""
+        """Share the corrections among all processes; call it in all of them."""
         if distributed.is_distributed():
             dist.all_reduce(self.labels, dist.ReduceOp.MAX)
 
     def finish_epoch(self):
-        """End the epoch: return its corrections, and forget them.
+        """End the epoch: return its corrections and reset the store.
 
         Returns
         -------
         torch.Tensor
-            int64 ``[N]``, the same in all processes.
+            The corrected labels, int64 ``[N]``, the same in all processes.
         """
         self.synchronise()
         labels = self.labels.clone()

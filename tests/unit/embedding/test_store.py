@@ -189,7 +189,7 @@ def test_a_damaged_shard(
     assert count_shards == [1]
     assert shard_bytes(store) == shard_bytes(whole)
     if damage in ("cut", "text", "empty"):
-        assert "shard_00001.npz is made anew" in caplog.text
+        assert "shard_00001.npz cannot be read and is recreated" in caplog.text
 
 
 def test_another_model_is_refused(whole, manifest, model):
@@ -254,7 +254,9 @@ def test_bad_files_are_named_and_left_out(manifest, model, tmp_path, caplog):
         assert places.tolist() == [0, 2, 3, 4, 5, 6, 7]
         assert rows.shape == (7, 24) and np.isfinite(rows).all()
     assert store.read(0, 2)[1].tolist() == [0]
-    with pytest.raises(CheckpointError, match="8 to 10 none has an embedding"):
+    with pytest.raises(
+        CheckpointError, match="none of the utterances 8 to 10 has an embedding"
+    ):
         store.read(8, 10)
 
 

@@ -252,7 +252,10 @@ def test_vectors_of_another_size_are_refused():
 
 def test_a_queue_longer_than_the_training_set_is_refused():
     """Every utterance would be a negative of itself."""
-    with pytest.raises(ConfigError, match="queue of 10 holds all 10 training"):
+    with pytest.raises(
+        ConfigError,
+        match="queue of 10 is at least as long as the training set .10 utt",
+    ):
         MoCo(SIZE, 10).set_up(10, seed=1)
     MoCo(SIZE, 10).set_up(11, seed=1)
 

@@ -547,7 +547,7 @@ def test_accuracy_is_for_monitoring(voices, make):
             "queue of 30 cannot hold a batch of 31.*`positive_queue`",
         ),
         # With a batch of 8 an epoch sees 56 of the 60 utterances.
-        ({"clusters": 57}, "57 clusters of 56 utterances.*see of 60; lower"),
+        ({"clusters": 57}, "57 clusters of 56 utterances.*of 60 .*see; lower"),
         ({"merge_from": 6}, "merge_from is.*above 6, got 6"),
         (
             {"merge_from": 57},
@@ -591,9 +591,13 @@ def test_clusters_before_any_reference_are_refused(voices, make):
     rows, _ = voices()
     with pytest.raises(UserError, match="epoch 2.*of 0 utterances.*before"):
         make(rows, []).before_epoch(2)
-    with pytest.raises(ConfigError, match="of 5 utterances, of 6 at least"):
+    with pytest.raises(
+        ConfigError, match="of 5 utterances, and needs at least 6"
+    ):
         make(rows, range(5)).before_epoch(2)
-    with pytest.raises(ConfigError, match="of 9 utterances, of 10 at least"):
+    with pytest.raises(
+        ConfigError, match="of 9 utterances, and needs at least 10"
+    ):
         make(rows, range(9), merge_from=10).before_epoch(2)
 
 
