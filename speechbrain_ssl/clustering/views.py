@@ -2,8 +2,9 @@
 
 Each view is normalised separately, and the views are concatenated. The cosine
 of two utterances is then the mean of their cosines in the views, and no view
-dominates by the scale of its values or by its dimension. How paper 1 joins
-audio and face is not public; this is our own reading.
+dominates by the scale of its values or by its dimension. How Han, Chen and Qian
+(2023, arXiv 2304.05754) join audio and face is not public; this is our own
+reading.
 """
 
 import math

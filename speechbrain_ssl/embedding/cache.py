@@ -110,7 +110,9 @@ def embed_cached(
                 encoder, features, lost, grid, precision=precision, **kwargs
             )
         else:
-            known_seconds = seconds and [seconds[i] for i in missing]
+            known_seconds = None
+            if seconds is not None:
+                known_seconds = [seconds[i] for i in missing]
             made = embed_files(
                 encoder,
                 features,

@@ -34,12 +34,12 @@ class PositiveMonitor:
             for name, classes in columns.items()
         }
 
-    def __call__(self, partners, anchors):
+    def __call__(self, pseudo_positives, anchors):
         """Compare the pseudo-positives of a batch with their anchors.
 
         Arguments
         ---------
-        partners : torch.Tensor
+        pseudo_positives : torch.Tensor
             Positions of the pseudo-positives in the manifest, int64
             ``[batch]``; -1 for a sample without one.
         anchors : torch.Tensor
@@ -53,10 +53,13 @@ class PositiveMonitor:
             the batch for which they are also equal. ``same`` divided by
             ``known`` is the accuracy of the pseudo-positives.
         """
-        there = partners >= 0
+        there = pseudo_positives >= 0
         found = {}
         for name, classes in self.columns.items():
-            own, other = classes[anchors], classes[partners.clamp(min=0)]
+            own, other = (
+                classes[anchors],
+                classes[pseudo_positives.clamp(min=0)],
+            )
             known = there & (own >= 0) & (other >= 0)
             found[f"same_{name}"] = (known & (own == other)).float().mean()
             found[f"known_{name}"] = known.float().mean()

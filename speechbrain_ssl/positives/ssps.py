@@ -49,7 +49,7 @@ from speechbrain_ssl.data.draws import uniform
 from speechbrain_ssl.distributed import gather_rows
 from speechbrain_ssl.objectives.step_notes import StepNotes
 from speechbrain_ssl.positives.neighbours import nearest_clusters
-from speechbrain_ssl.positives.partners import (
+from speechbrain_ssl.positives.pseudo_positives import (
     draw_members,
     draw_neighbours,
     put_vectors,
@@ -128,7 +128,7 @@ class SSPS(torch.nn.Module):
     >>> ssps.before_epoch(2)
     >>> import numpy as np
     >>> keys = np.arange(4, dtype=np.uint64)
-    >>> ssps.partners(index, 2, keys).utterances.tolist()
+    >>> ssps.draw(index, 2, keys).utterances.tolist()
     [1, 0, 3, 2]
     """
 
@@ -338,14 +338,14 @@ class SSPS(torch.nn.Module):
         """
         if not self.active(epoch):
             return target, {}
-        partners = self.partners(target.index, epoch, keys)
-        scalars = {"coverage": (partners.clusters >= 0).float().mean()}
+        drawn = self.draw(target.index, epoch, keys)
+        scalars = {"coverage": (drawn.clusters >= 0).float().mean()}
         if monitor is not None:
-            scalars |= monitor(partners.utterances, target.index)
-        return put_vectors(target, self.queue, partners), scalars
+            scalars |= monitor(drawn.utterances, target.index)
+        return put_vectors(target, self.queue, drawn), scalars
 
     @torch.no_grad()
-    def partners(self, index, epoch, keys):
+    def draw(self, index, epoch, keys):
         """Draw a pseudo-positive for each sample of this process's batch.
 
         Arguments
@@ -359,7 +359,7 @@ class SSPS(torch.nn.Module):
 
         Returns
         -------
-        Partners
+        PseudoPositives
             One per sample.
         """
         device = self.memory.device

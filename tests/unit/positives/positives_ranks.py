@@ -46,7 +46,7 @@ def run(rank, world):
             # Shares of 5 and 5; of 1 and 0 in the last step.
             mine = torch.tensor_split(index, world)[rank]
             if ssps.active(epoch):
-                found = ssps.partners(mine, epoch, keys[mine.numpy()])
+                found = ssps.draw(mine, epoch, keys[mine.numpy()])
                 partners.append(found.utterances)
             ssps.observe(
                 mine, x[mine], torch.stack([x[mine], epoch + x[mine]], dim=1)

@@ -21,7 +21,7 @@ from speechbrain_ssl.objectives.dino_head import DINOHead
 from speechbrain_ssl.objectives.simclr import SimCLR
 from speechbrain_ssl.positives.monitor import PositiveMonitor
 from speechbrain_ssl.positives.neighbours import nearest_clusters
-from speechbrain_ssl.positives.partners import put_vectors
+from speechbrain_ssl.positives.pseudo_positives import put_vectors
 from speechbrain_ssl.positives.ssps import SSPS
 
 KEYS = np.random.default_rng(5).integers(2**63, size=60).astype(np.uint64)
@@ -93,7 +93,7 @@ def test_partners_as_the_paper_draws_them(voices, make, neighbours, queue):
     ssps.before_epoch(2)
     index = torch.randperm(60, generator=torch.Generator().manual_seed(0))
     for epoch in (2, 3, 4):
-        partners = ssps.partners(index, epoch, KEYS[index.numpy()])
+        partners = ssps.draw(index, epoch, KEYS[index.numpy()])
         wanted = by_the_paper(ssps, index, epoch)
         assert partners.utterances.tolist() == wanted
         assert not (partners.utterances == index).any()
@@ -114,7 +114,7 @@ def test_draws_are_even_and_change_with_the_epoch(voices, make):
     ssps.before_epoch(2)
     index = torch.tensor([7])
     drawn = [
-        int(ssps.partners(index, epoch, KEYS[index.numpy()]).utterances)
+        int(ssps.draw(index, epoch, KEYS[index.numpy()]).utterances)
         for epoch in range(2, 2002)
     ]
     members = ssps.assignments == ssps.assignments[7]
@@ -172,7 +172,7 @@ def test_merged_clusters_are_those_of_small_ones(voices, make):
         mean = unit[ssps.assignments == c].sum(0)
         torch.testing.assert_close(ssps.centroids[c], mean / mean.norm())
     index = torch.arange(60)
-    partners = ssps.partners(index, 2, KEYS).utterances
+    partners = ssps.draw(index, 2, KEYS).utterances
     there = partners >= 0
     assert torch.equal(
         ssps.assignments[partners[there]], ssps.assignments[there]
@@ -203,7 +203,7 @@ def test_vectors_are_replaced_and_gradients_stop(voices, make, neighbours):
     index = torch.arange(60)
     target = branch_of(index)
     changed, scalars = ssps.substitute(target, 2, KEYS[index.numpy()])
-    partners = ssps.partners(index, 2, KEYS[index.numpy()])
+    partners = ssps.draw(index, 2, KEYS[index.numpy()])
     replaced = partners.slots >= 0
     assert not replaced[::3].any() and replaced.any()
     assert set(partners.utterances[replaced].tolist()) <= set(seen)
@@ -249,7 +249,7 @@ def test_unfilled_slots_are_not_the_last_utterance(voices, make):
         one.before_epoch(2)
         index = torch.arange(59)
         drawn = [
-            one.partners(index, epoch, KEYS[:59]).utterances
+            one.draw(index, epoch, KEYS[:59]).utterances
             for epoch in range(2, 40)
         ]
         assert bool((torch.stack(drawn) == 59).any()) is wanted
@@ -287,10 +287,10 @@ def test_never_its_own_utterance(voices, make):
     # k-means may well leave one of four distinct rows without a centroid.
     ssps.assignments.copy_(torch.arange(8) % 4)
     index = torch.arange(8)
-    pairs = ssps.partners(index, 2, KEYS[:8]).utterances
+    pairs = ssps.draw(index, 2, KEYS[:8]).utterances
     assert pairs.tolist() == [4, 5, 6, 7, 0, 1, 2, 3]
     ssps.queue.push(torch.full((4,), -1), torch.zeros(4, 2, 5))
-    alone = ssps.partners(index, 2, KEYS[:8]).utterances
+    alone = ssps.draw(index, 2, KEYS[:8]).utterances
     # The oldest four have left; the younger ones have nobody but themselves.
     assert alone.tolist() == [4, 5, 6, 7, -1, -1, -1, -1]
 
@@ -367,7 +367,7 @@ def test_references_without_direction_are_not_taken_up(voices, make):
     # None of the four rows can be a positive; their slots stay unfilled.
     assert not torch.isin(ssps.queue.ids, torch.tensor([50, 51])).any()
     ssps.before_epoch(2)
-    partners = ssps.partners(torch.arange(60), 2, KEYS)
+    partners = ssps.draw(torch.arange(60), 2, KEYS)
     target = branch_of(torch.arange(60))
     drawn = put_vectors(target, ssps.queue, partners).projections
     assert drawn.isfinite().all()
@@ -403,7 +403,7 @@ def test_dino_with_vectors_is_dino_with_logits(voices, make):
     target = Branch(views[:, :2], vectors[:, :2].detach(), head, index)
     changed, scalars = ssps.substitute(target, 2, KEYS[:10])
     assert 0 < float(scalars["coverage"])
-    partners = ssps.partners(index, 2, KEYS[:10])
+    partners = ssps.draw(index, 2, KEYS[:10])
     wanted = head.logits(target.projections).detach()
     for i, slot in enumerate(partners.slots.tolist()):
         if slot >= 0:
@@ -464,7 +464,7 @@ def test_simclr_learns_from_pseudo_positives(voices, make):
     views = rows[:8, None].repeat(1, 2, 1).requires_grad_()
     branch = Branch(views, views, torch.nn.Identity(), index)
     changed, _ = ssps.substitute(branch, 2, KEYS[:8])
-    partners = ssps.partners(index, 2, KEYS[:8]).utterances
+    partners = ssps.draw(index, 2, KEYS[:8]).utterances
     assert (partners >= 0).all()
     own = torch.nn.functional.normalize(rows[:8], dim=1)
     towards = torch.nn.functional.normalize(rows[partners], dim=1)
@@ -487,7 +487,7 @@ def test_accuracy_is_for_monitoring(voices, make):
     ssps = make(rows, queue=60, neighbours=0, clusters=12)
     ssps.before_epoch(2)
     index = torch.arange(60)
-    partners = ssps.partners(index, 2, KEYS).utterances
+    partners = ssps.draw(index, 2, KEYS).utterances
     right = [
         j >= 0 and speaker[j] == speaker[i] for i, j in enumerate(partners)
     ]

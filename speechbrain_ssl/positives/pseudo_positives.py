@@ -7,7 +7,7 @@ import torch
 
 
 @dataclasses.dataclass
-class Partners:
+class PseudoPositives:
     """Hold the pseudo-positives drawn for the samples of a batch.
 
     Attributes
@@ -78,7 +78,7 @@ def draw_members(queue, assignments, clusters, index, draws):
 
     Returns
     -------
-    Partners
+    PseudoPositives
         One per sample, or none (-1) if the cluster has no other member in the
         queue.
     """
@@ -97,12 +97,12 @@ def draw_members(queue, assignments, clusters, index, draws):
     there = (clusters >= 0) & (count > 0)
     slots = torch.where(there, slots[chosen.clamp(max=last)], -1)
     ids = queue.ids[slots.clamp(min=0)]
-    return Partners(
+    return PseudoPositives(
         torch.where(there, ids, -1), slots, torch.where(there, clusters, -1)
     )
 
 
-def put_vectors(target, queue, partners):
+def put_vectors(target, queue, drawn):
     """Replace the samples' projections with those of their pseudo-positives.
 
     Embeddings are not replaced: an objective that compares embeddings too uses
@@ -114,7 +114,7 @@ def put_vectors(target, queue, partners):
         The target branch, which is not modified.
     queue : speechbrain_ssl.positives.queue.PositiveQueue
         The queue that the pseudo-positives were drawn from.
-    partners : Partners
+    drawn : PseudoPositives
         The pseudo-positives of the branch's samples.
 
     Returns
@@ -123,8 +123,8 @@ def put_vectors(target, queue, partners):
         A copy with new ``projections``; replaced rows have no gradient.
     """
     vectors = target.projections
-    new = queue.vectors[partners.slots.clamp(min=0)].to(vectors.dtype)
-    replaced = (partners.slots >= 0)[:, None, None]
+    new = queue.vectors[drawn.slots.clamp(min=0)].to(vectors.dtype)
+    replaced = (drawn.slots >= 0)[:, None, None]
     return dataclasses.replace(
         target, projections=torch.where(replaced, new, vectors)
     )
