@@ -78,7 +78,7 @@ def test_ssps_goes_on_from_its_baseline(corpus, train, tmp_path, begun, name):
     "options, message",
     [
         ({"initial_checkpoint": "nowhere"}, "no checkpoint in .*nowhere"),
-        ({"other": "simclr"}, "trained with SimCLR.*is to be with DINO"),
+        ({"other": "simclr"}, "trained with SimCLR.*this run uses DINO"),
         ({"initial_model": "x"}, "set `initial_model` to null"),
         ({"prototypes": 24}, "the objective of .* does not fit"),
     ],

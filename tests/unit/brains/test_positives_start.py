@@ -144,7 +144,7 @@ def test_without_a_guess_nobody_is_asked(make, caplog):
     brain, loader = make("weak", epochs=2, speaker_count=None)
     fit(brain, loader)
     assert asked(caplog) == [] and brain.positives.first_active_epoch == 2
-    assert "epoch 2 without anybody asking" in caplog.text
+    assert "epoch 2 without a check" in caplog.text
 
 
 def test_the_rule_sets_the_numbers(make, caplog):
@@ -153,7 +153,7 @@ def test_the_rule_sets_the_numbers(make, caplog):
     caplog.set_level("INFO")
     fit(brain, loader)
     ssps = brain.positives.rule
-    assert "without anybody asking" not in caplog.text
+    assert "without a check" not in caplog.text
     said = f"takes K = {ssps.clusters} and M = {ssps.neighbours}"
     assert said in caplog.text
     # Eight clusters of four voices and a neighbour: half of that is enough.
@@ -504,15 +504,15 @@ def test_a_start_behind_the_last_epoch(make, concluded, caplog, kind):
     brain.on_fit_start()
     name = kind.__name__
     assert (
-        f"{name} begins in epoch 9, but `number_of_epochs` is 1" in caplog.text
+        f"{name} starts in epoch 9, but `number_of_epochs` is 1" in caplog.text
     )
     assert "never active" not in caplog.text
-    assert "without anybody asking" not in caplog.text
+    assert "without a check" not in caplog.text
     brain, loader = make("good", epochs=1)
     with_positives(brain, positives[kind])
     fit(brain, loader)
     brain.finish()
-    assert f"{name} was never active: it would have begun in epoch 9" in (
+    assert f"{name} was never active: it would have started in epoch 9" in (
         caplog.text
     )
     assert brain.extra_results() == {"positives_from_epoch": None}
@@ -522,10 +522,10 @@ def test_a_start_that_was_put_off_to_the_end(make, concluded, caplog):
     """Said at the end, since nobody knew at the beginning."""
     brain, loader = make("weak", epochs=2)
     fit(brain, loader)
-    assert "begins in epoch" not in caplog.text
+    assert "starts in epoch" not in caplog.text
     brain.finish()
     assert (
-        "SSPS was never active: it would have begun in epoch 3" in caplog.text
+        "SSPS was never active: it would have started in epoch 3" in caplog.text
     )
 
 
@@ -540,7 +540,7 @@ def test_who_begins_says_nothing(make, make_brain, concluded, caplog):
     assert brain.extra_results() == {"positives_from_epoch": 2}
     assert plain.extra_results() == {}
     assert "never active" not in caplog.text
-    assert "begins in epoch" not in caplog.text
+    assert "starts in epoch" not in caplog.text
 
 
 def test_more_clusters_than_an_epoch_fills(make, make_brain):
