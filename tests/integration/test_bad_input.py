@@ -42,7 +42,11 @@ def test_one_line_and_no_traceback(corpus, tmp_path):
     [
         ({"train_manifest": "no.csv"}, ManifestError, "no manifest no.csv"),
         ({"bach_size": 4}, ConfigError, "did you mean `batch_size`"),
-        ({"train_manifest": None}, ConfigError, "train_manifest.*filled in"),
+        (
+            {"train_manifest": None},
+            ConfigError,
+            "train_manifest.*needs a value",
+        ),
         ({"output_folder": None}, ConfigError, "--output_folder="),
         ({"batch_size": 49}, ConfigError, "48 utterances.*`batch_size`"),
         ({"valid_utterances": 56}, ManifestError, "`valid_utterances`"),

@@ -66,7 +66,9 @@ def test_every_key_is_read(row):
         text=merged.text + "\nidle_key: 1\n",
         sources={**merged.sources, "idle_key": str(path)},
     )
-    with pytest.raises(ConfigError, match="`idle_key` in .* read by nothing"):
+    with pytest.raises(
+        ConfigError, match="`idle_key` in .* not read by anything"
+    ):
         check_keys(idle, {}, known)
 
 

@@ -568,6 +568,6 @@ def test_who_cannot_be_read_has_no_cluster(make, manifest, tmp_path, caplog):
     with_positives(brain, sampling)
     brain.train_manifest = spoiled(manifest, tmp_path, {3, 30})
     fit(brain, loader)
-    assert "2 of 32 utterances cannot be read, and have no cl" in caplog.text
+    assert "2 of 32 utterances cannot be read; they get no cl" in caplog.text
     nobody = (sampling.assignments < 0).nonzero().flatten()
     assert nobody.tolist() == [3, 30]
