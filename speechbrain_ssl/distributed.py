@@ -1,10 +1,10 @@
-"""Communicate between processes; every function works in a single one, too.
+"""Communicate between processes; with one process, do nothing.
 
 Gradients are averaged by hand, in one flat all-reduce per optimiser step, and
 not by ``DistributedDataParallel``. SpeechBrain would wrap each module of a
 Brain separately, and wrapped modules fail if their batch norms run twice before
-a backward pass, as with multi-crop. An all-reduce of some tens of megabytes takes
-little time compared with a step of an ECAPA.
+a backward pass, as with multi-crop. An all-reduce of some tens of megabytes
+takes little time compared with a step of an ECAPA.
 """
 
 import contextlib
@@ -20,8 +20,8 @@ _alone = False
 def alone():
     """Make this process act as if it were the only one.
 
-    Inside the context ``world_size`` is 1, and the functions of this module do not
-    communicate.
+    Inside the context ``world_size`` is 1, and the functions of this module do
+    not communicate.
 
     Example
     -------

@@ -3,8 +3,8 @@
 A checkpoint of another configuration may load without an error and still make
 no sense, if crops, noise or optimiser differ. The settings of a run are
 therefore saved beside its checkpoints. A later start with other settings raises
-an error before any file of the folder is touched. ``begin_run`` is what training
-scripts call.
+an error before any file of the folder is touched. Training scripts call
+``begin_run``.
 """
 
 import datetime
