@@ -2,8 +2,8 @@
 
 A ``CropPlan`` gives the number and the length of a sample's crops. Crops of
 equal length form a *group*, which goes through the encoder in one pass. The
-first group is the "global" one, which the target branch (a teacher, for instance) sees;
-all others are "local".
+first group is the "global" one, which the target branch (a teacher, for
+instance) sees; all others are "local".
 """
 
 import dataclasses
@@ -33,9 +33,9 @@ class CropPlan:
         Whether the crops of the two branches must not overlap, so that they
         share no word. The utterance is cut in two at a random point that
         leaves room for a crop on either side. With local crops, global ones
-        come from one side and local ones from the other (an option of hyperion's
-        later recipes; the objective then has to leave out the pairs of global
-        crops). Without local crops, each of two global crops comes from its own
+        come from one side and local ones from the other (an option of
+        hyperion's later recipes; the objective then has to leave out the pairs
+        of global crops). Without local crops, each of two global crops comes from its own
         side, as in Loss-Gated Learning. An utterance that is too short is
         cropped as if the option were off.
     chunk_seconds : float
