@@ -35,9 +35,9 @@ class CropPlan:
         leaves room for a crop on either side. With local crops, global ones
         come from one side and local ones from the other (an option of
         hyperion's later recipes; the objective then has to leave out the pairs
-        of global crops). Without local crops, each of two global crops comes from its own
-        side, as in Loss-Gated Learning. An utterance that is too short is
-        cropped as if the option were off.
+        of global crops). Without local crops, each of two global crops comes
+        from its own side, as in Loss-Gated Learning. An utterance that is too
+        short is cropped as if the option were off.
     chunk_seconds : float
         Of a longer utterance only a random part of this length is read, so
         that an hour-long file costs no more than a short one.
