@@ -142,7 +142,7 @@ class Rounds:
             )
         if self.hparams["start_from"] not in ("initial", "previous", "nothing"):
             raise ConfigError(
-                "`start_from` is initial (every round begins with the initial "
+                "`start_from` is initial (every round starts from the initial "
                 "model), previous or nothing; got "
                 f"{self.hparams['start_from']!r}"
             )

@@ -83,7 +83,7 @@ class SSLBrain(TrainingBrain):
 
     @property
     def has_pretrained_init(self):
-        """Whether the encoder begins with the weights of another run."""
+        """Whether the encoder starts with the weights of another run."""
         return (
             bool(self.hparams.initial_checkpoint) or super().has_pretrained_init
         )

@@ -1,4 +1,4 @@
-"""TrainingBrain: what every training run of an encoder has in common.
+"""TrainingBrain: the training loop of SSLBrain and PseudoLabelBrain.
 
 Read this file from top to bottom to follow a run. ``on_fit_start`` prepares it.
 For each batch SpeechBrain's ``fit_batch`` then calls ``compute_forward`` and

@@ -380,9 +380,9 @@ def write_manifest(path, table):
     path : str or pathlib.Path
         The CSV file.
     table : pandas.DataFrame
-        With the columns ``ID``, ``duration`` and ``wav``; further columns are
-        refused, so that no speaker label gets into a training manifest by
-        accident.
+        A table with the columns ``ID``, ``duration`` and ``wav``. Any other
+        column is rejected, so that no speaker label gets into a training
+        manifest by accident.
 
     Raises
     ------
