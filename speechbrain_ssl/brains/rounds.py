@@ -70,18 +70,18 @@ def stop_reason(agreements, least, gain):
     -------
     >>> stop_reason([0.90], least=0.98, gain=0.0)
     >>> stop_reason([0.90, 0.985], least=0.98, gain=0.0)
-    'the labels agree with those of the round before: NMI 0.985'
+    'the labels agree with those of the previous round: NMI 0.985'
     """
     if not agreements:
         return None
     if agreements[-1] >= least:
         return (
-            "the labels agree with those of the round before: NMI "
+            "the labels agree with those of the previous round: NMI "
             f"{agreements[-1]:.3f}"
         )
     if len(agreements) > 1 and agreements[-1] - agreements[-2] < gain:
         return (
-            "the agreement of the labels grows no more: NMI "
+            "the agreement of the labels no longer grows: NMI "
             f"{agreements[-2]:.3f}, then {agreements[-1]:.3f}"
         )
     return None
@@ -97,7 +97,7 @@ class Rounds:
         changed, and returns a tuple of configuration file, overrides and
         hyper-parameters. Each round calls it for a new encoder, classifier and
         gate.
-    run_opts : dict
+    run_opts : speechbrain.utils.run_opts.RunOptions
         SpeechBrain's run options.
 
     Raises

@@ -186,7 +186,7 @@ class Stages:
             number,
             figures["labelled"],
             labels.max() + 1,
-            f", NMI {figures['agreement_nmi']:.3f} with the round before"
+            f", NMI {figures['agreement_nmi']:.3f} with the previous round"
             if "agreement_nmi" in figures
             else "",
         )
