@@ -1,8 +1,8 @@
-"""Checks of single values, for constructors that a YAML file calls.
+"""Check single values, in constructors that are called from a YAML file.
 
-Each raises a ``ConfigError`` that names the owner and the key, what is allowed,
-and what was given. ``bool`` is a subclass of ``int``; none of the checks takes
-True for 1.
+Each function raises a ``ConfigError`` that names the owner and the key, what is
+allowed, and what was given. Although ``bool`` is a subclass of ``int``, no
+check accepts True as the number 1.
 """
 
 import math
@@ -12,20 +12,20 @@ from speechbrain_ssl.errors import ConfigError
 
 
 def check_int(owner, key, value, least, remedy=None):
-    """Refuse what is not a whole number from ``least`` on.
+    """Raise unless a value is a whole number of at least ``least``.
 
     Arguments
     ---------
     owner : str
         What the value belongs to, such as "SSPS".
     key : str
-        What the user calls it.
+        The name of the value in the configuration.
     value : object
         The value to check.
     least : int
         The smallest number allowed.
     remedy : str, optional
-        What the message adds: a reason, or what to set instead.
+        Text added to the message: a reason, or what to set instead.
 
     Raises
     ------
@@ -55,21 +55,21 @@ def check_number(
     most=math.inf,
     remedy=None,
 ):
-    """Refuse what is not a finite number within the bounds.
+    """Raise unless a value is a finite number within the bounds.
 
     Arguments
     ---------
     owner, key, value, remedy
         See ``check_int``.
     above, below : float
-        Bounds that the number must not reach.
+        Exclusive bounds.
     least, most : float
-        Bounds that it may reach.
+        Inclusive bounds.
 
     Raises
     ------
     ConfigError
-        If the value is no finite number, or out of bounds.
+        If the value is not a finite number, or out of bounds.
 
     Example
     -------
@@ -102,7 +102,7 @@ number of at least 0 and below 1, got 1.0
 
 
 def check_choice(owner, key, value, choices):
-    """Refuse what is not one of some names.
+    """Raise unless a value is one of the names allowed.
 
     Arguments
     ---------
@@ -133,7 +133,7 @@ got 'l2'
 
 
 def check_bool(owner, key, value):
-    """Refuse what is neither True nor False, such as 1 or "no".
+    """Raise unless a value is True or False; 1 and "no" are not.
 
     Arguments
     ---------
@@ -150,6 +150,6 @@ def check_bool(owner, key, value):
 
 
 def _refuse(owner, key, allowed, value, remedy):
-    """Raise the error."""
+    """Raise a ``ConfigError`` that says what is allowed and what was given."""
     message = f"{owner}'s {key} must be {allowed}, got {value!r}"
     raise ConfigError(f"{message}; {remedy}" if remedy else message)

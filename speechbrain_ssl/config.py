@@ -1,10 +1,14 @@
-"""Reading a configuration, and refusing what nobody asked for.
+"""Read the configuration of a script, and reject keys that nothing reads.
 
-HyperPyYAML takes any key; a misspelt one is carried along and the default stays.
-Here every top-level key must be one that the script reads, one of SpeechBrain's
-run options, or one that another key refers to; and what is given to a building
-block (``!include:``) must be a key of its file. All of it looks at the merged
-configuration (``config_base``).
+HyperPyYAML accepts any key: a misspelt one is ignored, and the default stays in
+force. Here every top-level key must be one that the script reads, one of
+SpeechBrain's run options, or one that another key refers to. A key that is set
+in a building block (``!include:``) must exist in the file of that block. The
+checks are made after the bases of a configuration have been merged
+(``config_base``).
+
+``load_config`` is what scripts call; ``run`` wraps their ``main`` and turns a
+user's error into one line.
 """
 
 import difflib
@@ -26,7 +30,7 @@ from speechbrain_ssl.errors import ConfigError, UserError
 
 logger = logging.getLogger(__name__)
 
-#: The flag of every script that shows the configuration, and does no more.
+#: The flag of every script that prints the configuration and exits.
 PRINT_CONFIG = "--print_config"
 
 
@@ -36,18 +40,18 @@ def _suggest(key, candidates):
 
 
 def _may_be_number(value):
-    """Whether a value of the command line can stand for a number."""
+    """Return whether a value from the command line may be a number."""
     if not isinstance(value, str):
         return True
     try:
-        float(value)  # 1e-3, which only YAML 1.2 takes for a number
+        float(value)  # 1e-3 is a string in YAML 1.1, a number in YAML 1.2
     except ValueError:
         return False
     return True
 
 
 def check_keys(merged, overrides, known):
-    """Refuses keys that nothing reads.
+    """Reject keys that nothing reads.
 
     Arguments
     ---------
@@ -62,7 +66,7 @@ def check_keys(merged, overrides, known):
     ------
     ConfigError
         If a key is neither known, nor a run option, nor referred to; if a
-        known key is missing; or if the command line has a word for a number.
+        known key is missing; or if the command line replaces a number by text.
     """
     options = set(RunOptions().as_dict())
     plain, where = merged.plain(), merged.path
@@ -77,7 +81,8 @@ def check_keys(merged, overrides, known):
                 f"--{key}={value} on the command line: {where} has a number "
                 f"there, {plain[key]}"
             )
-    # The text has no comments: a key that only they mention is not referred to.
+    # The text has no comments, so a key that is only mentioned in one does not
+    # count as referred to.
     referred = set(re.findall(r"<(\w+)[\[\]\w]*>", merged.text))
     for key in plain:
         if key.startswith("__") or key in known | options | referred:
@@ -85,9 +90,9 @@ def check_keys(merged, overrides, known):
         source = merged.sources[key]
         remedy = _suggest(key, known | options)
         if source != str(pathlib.Path(where)):
-            remedy += f"; without use for it, write `drop: [{key}]` in {where}"
+            remedy += f"; to leave it out, write `drop: [{key}]` in {where}"
         raise ConfigError(
-            f"the key `{key}` in {source} is read by nothing{remedy}"
+            f"the key `{key}` in {source} is not read by anything{remedy}"
         )
     missing = sorted(known - set(plain))
     if missing:
@@ -97,7 +102,7 @@ def check_keys(merged, overrides, known):
 
 
 def check_filled_in(merged, overrides):
-    """Refuse a configuration in which a placeholder was left.
+    """Reject a configuration whose placeholders are not filled in.
 
     Arguments
     ---------
@@ -109,18 +114,18 @@ def check_filled_in(merged, overrides):
     Raises
     ------
     ConfigError
-        If a placeholder was left in.
+        If a placeholder has no value on the command line.
     """
     for key, value in merged.plain().items():
         if str(value).startswith("!PLACEHOLDER") and key not in overrides:
             raise ConfigError(
-                f"`{key}` in {merged.sources[key]} is to be filled in by you: "
+                f"`{key}` in {merged.sources[key]} needs a value from you: "
                 f"add --{key}=... to the command line"
             )
 
 
 def check_blocks(merged, overrides):
-    """Refuses keys that an included building block does not have.
+    """Reject keys that an included building block does not have.
 
     Arguments
     ---------
@@ -132,7 +137,7 @@ def check_blocks(merged, overrides):
     Raises
     ------
     ConfigError
-        If a block is missing, or lacks a key that is given to it.
+        If the file of a block is missing, or does not have a key that is set.
     """
     for key, value in merged.plain().items():
         given = value if isinstance(value, dict) else {"!": str(value)}
@@ -143,7 +148,7 @@ def check_blocks(merged, overrides):
         source = merged.sources[key]
         if not block.is_file():
             raise ConfigError(
-                f"{source}: `{key}` includes {block}, which is not there"
+                f"{source}: `{key}` includes {block}, which does not exist"
             )
         known = read_plain(block)
         more = overrides.get(key)
@@ -153,19 +158,19 @@ def check_blocks(merged, overrides):
         for where, names in sources:
             for name in sorted(names.keys() - {"!"} - known.keys()):
                 raise ConfigError(
-                    f"{where} sets `{name}`, which {block} has not"
+                    f"{where} sets `{name}`, which {block} does not have"
                     + _suggest(name, known)
                 )
 
 
 def _read_overrides(overrides):
-    """The command line's keys, from the text SpeechBrain makes of it."""
+    """Parse the overrides, which SpeechBrain returns as YAML text."""
     try:
         given = yaml.safe_load(overrides) if overrides else {}
     except yaml.YAMLError as error:
         raise ConfigError(
             f"the command line is not understood: {error}. A key is set with "
-            "--key=value; a value with a colon or brackets wants quotes"
+            "--key=value; quote a value with a colon or brackets"
         ) from error
     if not isinstance(given, dict):
         raise ConfigError(
@@ -176,7 +181,7 @@ def _read_overrides(overrides):
 
 
 def check_device(run_opts):
-    """Refuses a device that is not there.
+    """Reject a device that does not exist.
 
     Arguments
     ---------
@@ -186,7 +191,8 @@ def check_device(run_opts):
     Raises
     ------
     ConfigError
-        If a GPU is asked for that does not exist, also by ``torchrun``.
+        If ``--device`` or ``torchrun`` asks for a GPU that does not exist, or
+        for the CPU with the nccl backend.
     """
     import torch
 
@@ -203,7 +209,7 @@ def check_device(run_opts):
     if local_rank is not None and device == "cpu":
         if run_opts["distributed_backend"] == "nccl":
             raise ConfigError(
-                "--device=cpu under torchrun wants --distributed_backend=gloo"
+                "--device=cpu under torchrun needs --distributed_backend=gloo"
             )
     if local_rank is not None and run_opts["distributed_backend"] == "nccl":
         if int(local_rank) >= count:
@@ -215,10 +221,10 @@ def check_device(run_opts):
 
 
 def load_config(argv, known, changes=None):
-    """Parses a command line and builds the configuration.
+    """Parse a command line and build the hyper-parameters.
 
-    With ``--print_config`` the merged configuration with the overrides of the
-    command line is printed instead, and the process ends.
+    With ``--print_config`` print the merged configuration, with the overrides
+    of the command line, and exit.
 
     Arguments
     ---------
@@ -227,8 +233,8 @@ def load_config(argv, known, changes=None):
     known : set of str
         Keys that the script reads.
     changes : dict, optional
-        Further overrides, which win over those of the command line: how one
-        stage of a run differs from another.
+        Further overrides, which take precedence over those of the command line.
+        The stages of a run differ by them.
 
     Returns
     -------
@@ -238,7 +244,8 @@ def load_config(argv, known, changes=None):
     Raises
     ------
     ConfigError
-        With the key at fault and the remedy.
+        If the configuration or the command line is wrong. The message names
+        the key and the remedy.
     """
     argv, changes = _take_auto(argv, changes)
     printing = PRINT_CONFIG in argv
@@ -257,7 +264,7 @@ def load_config(argv, known, changes=None):
         sys.exit(0)
     check_filled_in(merged, given)
     check_device(run_opts)
-    # The recipe's own modules (its prepare script) are importable by name.
+    # Make the recipe's own modules (its prepare script) importable by name.
     recipe = pathlib.Path(path).resolve().parent.parent
     for folder in (recipe.parent, recipe):
         if str(folder) not in sys.path:
@@ -287,7 +294,7 @@ def load_config(argv, known, changes=None):
 
 
 def _take_auto(argv, changes):
-    """Takes out ``--precision=auto``, which SpeechBrain's parser refuses."""
+    """Turn ``--precision=auto``, which SpeechBrain rejects, into a change."""
     autos = {f"--{key}=auto": key for key in precision.KEYS}
     changes = {
         **{autos[flag]: "auto" for flag in argv if flag in autos},
@@ -297,7 +304,7 @@ def _take_auto(argv, changes):
 
 
 def run(main):
-    """Runs the ``main(argv)`` of a script; a user's error is one line.
+    """Run the ``main(argv)`` of a script, and print a user's error in one line.
 
     Arguments
     ---------
@@ -308,8 +315,8 @@ def run(main):
         main(sys.argv[1:])
     except UserError as error:
         logger.debug("where it happened", exc_info=True)
-        # A loader worker's error arrives with the worker's traceback in its
-        # text; what the user needs is the last of it.
+        # The text of an error from a loader worker begins with the worker's
+        # traceback; the user needs only the end of it.
         text = str(error).strip().split(f"{type(error).__name__}: ")[-1]
         sys.stderr.write(f"\nError: {text}\n")
         sys.exit(1)
@@ -318,6 +325,6 @@ def run(main):
             raise
         sys.stderr.write(
             f"\nError: no space is left ({error}). What was written before is "
-            "whole: make room and start the same command again\n"
+            "intact: make room and start the same command again\n"
         )
         sys.exit(1)

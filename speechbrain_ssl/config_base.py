@@ -1,12 +1,13 @@
 """Read configurations that are written as differences from another one.
 
     base: ../../../../hparams/ssl.yaml    # relative to this file
-    drop: [margin, margin_kind]           # keys of the base that are not wanted
-    number_of_epochs: 120                 # anything else is laid over the base
+    drop: [margin, margin_kind]           # keys of the base to leave out
+    number_of_epochs: 120                 # anything else overrides the base
 
-HyperPyYAML knows no such thing: its ``!include:`` works below a key only. So the
-files are merged first, as YAML with its tags, and what HyperPyYAML reads is the
-result. Comments do not survive that: those of a base may no longer be true.
+HyperPyYAML has no inheritance: its ``!include:`` works only below a key.
+Therefore the files are merged first, as YAML with its tags, and HyperPyYAML
+reads the result. Comments are removed, because those of a base may no longer be
+true. ``config`` checks the merged configuration.
 """
 
 import io
@@ -23,14 +24,14 @@ from ruamel.yaml.representer import RoundTripRepresenter
 
 from speechbrain_ssl.errors import ConfigError
 
-#: A file may have a base, and that one another; more would be hard to follow.
+#: A file may have a base, which may have a base; more would be hard to follow.
 LEVELS = 2
 
 _INCLUDE = "!include:"
 
 
 class _Representer(RoundTripRepresenter):
-    """Write null as a word: an empty value looks like a mistake."""
+    """Writes null as a word, since an empty value looks like a mistake."""
 
 
 _Representer.add_representer(
@@ -40,7 +41,7 @@ _Representer.add_representer(
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Read a HyperPyYAML file as text and structure; no tag is acted on."""
+    """Reads a HyperPyYAML file as plain YAML, without acting on its tags."""
 
 
 def _ignore_tag(loader, suffix, node):
@@ -55,7 +56,7 @@ _PlainLoader.add_multi_constructor("!", _ignore_tag)
 
 
 def parse_plain(stream):
-    """Parse HyperPyYAML without making any object.
+    """Parse HyperPyYAML without creating any object.
 
     Arguments
     ---------
@@ -65,24 +66,24 @@ def parse_plain(stream):
     Returns
     -------
     dict
-        A tagged scalar is a string that begins with its tag; a tagged mapping
-        has its tag under the key ``!``.
+        A tagged scalar becomes a string that begins with its tag; a tagged
+        mapping has its tag under the key ``!``.
     """
     return yaml.load(stream, Loader=_PlainLoader)
 
 
 class Merged(NamedTuple):
-    """A configuration with its bases merged in.
+    """A configuration merged with its bases.
 
     Arguments
     ---------
     path : str
-        The file that was asked for.
+        The configuration file.
     text : str
         The merged configuration, as YAML without comments. An ``!include:`` is
         relative to the folder of ``path``.
     sources : dict
-        Key -> the file that sets it, or was the last to change it.
+        Key -> the file that sets it, or the last one to change it.
     """
 
     path: str
@@ -97,7 +98,7 @@ class Merged(NamedTuple):
     def open(self):
         """Return the text as a stream, for the functions of HyperPyYAML."""
         stream = io.StringIO(self.text)
-        # HyperPyYAML takes the folder of relative includes from here.
+        # HyperPyYAML resolves relative includes by the name of the stream.
         stream.name = str(self.path)
         return stream
 
@@ -107,19 +108,19 @@ class Merged(NamedTuple):
 
 
 def merge(path, overrides=""):
-    """Read a configuration and lay it over its bases.
+    """Read a configuration and merge it with its bases.
 
-    A mapping without a tag changes single keys of the mapping, or of what is
-    given to the ``!include:``, that it is laid over; anything else, and ``{}``,
-    takes the place of what was there. Keys stay in the order of the base, and
-    new ones follow; but each stands below those that it refers to.
+    A mapping without a tag overrides single keys of the mapping below it, or of
+    the arguments of an ``!include:``. Any other value, and also ``{}``,
+    replaces what was there. Keys keep the order of the base, and new ones follow, except
+    that every key is moved below those that it refers to.
 
     Arguments
     ---------
     path : str or pathlib.Path
-        The file.
+        The configuration file.
     overrides : str, optional
-        YAML that is laid over the result.
+        YAML that is merged over the result.
 
     Returns
     -------
@@ -128,8 +129,8 @@ def merge(path, overrides=""):
     Raises
     ------
     ConfigError
-        If a file is missing, no YAML, or no mapping; if `base` or `drop` mean
-        nothing; if the bases make a circle, or are too many.
+        If a file is missing, not valid YAML, or not a mapping; if `base` or
+        `drop` is malformed; if the bases form a circle, or are too many.
     """
     tree, sources = _merge_files(pathlib.Path(path), [])
     if overrides:
@@ -140,17 +141,17 @@ def merge(path, overrides=""):
 
 
 def read_plain(path):
-    """Read the keys of a configuration, without making any object.
+    """Read the keys of a configuration, without creating any object.
 
     Arguments
     ---------
     path : str or pathlib.Path
-        The file.
+        The configuration file.
 
     Returns
     -------
     dict
-        Bases are merged in; for the values see ``parse_plain``.
+        The keys, bases included; for the values see ``parse_plain``.
 
     Raises
     ------
@@ -161,7 +162,7 @@ def read_plain(path):
 
 
 def _yaml():
-    """Make a parser and writer that keeps tags, order, and numbers as written."""
+    """Return a YAML parser and writer that keeps tags, order and numbers."""
     parser = ruamel.yaml.YAML()
     parser.Representer = _Representer
     parser.width = 10**6
@@ -170,15 +171,15 @@ def _yaml():
 
 
 def _merge_files(path, above):
-    """Merge a file with its bases; ``above`` are the files that lead to it."""
+    """Merge a file with its bases; ``above`` are the files leading to it."""
     files = [*above, path]
     shown = " -> ".join(map(str, files))
     if any(path.resolve() == other.resolve() for other in above):
-        raise ConfigError(f"the bases make a circle: {shown}; remove a `base`")
+        raise ConfigError(f"the bases form a circle: {shown}; remove a `base`")
     if len(above) > LEVELS:
         raise ConfigError(
-            f"{shown}: a configuration may have a base and that one another, "
-            f"but no more; write what {above[-1]} says into {above[-2]}"
+            f"{shown}: a configuration may have a base, and that one another, "
+            f"but no more; move the content of {above[-1]} into {above[-2]}"
         )
     tree = _load(path)
     _move_includes(tree, path, files[0])
@@ -198,14 +199,14 @@ def _merge_files(path, above):
 
 
 def _load(path):
-    """Load one file, without its comments."""
+    """Load one file, and remove its comments."""
     if not path.is_file():
-        raise ConfigError(f"there is no configuration {path}")
+        raise ConfigError(f"there is no configuration file {path}")
     try:
         with open(path, encoding="utf-8") as stream:
             tree = _yaml().load(stream)
     except ruamel.yaml.YAMLError as error:
-        raise ConfigError(f"{path} is no valid YAML: {error}") from error
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} holds no keys")
     for node in _nodes(tree):
@@ -224,7 +225,7 @@ def _nodes(node):
 
 
 def _move_includes(tree, path, to):
-    """Make the includes of a file relative to the folder of another one."""
+    """Rewrite the includes of a file, relative to the folder of another."""
     here, there = (p.resolve().parent for p in (path, to))
     for node in filter(_is_include, _nodes(tree)):
         name = node.tag.value.removeprefix(_INCLUDE)
@@ -233,10 +234,10 @@ def _move_includes(tree, path, to):
         if not name.isascii():
             raise ConfigError(
                 f"{path} includes {name}, as seen from {to}: the path of an "
-                "!include: must be ASCII for HyperPyYAML; move the two below "
-                "one folder, or rename"
+                "!include: must be ASCII for HyperPyYAML; move both files into "
+                "one folder, or rename it"
             )
-        # A tag holds no space.
+        # A YAML tag cannot contain a space.
         tag = _INCLUDE + urllib.parse.quote(name)
         node.yaml_set_ctag(ruamel.yaml.Tag(suffix=tag))
 
@@ -248,14 +249,14 @@ def _is_include(node):
 def _base_path(path, base):
     if not isinstance(base, str):
         raise ConfigError(
-            f"`base` in {path} is no path; write the name of a file, relative "
+            f"`base` in {path} is not a path; write the name of a file, relative "
             "to this one, as in `base: other.yaml`"
         )
     found = (path.resolve().parent / base).resolve()
     if not found.is_file():
         raise ConfigError(
-            f"`base` in {path} is {base}, which is not there: it is looked for "
-            f"at {found}, relative to the file that says it"
+            f"`base` in {path} is {base}, which does not exist: it was looked "
+            f"for at {found}, relative to the file that names it"
         )
     return found
 
@@ -263,13 +264,13 @@ def _base_path(path, base):
 def _dropped(path, keys):
     if not isinstance(keys, list):
         raise ConfigError(
-            f"`drop` in {path} is no list of keys; write `drop: [{keys}]`"
+            f"`drop` in {path} is not a list of keys; write `drop: [{keys}]`"
         )
     return keys
 
 
 def _lay_over(base, differences):
-    """Change a mapping by another one, in place; see ``merge``."""
+    """Merge differences into a mapping, in place; see ``merge``."""
     for key, value in differences.items():
         below = base.get(key)
         if not isinstance(value, dict) or not value or value.tag.value:
@@ -277,7 +278,7 @@ def _lay_over(base, differences):
         elif isinstance(below, dict):
             _lay_over(below, value)
         elif _is_include(below):
-            # So far nothing was given to the block.
+            # The block has no arguments yet: add some to its tag.
             value.yaml_set_ctag(below.tag)
             base[key] = value
         else:
@@ -285,10 +286,10 @@ def _lay_over(base, differences):
 
 
 def _definitions_first(tree):
-    """Move the keys that another key refers to above it.
+    """Move every key above the keys that refer to it.
 
-    HyperPyYAML resolves from top to bottom: above its ``!include:`` a reference
-    into a block is not valid. Otherwise the order stays as it is.
+    HyperPyYAML resolves references from top to bottom, and a reference into a
+    block is not valid above its ``!include:``. Otherwise the order is kept.
     """
     waiting, ordered = set(tree), CommentedMap()
 

@@ -1,10 +1,10 @@
-"""Collectives that are no-ops in a single process.
+"""Communicate between processes; with one process, do nothing.
 
 Gradients are averaged by hand, in one flat all-reduce per optimiser step, and
-not by ``DistributedDataParallel``: SpeechBrain wraps each module of a Brain on
-its own, and wrapped modules whose batch norms run twice before a backward pass
-(multi-crop) fail. One all-reduce of some tens of megabytes per step is small
-beside a step of an ECAPA.
+not by ``DistributedDataParallel``. SpeechBrain would wrap each module of a
+Brain separately, and wrapped modules fail if their batch norms run twice before
+a backward pass, as with multi-crop. An all-reduce of some tens of megabytes
+takes little time compared with a step of an ECAPA.
 """
 
 import contextlib
@@ -18,9 +18,10 @@ _alone = False
 
 @contextlib.contextmanager
 def alone():
-    """Within it, this process does something without the others.
+    """Make this process act as if it were the only one.
 
-    What would be a collective is that of a single process.
+    Inside the context ``world_size`` is 1, and the functions of this module do
+    not communicate.
 
     Example
     -------
@@ -37,7 +38,7 @@ def alone():
 
 
 def is_distributed():
-    """Whether there is more than one process."""
+    """Return whether there is more than one process."""
     return (
         not _alone
         and dist.is_available()
@@ -47,24 +48,24 @@ def is_distributed():
 
 
 def rank():
-    """Number of this process."""
+    """Return the rank of this process; 0 in a single process."""
     return dist.get_rank() if is_distributed() else 0
 
 
 def world_size():
-    """Number of processes."""
+    """Return the number of processes."""
     return dist.get_world_size() if is_distributed() else 1
 
 
 def collective_device():
-    """Where a tensor has to be for the collectives of this run."""
+    """Return the device that tensors must be on for a collective."""
     if is_distributed() and dist.get_backend() == "nccl":
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
 
 
 def mean_over_ranks(tensor):
-    """Mean of a tensor over all processes, without gradient."""
+    """Return the mean of a tensor over all processes, without gradient."""
     if is_distributed():
         tensor = tensor.clone()
         dist.all_reduce(tensor)
@@ -83,7 +84,7 @@ def sum_over_ranks(tensor):
     Returns
     -------
     torch.Tensor
-        The tensor that was given.
+        The same tensor.
 
     Example
     -------
@@ -99,9 +100,9 @@ def sum_over_ranks(tensor):
 def gather_rows(*tensors):
     """Concatenate tensors of all processes along their first axis.
 
-    ``gather`` wants the same shape everywhere; here the last
-    process may have fewer rows than the others, or none. The order is that of
-    the ranks. Without gradient.
+    Unlike ``gather``, it allows each process another number of rows (the last
+    one may have fewer, or none), and it has no gradient. The rows are in the
+    order of the ranks.
 
     Arguments
     ---------
@@ -140,10 +141,11 @@ def gather_rows(*tensors):
 
 
 def gather(tensor):
-    """Concatenates a tensor of all processes along its first axis.
+    """Concatenate a tensor of all processes along its first axis.
 
-    Gradients flow back to the process a row came from, summed over all; with
-    ``average_gradients`` that is the gradient of the mean loss.
+    The shape must be the same in every process. The gradient of a row flows
+    back to the process that it came from, summed over all processes. Together
+    with ``average_gradients`` this gives the gradient of the mean loss.
     """
     if not is_distributed():
         return tensor
@@ -151,18 +153,19 @@ def gather(tensor):
         torch.distributed.nn.functional.all_gather(tensor.contiguous())
     )
     if rows.requires_grad:
-        # torch's backward receives into a tensor laid out as the gradient it
-        # sends; one that comes of a transposed product would arrive scrambled.
+        # torch's backward pass receives into a tensor with the memory layout of
+        # the gradient it sends. The gradient of a transposed product is not
+        # contiguous and would arrive scrambled.
         rows.register_hook(torch.Tensor.contiguous)
     return rows
 
 
 @torch.no_grad()
 def average_gradients(parameters):
-    """Averages the gradients of all processes, in place.
+    """Average the gradients over all processes, in place.
 
-    A parameter without gradient here may have one elsewhere; all processes run
-    the same graph, so that does not happen between them by construction.
+    Parameters without a gradient are skipped. They are the same ones in every
+    process, because all processes run the same graph.
     """
     if not is_distributed():
         return
@@ -178,7 +181,7 @@ def average_gradients(parameters):
 
 @torch.no_grad()
 def broadcast_state(modules):
-    """Gives all processes the parameters and buffers of rank 0."""
+    """Copy the parameters and buffers of rank 0 to all processes."""
     if is_distributed():
         for module in modules:
             for tensor in module.state_dict().values():
@@ -188,16 +191,16 @@ def broadcast_state(modules):
 class GlooSyncBatchNorm(torch.nn.modules.batchnorm._BatchNorm):
     """Batch norm over all processes, on CPUs.
 
-    ``torch.nn.SyncBatchNorm`` refuses CPU tensors. This one serves tests and
-    CPU clusters; statistics are those of the global batch, and so is the
-    backward pass. It stands for batch norms of one and of two dimensions.
+    ``torch.nn.SyncBatchNorm`` does not accept CPU tensors. This class serves
+    tests and CPU clusters. Both the statistics and the backward pass are those
+    of the global batch. It replaces ``BatchNorm1d`` and ``BatchNorm2d``.
     """
 
     def _check_input_dim(self, x):
-        """Any number of axes; the layer it replaces has been chosen to fit."""
+        """Accept any number of axes: the replaced layer fitted its input."""
 
     def forward(self, x):
-        """Normalises ``[batch, channels, ...]`` over all axes but channels."""
+        """Normalise ``[batch, channels, ...]`` over all axes but channels."""
         if not (self.training and is_distributed()):
             return super().forward(x)
         axes = [axis for axis in range(x.dim()) if axis != 1]
@@ -225,14 +228,15 @@ class GlooSyncBatchNorm(torch.nn.modules.batchnorm._BatchNorm):
 
 
 def synchronise_batch_norms(module, device_type):
-    """Replaces the batch norms of a module by ones over all processes.
+    """Replace the batch norms of a module by ones over all processes.
 
     Arguments
     ---------
     module : torch.nn.Module
-        Changed in place where it has batch norms as children.
+        Its submodules are replaced in place.
     device_type : str
-        ``"cuda"`` takes torch's SyncBatchNorm, anything else our own.
+        With ``"cuda"`` torch's SyncBatchNorm is used, otherwise
+        ``GlooSyncBatchNorm``.
 
     Returns
     -------
@@ -259,14 +263,17 @@ def synchronise_batch_norms(module, device_type):
 
 
 def prepare_modules(modules, device, device_type):
-    """Make modules of all processes equal, with batch norms over all of them.
+    """Move modules to the device, and synchronise them over all processes.
+
+    Batch norms become ones over all processes, and all processes start with the
+    parameters and buffers of rank 0.
 
     Arguments
     ---------
     modules : torch.nn.ModuleDict
         Its entries are replaced.
     device : str
-        Where they go.
+        The device of this process.
     device_type : str
         See ``synchronise_batch_norms``.
     """

@@ -1,18 +1,18 @@
-"""The errors that a user can cause and correct.
+"""Define the errors that a user can cause and correct.
 
-Each message names the file or the key at fault and the remedy. Whoever catches
-``UserError`` may print it without a traceback: the text is meant to suffice.
+Each message names the file or the key at fault, and the remedy, so that it can
+be printed without a traceback. ``speechbrain_ssl.config.run`` does that.
 """
 
 import json
 
 
 class UserError(Exception):
-    """Base of all errors that a user can correct without reading our code."""
+    """Base class of errors that a user can correct without reading the code."""
 
 
 class ConfigError(UserError):
-    """A key, a value or a combination of values in a YAML or command line."""
+    """A wrong key, value or combination of values in a YAML or command line."""
 
 
 class ManifestError(UserError):
@@ -28,15 +28,15 @@ class EmbeddingError(UserError):
 
 
 class TrialError(UserError):
-    """A trial list that is malformed or names what is not there."""
+    """A trial list that is malformed or names something missing."""
 
 
 class CheckpointError(UserError):
-    """A checkpoint that is of another configuration, or cannot be written."""
+    """A checkpoint of another configuration, or one that cannot be written."""
 
 
 class CollapseError(UserError):
-    """Training has collapsed: the representation carries nothing any more."""
+    """A representation that has collapsed and carries no information."""
 
 
 def differences(before, now):
@@ -45,12 +45,12 @@ def differences(before, now):
     Arguments
     ---------
     before, now : dict
-        Values that JSON knows; a key may be in only one of the two.
+        Key -> value that JSON can represent; a key may be in only one of them.
 
     Returns
     -------
     list of str
-        One text per key, sorted, for the message of an error.
+        One text per key, sorted by key, for an error message.
 
     Example
     -------
@@ -66,6 +66,6 @@ def differences(before, now):
 
 
 def _shorten(value):
-    """Write a value in at most 60 characters."""
+    """Return a value as text of at most 60 characters."""
     text = json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one."""
+"""Write files so that a reader never sees an incomplete one."""
 
 import contextlib
 import os
@@ -8,15 +8,15 @@ import tempfile
 
 @contextlib.contextmanager
 def atomic_write(path, mode="w", **kwargs):
-    """Opens a temporary file beside ``path`` and renames it at the end.
+    """Open a temporary file beside ``path``, and rename it at the end.
 
-    Where the block raises (a full disk, an interrupt) what stood at ``path``
-    before is untouched and the temporary file is gone.
+    If the block raises (a full disk, an interrupt), the file at ``path`` is
+    left as it was, and the temporary file is deleted.
 
     Arguments
     ---------
     path : str or pathlib.Path
-        The file to write. Its folder is made if it is missing.
+        The file to write. Its folder is created if necessary.
     mode : str
         ``"w"`` or ``"wb"``.
     **kwargs : dict
@@ -49,7 +49,7 @@ def atomic_write(path, mode="w", **kwargs):
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        # mkstemp makes files that only their owner reads.
+        # mkstemp creates files that only their owner can read.
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)

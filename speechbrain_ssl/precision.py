@@ -1,9 +1,13 @@
-"""The floating-point type a run computes in, decided in one place.
+"""Choose the floating-point type of a run, in one place.
 
-bf16 pays only where the hardware multiplies it. A CPU that does not (most
-laptops, AMD before Zen 4, Intel before 2020) emulates it several times slower
-than it computes fp32, and a GPU that does not has fp16 instead. ``precision:
-auto`` and ``eval_precision: auto`` choose accordingly.
+bf16 is fast only on hardware that multiplies it. Other CPUs (most laptops, AMD
+before Zen 4, Intel before 2020) emulate it, several times slower than they
+compute fp32; other GPUs have fp16 instead. ``precision: auto`` and
+``eval_precision: auto`` choose accordingly.
+
+``speechbrain_ssl.config.load_config`` calls ``settle``, which decides. The
+choice is saved with ``keep``, so that a run resumes in the precision it started
+with, and shown by ``announce`` and ``describe``.
 """
 
 import json
@@ -20,29 +24,35 @@ from speechbrain_ssl.files import atomic_write
 
 logger = logging.getLogger(__name__)
 
-#: Name of a precision -> type to autocast to (None: no autocast).
+#: Name of a precision -> dtype for autocast (None: no autocast).
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 #: The keys of a configuration that name a precision.
 KEYS = ("precision", "eval_precision")
 
-#: Where a run keeps its precision, below its output folder.
+#: File in the output folder that keeps the precision of a run.
 FILE_NAME = "save/precision.json"
 
-#: How the reason of a choice begins that was left to us.
+#: Prefix of the reason of an automatic choice.
 _AUTO = "auto"
 
-#: Set to 1 or 0, it overrides what the processor says: for tests and timings.
+#: Environment variable that overrides the detection of bf16 on a CPU (1: yes,
+#: 0: no), for tests and timings.
 VARIABLE = "SPEECHBRAIN_SSL_NATIVE_BF16"
 
 
 def cpu_has_bf16():
-    """Tells whether this CPU multiplies bf16 in hardware.
+    """Return whether this CPU multiplies bf16 in hardware.
 
     Returns
     -------
     bool
-        False also where torch cannot tell.
+        Also False if torch cannot tell.
+
+    Raises
+    ------
+    ConfigError
+        If the environment variable ``VARIABLE`` is neither 0 nor 1.
     """
     forced = os.environ.get(VARIABLE)
     if forced is not None:
@@ -55,7 +65,8 @@ def cpu_has_bf16():
         return False
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return supported
-    # On x86 oneDNN also says yes to AVX512 without bf16, which it emulates.
+    # On x86 oneDNN also reports support for AVX512 without bf16, where it
+    # emulates bf16.
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return supported and any(
         getattr(torch.cpu, check, bool)() for check in checks
@@ -63,17 +74,17 @@ def cpu_has_bf16():
 
 
 def best_precision(device):
-    """Chooses the fastest precision that trains well on a device.
+    """Choose the fastest precision that trains well on a device.
 
     Arguments
     ---------
     device : str
-        Such as ``cpu`` or ``cuda:0``.
+        A device such as ``cpu`` or ``cuda:0``.
 
     Returns
     -------
     tuple of str
-        A name of ``DTYPES``, and the reason in a few words.
+        A key of ``DTYPES``, and the reason in a few words.
     """
     if device == "cpu":
         if cpu_has_bf16():
@@ -87,23 +98,25 @@ def best_precision(device):
 
 
 def settle(hparams, run_opts):
-    """Decides the precisions of a run.
+    """Decide the precisions of a run.
 
-    The command line wins over the YAML. ``auto`` is what the run began with, if
-    its output folder holds one, and otherwise ``best_precision`` of the device.
+    The command line takes precedence over the YAML. ``auto`` stands for the
+    precision that the run started with, if the output folder holds one, and
+    otherwise for the ``best_precision`` of the device.
 
     Arguments
     ---------
     hparams : dict
-        The hyper-parameters. ``precision`` and ``eval_precision`` become names
-        of ``DTYPES``, and ``precision_reasons`` has a reason for each.
+        The hyper-parameters, changed in place: ``precision`` and
+        ``eval_precision`` become keys of ``DTYPES``, and ``precision_reasons``
+        is added, with a reason for each.
     run_opts : speechbrain.utils.run_opts.RunOptions
         The run options.
 
     Raises
     ------
     ConfigError
-        If there is no such precision, or the device cannot compute in it.
+        If a precision does not exist, or the device cannot compute in it.
     """
     device = run_opts["device"] or infer_device()
     hparams["precision_reasons"] = {}
@@ -129,7 +142,7 @@ def settle(hparams, run_opts):
 
 
 def resume(hparams):
-    """Takes the precisions that a run began with, where ``auto`` left it open.
+    """Replace automatic choices by the precisions that a run started with.
 
     Arguments
     ---------
@@ -139,7 +152,7 @@ def resume(hparams):
     if not hparams.get("output_folder"):
         return
     folder = pathlib.Path(hparams["output_folder"])
-    # Rounds have embeddings before they have a checkpoint.
+    # Rounds of pseudo-labels write embeddings before any checkpoint.
     begun = (folder / "round_1").is_dir() or any(folder.rglob("CKPT*"))
     path = folder / FILE_NAME
     if not (begun and path.is_file()):
@@ -152,7 +165,7 @@ def resume(hparams):
 
 
 def keep(hparams):
-    """Writes the precisions of a run down, for its next start.
+    """Save the precisions of a run, for when it resumes.
 
     Arguments
     ---------
@@ -165,27 +178,27 @@ def keep(hparams):
 
 
 def describe(hparams, keys=KEYS):
-    """Names the precisions of a run with their reasons, for its results.
+    """Describe the precisions of a run with their reasons, for its results.
 
     Arguments
     ---------
     hparams : dict
         The hyper-parameters after ``settle``.
     keys : tuple of str
-        Which ones.
+        The precisions to describe.
 
     Returns
     -------
     dict
-        ``precision``: ``bf16 (auto: this CPU multiplies bf16 in hardware)`` and
-        so on.
+        Key -> text, such as ``bf16 (auto: this CPU multiplies bf16 in
+        hardware)``.
     """
     reasons = hparams["precision_reasons"]
     return {key: f"{hparams[key]} ({reasons[key]})" for key in keys}
 
 
 def announce(hparams, run_opts, keys=KEYS):
-    """Logs the precisions of a run, and warns where one is emulated.
+    """Log the precisions of a run, and warn if one is emulated.
 
     Arguments
     ---------
@@ -194,7 +207,7 @@ def announce(hparams, run_opts, keys=KEYS):
     run_opts : speechbrain.utils.run_opts.RunOptions
         The run options.
     keys : tuple of str
-        Which ones.
+        The precisions to log.
     """
     for key, choice in describe(hparams, keys).items():
         logger.info("%s: %s", key, choice)

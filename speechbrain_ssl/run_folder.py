@@ -1,9 +1,10 @@
-"""The beginning of a run, whose folder is not taken for that of another.
+"""Start a run, and make sure that its output folder belongs to it.
 
-A checkpoint of another configuration may load and mean nothing: other crops,
-another noise, another optimiser. What a run was started with is kept beside its
-checkpoints; a later start with anything else is refused before a single file of
-the folder is touched.
+A checkpoint of another configuration may load without an error and still make
+no sense, if crops, noise or optimiser differ. The settings of a run are
+therefore saved beside its checkpoints. A later start with other settings raises
+an error before any file of the folder is touched. Training scripts call
+``begin_run``.
 """
 
 import datetime
@@ -26,8 +27,9 @@ from speechbrain_ssl.files import atomic_write
 
 FILE_NAME = "settings.json"
 
-#: Keys that may change between two starts of one run: where things lie, how
-#: often something is shown or saved, and what is evaluated for the reader.
+#: Keys that may change when a run is resumed: where files are, how often
+#: something is logged or saved, and what is evaluated without affecting
+#: training.
 MAY_CHANGE = set(
     """
     output_folder manifest_folder data_folder vox1_folder vox2_folder
@@ -41,28 +43,29 @@ MAY_CHANGE = set(
 )
 
 
-#: Keys of any block that are for the log alone.
+#: Keys of building blocks that affect the log only, and may change, too.
 WATCHING = {"monitor_labels"}
 
 
 def begin_run(path, run_opts, overrides, hparams):
-    """What comes first in a training script.
+    """Do what every training script does first.
 
-    Claims the output folder, joins the processes, writes down what is run, and
-    prepares the data in one process.
+    Claim the output folder, join the processes, save the configuration, and
+    prepare the data in one process.
 
     Arguments
     ---------
     path, run_opts, overrides, hparams
-        What ``load_config`` returned, of which ``output_folder`` and
-        ``prepare`` (a function, or None) are used.
+        What ``load_config`` returned. Of the hyper-parameters,
+        ``output_folder``, ``prepare`` (a function, or None) and the precisions
+        are used.
 
     Raises
     ------
     CheckpointError
         If the folder holds a run with other settings.
     """
-    # Before anything is written: the folder may belong to another run.
+    # First of all, since the folder may belong to another run.
     claim_folder(hparams["output_folder"], settings_of(path, overrides))
     if int(os.environ.get("RANK", 0)) == 0:
         precision.keep(hparams)
@@ -77,13 +80,14 @@ def begin_run(path, run_opts, overrides, hparams):
 def write_hyperparams(folder, path, overrides):
     """Write ``hyperparams.yaml``, which stock HyperPyYAML reads anywhere.
 
-    SpeechBrain's ``create_experiment_directory`` would write the differences
-    only; this is what it writes for a configuration without a base.
+    SpeechBrain's ``create_experiment_directory`` would copy the given file,
+    which may hold only the differences from a base. This function writes what
+    SpeechBrain would write for the merged configuration.
 
     Arguments
     ---------
     folder : str or pathlib.Path
-        The output folder, which is there.
+        The output folder, which must exist.
     path : str
         The configuration file.
     overrides : str
@@ -101,7 +105,7 @@ def write_hyperparams(folder, path, overrides):
 
 
 def settings_of(path, overrides):
-    """What decides the course of a run.
+    """Return the settings that affect the course of a run.
 
     Arguments
     ---------
@@ -113,8 +117,9 @@ def settings_of(path, overrides):
     Returns
     -------
     dict
-        Key -> value with all references resolved, in plain Python. Paths are
-        left out: data may move.
+        Key -> value in plain Python, with all references resolved. Keys of
+        ``MAY_CHANGE`` are left out. Every path is replaced by the same text,
+        since data may be moved.
     """
     plain = parse_plain(resolve_references(merge(path).open(), overrides))
     return {
@@ -139,12 +144,12 @@ def _without_paths(value):
 
 
 def claim_folder(output_folder, settings):
-    """Takes an output folder for a run, or refuses.
+    """Claim an output folder for a run, unless another run occupies it.
 
     Arguments
     ---------
     output_folder : str
-        The folder of the run.
+        The output folder.
     settings : dict
         What ``settings_of`` returned.
 
@@ -163,7 +168,7 @@ def claim_folder(output_folder, settings):
     save = pathlib.Path(output_folder) / "save"
     path = save / FILE_NAME
     held = any((save / "checkpoints").glob("CKPT*"))
-    # Rounds of pseudo labels have their checkpoints further down.
+    # Rounds of pseudo-labels have their checkpoints in subfolders.
     held = held or (save.parent / "rounds.json").is_file()
     if path.is_file() and held:
         before = json.loads(path.read_text(encoding="utf-8"))
@@ -174,24 +179,24 @@ def claim_folder(output_folder, settings):
 
 
 def refuse_other(subject, before, now):
-    """Refuses to go on with what another configuration has left.
+    """Raise if something was left by another configuration.
 
     Arguments
     ---------
     subject : str
-        Where the other configuration was found; begins the message.
+        What was found, and where; the message begins with it.
     before, now : dict
-        Its values, and those of this run.
+        Key -> value of what was found, and of this run.
 
     Raises
     ------
     CheckpointError
-        With each key that differs, its value there and here.
+        If they differ. The message names each key, with both values.
     """
     differing = differences(before, now)
     if differing:
         raise CheckpointError(
             f"{subject} of another configuration: {', '.join(differing)}. "
             "Choose another `output_folder` for this run, or restore the "
-            "configuration to go on with that one"
+            "configuration to resume that one"
         )

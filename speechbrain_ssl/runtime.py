@@ -1,15 +1,14 @@
-"""What has to be set in a process before torch is imported.
+"""Tune a process for training on a CPU, before torch is imported.
 
-On a CPU two things cost more than any line of Python does:
+Two settings matter more for speed on a CPU than any line of Python:
 
-* glibc returns the activations of a step to the system and faults the pages in
-  again in the next one. Keeping them (``mallopt``) made an ECAPA-512 step
-  1.6 times faster where it was measured.
-* OpenMP threads that wait by spinning slow down every neighbour on a shared
-  machine. ``OMP_WAIT_POLICY=passive`` makes them sleep.
-
-The first is for glibc on Linux and does nothing elsewhere; the price is that
-memory a process has once used is not returned to the system before it ends.
+* By default glibc returns the memory of a step's activations to the system, and
+  the next step has to fault the pages in again. Keeping the memory
+  (``mallopt``) made a step of ECAPA-512 1.6 times faster where it was measured.
+  This works with glibc on Linux only; the price is that memory is not returned
+  to the system before the process ends.
+* OpenMP threads that wait by spinning slow down every other process on a shared
+  machine. With ``OMP_WAIT_POLICY=passive`` they sleep.
 """
 
 import ctypes
@@ -23,14 +22,14 @@ _M_MMAP_MAX = -4
 
 
 def set_up_process():
-    """Sets thread waiting and the allocator; call it before importing torch.
+    """Set the wait policy and the allocator; call it before importing torch.
 
-    A variable that the user has set already stays as it is.
+    If the user has set ``OMP_WAIT_POLICY``, it is not changed.
 
     Returns
     -------
     bool
-        Whether the allocator took the settings (glibc on Linux only).
+        Whether the allocator accepted the settings (glibc on Linux only).
 
     Example
     -------

@@ -1,8 +1,8 @@
-"""Schedules: pure functions from the length of a run to one value per step.
+"""Schedules: compute one value per optimiser step from the length of a run.
 
 A schedule is called once, before training, with the number of epochs and of
-optimiser steps per epoch. The array it returns is indexed by the optimiser
-step, drawn in the report, and needs no state in a checkpoint.
+optimiser steps per epoch. It returns an array that is indexed by the optimiser
+step and plotted in the report. A schedule has no state to save in a checkpoint.
 """
 
 import dataclasses
@@ -15,7 +15,12 @@ from speechbrain_ssl.errors import ConfigError
 
 @dataclasses.dataclass(frozen=True)
 class Constant:
-    """One value throughout.
+    """Keeps one value for the whole run.
+
+    Arguments
+    ---------
+    value : float
+        The value.
 
     Example
     -------
@@ -32,14 +37,14 @@ class Constant:
 
 @dataclasses.dataclass(frozen=True)
 class Linear:
-    """From ``start`` to ``end`` in ``epochs`` epochs, then constant.
+    """Moves linearly from ``start`` to ``end``, then stays there.
 
     Arguments
     ---------
     start, end : float
-        First value, and the value that is held.
+        First value, and the value after the ramp.
     ramp_epochs : float
-        How long the ramp takes; 0 holds ``end`` from the beginning.
+        Length of the ramp in epochs; with 0 the value is always ``end``.
 
     Example
     -------
@@ -61,21 +66,21 @@ class Linear:
 
 @dataclasses.dataclass(frozen=True)
 class StepDecay:
-    """``start``, times ``factor`` after every ``every_epochs`` epochs.
+    """Starts at ``start``; multiplies by ``factor`` every ``every_epochs``.
 
     Arguments
     ---------
     start : float
-        Value of the first epochs.
+        Value of the first ``every_epochs`` epochs.
     factor : float
         Above 0, at most 1.
     every_epochs : int
-        How long a value is held.
+        Number of epochs that a value is kept for.
 
     Raises
     ------
     ConfigError
-        If the factor or the number of epochs makes no sense.
+        If ``factor`` or ``every_epochs`` is out of range.
 
     Example
     -------
@@ -99,7 +104,7 @@ class StepDecay:
 
 @dataclasses.dataclass(frozen=True)
 class WarmupCosine:
-    """A linear warm-up from ``start`` to ``peak``, then a cosine to ``end``.
+    """Warms up linearly to ``peak``, then follows a cosine to ``end``.
 
     The last step has exactly ``end``. With ``warmup_epochs=0`` this is the
     cosine from ``peak`` to ``end`` that DINO's teacher momentum follows.
@@ -111,18 +116,18 @@ class WarmupCosine:
     end : float
         Value of the last step.
     warmup_epochs : float
-        Length of the warm-up.
+        Length of the warm-up in epochs.
     start : float
-        Value of the first step, where there is a warm-up.
+        Value of the first step, if there is a warm-up.
     total_epochs : int, optional
-        Length of warm-up and cosine together, where the run stops before
-        ``end``. By default they take the whole run.
+        Length of warm-up and cosine together, for a run that stops before the
+        schedule reaches ``end``. By default it is the length of the run.
 
     Raises
     ------
     ConfigError
-        At the call, if the warm-up takes the whole run, or the run is longer
-        than the schedule.
+        When called, if the warm-up takes the whole run, or if the run is
+        longer than the schedule.
 
     Example
     -------
@@ -151,14 +156,14 @@ class WarmupCosine:
         warm = round(self.warmup_epochs * steps_per_epoch)
         if warm >= total:
             raise ConfigError(
-                f"a warm-up of {self.warmup_epochs} epochs leaves nothing of a "
+                f"a warm-up of {self.warmup_epochs} epochs takes all of a "
                 f"run of {whole}; lower `warmup_epochs` or raise "
                 "`number_of_epochs`"
             )
         ramp = self.start + (self.peak - self.start) * np.arange(warm) / max(
             warm, 1
         )
-        # Backwards, so that a single step has the value of the last one.
+        # Reversed, so that a fall of a single step has the value ``end``.
         part = np.linspace(1.0, 0.0, total - warm)[::-1]
         fall = (
             self.end + (self.peak - self.end) * (1 + np.cos(np.pi * part)) / 2

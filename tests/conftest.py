@@ -1,4 +1,4 @@
-"""Fixtures for all tests; the one place that knows where real audio lies."""
+"""Fixtures for all tests; the only place that knows where real audio is."""
 
 from speechbrain_ssl.runtime import set_up_process
 
@@ -10,7 +10,7 @@ import pathlib
 import pytest
 import torch
 
-# Two busy threads on two shared cores are slower than one.
+# On two shared cores, two busy threads are slower than one.
 torch.set_num_threads(1)
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -18,15 +18,16 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="session")
 def repository():
-    """Root of the checkout."""
+    """Return the root of the checkout."""
     return ROOT
 
 
 @pytest.fixture(scope="session")
 def shared_data():
-    """A folder with real corpora, or a skip where there is none.
+    """Return a folder with real corpora, or skip the test.
 
-    ``SPEECHBRAIN_SSL_DATA`` names it; beside the checkout is the default.
+    ``SPEECHBRAIN_SSL_DATA`` names the folder; the default is beside the
+    checkout.
     """
     folder = pathlib.Path(
         os.environ.get("SPEECHBRAIN_SSL_DATA", ROOT.parent / "shared" / "data")

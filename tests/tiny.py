@@ -152,7 +152,7 @@ min_cluster_size: 3
 silhouette_sample: 40
 monitor_labels: null
 monitor_column: spk_id
-# A mapping: HyperPyYAML lets none be put in the place of null.
+# An empty mapping: HyperPyYAML cannot replace null by a mapping.
 final_stage: {{}}
 
 number_of_epochs: 3
@@ -227,7 +227,7 @@ checkpointer: !new:speechbrain_ssl.brains.checkpointing.AtomicCheckpointer
 
 
 class Corpus:
-    """The tiny corpus with its manifests and its configuration.
+    """Creates the tiny corpus with its manifests and its configurations.
 
     Arguments
     ---------
@@ -258,7 +258,7 @@ class Corpus:
             for b in names[3::7]
         ]
         self.trials.write_text("".join(lines))
-        # Two levels down, as a recipe's is.
+        # Two levels down, like the YAML of a recipe.
         self.yaml = folder / "recipe" / "hparams" / "tiny.yaml"
         self.yaml.parent.mkdir(parents=True)
         self.yaml.write_text(_YAML.format(root=ROOT))
@@ -270,7 +270,7 @@ class Corpus:
         self.write_speakers(self.speakers_csv, self.speakers)
 
     def write_csv(self, name, wavs):
-        """Writes a manifest of some files."""
+        """Write a manifest of the given files."""
         rows = [
             {
                 "ID": "-".join(path.parts[-3:]),
@@ -283,17 +283,17 @@ class Corpus:
         return self.folder / name
 
     def write_speakers(self, path, speakers):
-        """Writes a table of speakers, in the order of the manifest."""
+        """Write a table of speakers, in the order of the manifest."""
         table = pd.read_csv(self.train_csv)[["ID"]]
         table.assign(spk_id=speakers).to_csv(path, index=False)
 
     def held_out(self):
-        """Paths of the utterances that validation takes."""
+        """Return the paths of the utterances held out for validation."""
         _, valid = Manifest.read(self.train_csv).hold_out(8, 0.8)
         return {valid.path(i) for i in range(len(valid))}
 
     def argv(self, output, **overrides):
-        """A command line for ``train.py``."""
+        """Return a command line for the ``train.py`` of SSL."""
         options = {
             "output_folder": output,
             "train_manifest": self.train_csv,
@@ -306,7 +306,7 @@ class Corpus:
         return [str(self.yaml), *flags, "--noprogressbar"]
 
     def rounds_argv(self, output, model, **overrides):
-        """A command line for the ``train.py`` of pseudo labels."""
+        """Return a command line for the ``train.py`` of pseudo-labels."""
         options = {"initial_model": model, **overrides}
         if model is None:
             del options["initial_model"]
@@ -314,12 +314,12 @@ class Corpus:
         return [str(self.rounds_yaml), *argv[1:]]
 
     def command(self, output, **overrides):
-        """The same, for a shell."""
+        """Return the same command line as ``argv``, for a shell."""
         return [sys.executable, str(TRAIN), *self.argv(output, **overrides)]
 
 
 def environment():
-    """The environment of a subprocess; one thread each."""
+    """Return the environment of a subprocess, with one thread each."""
     return {
         **os.environ,
         "OMP_NUM_THREADS": "1",
@@ -329,7 +329,7 @@ def environment():
 
 
 def shell(command, timeout=120):
-    """Runs a command; returns its status and its stderr."""
+    """Run a command; return its exit status and its stderr."""
     done = subprocess.run(
         command,
         env=environment(),
@@ -341,21 +341,21 @@ def shell(command, timeout=120):
 
 
 def torchrun(*command):
-    """Two processes on a free port of this machine."""
+    """Run a command in two processes, on a free port of this machine."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     launcher = [sys.executable, "-m", "torch.distributed.run"]
     launcher += ["--nproc_per_node=2", "--nnodes=1"]
     launcher += ["--master_addr=127.0.0.1", f"--master_port={port}"]
-    # The launcher leaves its folder of logs behind, wherever that is.
+    # The launcher does not delete its folder of logs.
     with tempfile.TemporaryDirectory() as logs:
         launcher += [f"--log_dir={logs}"]
         return shell([*launcher, *map(str, command)], timeout=180)
 
 
 def load_train(path=TRAIN):
-    """The module ``train.py``."""
+    """Import a training script as a module."""
     spec = importlib.util.spec_from_file_location("a_train_script", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -363,11 +363,11 @@ def load_train(path=TRAIN):
 
 
 class Cut(Exception):
-    """The end of a run, in the middle of it."""
+    """Raised to end a run in the middle."""
 
 
 def run_until(train, argv, step):
-    """Ends a run after a step, before its checkpoint is written."""
+    """End a run after an optimiser step, before a checkpoint is written."""
     original = SSLBrain.on_fit_batch_end
 
     def cut(brain, *args):
@@ -382,7 +382,7 @@ def run_until(train, argv, step):
 
 
 def tensors(thing, prefix=""):
-    """All tensors of nested dictionaries and lists, by name."""
+    """Return all tensors of nested dictionaries and lists, by name."""
     if torch.is_tensor(thing):
         return {prefix: thing}
     items = []
@@ -396,7 +396,8 @@ def tensors(thing, prefix=""):
     return found
 
 
-#: What a checkpoint of a run holds; of the second stage, what of training.
+#: Parts of a checkpoint that are compared: of a self-supervised run, and of
+#: training on pseudo-labels.
 SSL_PARTS = ("encoder", "objective", "teacher", "optimizer")
 LABEL_PARTS = (
     "encoder",
@@ -409,7 +410,7 @@ LABEL_PARTS = (
 
 
 def final_tensors(output, parts=SSL_PARTS):
-    """Every tensor that a run leaves: last checkpoint, averages, export."""
+    """Return all tensors of a run: last checkpoint, kept weights, export."""
     output = pathlib.Path(output)
     (checkpoint,) = sorted((output / "save" / "checkpoints").glob("CKPT*"))
     files = [checkpoint / f"{name}.ckpt" for name in parts]
@@ -424,7 +425,7 @@ def final_tensors(output, parts=SSL_PARTS):
 
 
 def assert_identical(left, right, parts=SSL_PARTS):
-    """Two runs left the same bits."""
+    """Assert that two runs left the same tensors, bit for bit."""
     left, right = final_tensors(left, parts), final_tensors(right, parts)
     assert left.keys() == right.keys()
     differing = [k for k in left if bits(left[k]) != bits(right[k])]
@@ -432,12 +433,12 @@ def assert_identical(left, right, parts=SSL_PARTS):
 
 
 def bits(tensor):
-    """Type, shape and bytes: NaN, an utterance not seen, equals itself."""
+    """Return type, shape and bytes: NaN (an unseen utterance) equals NaN."""
     return tensor.dtype, tensor.shape, tensor.numpy().tobytes()
 
 
 def lines(output, stage="train"):
-    """Lines of ``metrics.jsonl`` of a stage, without the wall time."""
+    """Return the lines of one stage in ``metrics.jsonl``, without wall time."""
     found = read_metrics(pathlib.Path(output) / "metrics.jsonl")
     for line in found:
         line.pop("minutes", None)
@@ -445,6 +446,6 @@ def lines(output, stage="train"):
 
 
 def results(output):
-    """What ``results.json`` holds."""
+    """Return the content of ``results.json``."""
     path = pathlib.Path(output) / "results.json"
     return json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Every objective in the tiny configuration, made from its block."""
+"""Every objective in the tiny configuration, made from its building block."""
 
 import dataclasses
 
@@ -14,12 +14,12 @@ class Case:
     block : str
         Its file in ``hparams/objectives``.
     values : dict
-        What is set in it.
+        Keys of the block that are set.
     crops : str
-        ``"global"`` (two), ``"both"`` (and two local ones), or
-        ``"disjoint"`` (the student sees the local ones alone).
+        ``"global"`` (two global crops), ``"both"`` (two local ones in addition),
+        or ``"disjoint"`` (the student sees only the local ones).
     schedules : tuple of str
-        Those it has beside learning rate and weight decay.
+        Its schedules in addition to learning rate and weight decay.
     """
 
     block: str
@@ -29,12 +29,12 @@ class Case:
 
     @property
     def momentum(self):
-        """Whether it has a teacher."""
+        """Whether the objective has a momentum teacher."""
         return "momentum" in self.schedules
 
     @property
     def parts(self):
-        """What a checkpoint holds of it; SimCLR has nothing to be kept."""
+        """Parts of a checkpoint that are compared; SimCLR has no state."""
         head = () if self.block == "simclr" else ("objective",)
         teacher = ("teacher",) if self.momentum else ()
         return ("encoder", *head, "optimizer", *teacher)
@@ -102,7 +102,7 @@ CASES = {
     "sdpn": Case("sdpn", _DINO_HEAD, "disjoint", _TEACHER),
 }
 
-#: Blocks of positives that begin in the second epoch.
+#: Blocks of pseudo-positives that start in the second epoch.
 POSITIVES = {
     "ssps": (
         "ssps.yaml",
@@ -133,19 +133,19 @@ def _include(name, path, values):
 
 
 def configuration(corpus, name, positives=None, **changes):
-    """Writes a tiny configuration.
+    """Write a tiny configuration.
 
     Arguments
     ---------
     corpus : tiny.Corpus
-        Beside whose YAML it is written.
+        The configuration is written beside its YAML.
     name : str
-        Of the objective, in ``CASES``.
+        Name of the objective in ``CASES``.
     positives : str, optional
-        In ``POSITIVES``.
+        Name of the kind of pseudo-positives in ``POSITIVES``.
     **changes
-        Other values in the block of positives; without any, in that of the
-        objective.
+        Other values for the block of pseudo-positives or, without one, for that
+        of the objective.
 
     Returns
     -------
@@ -169,7 +169,7 @@ def configuration(corpus, name, positives=None, **changes):
         lines += [f"positives: !ref <sampling[{key}]>"]
     lines += ["crops: !new" + after]
     text = before + "\n".join(lines)
-    # The schedules of the objective in the place of DINO's.
+    # Replace DINO's schedules by those of the objective.
     start = text.index("    momentum: !new")
     end = text.index("epoch_counter:")
     blocks = {
@@ -191,6 +191,6 @@ def configuration(corpus, name, positives=None, **changes):
 
 
 def argv(corpus, path, output, **overrides):
-    """A command line for it."""
+    """Return a command line for a configuration."""
     options = {"batch_size": 16, "trials_every": 0, **overrides}
     return [str(path), *corpus.argv(output, **options)[1:]]

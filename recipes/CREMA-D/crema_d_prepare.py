@@ -1,4 +1,4 @@
-"""Prepare CREMA-D: six emotions, as they were meant or as they were heard.
+"""Prepare CREMA-D: six emotions, as intended or as heard by listeners.
 
     python crema_d_prepare.py --data_folder=/path/to/CREMA-D --save_folder=save
 
@@ -36,8 +36,8 @@ EMOTIONS = {
 }
 VOTES = {code[0]: emotion for code, emotion in EMOTIONS.items()}
 
-# Actor, sentence, emotion, level: low, medium, high, unspecified (XX; one file
-# of the corpus has X).
+# Actor, sentence, emotion, and level: low, medium, high or unspecified (XX; one
+# file of the corpus has X).
 NAME = re.compile(r"(1\d{3})_([A-Z]{3})_([A-Z]{3})_(LO|MD|HI|XX?)")
 
 LABELS = ("intended", "voice")
@@ -59,8 +59,8 @@ def prepare_crema_d(
     data_folder : str
         Folder with ``AudioWAV``.
     labels : str
-        ``"intended"``: the emotion that the actor was asked for; ``"voice"``:
-        the one that most listeners heard who had the voice alone. Clips with a
+        ``"intended"``: the emotion that the actor was asked for. ``"voice"``:
+        the emotion that most listeners heard in the voice alone; clips with a
         tie are left out.
     save_folder, check, num_workers, skip_prep
         See ``speechbrain_ssl.downstream.corpus.prepare_corpus``. Only
@@ -84,7 +84,7 @@ def prepare_crema_d(
     """
     published = dict(PUBLISHED)
     if labels == "voice":
-        # How many ties there are depends on the release of the votes.
+        # The number of ties depends on the release of the votes.
         del published["utterances"]
     return prepare_corpus(
         "CREMA-D",
@@ -120,8 +120,8 @@ def read_corpus(audio, labels):
     ConfigError
         If ``labels`` is neither of the two.
     ManifestError
-        If no clip has the name of one, or as ``read_votes`` and
-        ``add_demographics``.
+        If no file is named like a clip, or if the tables of votes and actors
+        are wrong or incomplete.
     """
     if labels not in LABELS:
         raise ConfigError(
@@ -190,14 +190,14 @@ def read_votes(root, rows):
     if len(wrong):
         raise ManifestError(
             f"{path}: the VoiceVote '{wrong.iloc[0]}' of {wrong.index[0]} is "
-            f"none of {', '.join(VOTES)}; get the file again"
+            f"not one of {', '.join(VOTES)}; get the file again"
         )
     names = rows["file"].str.removesuffix(".wav")
     absent = names[~names.isin(votes.index)]
     if len(absent):
         raise ManifestError(
             f"{path} has no votes on {absent.iloc[0]}, and on "
-            f"{len(absent) - 1} clips more; get the file again, or take "
+            f"{len(absent) - 1} more clips; get the file again, or use "
             "--labels=intended"
         )
     heard = names.map(votes[~votes.index.duplicated()]).map(VOTES)

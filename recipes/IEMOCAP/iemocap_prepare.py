@@ -3,9 +3,10 @@
     python iemocap_prepare.py --data_folder=/path/to/IEMOCAP_full_release \\
         --save_folder=save
 
-The majority labels are read from ``SessionN/dialog/EmoEvaluation/*.txt``. Angry,
-happy with excited, neutral and sad turns are taken, 5 531 in all; the other
-labels, and turns without a majority (``xxx``), are left out.
+The majority labels are read from ``SessionN/dialog/EmoEvaluation/*.txt``. The
+four emotions are angry, happy (which includes excited), neutral and sad, 5 531
+turns in all. Turns with other labels or without a majority (``xxx``) are left
+out.
 """
 
 import collections
@@ -37,7 +38,7 @@ SESSIONS = range(1, 6)
 
 # [6.2901 - 8.2357]	Ses01F_impro01_F000	neu	[2.5000, 2.5000, 2.5000]
 TURN = re.compile(r"\[[\d.]+ - [\d.]+\]\s+(\S+)\s+(\w+)\s+\[")
-# The F of Ses01F is who wore the markers; that of _F000 is who speaks.
+# In Ses01F the F tells who wore the markers; in _F000 it tells who speaks.
 TURN_NAME = re.compile(r"(Ses0([1-5])[FM]_\w+)_([FM])[XZ]*\d+")
 
 PUBLISHED = {"utterances": 5531, "speakers": 10}
@@ -127,7 +128,7 @@ def read_session(root, session):
     folder = os.path.join(root, f"Session{session}", "dialog", "EmoEvaluation")
     names = []
     if os.path.isdir(folder):
-        # A Mac leaves files with a dot and an underscore before each name.
+        # macOS adds files whose names begin with a dot and an underscore.
         names = sorted(
             name
             for name in os.listdir(folder)
@@ -152,7 +153,7 @@ def read_session(root, session):
                     "emotion": EMOTIONS[label],
                     "session": f"Session{session}",
                     "gender": {"F": "female", "M": "male"}[gender],
-                    # Played from a script, or improvised.
+                    # Acted from a script, or improvised.
                     "setting": "script" if "script" in dialog else "impro",
                 }
             )
@@ -172,19 +173,19 @@ def read_evaluation(path, session):
     Arguments
     ---------
     path : str
-        The file.
+        The file of evaluations.
     session : int
-        The session that it lies in.
+        The session that the file belongs to.
 
     Returns
     -------
     list of tuple
-        Turn and label, as they are written.
+        Name of the turn and its label, as written in the file.
 
     Raises
     ------
     ManifestError
-        If no line is found, or a malformed one.
+        If the file has no turn, or a malformed line.
     """
     found = []
     with open(path, encoding="utf-8", errors="replace") as stream:
@@ -196,12 +197,12 @@ def read_evaluation(path, session):
             name = match and TURN_NAME.fullmatch(match[1])
             if not name or int(name[2]) != session:
                 raise ManifestError(
-                    f"{path}, line {number}: this is no turn of Session"
+                    f"{path}, line {number}: this is not a turn of Session"
                     f"{session}: '{line.strip()[:80]}'; get the file again"
                 )
             if match[2] not in (*EMOTIONS, *OTHERS):
                 raise ManifestError(
-                    f"{path}, line {number}: '{match[2]}' is no label of "
+                    f"{path}, line {number}: '{match[2]}' is not a label of "
                     "IEMOCAP; get the file again"
                 )
             found.append((match[1], match[2]))

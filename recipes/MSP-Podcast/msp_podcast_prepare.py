@@ -3,9 +3,9 @@
     python msp_podcast_prepare.py --data_folder=/path/to/MSP-Podcast \\
         --save_folder=save
 
-The labels are read from ``Labels/labels_consensus.csv``. Files without an agreed
-emotion (``X``), with another one (``O``), and of partitions whose labels are
-withheld, are left out.
+The labels are read from ``Labels/labels_consensus.csv``. Files without an
+agreed emotion (``X``), with an emotion other than the eight (``O``), or from
+partitions whose labels are withheld are left out.
 """
 
 import logging
@@ -33,12 +33,12 @@ EMOTIONS = {
     "C": "contempt",
     "N": "neutral",
 }
-# Other, no agreement, withheld.
+# Another emotion, no agreement, label withheld.
 LEFT_OUT = ("O", "X", "")
 
 COLUMNS = ["FileName", "EmoClass", "SpkrID", "Gender", "Split_Set"]
 
-# An early release misspells it.
+# An early release misspells the name of the file.
 LABEL_FILES = (
     "Labels/labels_consensus.csv",
     "labels/labels_consensus.csv",
@@ -55,8 +55,9 @@ def prepare_msp_podcast(
 ):
     """Write ``utterances.csv`` with emotion and partition of each file.
 
-    Each file of an unknown speaker gets a speaker of its own. Such a speaker
-    may be on both sides of a fold, so the log says how many files there are.
+    Each file of an unknown speaker is given a speaker of its own. Its real
+    speaker may be on both sides of a fold, so the log says how many such files
+    there are.
 
     Arguments
     ---------
@@ -110,14 +111,14 @@ def read_corpus(audio):
     counts = rows.loc[unknown, "partition"].value_counts().sort_index()
     if len(counts):
         logger.warning(
-            "files of unknown speakers, who may be on both sides: %s",
+            "files of unknown speakers, who may be on both sides of a fold: %s",
             ", ".join(f"{n} in {name}" for name, n in counts.items()),
         )
     return audio, rows, []
 
 
 def read_labels(path):
-    """Read which files have an emotion.
+    """Read the files that have an emotion.
 
     Arguments
     ---------

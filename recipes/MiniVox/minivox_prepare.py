@@ -1,11 +1,10 @@
-"""Make MiniVox, its training manifest and its trial lists.
+"""Create MiniVox, its training manifest and its trial lists.
 
-To run it by hand:
+    python minivox_prepare.py --data_folder=exp/minivox --save_folder=exp/save
 
-> python minivox_prepare.py --data_folder=exp/minivox --save_folder=exp/save
-
-All it writes follows from the arguments: another call, with any number of
-processes, gives the same bytes.
+The output depends only on the arguments: another call, with any number of
+processes, writes the same bytes. The corpus itself is synthesised by
+speechbrain_ssl/minivox.
 """
 
 import argparse
@@ -39,20 +38,20 @@ BACKGROUND = {
 
 
 def prepare_minivox(data_folder, save_folder, max_trials=6000, **corpus):
-    """Make the corpus if it is missing, and the lists that name it.
+    """Create the corpus if it is missing, and its manifests and trial lists.
 
     Arguments
     ---------
     data_folder : str or pathlib.Path
-        Where the corpus is, or goes.
+        Folder of the corpus.
     save_folder : str or pathlib.Path
         Where ``train.csv``, ``trials_cross_video.txt``,
         ``trials_within_video.txt`` and the manifests of noise and rooms
-        (``noise.csv``, ``music.csv``, ``speech.csv``, ``rirs.csv``) go. The
-        paths in the trials are relative to ``<data_folder>/wav``, as VoxCeleb's
-        are.
+        (``noise.csv``, ``music.csv``, ``speech.csv``, ``rirs.csv``) are written.
+        As in VoxCeleb's lists, paths in the trials are relative to
+        ``<data_folder>/wav``.
     max_trials : int
-        Most trials in each of the two lists.
+        Greatest number of trials in each of the two lists.
     **corpus : dict
         Passed to ``speechbrain_ssl.minivox.corpus.write_corpus``: sizes, seed,
         jobs, progress.
@@ -66,7 +65,7 @@ def prepare_minivox(data_folder, save_folder, max_trials=6000, **corpus):
     Raises
     ------
     ConfigError
-        If an argument makes no sense, or the folder holds another corpus.
+        If an argument is out of range, or the folder holds another corpus.
 
     Example
     -------
@@ -99,7 +98,7 @@ def prepare_minivox(data_folder, save_folder, max_trials=6000, **corpus):
     train = speakers.loc[speakers["set"] == "train", "speaker"]
     write_manifest(paths["train"], _manifest(data_folder / "wav", train))
 
-    # Noise and rooms, where the corpus was made with them.
+    # Noise and rooms, if the corpus was created with them.
     for name, part in BACKGROUND.items():
         if (data_folder / part).is_dir():
             write_folder_manifest(data_folder / part, save_folder / name)
@@ -124,7 +123,7 @@ def _utterances(folder, speakers):
 
 
 def _manifest(folder, speakers):
-    """Make the training manifest, which has no column for the speaker."""
+    """Return the training manifest, which has no speaker column."""
     rows = []
     for name in _utterances(folder, speakers):
         info = soundfile.info(str(folder / name))
@@ -139,7 +138,7 @@ def _manifest(folder, speakers):
 
 
 def make_trials(names, genders, across, max_trials=6000):
-    """Choose as many targets as nontargets, in a fixed order.
+    """Choose equal numbers of targets and nontargets, in a fixed order.
 
     Arguments
     ---------
@@ -147,13 +146,13 @@ def make_trials(names, genders, across, max_trials=6000):
         Utterances, ``<speaker>/<video>/<utterance>.wav``.
     genders : dict
         Gender of each speaker. The two sides of a nontarget have the same
-        gender, so that telling men from women is no help; they are mixed only
-        where no gender has two speakers.
+        gender, so that telling men from women does not help. They are mixed
+        only if no gender has two speakers.
     across : bool
         Whether the two sides of a target come from different videos, or from
         the same one.
     max_trials : int
-        Most trials.
+        Greatest number of trials.
 
     Returns
     -------
@@ -190,7 +189,7 @@ def make_trials(names, genders, across, max_trials=6000):
             f"no trials {'across' if across else 'within'} videos can be made; "
             "take at least two test speakers, two videos and two utterances"
         )
-    # A fixed stream for the choice: the lists are part of the corpus.
+    # A fixed seed, because the lists are part of the corpus.
     rng = np.random.default_rng([1986, int(across)])
     chosen = []
     for pairs in (targets, others):
@@ -201,28 +200,53 @@ def make_trials(names, genders, across, max_trials=6000):
 
 def _parser():
     parser = argparse.ArgumentParser(
-        description="Make MiniVox, its training manifest and trial lists.",
+        description="Create MiniVox, its training manifest and trial lists.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--data_folder", required=True, help="the corpus")
-    add("--save_folder", required=True, help="the manifest and the trials")
-    add("--num_train_speakers", type=int, default=60, help="to train on")
-    add("--num_test_speakers", type=int, default=20, help="in the trials")
-    add("--videos_per_speaker", type=int, default=4, help="channels")
-    add("--utterances_per_video", type=int, default=5, help="files")
+    add("--data_folder", required=True, help="folder of the corpus")
+    add("--save_folder", required=True, help="folder for manifests and trials")
+    add(
+        "--num_train_speakers",
+        type=int,
+        default=60,
+        help="speakers to train on",
+    )
+    add(
+        "--num_test_speakers",
+        type=int,
+        default=20,
+        help="speakers in the trials",
+    )
+    add(
+        "--videos_per_speaker",
+        type=int,
+        default=4,
+        help="videos, each with its own channel",
+    )
+    add(
+        "--utterances_per_video",
+        type=int,
+        default=5,
+        help="utterances, one file each",
+    )
     add(
         "--seconds",
         type=float,
         nargs=2,
         default=(2.5, 5.0),
         metavar=("SHORTEST", "LONGEST"),
-        help="utterances' durations",
+        help="duration of an utterance",
     )
-    add("--num_noises", type=int, default=20, help="of each MUSAN kind")
+    add("--num_noises", type=int, default=20, help="noises of each MUSAN kind")
     add("--num_rooms", type=int, default=40, help="room responses")
-    add("--max_trials", type=int, default=6000, help="in either list")
-    add("--seed", type=int, default=1986, help="of the corpus")
+    add(
+        "--max_trials",
+        type=int,
+        default=6000,
+        help="most trials in either list",
+    )
+    add("--seed", type=int, default=1986, help="seed of the corpus")
     add("--jobs", type=int, default=None, help="processes (None: all cores)")
     return parser
 

@@ -2,9 +2,9 @@
 
     python ravdess_prepare.py --data_folder=/path/to/RAVDESS --save_folder=save
 
-A name such as ``Actor_12/03-01-05-01-02-01-12.wav`` says modality (03: audio
+A name such as ``Actor_12/03-01-05-01-02-01-12.wav`` encodes modality (03: audio
 alone), channel (01: speech), emotion, intensity, statement, repetition and
-actor. Speech is taken, songs and videos are left out.
+actor. Only speech is used; songs and videos are left out.
 """
 
 import logging
@@ -40,7 +40,7 @@ NAME = re.compile(
 )
 SPEECH = ("03", "01")
 
-# Where the folder of the first actor may lie.
+# Where the folder of the first actor may be.
 PLACES = [
     "Actor_01",
     "Audio_Speech_Actors_01-24/Actor_01",
@@ -79,7 +79,7 @@ def prepare_ravdess(
     UserError
         If there are no folders of actors.
     ManifestError
-        If they hold no speech of RAVDESS, or none that can be used.
+        If the folders hold no speech of RAVDESS, or none that can be used.
     """
     return prepare_corpus(
         "RAVDESS",
@@ -110,7 +110,7 @@ def read_corpus(first_actor):
     Raises
     ------
     ManifestError
-        If no file has the name of an utterance.
+        If no file is named like an utterance.
     """
     audio = os.path.dirname(first_actor)
     rows, rejected = read_names(list_files(audio, (".wav",)).files)
@@ -134,8 +134,9 @@ def read_names(files):
     Returns
     -------
     tuple
-        Rows for ``write_corpus``, and rejected files (file, reason, detail):
-        some copies have one actor's file in another one's folder as well.
+        Rows for ``write_corpus``, and rejected files (file, reason, detail).
+        Some copies of the corpus have a file of one actor in the folder of
+        another, too; it is rejected there.
 
     Example
     -------

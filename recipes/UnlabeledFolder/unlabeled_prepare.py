@@ -39,21 +39,22 @@ def prepare_unlabeled(
     data_folder : str
         Folder with the audio files, at any depth.
     save_folder : str
-        Where the outputs go.
+        Folder for the outputs.
     min_duration : float
         Files shorter than this (seconds) are rejected.
     check : str
         ``"header"`` reads headers; ``"decode"`` reads all audio and also finds
         silent and damaged files.
     sample_rate : int, optional
-        Files of another sample rate are rejected. Any rate is usable otherwise.
+        If given, files of another sample rate are rejected. By default any rate
+        is accepted.
     num_workers : int, optional
-        Processes that read; one per core otherwise.
+        Number of processes that read; one per core by default.
     skip_prep : bool
-        Do nothing.
+        If True, do nothing.
     noise_folder, rirs_folder : str, optional
-        Any folders of noises and of room responses; what is usable in them is
-        listed in ``noise.csv`` and ``rirs.csv``.
+        Folders of noises and of room responses. Their usable files are listed
+        in ``noise.csv`` and ``rirs.csv``.
 
     Returns
     -------
@@ -96,7 +97,7 @@ def prepare_unlabeled(
     preparation = Preparation(
         data_folder, save_folder, check, sample_rate, num_workers
     )
-    # Before the long scan, so that a mistyped folder fails at once.
+    # Done before the long scan, so that a mistyped folder fails at once.
     for name, folder in background.items():
         if folder:
             _write_background(preparation, name, folder)
@@ -148,7 +149,7 @@ def main(argv=None):
     parser.add_argument(
         "--sample_rate",
         type=int,
-        help="Reject files of another sample rate (default: take any).",
+        help="Reject files of another sample rate (default: accept any).",
     )
     for name, text in (("noise", "noises"), ("rirs", "room responses")):
         parser.add_argument(

@@ -1,4 +1,7 @@
-"""Find the parts of VoxCeleb in the layouts that people unpack it into."""
+"""Find the parts of VoxCeleb, in the folder layouts that are in use.
+
+``voxceleb_prepare.py`` calls ``find_places``.
+"""
 
 import os
 import pathlib
@@ -11,7 +14,7 @@ from speechbrain_ssl.prepare.background import find_musan, find_rirs
 VOX2_SPEAKER = re.compile(r"id0\d{4}$")
 VOX1_SPEAKER = re.compile(r"id1\d{4}$")
 
-# Where the speaker folders lie, below the corpus folder or the data folder.
+# Where the speaker folders may be, below the corpus folder or data folder.
 VOX2_BASES = ("", "voxceleb2", "VoxCeleb2", "vox2")
 VOX2_WAV = ("dev/wav", "wav", "vox2_dev_wav/wav", "")
 VOX2_AAC = ("dev/aac", "aac", "vox2_dev_aac/aac", "")
@@ -27,7 +30,7 @@ VOX1_WAV = (
     "",
 )
 
-# Our name: the file's name at the source, and the number of trials.
+# Our name -> name of the file at the source, and number of trials.
 TRIAL_LISTS = {
     "vox1_O": ("veri_test.txt", 37720),
     "vox1_O_cleaned": ("veri_test2.txt", 37611),
@@ -41,12 +44,12 @@ TRIAL_LISTS = {
 def find_places(
     data_folder, vox2_folder, vox1_folder, musan_folder, rirs_folder, wav_folder
 ):
-    """Find every corpus.
+    """Find all corpora and trial lists.
 
     Arguments
     ---------
     data_folder : str
-        Where to look for what is not named.
+        Folder to search for corpora whose own folder is not given.
     vox2_folder, vox1_folder, musan_folder, rirs_folder, wav_folder
         See ``voxceleb_prepare.prepare_voxceleb``.
 
@@ -55,12 +58,12 @@ def find_places(
     dict
         ``vox2_wav`` (which may not exist yet), ``vox2_aac``, ``vox2_meta``,
         ``musan`` and ``rirs``: absolute paths, or None. ``vox1``: a list of
-        folders. ``trials``: the path of each list that is there, by our name.
+        folders. ``trials``: our name -> path, for each list that exists.
 
     Raises
     ------
     UserError
-        If VoxCeleb2 or a folder that was named is not found.
+        If VoxCeleb2, or a folder that was given, is not found.
     """
     vox2_root = os.path.abspath(vox2_folder or data_folder)
     vox1_root = os.path.abspath(vox1_folder or data_folder)
@@ -88,7 +91,7 @@ def find_places(
 
 
 def _find_vox2(root, wav_folder):
-    """Find the wav folder, or where it is to be made, and the aac folder."""
+    """Find the wav folder (or its future place) and the aac folder."""
     wav = _first_tree(root, VOX2_WAV, ".wav")
     aac = _first_tree(root, VOX2_AAC, ".m4a")
     if wav_folder and (aac or wav is None):
@@ -109,7 +112,7 @@ def _find_vox2(root, wav_folder):
 def _first_tree(root, trees, extension):
     """Return the first place that holds VoxCeleb2, or None."""
     for path in _candidates(root, VOX2_BASES, trees):
-        # The first speaker may be empty; a whole tree of files is not searched.
+        # Look into several speakers, as one may be empty, but not into all.
         for name in _speakers(path, VOX2_SPEAKER)[:20]:
             for _, _, files in os.walk(os.path.join(path, name)):
                 if any(f.lower().endswith(extension) for f in files):
@@ -122,13 +125,14 @@ def _find_vox1(root):
     found = {}
     for path in _candidates(root, VOX1_BASES, VOX1_WAV):
         if _speakers(path, VOX1_SPEAKER):
-            # One folder may be reached by a link, or in either case.
+            # Two candidates may be one folder, through a link or on a file
+            # system that ignores case.
             found.setdefault(os.path.realpath(path), path)
     return list(found.values())
 
 
 def _find_trials(vox1_root, data_folder):
-    """Find the trial lists, by our names."""
+    """Find the trial lists; return our name -> path."""
     lists = {}
     for name, (file_name, _) in TRIAL_LISTS.items():
         for root in (vox1_root, data_folder):
@@ -150,7 +154,7 @@ def _candidates(root, bases, trees, *names):
 
 
 def _speakers(folder, pattern):
-    """List the names in a folder that are those of speakers."""
+    """List the subfolders that are named like speakers."""
     try:
         return sorted(filter(pattern.match, os.listdir(folder)))
     except OSError:

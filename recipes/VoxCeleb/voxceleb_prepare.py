@@ -2,12 +2,12 @@
 
     python voxceleb_prepare.py --data_folder=/path/to/corpora --save_folder=save
 
-VoxCeleb2 dev becomes ``train.csv``, without a speaker column: the folder names
-of the speakers are counted here, against the published numbers, and leave this
-script only as a part of the utterance IDs. VoxCeleb1 gives the trial lists and
+VoxCeleb2 dev becomes ``train.csv``, without a speaker column. Speaker names are
+used here only to compare their number with the published one; they leave this
+script as part of the utterance IDs alone. VoxCeleb1 gives the trial lists and
 ``vox1.csv`` (``voxceleb_trials.py``); MUSAN and RIRS_NOISES give the manifests
-for augmentation. What is not there (``voxceleb_places.py`` looks for it) is
-left out with a warning, apart from VoxCeleb2.
+for augmentation. ``voxceleb_places.py`` finds the corpora. All but VoxCeleb2
+may be missing, and are then left out with a warning.
 """
 
 import collections
@@ -53,26 +53,27 @@ def prepare_voxceleb(
     data_folder : str
         Folder of the corpora; ``$data_root`` in the manifests stands for it.
     save_folder : str
-        Where the outputs go.
+        Folder for the outputs.
     vox2_folder : str, optional
         VoxCeleb2, if it is not below ``data_folder`` under a usual name.
     vox1_folder : str, optional
-        VoxCeleb1 and its trial lists, likewise.
+        Likewise for VoxCeleb1 and its trial lists.
     musan_folder : str, optional
-        MUSAN, likewise.
+        Likewise for MUSAN.
     rirs_folder : str, optional
-        RIRS_NOISES, likewise.
+        Likewise for RIRS_NOISES.
     wav_folder : str, optional
-        Where wavs made from m4a files go. Beside the ``aac`` folder otherwise.
+        Folder for wav files converted from m4a files; by default beside the
+        ``aac`` folder.
     min_duration : float
         VoxCeleb2 files shorter than this (seconds) are rejected.
     check : str
         ``"header"`` reads headers; ``"decode"`` reads all audio and also finds
         silent and damaged files.
     num_workers : int, optional
-        Processes that read or convert; one per core otherwise.
+        Number of processes that read or convert; one per core by default.
     skip_prep : bool
-        Do nothing.
+        If True, do nothing.
 
     Returns
     -------
@@ -127,7 +128,7 @@ def prepare_voxceleb(
         prepare_musan(preparation, places["musan"])
         prepare_rirs(preparation, places["rirs"])
     finally:
-        # Also after a failed step: the reason may be in there.
+        # Write it also if a step failed: the reason may be in it.
         rejected = preparation.write_rejected()
     summary = {
         **found.totals(),
@@ -146,11 +147,11 @@ def prepare_training(preparation, places, min_duration):
     Arguments
     ---------
     preparation : Preparation
-        Takes the manifest, the counts and what is missing.
+        Collects the manifest, the counts and what is missing.
     places : dict
         What ``find_places`` returned.
     min_duration : float
-        Shorter files are rejected (seconds).
+        Files shorter than this (seconds) are rejected.
 
     Returns
     -------
@@ -234,8 +235,8 @@ def _training_files(preparation, tree, meta):
 def read_meta(path):
     """Read the set (dev or test) of each speaker from ``vox2_meta.csv``.
 
-    The file exists in two forms, with tabs (and then commas in some names) and
-    with commas, both with blanks around the fields.
+    Two forms of the file exist, separated by tabs (with commas in some names)
+    or by commas. Both have blanks around the fields.
 
     Arguments
     ---------
@@ -262,7 +263,7 @@ def read_meta(path):
     except ValueError as error:
         raise UserError(
             f"{path} has no columns 'VoxCeleb2 ID' and 'Set'; get the file "
-            "again, or take it away to do without this check"
+            "again, or remove it to skip this check"
         ) from error
     width = max(speaker, part) + 1
     return {row[speaker]: row[part] for row in rows[1:] if len(row) >= width}

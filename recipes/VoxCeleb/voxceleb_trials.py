@@ -1,4 +1,7 @@
-"""The trial lists of VoxCeleb1: checked, copied, and their audio scanned."""
+"""Check and copy the trial lists of VoxCeleb1, and scan their audio.
+
+``voxceleb_prepare.py`` calls ``prepare_trials``.
+"""
 
 import logging
 import pathlib
@@ -31,7 +34,7 @@ def prepare_trials(preparation, places, train_speakers):
     Arguments
     ---------
     preparation : speechbrain_ssl.prepare.preparation.Preparation
-        Takes the manifest, the counts and what is missing.
+        Collects the manifest, the counts and what is missing.
     places : dict
         What ``find_places`` returned.
     train_speakers : set of str
@@ -99,7 +102,7 @@ def prepare_trials(preparation, places, train_speakers):
 
 
 def _count(preparation, files):
-    """Count both parts of VoxCeleb1."""
+    """Count speakers and utterances of both parts of VoxCeleb1."""
     speakers = [name.split("/")[0] for name in files]
     for part, published in (("dev", VOX1_DEV), ("test", VOX1_TEST)):
         found = [
@@ -126,9 +129,9 @@ def read_trials(path):
     Raises
     ------
     TrialError
-        If the list is empty or no text, or if a line is malformed.
+        If the list is empty or not text, or if a line is malformed.
     """
-    # A part of a list has to be readable too: it may lack one of the classes.
+    # Part of a list may lack targets or nontargets, and must be readable, too.
     trials = trial_lists.read_trials(path, require_both=False)
     lines = {}
     for line, left, right in zip(
@@ -142,7 +145,7 @@ def read_trials(path):
     for name, line in lines.items():
         if not UTTERANCE.match(name):
             raise TrialError(
-                f"{path}, line {line}: '{name[:120]}' is no utterance of "
+                f"{path}, line {line}: '{name[:120]}' is not an utterance of "
                 "VoxCeleb1, such as id10270/x6uYqmx31kE/00001.wav; get the "
                 "list again"
             )
@@ -157,12 +160,12 @@ def _check_files(path, lines, where, trees):
             f"{path}, line {lines[absent[0]]}: there is no {absent[0]} in "
             f"{', '.join(trees)}; {spaced(len(absent))} of the "
             f"{spaced(len(lines))} files that it names are absent; complete "
-            "VoxCeleb1, or take the list away"
+            "VoxCeleb1, or remove the list"
         )
 
 
 def check_overlap(train_speakers, named):
-    """Raise if a speaker of the trials is in training.
+    """Raise if the training list contains a speaker of the trials.
 
     Arguments
     ---------
@@ -174,7 +177,8 @@ def check_overlap(train_speakers, named):
     Raises
     ------
     ManifestError
-        If there is any, or any other speaker of VoxCeleb1 in training.
+        If a speaker of the trials, or any other speaker of VoxCeleb1, is in the
+        training list.
     """
     both = train_speakers & {name.split("/")[0] for name in named}
     both |= {s for s in train_speakers if VOX1_SPEAKER.match(s)}

@@ -1,4 +1,9 @@
-"""Audio that cannot be read in training: a table, and an end where it is much."""
+"""Record audio files that cannot be read, and stop a run that has too many.
+
+The data set (``speechbrain_ssl.data.dataset``) replaces such an utterance by
+another one and reports it in the batch; ``TrainingBrain`` passes the report on
+to ``BadAudioReport``.
+"""
 
 import csv
 import logging
@@ -11,18 +16,18 @@ logger = logging.getLogger(__name__)
 
 
 class BadAudioReport:
-    """Lists files that another utterance stood in for.
+    """Lists the files that were replaced by another utterance.
 
     Arguments
     ---------
     output_folder : str or pathlib.Path
-        Where ``bad_audio.csv`` is written; each process has a table of its own,
-        since they see different files.
+        Where ``bad_audio.csv`` is written. Each process writes its own table,
+        because each reads different files.
     utterances : int
-        Utterances of an epoch in this process. More than 2 % of them (and more
-        than ten) end the run.
+        Number of utterances that this process reads in an epoch. The run stops
+        when more than 2 % of them (and more than ten) cannot be read.
     state : speechbrain_ssl.brains.checkpointing.RunState
-        Holds ``bad_in_epoch``, so that a resumed epoch counts on.
+        Holds ``bad_in_epoch``, so that a resumed epoch continues the count.
     """
 
     def __init__(self, output_folder, utterances, state):
@@ -33,23 +38,23 @@ class BadAudioReport:
         self._listed = None
 
     def begin_epoch(self):
-        """Count anew."""
+        """Set the count of the epoch to zero."""
         self.state.values["bad_in_epoch"] = 0
 
     def add(self, bad, epoch):
-        """Note the bad files of a batch.
+        """Count and record the bad files of a batch.
 
         Arguments
         ---------
         bad : list of tuple of str
-            Path and reason.
+            Path and reason of each file.
         epoch : int
-            The epoch they were met in.
+            The current epoch, named in the error message.
 
         Raises
         ------
         AudioError
-            If they are too many.
+            If more files of the epoch were bad than ``utterances`` allows.
         """
         self.state.values["bad_in_epoch"] += len(bad)
         if bad:
@@ -62,9 +67,9 @@ class BadAudioReport:
             )
 
     def _list(self, bad):
-        """Write those that no line names yet."""
+        """Append the files that are not in the table yet."""
         if self._listed is None:
-            # An earlier start of this run may have listed some.
+            # A run that was resumed may have listed some before it stopped.
             self._listed = set()
             if self.path.is_file():
                 with open(self.path, encoding="utf-8", newline="") as stream:

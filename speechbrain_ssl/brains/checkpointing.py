@@ -1,9 +1,12 @@
-"""Checkpoints that are whole or not there at all.
+"""Write checkpoints atomically, and define the small objects saved in them.
 
-Stock SpeechBrain writes the meta file of a checkpoint first and the rest after
-it: a run killed in between leaves a folder that counts as the newest checkpoint
-and cannot be loaded. Here a checkpoint is written under another name and
-renamed when it is complete.
+Stock SpeechBrain writes the meta file of a checkpoint first and everything else
+after it. A run that is killed in between leaves a folder that passes for the
+newest checkpoint but cannot be loaded. ``AtomicCheckpointer`` writes a
+checkpoint under a temporary name and renames it once it is complete.
+
+``Generators`` and ``RunState`` are recoverables that every run saves;
+``run_checkpoints`` decides when to load and save.
 """
 
 import errno
@@ -42,11 +45,12 @@ class AtomicCheckpointer(Checkpointer):
     Arguments
     ---------
     *args, **kwargs
-        Those of ``speechbrain.utils.checkpoints.Checkpointer``.
+        Passed to ``speechbrain.utils.checkpoints.Checkpointer``.
     """
 
     def _new_checkpoint_dirpath(self):
-        # The prefix hides the folder from every look-up of checkpoints.
+        # SpeechBrain looks for folders called "CKPT...": with this prefix it
+        # does not find a checkpoint that is still being written.
         final = super()._new_checkpoint_dirpath()
         return final.with_name(_PARTIAL + final.name)
 
@@ -57,12 +61,12 @@ class AtomicCheckpointer(Checkpointer):
     def save_checkpoint(
         self, meta=None, end_of_epoch=True, name=None, verbosity=logging.INFO
     ):
-        """Saves a checkpoint; see ``Checkpointer.save_checkpoint``.
+        """Save a checkpoint; see ``Checkpointer.save_checkpoint``.
 
         Raises
         ------
         CheckpointError
-            If it cannot be written (a full disk, say). Earlier checkpoints are
+            If the disk is full or a quota is used up. Earlier checkpoints are
             untouched.
         """
         if if_main_process():
@@ -81,7 +85,7 @@ class AtomicCheckpointer(Checkpointer):
             self._clear_partial()
             raise CheckpointError(
                 f"no space is left for a checkpoint in {self.checkpoints_dir} "
-                f"({error}). The checkpoints before it are whole: make room "
+                f"({error}). Earlier checkpoints are intact: make room "
                 "and start the same command again"
             ) from error
         # No process may still be writing when the folder is renamed.
@@ -99,7 +103,8 @@ class AtomicCheckpointer(Checkpointer):
         final = saved.path.with_name(saved.path.name[len(_PARTIAL) :])
         suffix = 0
         while final.exists():
-            # Two checkpoints within a second.
+            # The name has a resolution of one second; two checkpoints may share
+            # it.
             suffix += 1
             final = final.with_name(f"{final.name[:-2]}{suffix:02d}")
         os.rename(saved.path, final)
@@ -107,7 +112,11 @@ class AtomicCheckpointer(Checkpointer):
         return Checkpoint(final, saved.meta, files)
 
     def save_and_keep_only(self, *args, importance_keys=None, **kwargs):
-        """As in the base class, whose default list grows at every call."""
+        """Save a checkpoint and delete old ones, as the base class does.
+
+        The base class appends to its mutable default ``importance_keys``, so
+        that the list grows at every call; here each call gets a new list.
+        """
         super().save_and_keep_only(
             *args, importance_keys=list(importance_keys or []), **kwargs
         )
@@ -119,7 +128,11 @@ class AtomicCheckpointer(Checkpointer):
 
 
 def _no_space(error, folder):
-    """Whether an error is a full disk; torch hides it in a RuntimeError."""
+    """Return whether an error means that the disk is full.
+
+    ``torch.save`` reports a full disk as a ``RuntimeError`` without an
+    ``errno``; it is recognised by less than 1 MiB of free space.
+    """
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
         return True
     return (
@@ -130,11 +143,13 @@ def _no_space(error, folder):
 
 @register_checkpoint_hooks
 class Generators:
-    """The states of torch's, numpy's and Python's random generators.
+    """Saves the states of the random generators of torch, numpy and Python.
 
-    No draw of ours consumes them (see ``speechbrain_ssl.data.draws``); an
-    objective or an encoder that uses torch's (dropout) still resumes exactly.
-    On other ranks than the first they are seeded anew.
+    Crops, augmentation and sampling do not use these generators (see
+    ``speechbrain_ssl.data.draws``), but an encoder or objective may, for
+    dropout. With their states in the checkpoint such a run resumes exactly.
+    Only rank 0 is restored; on the other ranks torch's generator is seeded
+    again, with ``seed + rank``.
     """
 
     def __init__(self, seed, rank):
@@ -144,14 +159,14 @@ class Generators:
     @mark_as_saver
     @main_process_only
     def save(self, path):
-        """Writes the states of the main process."""
+        """Write the states of the main process."""
         name, keys, *rest = np.random.get_state()
         version, words, gauss = random.getstate()
         torch.save(
             {
                 "torch": torch.get_rng_state(),
                 "cuda": torch.cuda.get_rng_state_all(),
-                # weights_only loading takes tensors and plain Python only.
+                # weights_only loading accepts only tensors and plain Python.
                 "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *rest],
                 "python": [version, list(words), gauss],
             },
@@ -160,7 +175,7 @@ class Generators:
 
     @mark_as_loader
     def load(self, path, end_of_epoch):
-        """Restores them."""
+        """Restore the states on rank 0; seed torch again on the others."""
         del end_of_epoch
         if self.rank > 0:
             torch.manual_seed(self.seed + self.rank)
@@ -177,12 +192,12 @@ class Generators:
 
 @register_checkpoint_hooks
 class RunState:
-    """Small things a run has to remember, as JSON.
+    """Keeps small values that must survive a restart, saved as JSON.
 
     Attributes
     ----------
     values : dict
-        Plain Python values only.
+        Name -> value that JSON can represent.
     """
 
     def __init__(self, **values):
@@ -191,13 +206,13 @@ class RunState:
     @mark_as_saver
     @main_process_only
     def save(self, path):
-        """Writes the values."""
+        """Write the values."""
         with open(path, "w", encoding="utf-8") as stream:
             json.dump(self.values, stream)
 
     @mark_as_loader
     def load(self, path, end_of_epoch):
-        """Restores them."""
+        """Update ``values`` with those of the checkpoint."""
         del end_of_epoch
         with open(path, encoding="utf-8") as stream:
             self.values.update(json.load(stream))

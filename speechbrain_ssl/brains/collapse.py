@@ -1,7 +1,9 @@
-"""The collapse alarm: stop, say what happened and which knob to turn.
+"""Stop a run whose representation has collapsed, and say what to change.
 
-A self-supervised run that has collapsed looks busy: its loss is finite, often
-even small. What gives it away needs no label.
+The loss of a collapsed run is finite and often small, so it does not give the
+collapse away. The metrics checked here do, and none of them needs a label: the
+entropy of the teacher's targets, the entropy of the prototypes in use, and the
+pseudo-EER.
 """
 
 from speechbrain_ssl.errors import CollapseError
@@ -14,10 +16,10 @@ _REMEDIES = {
         "`center_momentum`, or lengthen the warm-up of the temperature"
     ),
     "single": (
-        "one prototype takes all: the entropy of the prototypes in use is "
-        "{usage:.4f} of at most {log_k:.4f} nats. Make the centring quicker "
-        "(lower `center_momentum`), raise `teacher_temperature` a little, or "
-        "lower the learning rate"
+        "one prototype takes nearly every utterance: the entropy of the "
+        "prototypes in use is {usage:.4f} of at most {log_k:.4f} nats. Make the centre adapt "
+        "faster (lower `center_momentum`), raise `teacher_temperature` a "
+        "little, or lower the learning rate"
     ),
     "constant": (
         "the embeddings no longer tell utterances apart: two halves of one "
@@ -29,14 +31,14 @@ _REMEDIES = {
 
 
 class CollapseAlarm:
-    """Stops a run after several epochs of collapse in a row.
+    """Stops a run after several consecutive epochs with a sign of collapse.
 
     Arguments
     ---------
     patience : int
-        Epochs in a row that must show the same sign.
+        Number of consecutive epochs that must show the same sign.
     grace_epochs : int
-        Epochs at the beginning that are not looked at.
+        Number of epochs at the beginning that are not checked.
 
     Example
     -------
@@ -51,7 +53,7 @@ class CollapseAlarm:
         self.grace_epochs = grace_epochs
 
     def signs(self, scalars):
-        """The names of the signs of collapse in some scalars.
+        """Return the signs of collapse that the scalars show.
 
         Arguments
         ---------
@@ -62,6 +64,9 @@ class CollapseAlarm:
         Returns
         -------
         list of str
+            Any of ``"uniform"`` (the teacher's targets are uniform),
+            ``"single"`` (one prototype is used) and ``"constant"`` (the
+            embeddings do not tell utterances apart).
         """
         signs = []
         log_k = scalars.get("log_prototypes")
@@ -75,26 +80,27 @@ class CollapseAlarm:
         return signs
 
     def check(self, epoch, scalars, counts):
-        """Looks at an epoch.
+        """Check the metrics of an epoch.
 
         Arguments
         ---------
         epoch : int
-            Its number, from 1.
+            Number of the epoch, from 1.
         scalars : dict
-            Its label-free figures.
+            Label-free metrics of the epoch; see ``signs``.
         counts : dict
-            What the last call returned (it belongs in the checkpoint).
+            What the previous call returned. Save it in the checkpoint, so
+            that a resumed run keeps counting.
 
         Returns
         -------
         dict
-            Sign -> epochs in a row that showed it.
+            Sign -> number of consecutive epochs that showed it.
 
         Raises
         ------
         CollapseError
-            If a sign has been there for ``patience`` epochs.
+            If a sign has been present for ``patience`` epochs.
         """
         if epoch <= self.grace_epochs:
             return {}

@@ -1,7 +1,9 @@
-"""EmotionBrain: an encoder and a classifier, fine-tuned in two steps.
+"""EmotionBrain: fine-tune an encoder and a classifier in two steps.
 
-Who wants what to be learned, and from which files, is decided in
-``speechbrain_ssl.downstream.finetune``; this file conducts.
+In the first ``affine_epochs`` epochs only the classifier and the last affine
+layer of the encoder are trained, after that all weights. This file holds the
+training loop; ``speechbrain_ssl.downstream.finetune`` supplies the data, the
+labels and the learning rates of each fold, and predicts its test side.
 """
 
 import logging
@@ -17,19 +19,20 @@ logger = logging.getLogger(__name__)
 
 
 def make_classifier(size, classes, seed):
-    """Batch norm without parameters, and an affine layer.
+    """Return a classifier: batch norm without parameters, then an affine layer.
 
-    The norm is what standardisation is to a probe: embeddings of any scale
-    meet the same learning rate.
+    The batch norm standardises the embeddings, so that one learning rate suits
+    embeddings of any scale.
 
     Arguments
     ---------
     size : int
-        Of the embedding.
+        Size of an embedding.
     classes : int
         Number of classes.
     seed : int
-        Of the weights; the global generator is left as it is.
+        Seed of the initial weights; the state of torch's global generator is
+        not changed.
 
     Returns
     -------
@@ -50,7 +53,7 @@ def make_classifier(size, classes, seed):
 
 
 class EmotionBrain(sb.Brain):
-    """Trains a classifier and, after ``affine_epochs``, all of the encoder.
+    """Trains a classifier and, after ``affine_epochs``, the whole encoder.
 
     ``modules`` holds ``encoder`` (with a last affine layer ``fc``) and
     ``classifier``. The hyper-parameters it reads are ``features``,
@@ -60,18 +63,24 @@ class EmotionBrain(sb.Brain):
     Attributes
     ----------
     labels : torch.Tensor
-        Class of every training utterance, int64 ``[N]``. To be set before
-        ``fit``, as the next two.
+        Class of every training utterance, int64 ``[N]``. Set it before calling
+        ``fit``, as well as ``rates`` and ``train_sampler``.
     rates : numpy.ndarray
         Learning rate of every step of the run.
     train_sampler : speechbrain_ssl.data.sampling.EpochBatchSampler
-        The order of the data.
+        Sampler of the training loader.
     last_loss : float or None
         Mean loss of the last epoch; None if none was trained.
     """
 
     def on_fit_start(self):
-        """Prepares the rest; goes on from a checkpoint of the same run."""
+        """Move data to the device, and resume from a checkpoint of this run.
+
+        Raises
+        ------
+        CheckpointError
+            If the checkpoint belongs to another configuration.
+        """
         self.features = self.hparams.features.to(self.device)
         self.augmentation = self.hparams.augmentation.to(self.device)
         self.labels = self.labels.to(self.device)
@@ -92,12 +101,15 @@ class EmotionBrain(sb.Brain):
             )
             self.last_loss = found.meta["loss"]
         if self.optimizer_step_limit is not None:
-            # From the command line SpeechBrain hands it on as a string.
+            # SpeechBrain passes the value from the command line as a string.
             self.optimizer_step_limit = int(self.optimizer_step_limit)
         super().on_fit_start()
 
     def init_optimizers(self):
-        """One group for all: the stock step clips the first group only."""
+        """Make the optimiser, with all parameters in a single group.
+
+        The stock optimiser step clips the gradients of the first group only.
+        """
         self.optimizer = self.opt_class(
             self.modules.parameters(),
             lr=0.0,
@@ -108,11 +120,11 @@ class EmotionBrain(sb.Brain):
 
     @property
     def affine_only(self):
-        """Whether this is the first step."""
+        """Whether only the last affine layers are trained in this epoch."""
         return self.epoch <= self.hparams.affine_epochs
 
     def on_stage_start(self, stage, epoch=None):
-        """Freezes, or thaws, all but the last affine layers."""
+        """Freeze or unfreeze the encoder below its last affine layer."""
         self.epoch = epoch
         self.train_sampler.set_epoch(epoch)
         encoder = self.modules.encoder
@@ -120,19 +132,23 @@ class EmotionBrain(sb.Brain):
         encoder.fc.requires_grad_(True)
 
     def on_fit_batch_start(self, batch, should_step):
-        """A frozen layer's running statistics stay as they are, too."""
+        """Set the learning rate; keep the statistics of frozen batch norms.
+
+        In evaluation mode a frozen batch norm does not update its running
+        statistics either.
+        """
         if self.affine_only:
             self.modules.encoder.eval()
         for group in self.optimizer.param_groups:
             group["lr"] = float(self.rates[self.optimizer_step])
         if batch.bad:
             logger.warning(
-                "cannot be used, another utterance took its place: %s",
+                "unusable audio, replaced by another utterance: %s",
                 "; ".join(f"{path} ({why})" for path, why in batch.bad),
             )
 
     def compute_forward(self, batch, stage):
-        """Logits ``[batch, classes]`` of the chunks of a batch."""
+        """Return the logits ``[batch, classes]`` of the chunks of a batch."""
         batch.to(self.device)
         (chunks,) = batch.crops
         address = (self.hparams.seed, batch.epoch, batch.keys)
@@ -141,19 +157,24 @@ class EmotionBrain(sb.Brain):
         return self.modules.classifier(embeddings.float())
 
     def compute_objectives(self, predictions, batch, stage):
-        """Cross entropy, in nats."""
+        """Return the mean cross entropy, in nats."""
         index = batch.index.to(self.device)
         return F.cross_entropy(predictions.float(), self.labels[index])
 
     def _should_save_intra_epoch_ckpt(self, last_ckpt_time, steps_since_ckpt):
-        # An epoch is minutes: a run goes on from the last whole one.
+        # An epoch takes minutes: resuming from its beginning is enough.
         return False
 
     def check_loss_isfinite(self, loss):
-        """Stops at the first loss that is not finite.
+        """Stop at the first loss that is not finite.
 
-        The stock check counts three of them and goes on; one such step has
-        spoilt all weights already.
+        The stock check tolerates three of them, but a single step with such a
+        loss already ruins all weights.
+
+        Raises
+        ------
+        ConfigError
+            If the loss is NaN or infinite.
         """
         if not torch.isfinite(loss):
             raise ConfigError(
@@ -162,7 +183,7 @@ class EmotionBrain(sb.Brain):
             )
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
-        """Logs, and saves."""
+        """Log the loss of the epoch and save a checkpoint."""
         self.last_loss = float(stage_loss)
         logger.info(
             "epoch %d (%s): loss %.4f",
@@ -170,8 +191,9 @@ class EmotionBrain(sb.Brain):
             "last affine layers" if self.affine_only else "everything",
             self.last_loss,
         )
-        # Stock SpeechBrain resets them after this, and a checkpoint would tell a
-        # resumed run that it stands at the end of its next epoch.
+        # Stock SpeechBrain resets these two only after this method. A
+        # checkpoint with the old values would make a resumed run believe that
+        # it has reached the end of its next epoch already.
         self.step, self.avg_train_loss = 0, 0.0
         self.checkpointer.save_and_keep_only(
             meta={"identity": self.hparams.identity, "loss": self.last_loss},

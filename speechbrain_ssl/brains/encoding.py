@@ -1,4 +1,9 @@
-"""From crops to features, embeddings and projections."""
+"""Turn crops into features, embeddings and projections.
+
+Each function flattens ``[batch, crops, ...]``, calls a module on all crops at
+once, and restores the two axes. The Brains use these functions for the online
+and the target branch alike.
+"""
 
 import torch
 
@@ -22,14 +27,15 @@ def crop_features(features, crops):
 
 
 def encode(encoder, inputs):
-    """Embed groups of crops; crops of equal length share a forward pass.
+    """Compute embeddings of groups of crops, with one forward pass per length.
 
     Arguments
     ---------
     encoder : torch.nn.Module
         Maps ``[n, frames, features]`` to ``[n, 1, size]``.
     inputs : list of torch.Tensor
-        One tensor for each length, ``[batch, crops, frames, features]``.
+        Features ``[batch, crops, frames, features]``, one tensor for each crop
+        length.
 
     Returns
     -------
@@ -46,15 +52,15 @@ def encode(encoder, inputs):
 
 
 def encode_with_frames(encoder, inputs):
-    """Embed crops and keep the frames that were pooled.
+    """Compute embeddings together with the frames they were pooled from.
 
     Arguments
     ---------
     encoder : torch.nn.Module
-        An encoder that has ``with_frames``.
+        An encoder with a method ``with_frames``.
     inputs : list of torch.Tensor
-        A single tensor ``[batch, crops, frames, features]``: all crops are of
-        one length.
+        A single tensor ``[batch, crops, frames, features]``: all crops must
+        have the same length.
 
     Returns
     -------
@@ -71,6 +77,6 @@ def encode_with_frames(encoder, inputs):
 
 
 def project(head, embeddings):
-    """Apply a head to embeddings ``[batch, crops, size]``."""
+    """Project embeddings ``[batch, crops, size]`` with a head."""
     projections = head(embeddings.flatten(0, 1))
     return projections.unflatten(0, embeddings.shape[:2])

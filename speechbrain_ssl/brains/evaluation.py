@@ -1,7 +1,11 @@
-"""What is evaluated while a run trains, and what it is compared with.
+"""Evaluate a run on trials, against baselines, and average its last weights.
 
-Nothing here reaches training: no schedule, checkpoint or stopping rule looks at
-a labelled trial.
+``TrialMonitor`` computes the EER of a trial list during and after training;
+``RecentWeights`` keeps the encoders that ``average_weights`` averages at the
+end. The report at the end is written in ``finish``.
+
+Trials have speaker labels, so nothing computed from them reaches training: no
+schedule, checkpoint or stopping rule depends on them.
 """
 
 import copy
@@ -24,19 +28,20 @@ from speechbrain_ssl.verification.trials import path_component
 
 logger = logging.getLogger(__name__)
 
-#: Where the encoder is kept that a run began with, below its output folder.
+#: Path, below the output folder, of the encoder that a run was initialised
+#: with.
 INITIAL_ENCODER = "save/initial.ckpt"
 
 
 class RecentWeights:
-    """The encoders of the last epochs, which are averaged at the end.
+    """Keeps the encoders of the last epochs, to be averaged at the end.
 
     Arguments
     ---------
     output_folder : str or pathlib.Path
-        They lie in ``save/weights`` of this folder.
+        The weights are written to ``save/weights`` in this folder.
     count : int
-        How many are kept.
+        Number of epochs that are kept.
     """
 
     def __init__(self, output_folder, count):
@@ -44,11 +49,11 @@ class RecentWeights:
         self.count = count
 
     def files(self):
-        """Return the files that are kept, oldest first."""
+        """Return the paths of the saved weights, oldest first."""
         return sorted(self.folder.glob("epoch_*.pt"))
 
     def save(self, encoder, epoch):
-        """Keep the encoder of an epoch, and drop the oldest one."""
+        """Save the encoder of an epoch; delete the oldest beyond ``count``."""
         path = self.folder / f"epoch_{epoch:05d}.pt"
         with atomic_write(path, "wb") as stream:
             torch.save(encoder.state_dict(), stream)
@@ -56,10 +61,11 @@ class RecentWeights:
             old.unlink()
 
     def drop_after(self, epoch):
-        """Drop encoders of later epochs.
+        """Delete the encoders of epochs after ``epoch``.
 
-        Those of epochs that are about to be trained again, or of a run whose
-        checkpoints are gone, must not be averaged in.
+        They are left over from epochs that are about to be trained again, or
+        from an earlier run whose checkpoints were deleted, and must not enter
+        the average.
         """
         for path in self.files():
             if int(path.stem.removeprefix("epoch_")) > epoch:
@@ -73,15 +79,15 @@ def average_weights(encoder, files):
     Arguments
     ---------
     encoder : torch.nn.Module
-        Changed in place. Integer buffers (counters) are taken from the last
-        file.
+        Changed in place. Integer buffers (counters) cannot be averaged and are
+        taken from the last file.
     files : list of pathlib.Path
         State dictionaries, oldest first.
 
     Raises
     ------
     CheckpointError
-        If there is no file.
+        If ``files`` is empty.
     """
     if not files:
         raise CheckpointError(
@@ -108,31 +114,32 @@ def average_weights(encoder, files):
 
 
 class TrialMonitor:
-    """Evaluates a trial list while a run trains and at its end.
+    """Evaluates encoders on a trial list, during and after training.
 
-    For the reader only: nothing in training sees the result.
+    The results are only reported; training does not depend on them.
 
     Arguments
     ---------
     path : str
-        The trial list.
+        Path of the trial list.
     audio_folder : str
-        Folder the paths in it are relative to.
+        Folder that the paths in the list are relative to.
     speaker_component : int
-        Which component of a path names the speaker (for the interval and the
-        map of embeddings).
+        Index of the path component that names the speaker, for the confidence
+        interval and the map of embeddings.
     untrained : torch.nn.Module
-        The encoder before its first step, to be compared with.
+        A copy of the encoder before its first step, evaluated as a baseline.
 
     Attributes
     ----------
     initial : torch.nn.Module or None
-        The encoder that another run has trained and this one began with.
+        The encoder, trained by another run, that this run was initialised
+        with; evaluated as a further baseline.
 
     Raises
     ------
     ConfigError, TrialError
-        If the list is malformed or names what is not there.
+        If the list is malformed or names a missing file.
     """
 
     def __init__(self, path, audio_folder, speaker_component, untrained):
@@ -146,19 +153,19 @@ class TrialMonitor:
         self.audio_folder = audio_folder
         self.speaker_of = path_component(speaker_component)
         self.trials = load_trials(path, audio_folder, speaker_component)
-        # A list from which no interval can be had is refused now, and not
-        # after hours of training. The scores do not matter for that.
+        # Compute the metrics once, with the labels as scores: a list that gives
+        # no confidence interval then fails now, not after hours of training.
         check_speakers({path: (self.trials, None)})
         self.figures(self.trials.labels.astype(float), replicates=100)
 
     def score(self, encoder, features, device):
-        """Return the scores of the trials and the embeddings of the files."""
+        """Return the scores of all trials and the embeddings of all files."""
         return score_trials(
             encoder, features, self.trials, self.audio_folder, device=device
         )
 
     def figures(self, scores, replicates=1000):
-        """Return the metrics of some scores, EER as ``eer``, in percent."""
+        """Return the metrics of given scores; ``eer`` is the EER in percent."""
         found = evaluate_scores(scores, self.trials, replicates)
         return {"eer": found.pop("eer_percent"), **found}
 
@@ -168,7 +175,7 @@ class TrialMonitor:
         return self.figures(scores, replicates=0)["eer"]
 
     def baselines(self, features, device):
-        """Return the EER of what this run has not trained, in percent.
+        """Return the EERs of baselines that this run did not train, in percent.
 
         Arguments
         ---------
@@ -194,26 +201,28 @@ class TrialMonitor:
 
 
 def keep_initial_encoder(encoder, output_folder, is_resuming, device):
-    """Keep the encoder a run began with, to be evaluated at the end.
+    """Save or reload the encoder that a run was initialised with.
 
-    The run that trained it may be gone by then, or have trained on.
+    It is evaluated as a baseline at the end. By then the files of the run that
+    trained it may have been deleted, or overwritten by further training.
 
     Arguments
     ---------
     encoder : torch.nn.Module
-        The encoder that is evaluated, before the first step of this start.
+        The encoder that is evaluated, before training starts or resumes.
     output_folder : str or pathlib.Path
-        The folder of the run.
+        The output folder of the run.
     is_resuming : bool
-        Whether the run goes on from a checkpoint: the encoder is then read
-        from the folder.
+        Whether the run resumes from a checkpoint. If so, the weights are read
+        from the folder; if not, those of ``encoder`` are saved there.
     device : str
-        Where to put it.
+        The device of the copy.
 
     Returns
     -------
     torch.nn.Module or None
-        A copy; None if the run is one of an earlier version, which kept none.
+        A copy of the initial encoder; None if the run was started by an earlier
+        version, which did not save it.
     """
     path = pathlib.Path(output_folder) / INITIAL_ENCODER
     if is_resuming and not path.is_file():

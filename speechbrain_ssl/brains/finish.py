@@ -1,4 +1,7 @@
-"""The end of a training run: export, evaluate, report."""
+"""Finish a training run: export the encoder, evaluate it, write the report.
+
+``TrainingBrain.finish`` calls ``conclude``, on the main process only.
+"""
 
 import json
 import logging
@@ -21,12 +24,12 @@ def conclude(brain):
     Arguments
     ---------
     brain : speechbrain_ssl.brains.training_brain.TrainingBrain
-        After training, its encoder averaged.
+        The Brain after training, with averaged weights in its encoder.
 
     Returns
     -------
     dict
-        What ``results.json`` holds.
+        The content of ``results.json``.
     """
     folder = pathlib.Path(brain.hparams.output_folder)
     encoder, monitor = brain.evaluated_encoder, brain.trials

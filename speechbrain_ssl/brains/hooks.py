@@ -1,63 +1,81 @@
-"""What a Brain of ours says of itself: read this to write another one."""
+"""The methods a subclass of ``TrainingBrain`` may override.
+
+Read this file to write a Brain of your own; ``ssl_brain`` and
+``pseudo_label_brain`` are the two that exist.
+"""
 
 import speechbrain as sb
 
 
 class TrainingHooks(sb.Brain):
-    """The places where ``TrainingBrain`` asks its subclass.
+    """The hooks that ``TrainingBrain`` calls, with defaults that do nothing.
 
-    Each has a default that says nothing. ``compute_forward`` and
-    ``compute_objectives``, SpeechBrain's own, must be written.
+    A subclass overrides those it needs. It must also define SpeechBrain's own
+    ``compute_forward`` and ``compute_objectives``.
     """
 
-    #: Which speaker labels training has seen, for ``results.json``.
+    #: Which speaker labels training used, for ``results.json``.
     labels_seen = "none"
 
-    #: What is trained, in a word, for error messages.
+    #: Short name of what is trained, for error messages.
     objective_name = "this Brain"
 
-    #: Schedules that must be given, and no others.
+    #: Names of the schedules that the configuration must give, and no others.
     wanted_schedules = ("lr", "weight_decay")
 
     def loader_options(self):
-        """Return further arguments for ``make_loaders``."""
+        """Return additional keyword arguments for ``make_loaders``."""
         return {}
 
     def set_up(self):
-        """Make what depends on the device; before a checkpoint is read."""
+        """Create what depends on the device, before a checkpoint is loaded."""
 
     def recoverables(self):
-        """Return name -> object with state, beside what every run saves."""
+        """Return name -> object whose state is saved in every checkpoint.
+
+        Encoder, optimiser, epoch counter and random generators are saved
+        anyway.
+        """
         return {}
 
     def extra_results(self):
-        """Return further entries for ``results.json``."""
+        """Return additional entries for ``results.json``."""
         return {}
 
     def checkpoint_fingerprint(self):
-        """Return further plain values that must agree with a checkpoint's."""
+        """Return name -> plain value that a checkpoint must have in common.
+
+        A run with other values than those in the checkpoint does not resume
+        from it.
+        """
         return {}
 
     def before_epoch(self, epoch):
         """Prepare an epoch, in all processes, before its first step.
 
-        Called also where an epoch is resumed in its middle, with the state of
-        the checkpoint; ``self.step`` is above 0 then.
+        Also called when a run resumes in the middle of an epoch, after the
+        checkpoint has been loaded; ``self.step`` is above 0 then.
         """
 
     def frozen_parameters(self):
-        """Return parameters that this step must not move."""
+        """Return the parameters that this step must not change."""
         return []
 
     def no_weight_decay_parameters(self):
-        """Return matrices without weight decay; vectors never have it."""
+        """Return the matrices without weight decay; vectors never have it."""
         return []
 
     def after_step(self):
-        """Move what follows the training; not called for a skipped step."""
+        """Update state that follows the weights, such as a teacher or a queue.
+
+        Called after every optimiser step that was not skipped.
+        """
 
     def skip_step(self):
-        """Forget the step; called instead of ``after_step``."""
+        """Discard what the batches of a skipped step have left.
+
+        Called instead of ``after_step``.
+        """
 
     def after_epoch(self):
         """Finish an epoch, in all processes, after its last step.
@@ -65,10 +83,21 @@ class TrainingHooks(sb.Brain):
         Returns
         -------
         dict
-            Scalars for the epoch's line in the log.
+            Name -> scalar, added to the log line of the epoch.
         """
         return {}
 
     def held_out(self, embeddings):
-        """Return scalars of held-out crops ``[batch, crops, size]``."""
+        """Return scalars of a validation batch, for the log.
+
+        Arguments
+        ---------
+        embeddings : torch.Tensor
+            Embeddings of held-out crops, ``[batch, crops, size]``.
+
+        Returns
+        -------
+        dict
+            Name -> scalar.
+        """
         return {}

@@ -1,8 +1,9 @@
-"""Beginning where another run has stopped: encoder, heads and teacher.
+"""Initialise a run with the encoder, heads and teacher of another run.
 
-``initial_model`` gives a run an encoder, with heads that are new. A method that
-is switched on late, as SSPS is, goes on from the whole of its baseline; a DINO
-whose last layer is drawn anew would have to find its prototypes first.
+The key ``initial_model`` loads an encoder only, and the heads start at random.
+A method that is switched on late in training, such as SSPS, needs all of its
+baseline's state: a DINO with a new last layer would first have to learn its
+prototypes again. ``initial_checkpoint`` loads this state.
 """
 
 import pathlib
@@ -14,23 +15,24 @@ from speechbrain_ssl.errors import ConfigError
 
 
 def begin_with_checkpoint(folder, objective, modules):
-    """Gives modules their state in the last checkpoint of another run.
+    """Load the last checkpoint of another run into modules.
 
-    Optimiser, schedules and epochs begin anew.
+    Optimiser, schedules and the count of epochs start afresh.
 
     Arguments
     ---------
     folder : str
-        Output folder of the other run.
+        Output folder of the other run, which must still hold checkpoints.
     objective : str
-        The objective's name, which must be that of the other run.
+        Class name of the objective; the other run must have used the same.
     modules : dict
         Name in the checkpoint -> ``torch.nn.Module``, changed in place.
 
     Raises
     ------
     ConfigError
-        If there is no checkpoint, or it is of another objective or shape.
+        If there is no checkpoint, or if it has another objective or other
+        shapes.
     """
     checkpoints = pathlib.Path(folder) / "save" / "checkpoints"
     found = None
@@ -45,12 +47,12 @@ def begin_with_checkpoint(folder, objective, modules):
     theirs = found.meta.get("identity", {}).get("objective", "pseudo labels")
     if theirs != objective:
         raise ConfigError(
-            f"initial_checkpoint: {folder} was trained with {theirs}, this run "
-            f"is to be with {objective}; give its encoder alone as "
+            f"initial_checkpoint: {folder} was trained with {theirs}, but this "
+            f"run uses {objective}; give its encoder alone as "
             "`initial_model`"
         )
     for name, module in modules.items():
-        # An objective without state is in no checkpoint.
+        # An objective without state (SimCLR) is not saved in checkpoints.
         state, path = {}, found.paramfiles.get(name)
         if path is not None:
             state = torch.load(path, map_location="cpu", weights_only=True)

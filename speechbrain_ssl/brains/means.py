@@ -1,4 +1,7 @@
-"""Running means of scalars, over steps and over processes."""
+"""Average scalars over steps and over processes.
+
+``run_log`` uses these means for the lines of the training log.
+"""
 
 import torch
 
@@ -6,9 +9,9 @@ from speechbrain_ssl import distributed
 
 
 class RunningMeans:
-    """Means since the last ``reset``.
+    """Averages each scalar over all values added since the last ``reset``.
 
-    What is added stays on its device: reading a mean is what waits for it.
+    ``add`` does not wait for the device: tensors stay there until ``read``.
 
     Example
     -------
@@ -23,17 +26,20 @@ class RunningMeans:
         self.reset()
 
     def reset(self):
-        """Forgets everything."""
+        """Discard all values."""
         self._sums, self._counts = {}, {}
 
     def add(self, **scalars):
-        """Adds a value (a number or a tensor of one element) to each mean."""
+        """Add a value (a number or a one-element tensor) to each named mean."""
         for name, value in scalars.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def _global_sums(self):
-        """Sums as numbers, averaged over processes; all must call this."""
+        """Return the sums as numbers, averaged over processes.
+
+        This is a collective: all processes must call it.
+        """
         names = list(self._sums)
         values = [float(self._sums[name]) for name in names]
         if distributed.is_distributed() and values:
@@ -44,17 +50,23 @@ class RunningMeans:
         return dict(zip(names, values, strict=True))
 
     def read(self):
-        """The means over all processes, as plain numbers."""
+        """Return the means over all processes, as plain numbers.
+
+        All processes must call it.
+        """
         return {
             name: value / self._counts[name]
             for name, value in self._global_sums().items()
         }
 
     def state(self):
-        """What a checkpoint has to keep, in plain Python."""
+        """Return sums and counts for a checkpoint, in plain Python.
+
+        All processes must call it.
+        """
         return {"sums": self._global_sums(), "counts": dict(self._counts)}
 
     def load(self, state):
-        """Takes up what ``state`` gave."""
+        """Restore the sums and counts that ``state`` returned."""
         self._sums = dict(state["sums"])
         self._counts = dict(state["counts"])

@@ -1,4 +1,9 @@
-"""The optimiser step: schedules, clipping, and steps that are not taken."""
+"""The optimiser step: schedules, parameter groups, clipping, skipped steps.
+
+``TrainingBrain`` computes the schedules before training and calls ``take_step``
+for every optimiser step. A step with a gradient that is not finite is skipped,
+and ``BatchNormStatistics`` undoes its effect on the running statistics.
+"""
 
 import logging
 
@@ -19,11 +24,11 @@ def compute_schedules(configured, wanted, epochs, steps_per_epoch, owner):
     configured : dict
         Name -> schedule of ``speechbrain_ssl.schedules``.
     wanted : iterable of str
-        The names that must be given, and no others.
+        The names that ``configured`` must have, and no others.
     epochs, steps_per_epoch : int
         Length of the run.
     owner : str
-        What the schedules are for, named in messages.
+        What the schedules belong to, named in error messages.
 
     Returns
     -------
@@ -33,8 +38,7 @@ def compute_schedules(configured, wanted, epochs, steps_per_epoch, owner):
     Raises
     ------
     ConfigError
-        If a schedule is missing, unknown, or has values that no step can be
-        taken with.
+        If a schedule is missing or unknown, or if its values are out of range.
     """
     if set(configured) != set(wanted):
         raise ConfigError(
@@ -51,19 +55,20 @@ def compute_schedules(configured, wanted, epochs, steps_per_epoch, owner):
 
 
 def scale_learning_rate(schedules, effective_batch, reference_batch):
-    """Let the learning rate follow the batch.
+    """Scale the learning rate in proportion to the batch size.
 
-    The rule, written here and nowhere else: the learning rate (with its end and
-    its warm-up) is multiplied by effective batch / reference batch.
+    All values of the schedule, warm-up and end included, are multiplied by
+    effective batch / reference batch. This is the only place that scales the
+    learning rate.
 
     Arguments
     ---------
     schedules : dict
-        From ``compute_schedules``; ``lr`` is changed.
+        What ``compute_schedules`` returned; ``lr`` is replaced.
     effective_batch : int
         Utterances per optimiser step, over all processes.
     reference_batch : int
-        The batch that the configured learning rate is for.
+        The batch size that the configured learning rate is meant for.
     """
     schedules["lr"] = schedules["lr"] * (effective_batch / reference_batch)
     logger.info(
@@ -79,7 +84,7 @@ def scale_learning_rate(schedules, effective_batch, reference_batch):
 
 
 def _check_range(name, values):
-    """Refuse values that no step can be taken with."""
+    """Raise a ``ConfigError`` if scheduled values are out of range."""
     low, high = values.min(), values.max()
     if name == "momentum":
         right, rule = low >= 0 and high <= 1, "between 0 and 1"
@@ -95,19 +100,22 @@ def _check_range(name, values):
 
 
 def parameter_groups(parameters, no_weight_decay):
-    """Split parameters: weight decay is for matrices, not for vectors.
+    """Split parameters into a group with weight decay and one without.
+
+    Biases and the weights of norms, which are vectors, get no weight decay.
 
     Arguments
     ---------
     parameters : list of torch.nn.Parameter
-        All that are trained.
+        All parameters that are trained.
     no_weight_decay : iterable of torch.nn.Parameter
-        Matrices without weight decay.
+        Matrices that get no weight decay either.
 
     Returns
     -------
     list of dict
-        Two groups for an optimiser; ``decay`` tells which of them decays.
+        Two parameter groups for an optimiser; the entry ``decay`` is True for
+        the group with weight decay.
     """
     exempt = {id(p) for p in no_weight_decay}
     groups = [{"params": [], "decay": True}, {"params": [], "decay": False}]
@@ -119,29 +127,30 @@ def parameter_groups(parameters, no_weight_decay):
 
 
 def take_step(optimizer, scaler, parameters, lr, weight_decay, max_norm):
-    """Take one step of the optimiser, or none if a gradient is not finite.
+    """Take one optimiser step, or skip it if a gradient is not finite.
 
-    Stock SpeechBrain clips the first parameter group only, takes a negative
-    maximum as an order to flip the gradient, and steps on NaN unless told
-    otherwise. Here every tensor is clipped on its own, as DINO does.
+    Stock SpeechBrain clips the first parameter group only, flips the gradient
+    if the maximum norm is negative, and steps on NaN unless told otherwise.
+    Here the gradient of every tensor is clipped on its own, as in DINO.
 
     Arguments
     ---------
     optimizer : torch.optim.Optimizer
-        With the groups of ``parameter_groups``.
+        Its groups come from ``parameter_groups``.
     scaler : torch.amp.GradScaler
-        The gradient scaler of fp16; disabled otherwise.
+        The gradient scaler, enabled for fp16 only.
     parameters : list of torch.nn.Parameter
-        All that are trained.
+        All parameters that are trained.
     lr, weight_decay : float
-        Of this step.
+        The scheduled values of this step.
     max_norm : float
-        See ``clip_per_tensor_``.
+        Greatest gradient norm of a tensor; see ``clip_per_tensor_``.
 
     Returns
     -------
     torch.Tensor or None
-        The norm of all gradients before clipping; None if the step was skipped.
+        The norm of all gradients together, before clipping; None if the step
+        was skipped.
     """
     for group in optimizer.param_groups:
         group["lr"] = lr
@@ -159,14 +168,15 @@ def take_step(optimizer, scaler, parameters, lr, weight_decay, max_norm):
 
 @torch.no_grad()
 def clip_per_tensor_(parameters, max_norm):
-    """Scale every gradient tensor to a norm of at most ``max_norm``.
+    """Scale the gradient of every tensor to a norm of at most ``max_norm``.
 
     Arguments
     ---------
     parameters : list of torch.nn.Parameter
-        Those without gradient are passed over.
+        Parameters without a gradient are ignored.
     max_norm : float
-        Greatest norm of a single tensor, above 0 (``.inf``: no clipping).
+        Greatest norm of the gradient of one tensor, above 0 (``.inf``: no
+        clipping).
 
     Returns
     -------
@@ -187,22 +197,24 @@ def clip_per_tensor_(parameters, max_norm):
     grads = [p.grad for p in parameters if p.grad is not None]
     norms = torch.stack(torch._foreach_norm(grads))
     if max_norm != float("inf"):
-        # One multiplication per tensor, and none waits for the host.
+        # Computed on the device throughout: reading a norm on the host would
+        # stall it.
         scales = (max_norm / norms.clamp(min=1e-12)).clamp(max=1.0)
         torch._foreach_mul_(grads, list(scales.unbind()))
     return torch.linalg.vector_norm(norms)
 
 
 class BatchNormStatistics:
-    """The running statistics that the last good step has left.
+    """Restores the running statistics of batch norms after a skipped step.
 
-    A batch norm that has seen a NaN in a skipped step would keep it for good.
-    Other state moves in ``after_step`` only, and may be large.
+    A NaN that reaches a batch norm in a skipped step would stay in its running
+    statistics for good. Only batch norms are copied: all other state is updated
+    in ``after_step``, which a skipped step does not reach, and may be large.
 
     Arguments
     ---------
     modules : iterable of object
-        Those that are no ``torch.nn.Module`` are passed over.
+        Objects that are not a ``torch.nn.Module`` are ignored.
     """
 
     def __init__(self, modules):
@@ -217,10 +229,10 @@ class BatchNormStatistics:
         self.keep()
 
     def keep(self):
-        """Note the statistics as they are."""
+        """Copy the current statistics; call it after every good step."""
         self._kept = [b.clone() for b in self._buffers]
 
     def restore(self):
-        """Put back what was noted."""
+        """Put back the statistics of the last good step."""
         for buffer, kept in zip(self._buffers, self._kept, strict=True):
             buffer.copy_(kept)

@@ -1,10 +1,16 @@
-"""Where the positives of a batch come from, as the Brain sees it.
+"""Supply the positives of a batch: the utterance's own, or pseudo-positives.
 
-One interface, three kinds: the utterance itself, other utterances of its
-cluster (cluster-aware sampling, before audio is read), and stored embeddings of
-other utterances (SSPS, behind the encoder). The rules themselves are in
-``speechbrain_ssl.positives``; here they get what only a run has: the encoder,
-the loaders, the other processes.
+``SSLBrain`` calls one interface, which three classes implement:
+
+* ``OwnPositives``: crops of the utterance itself.
+* ``ClusterAwarePositives``: crops of other utterances of the same cluster,
+  chosen before audio is read.
+* ``SampledPositives``: SSPS, which replaces the target branch by stored vectors
+  of other utterances, after the encoder.
+
+The sampling rules themselves are in ``speechbrain_ssl.positives``. This file
+connects them with what only a run has: the encoder, the data loaders, and the
+other processes.
 """
 
 import logging
@@ -30,7 +36,19 @@ logger = logging.getLogger(__name__)
 
 
 def make_positives(brain):
-    """Return the kind that ``brain.hparams.positives`` asks for."""
+    """Return the object that implements ``brain.hparams.positives``.
+
+    Arguments
+    ---------
+    brain : speechbrain_ssl.brains.ssl_brain.SSLBrain
+        Its hyper-parameter ``positives`` is an ``SSPS``, a ``ClusterAware`` or
+        None.
+
+    Returns
+    -------
+    OwnPositives
+        Or one of its subclasses.
+    """
     rule = brain.hparams.positives
     if isinstance(rule, SSPS):
         return SampledPositives(brain, rule)
@@ -40,10 +58,13 @@ def make_positives(brain):
 
 
 class OwnPositives:
-    """Positives from the utterance itself: there is nothing to do."""
+    """Uses crops of the utterance itself, and defines the interface.
+
+    Ordinary positives need no support, so the methods do nothing here.
+    """
 
     def loader_options(self):
-        """Return what the training loader has to read in addition."""
+        """Return additional keyword arguments for the training loader."""
         return {}
 
     def recoverables(self):
@@ -51,69 +72,81 @@ class OwnPositives:
         return {}
 
     def set_up(self, embedding_size, projection_size):
-        """Make the state, for such sizes, before a checkpoint is read."""
+        """Create the state before a checkpoint is loaded.
+
+        Arguments
+        ---------
+        embedding_size : int
+            Size of an embedding.
+        projection_size : int
+            Size of a projection.
+        """
 
     def before_epoch(self, epoch):
-        """Prepare an epoch, in all processes; not one taken up in its middle."""
+        """Prepare an epoch, in all processes.
+
+        Not called for an epoch that is resumed in its middle.
+        """
 
     def replace(self, batch, target):
-        """Return the target branch with positives of other utterances.
+        """Put pseudo-positives into the target branch.
 
         Arguments
         ---------
         batch : speechbrain_ssl.data.dataset.CropBatch
             The batch, on the device.
         target : speechbrain_ssl.objectives.base.Branch
-            The branch that the online one is compared with.
+            The branch that the online branch is compared with.
 
         Returns
         -------
         Branch
-            The target, or another in its place.
+            The target branch, with or without replaced rows.
         dict
-            Scalars for the log.
+            Name -> scalar, for the log.
         """
         return target, {}
 
     def after_step(self):
-        """Keep what the step has left."""
+        """Update the state with the batches of the step."""
 
     def skip_step(self):
-        """Forget the step."""
+        """Discard the batches of a skipped step."""
 
     def results(self):
         """Return entries for ``results.json``."""
         return {}
 
     def warn_if_never_active(self):
-        """Say so where a rule was configured and had no part in training."""
+        """Warn if pseudo-positives were configured but never used."""
 
 
 class _RulePositives(OwnPositives):
-    """What both rules have in common.
+    """Implements what both sampling rules have in common.
 
     Arguments
     ---------
     brain : speechbrain_ssl.brains.ssl_brain.SSLBrain
         The Brain that holds this.
     rule : SSPS or ClusterAware
-        The configured rule.
+        The configured sampling rule.
     """
 
     def __init__(self, brain, rule):
         self.brain, self.rule = brain, rule
 
     def recoverables(self):
-        """Return the rule."""
+        """Return the rule, whose state a checkpoint keeps."""
         return {"positives": self.rule}
 
     def set_up(self, embedding_size, projection_size):
-        """Warn where the rule would begin after the last epoch."""
+        """Warn if the rule would start after the last epoch."""
         epochs = self.brain.hparams.number_of_epochs
         if self.rule.start_epoch > epochs:
-            # Not refused: that is how the baseline of a configuration is made.
+            # Not an error: this is how the baseline of a configuration is
+            # trained.
             logger.warning(
-                "%s begins in epoch %d, but `number_of_epochs` is %d: this run "
+                "%s starts in epoch %d, but `number_of_epochs` is %d: this run "
                 "trains the baseline",
                 type(self.rule).__name__,
                 self.rule.start_epoch,
@@ -122,23 +155,23 @@ class _RulePositives(OwnPositives):
 
     @property
     def first_active_epoch(self):
-        """The first epoch with positives of other utterances so far, or None.
+        """The first epoch with pseudo-positives, or None if there was none yet.
 
-        The start rule may have put it off.
+        It may be later than configured: the start rule of SSPS can postpone it.
         """
         started = self.rule.start_epoch <= self.brain.epoch_reached
         return self.rule.start_epoch if started else None
 
     def results(self):
-        """Return from which epoch on positives came from other utterances."""
+        """Return the first epoch that used pseudo-positives, or None."""
         return {"positives_from_epoch": self.first_active_epoch}
 
     def warn_if_never_active(self):
-        """Say that what comes out is the baseline."""
+        """Warn if the rule was never active, so that this is the baseline."""
         if self.first_active_epoch is None:
             logger.warning(
-                "%s was never active: it would have begun in epoch %d, and %d "
-                "were trained; what comes out is the baseline",
+                "%s was never active: it would have started in epoch %d, but "
+                "%d were trained; the result is the baseline",
                 type(self.rule).__name__,
                 self.rule.start_epoch,
                 self.brain.epoch_reached,
@@ -146,14 +179,17 @@ class _RulePositives(OwnPositives):
 
 
 class ClusterAwarePositives(_RulePositives):
-    """Crops from other utterances of a cluster, drawn before audio is read."""
+    """Cuts crops from other utterances of the same cluster.
+
+    Which utterances is decided before audio is read, in the data loader.
+    """
 
     def loader_options(self):
-        """Return where the loader finds the partners of an utterance."""
+        """Return the function that chooses the utterance of each crop."""
         return {"partners": self.rule.partners}
 
     def set_up(self, embedding_size, projection_size):
-        """Make the table of partners, on the CPU, where the loaders read it."""
+        """Create the table of clusters on the CPU, where loaders read it."""
         super().set_up(embedding_size, projection_size)
         self.rule.set_up(
             self.brain.train_sampler.num_samples,
@@ -162,12 +198,15 @@ class ClusterAwarePositives(_RulePositives):
         )
 
     def before_epoch(self, epoch):
-        """Cluster the training set where it is due."""
+        """Cluster the training set, if a clustering is due in this epoch."""
         if self.rule.due(epoch):
             self.rule.recluster(epoch, self._embed_training_set())
 
     def _embed_training_set(self):
-        """Return embeddings ``[utterances, size]``; 0 where there is none."""
+        """Return embeddings ``[utterances, size]``, the same in every process.
+
+        The rows of utterances that cannot be read are zero.
+        """
         brain, manifest = self.brain, self.brain.train_manifest
         count, ranks = len(manifest), distributed.world_size()
         mine = range(distributed.rank(), count, ranks)
@@ -185,7 +224,7 @@ class ClusterAwarePositives(_RulePositives):
         )
         if bad:
             logger.warning(
-                "epoch %d: %d of %d utterances cannot be read, and have no "
+                "epoch %d: %d of %d utterances cannot be read; they get no "
                 "cluster",
                 brain.epoch,
                 len(bad),
@@ -199,21 +238,27 @@ class ClusterAwarePositives(_RulePositives):
 
 
 class SampledPositives(_RulePositives):
-    """SSPS: stored embeddings of other utterances, behind the encoder."""
+    """Replaces the target branch by vectors of other utterances (SSPS)."""
 
     def __init__(self, brain, rule):
         super().__init__(brain, rule)
         self.monitor = None
 
     def loader_options(self):
-        """Return how long a reference crop is, and from which epoch it is cut."""
+        """Return the length and the first epoch of reference crops."""
         return {
             "reference_seconds": self.rule.reference_seconds,
             "reference_from": self.rule.fills_from,
         }
 
     def set_up(self, embedding_size, projection_size):
-        """Make memory and queue; refuse what the start rule cannot judge."""
+        """Create memory and queue, and check that the start rule can be used.
+
+        Raises
+        ------
+        ConfigError
+            If too few utterances are long enough for the start rule.
+        """
         super().set_up(embedding_size, projection_size)
         brain, hparams = self.brain, self.brain.hparams
         self.rule.set_up(
@@ -233,7 +278,10 @@ class SampledPositives(_RulePositives):
             self._warn_without_start_rule()
 
     def _make_monitor(self):
-        """Build the monitor that compares pseudo-positives with labels."""
+        """Build the monitor that compares pseudo-positives with labels.
+
+        Its results are only logged. Return None without ``monitor_labels``.
+        """
         if self.rule.monitor_labels is None:
             return None
         speakers, _ = read_labels(
@@ -248,19 +296,19 @@ class SampledPositives(_RulePositives):
     def _warn_without_start_rule(self):
         if if_main_process():
             logger.warning(
-                "SSPS will begin in epoch %d without anybody asking whether "
-                "the encoder is good enough; a weak one finds look-alikes, "
-                "and training on those makes it weaker. Give a guess of the "
-                "number of speakers (`speaker_count`), and a rule asks, "
-                "without labels",
+                "SSPS will start in epoch %d without a check that the encoder "
+                "is good enough; a weak one finds look-alikes, and training "
+                "on those makes it weaker. Set `speaker_count` to a guess of the "
+                "number of speakers, and the start rule checks this, without "
+                "labels",
                 self.rule.start_epoch,
             )
 
     def replace(self, batch, target):
-        """Observe references and, once active, put positives into the target.
+        """Store references and, once SSPS is active, replace target vectors.
 
-        The reference is encoded clean, by the running statistics of the encoder
-        that is evaluated.
+        The reference crops are not augmented, and are encoded in evaluation
+        mode by the encoder that is also evaluated.
         """
         epoch = self.brain.epoch
         if not (self.rule.active(epoch) or self.rule.filling(epoch)):
@@ -275,16 +323,16 @@ class SampledPositives(_RulePositives):
         return self.rule.substitute(target, epoch, batch.keys, self.monitor)
 
     def after_step(self):
-        """Let SSPS keep references and positives of the step."""
+        """Update memory and queue with the vectors of the step."""
         self.rule.after_step()
 
     def skip_step(self):
-        """Let SSPS forget the step."""
+        """Discard the references and vectors of a skipped step."""
         self.rule.skip_step()
 
     def before_epoch(self, epoch):
-        """Ask the start rule where it is due, and cluster the memory."""
-        # In the last epoch there is nothing left to begin.
+        """Apply the start rule if it is due, then cluster the memory."""
+        # There is no point in starting after the last epoch.
         early = epoch < self.brain.hparams.number_of_epochs
         if self.rule.filling(epoch) and self.rule.speaker_count and early:
             self._ask_start_rule(epoch)
@@ -293,26 +341,30 @@ class SampledPositives(_RulePositives):
     # -- the start rule --------------------------------------------------------
 
     def _comparable(self):
-        """Positions of the utterances whose halves the start rule compares."""
+        """Return the positions of utterances long enough for the start rule."""
         shortest = 2 * self.brain.hparams.valid_seconds
         return np.flatnonzero(self.brain.train_manifest.durations >= shortest)
 
     def _check_start_rule(self):
-        """Refuse what the start rule could not judge, before the first step."""
+        """Raise if too few utterances are long enough for the start rule."""
         there = len(self._comparable())
         least = fewest_utterances(self.rule.neighbours)
         if there < least:
             raise ConfigError(
                 "`speaker_count` asks for the start rule, which compares two "
                 "halves of `valid_seconds` = "
-                f"{self.brain.hparams.valid_seconds} s: of "
+                f"{self.brain.hparams.valid_seconds} s each: of "
                 f"{len(self.brain.train_manifest)} training utterances {there} "
-                f"are as long as both, of {least} at least; lower "
+                f"are long enough, but {least} are needed; lower "
                 "`valid_seconds`, or set `speaker_count` to null"
             )
 
     def _ask_start_rule(self, epoch):
-        """Put SSPS off where two halves of an utterance disagree too often."""
+        """Postpone SSPS if the halves of utterances disagree too often.
+
+        Two halves disagree if their clusters lead to different
+        pseudo-positives; see ``speechbrain_ssl.positives.start_rule``.
+        """
         halves = EmbeddedHalves(self.brain, self._comparable())
         verdict = judge(
             self.rule,
@@ -323,8 +375,8 @@ class SampledPositives(_RulePositives):
         if if_main_process():
             log = logger.info if verdict.start else logger.warning
             log("epoch %d: %s", epoch, verdict.reason)
-        # All have the same figures but, on machines that differ, for the last
-        # digit: broadcast rank 0's decision.
+        # Machines of different kinds may differ in the last digit: broadcast
+        # rank 0's decision.
         answer = torch.tensor(
             [verdict.start, verdict.clusters, verdict.neighbours],
             device=distributed.collective_device(),
@@ -339,12 +391,14 @@ class SampledPositives(_RulePositives):
 
 
 class EmbeddedHalves:
-    """Embeds two halves of utterances, clean; each process embeds its share.
+    """Embeds both halves of utterances, without augmentation.
+
+    Each process embeds its share of the utterances.
 
     Arguments
     ---------
     brain : speechbrain_ssl.brains.ssl_brain.SSLBrain
-        Whose encoder and training set these are.
+        The Brain whose encoder and training set are used.
     chosen : numpy.ndarray
         Positions in the training manifest, the same in every process.
     """
@@ -359,15 +413,16 @@ class EmbeddedHalves:
         Arguments
         ---------
         epoch : int
-            For the message.
+            The current epoch, named in the log.
         size : int
             Size of an embedding.
 
         Returns
         -------
         torch.Tensor
-            ``[utterances, 2, size]``, in every process. What cannot be read or
-            embedded is left out, as in training.
+            ``[utterances, 2, size]``, the same in every process. Utterances
+            that cannot be read, or whose embedding is zero or not finite, are
+            left out.
         """
         brain, chosen = self.brain, self.chosen
         rows = torch.zeros(len(chosen), 2, size, device=brain.device)
@@ -382,7 +437,8 @@ class EmbeddedHalves:
         rows = sum_over_ranks(rows)
         lengths = rows.norm(dim=2)
         usable = (lengths.isfinite() & (lengths > 0)).all(1)
-        # No copy of some gigabytes for nothing.
+        # Indexing copies the tensor, which can take gigabytes; avoid it if all
+        # rows are usable.
         rows = rows if usable.all() else rows[usable]
         if len(rows) < len(chosen) and if_main_process():
             logger.warning(
@@ -395,7 +451,7 @@ class EmbeddedHalves:
         return rows
 
     def _batches(self):
-        """Yield batches of this process's share."""
+        """Return an iterator over the batches of this process's share."""
         brain = self.brain
         halves = ReadableHalves(
             brain.train_manifest,

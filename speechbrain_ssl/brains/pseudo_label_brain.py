@@ -1,10 +1,18 @@
-"""PseudoLabelBrain: classification of pseudo labels that are partly wrong.
+"""PseudoLabelBrain: train a classifier on pseudo-labels that are partly wrong.
 
-The second stage of Han, Chen and Qian (2022, arXiv 2208.01928; 2023, arXiv
-2304.05754). A batch: one augmented crop an utterance -> encoder -> cosines with
-the classes -> loss of each -> the gate keeps those below its threshold -> what
-it drops is encoded once more, clean and without gradient, and may come back
-under the label the network itself gives it.
+This is the second stage of Han, Chen and Qian (2022, arXiv 2208.01928; 2023,
+arXiv 2304.05754). What happens to a batch:
+
+1. One augmented crop of each utterance is encoded, and its cosines with the
+   class weights give a loss for each utterance.
+2. The loss gate keeps the utterances whose loss is below its threshold.
+3. With label correction, the utterances that the gate drops are encoded once
+   more, without augmentation and without gradient. They may still be trained
+   on, with the label that the network itself predicts.
+
+The gate and label correction are in ``speechbrain_ssl.pseudo_labels``, the
+classifier in ``speechbrain_ssl.objectives.margin``. ``stages`` runs this Brain
+once for each round of clustering.
 """
 
 import hashlib
@@ -27,43 +35,52 @@ from speechbrain_ssl.report.gate import write_gate_epoch
 
 
 class PseudoLabelBrain(TrainingBrain):
-    """Trains encoder and classifier on labels that a gate may drop.
+    """Trains encoder and classifier on the labels that a loss gate keeps.
 
     ``modules`` holds ``encoder`` and ``classifier`` (an ``AAMSoftmax``). Beside
     the hyper-parameters of every run (see ``TrainingBrain``) it reads
     ``loss_gate``, ``label_correction`` (or None) and its first epoch
     ``label_correction_epoch``, ``loss_reduction``, ``frozen_encoder_epochs``
-    (epochs in which of the encoder only its last affine layer moves, as Cho et
-    al. found better than all at once), ``initial_classifier`` (or None);
-    ``schedules`` has ``margin``.
+    (number of first epochs in which only the last affine layer of the encoder
+    is trained; Cho et al. found this better than training everything at once)
+    and ``initial_classifier`` (or None). ``schedules`` has ``margin`` in
+    addition.
 
-    ``set_labels`` is to be called before ``fit``.
+    Call ``set_labels`` before ``fit``.
     """
 
     objective_name = "training on pseudo labels"
     wanted_schedules = (*TrainingBrain.wanted_schedules, "margin")
 
     def set_labels(self, labels, truth=None):
-        """Give every utterance of the training manifest its class.
+        """Set the class of every utterance of the training manifest.
 
         Arguments
         ---------
         labels : numpy.ndarray
-            int64 ``[N]``.
+            Class of each utterance, int64 ``[N]``.
         truth : numpy.ndarray, optional
-            int64 ``[N]``, the class that would be right, -1 where it is not
-            known. For monitoring only: it gets into the log and nowhere else.
+            The correct class of each utterance, int64 ``[N]``; -1 where it is
+            not known. Used for logging only.
         """
         self.labels = torch.from_numpy(labels)
         self.truth = None if truth is None else torch.from_numpy(truth)
 
     @property
     def classifier(self):
-        """The classes."""
+        """The classifier, which holds one or more weight vectors per class."""
         return self.modules.classifier
 
     def set_up(self):
-        """Makes the store of losses; moves the labels to the device."""
+        """Create the stores of losses and corrections, and check the labels.
+
+        Raises
+        ------
+        ConfigError
+            If the labels do not fit the manifest or the classifier.
+        CheckpointError
+            If ``initial_classifier`` cannot be loaded.
+        """
         count = self.train_sampler.num_samples
         self.labels = self.labels.to(self.device)
         highest = int(self.labels.max())
@@ -81,7 +98,7 @@ class PseudoLabelBrain(TrainingBrain):
             load_classifier(self.classifier, self.hparams.initial_classifier)
 
     def recoverables(self):
-        """Classes, losses, corrections and the gate."""
+        """Return the classifier, the gate, and the two stores."""
         return {
             "classifier": self.classifier,
             "losses": self.losses,
@@ -90,12 +107,12 @@ class PseudoLabelBrain(TrainingBrain):
         }
 
     def checkpoint_fingerprint(self):
-        """The labels."""
+        """Return a digest of the labels."""
         digest = hashlib.sha256(self.labels.cpu().numpy().tobytes())
         return {"labels": digest.hexdigest()[:16]}
 
     def frozen_parameters(self):
-        """All of the encoder but its last layer, during the first epochs."""
+        """Return all but the encoder's last layer, during the first epochs."""
         if self.epoch > self.hparams.frozen_encoder_epochs:
             return []
         last = {id(p) for p in self.encoder.last_affine().parameters()}
@@ -104,11 +121,11 @@ class PseudoLabelBrain(TrainingBrain):
     # -- epochs --------------------------------------------------------------
 
     def before_epoch(self, epoch):
-        """Sets the gate from the losses of the epoch before."""
+        """Set the gate's threshold from the losses of the previous epoch."""
         self._fit = self.gate.prepare_epoch(epoch, self.losses.previous)
 
     def after_epoch(self):
-        """Reports and draws what the gate and label correction have done."""
+        """Log and plot what the gate and label correction did in this epoch."""
         losses = self.losses.finish_epoch()
         correct = known = None
         if self.truth is not None:
@@ -135,7 +152,7 @@ class PseudoLabelBrain(TrainingBrain):
 
     @property
     def _correcting(self):
-        """Whether label correction has begun."""
+        """Whether label correction is active in this epoch."""
         return (
             self.hparams.label_correction is not None
             and self.epoch >= self.hparams.label_correction_epoch
@@ -144,12 +161,12 @@ class PseudoLabelBrain(TrainingBrain):
     # -- a step --------------------------------------------------------------
 
     def compute_forward(self, batch, stage):
-        """Embeddings of the augmented crops, ``[batch, size]``."""
+        """Return embeddings of the augmented crops, ``[batch, size]``."""
         batch.to(self.device)
         return encode(self.encoder, self.inputs(batch)).flatten(0, 1)
 
     def compute_objectives(self, predictions, batch, stage):
-        """L_DLG + L_LC of a batch."""
+        """Return the loss of a batch, L_DLG + L_LC in the papers' terms."""
         index = batch.index.to(self.device)
         labels = self.labels[index]
         margin = self.scheduled("margin", self.optimizer_step)
@@ -181,10 +198,11 @@ class PseudoLabelBrain(TrainingBrain):
 
     @torch.no_grad()
     def _encode_clean(self, batch, chosen):
-        """The same crops without augmentation, by the running statistics.
+        """Encode chosen utterances of a batch without augmentation.
 
-        The batch norms' running statistics make the prediction independent of
-        which others were dropped; those of a handful would be noise.
+        In evaluation mode the batch norms use their running statistics, so that
+        a prediction does not depend on which other utterances were dropped;
+        statistics of a handful of utterances would be noise.
         """
         self.encoder.eval()
         inputs = [self.to_features(crops[chosen]) for crops in batch.crops]
@@ -193,18 +211,18 @@ class PseudoLabelBrain(TrainingBrain):
         return embeddings
 
     def after_step(self):
-        """Keeps losses and corrections of the step."""
+        """Store the losses and corrections of the step."""
         for index, losses, dropped, correction in self._notes.take():
             self.losses.record(index, losses)
             if correction is not None:
                 self.corrections.record(index[dropped], correction)
 
     def skip_step(self):
-        """Forgets the step."""
+        """Discard the losses and corrections of a skipped step."""
         self._notes.clear()
 
     def _save_checkpoint(self, end_of_epoch):
-        # The first process writes what all have seen.
+        # Rank 0 writes the checkpoint, so it needs the losses of all ranks.
         self.losses.synchronise()
         self.corrections.synchronise()
         super()._save_checkpoint(end_of_epoch)
@@ -213,16 +231,17 @@ class PseudoLabelBrain(TrainingBrain):
 
     @property
     def labels_seen(self):
-        """Which speaker labels training has seen."""
+        """Which speaker labels training used; see ``TrainingHooks``."""
         return self.hparams.labels_seen
 
     def finish(self):
-        """As in every run; also keeps the classes for a further stage.
+        """Finish as every run does, and save the classifier for a later stage.
 
         Returns
         -------
         dict
-            The final figures (on the main process; elsewhere empty).
+            The content of ``results.json`` (empty on all but the main
+            process).
         """
         figures = super().finish()
         if figures:
@@ -232,7 +251,7 @@ class PseudoLabelBrain(TrainingBrain):
         return figures
 
     def trusted(self):
-        """Utterances the gate has kept in the last epoch.
+        """Return which utterances the gate keeps, by their last losses.
 
         Returns
         -------
@@ -243,7 +262,7 @@ class PseudoLabelBrain(TrainingBrain):
 
 
 def load_classifier(classifier, path):
-    """Loads the classes of an earlier stage.
+    """Load the classifier of an earlier stage.
 
     Arguments
     ---------
@@ -255,7 +274,7 @@ def load_classifier(classifier, path):
     Raises
     ------
     CheckpointError
-        If the file is missing or of other classes.
+        If the file is missing, or the shapes of the classifier differ.
     """
     if not pathlib.Path(path).is_file():
         raise CheckpointError(

@@ -1,25 +1,25 @@
-"""Rounds of pseudo labels: embed, cluster, train, and again.
+"""Run rounds of pseudo-labelling: embed, cluster, train, repeat.
 
     model 0 = the self-supervised encoder
     round r:  embed     the training set with model r - 1
               cluster   the embeddings: these are the labels of round r
               train     an encoder on them, behind a loss gate: model r
 
-This file is the loop; the stages themselves are in ``stages``. After each stage its figures are
-written to ``rounds.json``; what is not there has not been done. A run that is
-killed goes on in the stage it was in, which goes on by its own means (shards
-of embeddings, checkpoints of training).
+This file is the loop over rounds; ``stages`` implements the three stages, and
+``pseudo_label_brain`` the training. A record of each finished stage is added to
+``rounds.json``, and only stages without a record are run. A run that was killed
+therefore restarts the stage it was in, and that stage resumes by itself, from
+the shards of embeddings or the checkpoints of training.
 
     output_folder/
-        rounds.json, results.json, report.html, model/     of the last stage
+        rounds.json, results.json, report.html, model/     from the last stage
         round_1/
             embeddings/      shards of the training set, by model 0
             labels.csv       utterance and cluster
-            trusted.csv      those the gate has kept at the end
+            trusted.csv      the utterances that the gate kept at the end
             metrics.jsonl, results.json, report.html, model/, gate/, save/
 
-Nothing here looks at a speaker label, but for figures whose names begin with
-``monitor_``.
+Speaker labels are used only for metrics whose names begin with ``monitor_``.
 """
 
 import json
@@ -47,58 +47,63 @@ STAGES = ("embed", "cluster", "train")
 
 
 def stop_reason(agreements, least, gain):
-    """Whether another round is worth its time, judged without labels.
+    """Return why no further round is worthwhile, or None; needs no labels.
 
     Arguments
     ---------
     agreements : list of float
-        NMI of the labels of each round, from the second on, with those of the
-        round before.
+        NMI (normalised mutual information) between the labels of each round,
+        from the second on, and those of the previous round.
     least : float
-        The rounds end where the labels agree at least so well: there is
-        little left that training could change.
+        Stop if the last agreement is at least this high: another training
+        would change little.
     gain : float
-        They also end where the agreement has grown by less than this over the
-        last two rounds.
+        Stop, too, if the agreement has grown by less than this since the
+        previous round.
 
     Returns
     -------
     str or None
-        Why to stop.
+        The reason to stop.
 
     Example
     -------
     >>> stop_reason([0.90], least=0.98, gain=0.0)
     >>> stop_reason([0.90, 0.985], least=0.98, gain=0.0)
-    'the labels agree with those of the round before: NMI 0.985'
+    'the labels agree with those of the previous round: NMI 0.985'
     """
     if not agreements:
         return None
     if agreements[-1] >= least:
         return (
-            "the labels agree with those of the round before: NMI "
+            "the labels agree with those of the previous round: NMI "
             f"{agreements[-1]:.3f}"
         )
     if len(agreements) > 1 and agreements[-1] - agreements[-2] < gain:
         return (
-            "the agreement of the labels grows no more: NMI "
+            "the agreement of the labels no longer grows: NMI "
             f"{agreements[-2]:.3f}, then {agreements[-1]:.3f}"
         )
     return None
 
 
 class Rounds:
-    """All rounds of a configuration.
+    """Runs all rounds of a configuration, and resumes them.
 
     Arguments
     ---------
     load : callable
-        ``load(**changes)`` builds the hyper-parameters anew, with these keys
-        changed, and returns a tuple of the configuration file, its overrides
-        and the hyper-parameters. (Each round needs a fresh encoder, classifier
-        and gate.)
-    run_opts : dict
+        ``load(**changes)`` builds new hyper-parameters, with these keys
+        changed, and returns a tuple of configuration file, overrides and
+        hyper-parameters. Each round calls it for a new encoder, classifier and
+        gate.
+    run_opts : speechbrain.utils.run_opts.RunOptions
         SpeechBrain's run options.
+
+    Raises
+    ------
+    UserError
+        If a setting or an input would make a later stage fail.
     """
 
     def __init__(self, load, run_opts):
@@ -109,7 +114,7 @@ class Rounds:
         self.manifest = Manifest.read(
             self.hparams["train_manifest"], self.hparams["data_folder"]
         )
-        # None: SpeechBrain's Brain takes what there is, and so do we.
+        # Without a device, choose the same one as SpeechBrain's Brain.
         device = run_opts["device"] or infer_device()
         self.stages = Stages(
             load, self.hparams, run_opts, self.manifest, self.folder, device
@@ -124,7 +129,7 @@ class Rounds:
             raise ConfigError(f"`rounds` must be at least 1, got {rounds}")
         if self.stages.labels_are_given and rounds > 1:
             raise ConfigError(
-                "labels that are given do not change from round to round: set "
+                "given labels do not change from round to round: set "
                 "`rounds` to 1"
             )
         if (
@@ -137,7 +142,7 @@ class Rounds:
             )
         if self.hparams["start_from"] not in ("initial", "previous", "nothing"):
             raise ConfigError(
-                "`start_from` is initial (every round begins with the initial "
+                "`start_from` is initial (every round starts from the initial "
                 "model), previous or nothing; got "
                 f"{self.hparams['start_from']!r}"
             )
@@ -153,7 +158,12 @@ class Rounds:
             )
 
     def _look_ahead(self):
-        """Refuses what a later stage would, before hours of an earlier one."""
+        """Check the inputs of later stages before the first one takes hours.
+
+        Everything is built or opened once and thrown away: the number of
+        clusters, the embeddings on disk, the weights of the initial model, and
+        the configuration of the final stage.
+        """
         initial = self.stages.initial_model
         if not self.stages.labels_are_given:
             self.hparams["labels_from"].check(len(self.manifest))
@@ -163,7 +173,8 @@ class Rounds:
             for model, store in self.stages.stores(1).items():
                 store.check(*load_encoder(model), **self.stages.embed_options)
         if initial is not None:
-            # Nothing is trained in this encoder: every stage makes its own.
+            # Only a check that the weights fit: every stage makes its own
+            # encoder.
             initialise(self.hparams["encoder"], initial)
         if self.hparams["final_stage"]:
             self.load(**self.hparams["final_stage"])
@@ -172,21 +183,21 @@ class Rounds:
 
     @property
     def done(self):
-        """What has been done: a record for each stage."""
+        """The records of all finished stages, read from ``rounds.json``."""
         path = self.folder / "rounds.json"
         if not path.is_file():
             return []
         return json.loads(path.read_text(encoding="utf-8"))
 
     def _record(self, number, stage):
-        """The record of a stage, or None if it has not been done."""
+        """Return the record of a stage, or None if it is not finished."""
         for record in self.done:
             if (record["round"], record["stage"]) == (number, stage):
                 return record
         return None
 
     def _do(self, number, stage):
-        """Does a stage unless it is done; says whether to stop there."""
+        """Run a stage unless it is finished; return whether to stop then."""
         if self._record(number, stage) is None:
             begin = time.monotonic()
             logger.info("round %d: %s", number, stage)
@@ -197,8 +208,8 @@ class Rounds:
                 "minutes": round((time.monotonic() - begin) / 60, 2),
                 **figures,
             }
-            # All have looked whether it is done before the record is there,
-            # and all look again only when it is.
+            # Every process must read the old file before rank 0 replaces it,
+            # and the new one only after that.
             ddp_barrier()
             if if_main_process():
                 with atomic_write(self.folder / "rounds.json") as stream:
@@ -206,8 +217,8 @@ class Rounds:
             ddp_barrier()
             if stage == self.hparams["stop_after"]:
                 logger.info(
-                    "stopped after %s, as asked; the same command without "
-                    "--stop_after goes on",
+                    "stopped after %s, as asked; run the same command without "
+                    "--stop_after to continue",
                     stage,
                 )
                 return True
@@ -216,12 +227,13 @@ class Rounds:
     # -- the loop --------------------------------------------------------------
 
     def run(self):
-        """Does all that has not been done yet.
+        """Run all stages that are not finished yet.
 
         Returns
         -------
         dict
-            What ``results.json`` holds; None if stopped before the end.
+            The content of ``results.json``; None on other processes than the
+            main one, and if ``stop_after`` ended the run early.
         """
         last = 0
         for number in range(1, self.hparams["rounds"] + 1):
@@ -234,7 +246,7 @@ class Rounds:
         return self._finish(last)
 
     def _stop(self, number):
-        """Why the rounds end before this one is trained, or None."""
+        """Return why this round is not worth training, or None."""
         agreements = [
             self._record(r, "cluster")["agreement_nmi"]
             for r in range(2, number + 1)
@@ -249,7 +261,7 @@ class Rounds:
         return reason
 
     def _finish(self, last):
-        """The final stage, if there is one; then the results of all."""
+        """Run the final stage, if configured, and write the results of all."""
         final = self.stages.round_folder(last)
         if self.hparams["final_stage"]:
             if self._do(last, "fine_tune"):

@@ -1,4 +1,7 @@
-"""The checkpoints of one run: found, checked, loaded and written."""
+"""Find, check, load and save the checkpoints of one run.
+
+``checkpointing`` defines how a single checkpoint is written.
+"""
 
 import logging
 
@@ -10,18 +13,18 @@ logger = logging.getLogger(__name__)
 
 
 class RunCheckpoints:
-    """Goes on from the newest checkpoint of a run, and saves new ones.
+    """Resumes a run from its newest checkpoint, and saves new ones.
 
     Arguments
     ---------
     checkpointer : AtomicCheckpointer or None
-        None: nothing is saved, and nothing is resumed.
+        If None, nothing is saved and nothing is resumed.
 
     Attributes
     ----------
     found : speechbrain.utils.checkpoints.Checkpoint or None
-        What the run goes on from. Looked for once, before anything is loaded: a
-        resumed run begins with no other weights.
+        The checkpoint that the run resumes from, or None. It is looked up at
+        once, because a run that resumes must not load ``initial_model``.
     """
 
     def __init__(self, checkpointer):
@@ -30,19 +33,19 @@ class RunCheckpoints:
             self.found = checkpointer.find_checkpoint()
 
     def load(self, recoverables, identity):
-        """Register all state, and load it where there is a checkpoint.
+        """Register all objects with state, and load the checkpoint, if any.
 
         Arguments
         ---------
         recoverables : dict
-            Name -> object with state.
+            Name -> object whose state is saved.
         identity : dict
-            What must be the same for a checkpoint to make sense.
+            Values that a checkpoint must have in common with this run.
 
         Raises
         ------
         CheckpointError
-            If the checkpoint is of another configuration.
+            If the checkpoint belongs to another configuration.
         """
         if self.checkpointer is None:
             return
@@ -54,19 +57,19 @@ class RunCheckpoints:
                 identity,
             )
             self.checkpointer.load_checkpoint(self.found)
-            logger.info("Going on from %s", self.found.path.name)
+            logger.info("Resuming from %s", self.found.path.name)
 
     def save(self, identity, epoch, end_of_epoch):
-        """Write a checkpoint in the place of the one before.
+        """Write a checkpoint and delete the previous one.
 
         Arguments
         ---------
         identity : dict
             See ``load``.
         epoch : int
-            The last epoch that was begun.
+            The last epoch that was started.
         end_of_epoch : bool
-            Whether that epoch is done.
+            Whether that epoch is finished.
         """
         meta = {"identity": identity, "epoch": epoch}
         if end_of_epoch:

@@ -1,4 +1,4 @@
-"""What a run writes while it trains: ``metrics.jsonl`` and ``train_log.txt``."""
+"""Write the logs of a training run: ``metrics.jsonl`` and ``train_log.txt``."""
 
 import logging
 import pathlib
@@ -13,9 +13,10 @@ logger = logging.getLogger(__name__)
 
 
 class RunLog:
-    """Gathers the scalars of training and writes their means.
+    """Collects the scalars of training steps and writes their means.
 
-    All processes gather and call every method; the first one writes.
+    The means are taken over processes, so all of them call every method
+    (``write_trials`` excepted); rank 0 writes.
 
     Arguments
     ---------
@@ -31,12 +32,12 @@ class RunLog:
         self._window, self._epoch = RunningMeans(), RunningMeans()
 
     def add(self, **scalars):
-        """Gather the scalars of a step."""
+        """Add the scalars of a step."""
         self._window.add(**scalars)
         self._epoch.add(**scalars)
 
     def begin_epoch(self):
-        """Forget what the epoch before has gathered."""
+        """Discard the means of the previous epoch."""
         self._epoch.reset()
 
     def epoch_means(self):
@@ -44,18 +45,19 @@ class RunLog:
         return self._epoch.read()
 
     def state(self):
-        """Return half gathered means, for a checkpoint."""
+        """Return the unfinished means, for a checkpoint."""
         return {"window": self._window.state(), "epoch": self._epoch.state()}
 
     def resume(self, state, step):
-        """Go on from a checkpoint, or begin.
+        """Restore the means from a checkpoint, and cut off later log lines.
 
         Arguments
         ---------
         state : dict or None
-            What ``state`` returned; None without a checkpoint.
+            What ``state`` returned; None if there is no checkpoint.
         step : int
-            Lines of later steps are cut off the log.
+            The optimiser step that training resumes at. Log lines of later
+            steps are removed, since these steps are trained again.
         """
         if state is not None:
             self._window.load(state["window"])
@@ -64,14 +66,14 @@ class RunLog:
             self.logbook.rewind(step)
 
     def write_steps(self, epoch, step, scheduled):
-        """Write the means since the last such line.
+        """Write a line with the means since the last call.
 
         Arguments
         ---------
         epoch, step : int
             Where training stands.
         scheduled : dict
-            Scheduled values of the last step.
+            Name -> scheduled value at the last step.
         """
         means = self._window.read()
         self._window.reset()
@@ -79,7 +81,7 @@ class RunLog:
             self.logbook.log("train", epoch, step, **means, **scheduled)
 
     def write_epoch(self, epoch, step, loss, lr, scalars):
-        """Write the line of an epoch, to all logs.
+        """Write the line of an epoch to every log.
 
         Arguments
         ---------
@@ -90,8 +92,8 @@ class RunLog:
         lr : float
             Learning rate of the last step.
         scalars : dict
-            Of validation; ``pseudo_eer`` in percent, ``lidar``, ``rankme`` and
-            ``minutes`` among them.
+            Name -> value at the end of the epoch. ``pseudo_eer`` (in percent),
+            ``lidar``, ``rankme`` and ``minutes`` must be among them.
         """
         logger.info(
             "epoch %d: loss %.4f, pseudo-EER %.2f %%, LiDAR %.1f, RankMe %.1f, "
@@ -113,6 +115,6 @@ class RunLog:
             self.logbook.log("valid", epoch, step, **scalars)
 
     def write_trials(self, epoch, step, name, eer):
-        """Write the EER of a trial list, in percent; in one process."""
+        """Write the EER of a trial list, in percent; call it on rank 0 only."""
         logger.info("epoch %d: %s EER %.2f %%", epoch, name, eer)
         self.logbook.log("trials", epoch, step, eer=eer)

@@ -1,9 +1,14 @@
 """SSLBrain: self-supervised training with any objective.
 
-The way of a batch: crops -> augmentation -> features -> encoder (and teacher)
--> heads -> objective -> loss -> step -> teacher, centre. What is particular to
-an objective is in ``speechbrain_ssl.objectives``; where positives come from is
-in ``positives``; what every training run has in common is in
+A batch of crops is augmented and turned into features. The encoder and the head
+of the objective map them to the online branch; the momentum teacher, for an
+objective that has one, maps the global crops to the target branch.
+``positives`` may replace rows of the target branch by pseudo-positives. The
+objective compares the two branches, and after the optimiser step the teacher
+and the state of the objective (a centre, say, or a queue) follow.
+
+The objectives are in ``speechbrain_ssl.objectives``. Everything that does not
+depend on them, such as the optimiser step, validation and checkpoints, is in
 ``training_brain``.
 """
 
@@ -21,11 +26,11 @@ from speechbrain_ssl.objectives.teacher import MomentumTeacher
 class SSLBrain(TrainingBrain):
     """Trains an encoder without labels.
 
-    ``modules`` holds ``encoder`` and ``objective``. Beside the
+    ``modules`` holds ``encoder`` and ``objective``. In addition to the
     hyper-parameters of every run (see ``TrainingBrain``) it reads
     ``freeze_last_layer_epochs``, ``positives`` (``SSPS``, ``ClusterAware`` or
     None) and ``initial_checkpoint`` (see ``speechbrain_ssl.brains.initial``);
-    ``schedules`` has ``momentum`` for an objective with a teacher, and the
+    ``schedules`` also has ``momentum`` for an objective with a teacher, and the
     objective's own scheduled values.
 
     Attributes
@@ -33,7 +38,7 @@ class SSLBrain(TrainingBrain):
     teacher : MomentumTeacher or None
         The momentum teacher; None for an objective without one.
     positives : speechbrain_ssl.brains.positives.OwnPositives
-        Where positives come from.
+        Supplies pseudo-positives, or leaves the utterance's own.
     """
 
     def __init__(self, *args, **kwargs):
@@ -44,24 +49,24 @@ class SSLBrain(TrainingBrain):
 
     @property
     def objective(self):
-        """The objective with its heads and state."""
+        """The objective, with its head and state."""
         return self.modules.objective
 
     @property
     def evaluated_encoder(self):
-        """The encoder that is evaluated and exported."""
+        """The encoder that is evaluated and exported: teacher or student."""
         if self.objective.evaluate_teacher:
             return self.teacher.encoder
         return self.encoder
 
     @property
     def objective_name(self):
-        """The objective's name."""
+        """Class name of the objective, such as ``DINO``."""
         return type(self.objective).__name__
 
     @property
     def wanted_schedules(self):
-        """Learning rate, weight decay, momentum, and the objective's own."""
+        """Names of the schedules: the common ones and the objective's own."""
         momentum = ("momentum",) if self.objective.momentum else ()
         return (
             *TrainingBrain.wanted_schedules,
@@ -78,18 +83,18 @@ class SSLBrain(TrainingBrain):
 
     @property
     def has_pretrained_init(self):
-        """Whether the encoder begins with the weights of another run."""
+        """Whether the encoder starts with the weights of another run."""
         return (
             bool(self.hparams.initial_checkpoint) or super().has_pretrained_init
         )
 
     def loader_options(self):
-        """Return what positives of other utterances need to be read."""
+        """Return the loader arguments that pseudo-positives need."""
         return self.positives.loader_options()
 
     def recoverables(self):
-        """Return the objective, the teacher, and whatever finds positives."""
-        # Not of SimCLR, which has no state: SpeechBrain would warn of it at each
+        """Return the objective, the teacher, and the state of the positives."""
+        # SimCLR has no state, and SpeechBrain would warn about it at every
         # checkpoint.
         stateful = bool(self.objective.state_dict())
         state = {"objective": self.objective} if stateful else {}
@@ -103,28 +108,28 @@ class SSLBrain(TrainingBrain):
         return {"objective": self.objective_name}
 
     def frozen_parameters(self):
-        """Return DINO's prototypes, say, during the first epochs."""
+        """Return the prototypes (of DINO, say) during the first epochs."""
         if self.epoch <= self.hparams.freeze_last_layer_epochs:
             return self.objective.prototype_parameters()
         return []
 
     def no_weight_decay_parameters(self):
-        """Return SDPN's prototypes, say."""
+        """Return what the objective names, such as SDPN's prototypes."""
         return self.objective.no_weight_decay_parameters()
 
     def extra_results(self):
-        """Return from which epoch on positives came from other utterances."""
+        """Return the first epoch that used pseudo-positives."""
         return self.positives.results()
 
     def finish(self):
-        """Finish as every run does; say where positives were never active."""
+        """Finish the run; warn if pseudo-positives were never used."""
         self.positives.warn_if_never_active()
         return super().finish()
 
     # -- set-up ----------------------------------------------------------------
 
     def set_up(self):
-        """Make the teacher, and the state of objective and positives."""
+        """Create the teacher, and the state of objective and positives."""
         self.teacher = None
         self._check_frames()
         if self.objective.momentum:
@@ -142,12 +147,12 @@ class SSLBrain(TrainingBrain):
             self._begin_with_checkpoint()
 
     def _check_frames(self):
-        """Refuse crops or encoders that give the objective no frames."""
+        """Raise if the objective needs frames that it would not get."""
         if not self.objective.needs_frames:
             return
         if self.hparams.crops.local_crops:
             raise ConfigError(
-                f"{self.objective_name} compares frames of crops of one length: "
+                f"{self.objective_name} needs crops of equal length: "
                 "set `local_crops` to 0"
             )
         if not hasattr(self.encoder, "with_frames"):
@@ -158,7 +163,10 @@ class SSLBrain(TrainingBrain):
 
     @torch.no_grad()
     def _sizes(self):
-        """Return the sizes of an embedding and of its projection."""
+        """Return the sizes of an embedding and a projection.
+
+        Both are measured on one second of silence.
+        """
         encoder, head = self.encoder.eval(), self.objective.head.eval()
         silence = torch.zeros(1, 1, self.features.sample_rate)
         embedding = encode(encoder, [self.to_features(silence.to(self.device))])
@@ -174,10 +182,10 @@ class SSLBrain(TrainingBrain):
             ) from error
 
     def _begin_with_checkpoint(self):
-        """Take encoder, heads and teacher from another run."""
+        """Load encoder, objective and teacher from ``initial_checkpoint``."""
         if self.hparams.initial_model:
             raise ConfigError(
-                "initial_checkpoint brings an encoder of its own: set "
+                "initial_checkpoint contains an encoder: set "
                 "`initial_model` to null"
             )
         modules = {"encoder": self.encoder, "objective": self.objective}
@@ -191,19 +199,30 @@ class SSLBrain(TrainingBrain):
 
     def before_epoch(self, epoch):
         """Let objective and positives prepare the epoch."""
-        # Of an epoch taken up in its middle, that came with the checkpoint.
+        # In an epoch that resumes in its middle, the checkpoint has restored
+        # what these two prepare.
         if self.step == 0:
             self.objective.before_epoch(epoch)
             self.positives.before_epoch(epoch)
 
     def on_fit_batch_start(self, batch, should_step):
-        """Put the teacher in training mode; SpeechBrain does not know it."""
+        """Put the teacher in training mode.
+
+        SpeechBrain does so for ``modules``, which the teacher is not one of.
+        """
         super().on_fit_batch_start(batch, should_step)
         if self.teacher is not None:
             self.teacher.train()
 
     def compute_forward(self, batch, stage):
-        """Return both branches of a batch, online and target."""
+        """Compute the online and the target branch of a batch.
+
+        Returns
+        -------
+        tuple of Branch
+            Without a teacher the target branch is that part of the online one
+            that belongs to the global crops, with gradient.
+        """
         batch.to(self.device)
         inputs, index = self.inputs(batch), batch.index.to(self.device)
         online = self._online(inputs, index)
@@ -222,7 +241,7 @@ class SSLBrain(TrainingBrain):
         return online, target
 
     def _online(self, inputs, index):
-        """Return the branch with gradient."""
+        """Compute the online branch, of all crops or only the local ones."""
         head, frames = self.objective.head, None
         if self.objective.needs_frames:
             embeddings, frames = encode_with_frames(self.encoder, inputs)
@@ -235,13 +254,13 @@ class SSLBrain(TrainingBrain):
 
     @torch.no_grad()
     def _by_teacher(self, inputs, index):
-        """Return the teacher's branch, over the global crops."""
+        """Compute the target branch: the teacher's, of the global crops."""
         embeddings = encode(self.teacher.encoder, inputs[:1])
         projections = project(self.teacher.head, embeddings)
         return Branch(embeddings, projections, self.teacher.head, index)
 
     def compute_objectives(self, predictions, batch, stage):
-        """Return the loss; its scalars stay on the device until logged."""
+        """Compute the loss; its scalars stay on the device until logged."""
         loss, scalars = self.objective(
             *predictions, **self.objective_values(self.optimizer_step)
         )
@@ -249,7 +268,7 @@ class SSLBrain(TrainingBrain):
         return loss
 
     def after_step(self):
-        """Move the teacher, and the state of objective and positives."""
+        """Update the teacher, and the state of objective and positives."""
         if self.teacher is not None:
             self.teacher.update(
                 self.encoder,
@@ -260,17 +279,20 @@ class SSLBrain(TrainingBrain):
         self.positives.after_step()
 
     def skip_step(self):
-        """Let objective and positives forget the step."""
+        """Discard what objective and positives kept of a skipped step."""
         self.objective.skip_step()
         self.positives.skip_step()
 
     def held_out(self, embeddings):
-        """Return what the teacher says of held-out crops."""
+        """Return the objective's scalars for held-out crops.
+
+        Only objectives whose teacher is evaluated have any.
+        """
         if not self.objective.evaluate_teacher:
             return {}
         head = self.teacher.head.eval()
         branch = Branch(embeddings, project(head, embeddings), head)
-        # The values of the step that has just been taken.
+        # The scheduled values of the last step.
         return self.objective.held_out(
             branch, **self.objective_values(self.optimizer_step - 1)
         )

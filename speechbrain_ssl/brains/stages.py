@@ -1,4 +1,9 @@
-"""The stages of a round: embed the training set, cluster it, train on it."""
+"""The stages of a round: embed the training set, cluster it, train on it.
+
+``rounds`` decides which stage runs when. Embeddings are stored by
+``speechbrain_ssl.embedding.store``; the clusterings are in
+``speechbrain_ssl.clustering.methods``; training is ``PseudoLabelBrain``.
+"""
 
 import logging
 
@@ -34,10 +39,11 @@ logger = logging.getLogger(__name__)
 
 
 class Stages:
-    """Does the stages of a round; when, and whether, is the loop's matter.
+    """Implements the stages of a round.
 
-    Each method that is a stage takes the number of the round and returns
-    figures for ``rounds.json``. All processes call it.
+    ``embed``, ``cluster``, ``train`` and ``fine_tune`` are the stages. Each
+    takes the number of the round and returns a dictionary of figures for
+    ``rounds.json``. All processes call them.
 
     Arguments
     ---------
@@ -50,7 +56,7 @@ class Stages:
     manifest : speechbrain_ssl.data.manifest.Manifest
         The training set.
     folder : pathlib.Path
-        The output folder of all rounds.
+        The output folder, which holds the folders of all rounds.
     device : str
         Where to compute.
     """
@@ -62,19 +68,19 @@ class Stages:
 
     @property
     def labels_are_given(self):
-        """Whether people gave the labels: nothing is clustered."""
+        """Whether the labels are read from a file instead of clustered."""
         return isinstance(self.hparams["labels_from"], GivenLabels)
 
     @property
     def initial_model(self):
-        """What the first round's training begins with, or None."""
+        """Folder of the model that initialises the first round, or None."""
         if self.hparams["start_from"] == "nothing":
             return None
         return self.hparams["initial_model"]
 
     @property
     def needs_embeddings(self):
-        """Whether embeddings are needed: to cluster, or for first centres."""
+        """Whether embeddings are needed, to cluster or for initial centres."""
         if not self.labels_are_given:
             return True
         centers = self.hparams["centers_from_embeddings"]
@@ -82,14 +88,14 @@ class Stages:
 
     @property
     def embed_options(self):
-        """What an embedding depends on, besides model and audio."""
+        """Options that change an embedding, besides model and audio."""
         return {
             "precision": DTYPES[self.hparams["eval_precision"]],
             "most_seconds": self.hparams["embed_most_seconds"],
         }
 
     def _read_speakers(self):
-        """Speakers for monitoring, int64 ``[N]``, or None."""
+        """Return speaker labels for monitoring, int64 ``[N]``, or None."""
         path = self.hparams["monitor_labels"]
         if path is None:
             return None
@@ -97,21 +103,28 @@ class Stages:
         return read_labels(path, self.manifest, column)[0]
 
     def round_folder(self, number):
-        """Where a round lies."""
+        """Return the folder of a round."""
         return self.folder / f"round_{number}"
 
     def fine_tuning_folder(self, number):
-        """Where the final stage lies: after more rounds it is another one."""
+        """Return the folder of the final stage.
+
+        It is named after the last round, since more rounds may be added later.
+        """
         return self.folder / f"fine_tuning_{number}"
 
     def _model_before(self, number):
-        """The model whose embeddings a round clusters."""
+        """Return the folder of the model whose embeddings a round clusters."""
         if number == 1:
             return self.hparams["initial_model"]
         return self.round_folder(number - 1)
 
     def stores(self, number):
-        """Model -> embeddings, of all views that are clustered."""
+        """Return model -> store of its embeddings, for all clustered views.
+
+        The first view is the model of the previous round; ``other_models`` are
+        further views.
+        """
         models = [self._model_before(number), *self.hparams["other_models"]]
         folders = ["embeddings"] + [
             f"embeddings_{i}" for i in range(1, len(models))
@@ -126,7 +139,7 @@ class Stages:
         }
 
     def embed(self, number):
-        """Embeds the training set with the model of the round before."""
+        """Embed the training set with the model of the previous round."""
         if not self.needs_embeddings:
             return {}
         bad = 0
@@ -145,7 +158,7 @@ class Stages:
         return {"utterances": len(self.manifest), "bad": bad}
 
     def cluster(self, number):
-        """Makes the labels of a round; figures of their quality."""
+        """Write the labels of a round and measure their quality."""
         source, seed = self.hparams["labels_from"], self.hparams["seed"]
         figures = {}
         if self.labels_are_given:
@@ -173,26 +186,38 @@ class Stages:
             number,
             figures["labelled"],
             labels.max() + 1,
-            f", NMI {figures['agreement_nmi']:.3f} with the round before"
+            f", NMI {figures['agreement_nmi']:.3f} with the previous round"
             if "agreement_nmi" in figures
             else "",
         )
         return figures
 
     def _read_share(self, number):
-        """This process's part of the embeddings, views side by side."""
+        """Return this process's share of the embeddings, views joined.
+
+        See ``_read``.
+        """
         total, ranks = len(self.manifest), distributed.world_size()
         first = total * distributed.rank() // ranks
         last = total * (distributed.rank() + 1) // ranks
         return self._read(number, first, last)
 
     def _read(self, number, first, last):
-        """Embeddings of a stretch of utterances, and their positions."""
+        """Return embeddings of utterances ``first`` to ``last - 1``.
+
+        Returns
+        -------
+        numpy.ndarray
+            ``[n, size]``, the views side by side. Utterances without an
+            embedding are missing.
+        numpy.ndarray
+            Their positions in the manifest, int64 ``[n]``.
+        """
         read = {
             model: store.read(first, last)
             for model, store in self.stores(number).items()
         }
-        # What one view lacks, all lack.
+        # Keep the utterances that have an embedding in every view.
         places = np.arange(first, last)
         for _, there in read.values():
             places = np.intersect1d(places, there, assume_unique=True)
@@ -206,7 +231,20 @@ class Stages:
         return join_views(views, names=names).numpy(), places
 
     def _everywhere(self, mine, places):
-        """Labels of all processes, ``[N]``, -1 where there is none."""
+        """Merge the labels of all processes.
+
+        Arguments
+        ---------
+        mine : numpy.ndarray
+            Labels of this process's utterances, int64 ``[n]``.
+        places : numpy.ndarray
+            Their positions in the manifest, int64 ``[n]``.
+
+        Returns
+        -------
+        numpy.ndarray
+            int64 ``[N]``; -1 for utterances without a label.
+        """
         device = distributed.collective_device()
         labels = torch.full((len(self.manifest),), -1, device=device)
         labels[torch.from_numpy(places).to(device)] = torch.from_numpy(mine).to(
@@ -217,11 +255,16 @@ class Stages:
         return labels.cpu().numpy()
 
     def _quality(self, number, rows, labels):
-        """Label-free figures of a clustering, in the first process."""
+        """Return label-free metrics of a clustering, on rank 0 only.
+
+        These are the silhouette and, from the second round on, the agreement
+        with the labels of the previous round.
+        """
         if not if_main_process():
             return {}
         if distributed.is_distributed():
-            # Its share has but a part of most clusters.
+            # The silhouette needs whole clusters, and a share holds only parts
+            # of most of them.
             with distributed.alone():
                 rows, _ = self._read(number, 0, len(self.manifest))
         figures = {
@@ -241,7 +284,7 @@ class Stages:
         return figures
 
     def train(self, number):
-        """Trains an encoder on the labels of a round."""
+        """Train an encoder on the labels of a round."""
         starts = {
             "initial": self.hparams["initial_model"],
             "previous": self._model_before(number),
@@ -256,9 +299,10 @@ class Stages:
         )
 
     def fine_tune(self, number):
-        """Goes on from the last round with other settings, on what it trusts.
+        """Train the last model further, with the settings of the final stage.
 
-        Large-margin fine-tuning, as a rule: longer crops, a larger margin.
+        Only the labels that the gate kept are used. This is meant for
+        large-margin fine-tuning: longer crops and a larger margin.
         """
         before = self.round_folder(number)
         return self._train(
@@ -271,7 +315,13 @@ class Stages:
         )
 
     def _embedded_by(self, model, number):
-        """The embeddings of the training set by the model a stage starts at."""
+        """Return the stored embeddings that a model made of the training set.
+
+        Raises
+        ------
+        ConfigError
+            If no round has embeddings by this model.
+        """
         for past in range(1, number + 1):
             for name, store in self.stores(past).items():
                 if name == str(model):
@@ -282,9 +332,28 @@ class Stages:
         )
 
     def _train(self, folder, labels_csv, number, initial_model, **changes):
-        """One training run; returns its figures."""
+        """Train once and return the figures.
+
+        Arguments
+        ---------
+        folder : pathlib.Path
+            The output folder of this stage.
+        labels_csv : pathlib.Path
+            The labels to train on.
+        number : int
+            Number of the round.
+        initial_model : str or pathlib.Path or None
+            Model that initialises the encoder.
+        **changes : dict
+            Further changes to the hyper-parameters.
+
+        Returns
+        -------
+        dict
+            The EERs of ``results.json``, if trials are evaluated.
+        """
         labels, names = read_labels(labels_csv, self.manifest)
-        # A stage on fewer labels keeps the classes of the round.
+        # Fine-tuning uses fewer labels but keeps the classes of the round.
         _, classes = read_labels(
             self.round_folder(number) / "labels.csv", self.manifest
         )
@@ -298,7 +367,7 @@ class Stages:
         )
         sb.create_experiment_directory(str(folder))
         write_hyperparams(folder, path, overrides)
-        # What a Brain calls its output folder is that of one stage.
+        # The Brain's output folder is that of this stage, not of all rounds.
         hparams["output_folder"] = str(folder)
         hparams["labels_seen"] = hparams["labels_from"].labels_seen
         brain = PseudoLabelBrain(
@@ -330,7 +399,8 @@ class Stages:
             kept = np.full(len(self.manifest), -1)
             kept[rows] = np.where(brain.trusted(), labels[rows], -1)
             write_labels(folder / "trusted.csv", self.manifest, kept)
-            # What follows belongs to no stage's log.
+            # Later messages belong in the log of all rounds, not in this
+            # stage's.
             to_file = {"filename": str(self.folder / "log.txt")}
             sb.utils.logger.setup_logging(
                 sb.core.DEFAULT_LOG_CONFIG,
@@ -341,25 +411,25 @@ class Stages:
 
 
 def set_centers(classifier, embeddings, places, labels):
-    """Lets every class begin at the mean of its members' embeddings.
+    """Initialise the weights of each class with its mean embedding.
 
-    A default of ours, and no part of the papers' methods: a classifier that
-    begins at random needs some thousand steps before the losses of right and
-    of wrong labels part, which in a small corpus is the whole round.
+    This is a default of ours and not part of the papers' methods. A classifier
+    with random weights needs some thousand steps before the losses of correct
+    and of wrong labels separate, which in a small corpus is the whole round.
 
     Arguments
     ---------
     classifier : speechbrain_ssl.objectives.margin.AAMSoftmax
         Changed in place.
     embeddings : numpy.ndarray
-        ``[n, size]``, by the model that training begins with.
+        ``[n, size]``, by the model that initialises the encoder.
     places : numpy.ndarray
-        int64 ``[n]``, where they stand in the manifest.
+        Positions of their utterances in the manifest, int64 ``[n]``.
     labels : numpy.ndarray
-        int64 ``[N]``, class of each utterance of the manifest; -1 for none.
+        Class of each utterance of the manifest, int64 ``[N]``; -1 for none.
     """
     here = labels[places]
-    # All processes have the same rows here.
+    # Every process has all rows, so there is nothing to exchange.
     rows = unit_rows(embeddings[here >= 0], alone=True)
     means = rows.new_zeros(classifier.classes, rows.shape[1])
     means.index_add_(0, torch.from_numpy(here[here >= 0]), rows)
@@ -368,14 +438,14 @@ def set_centers(classifier, embeddings, places, labels):
     weight = classifier.weight.data.unflatten(
         0, (classifier.classes, classifier.sub_centers)
     )
-    # Sub-centres of a class must differ, or they stay one for ever; a class of
-    # which no embedding is known keeps its random direction.
+    # The mean is added to the random weights, because sub-centres that start
+    # equal stay equal. A class without any embedding keeps its random weights.
     known = means.norm(dim=1) > 0.5
     weight[known] = weight[known] + means[known, None]
 
 
 class _Names:
-    """IDs of some utterances, looked up when an error has to name one."""
+    """Looks up the IDs of utterances, for error messages."""
 
     def __init__(self, ids, places):
         self.ids, self.places = ids, places
@@ -388,6 +458,17 @@ class _Names:
 
 
 def _rows_of(part, whole):
-    """Positions of a part's utterances in the whole manifest."""
+    """Return where the utterances of a part are in the whole manifest.
+
+    Arguments
+    ---------
+    part, whole : speechbrain_ssl.data.manifest.Manifest
+        A manifest, and one that contains its utterances.
+
+    Returns
+    -------
+    numpy.ndarray
+        Positions in ``whole``, int64 ``[len(part)]``.
+    """
     order = np.argsort(whole.keys)
     return order[np.searchsorted(whole.keys, part.keys, sorter=order)]

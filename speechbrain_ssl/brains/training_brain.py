@@ -1,14 +1,20 @@
-"""TrainingBrain: what every training run of an encoder has in common.
+"""TrainingBrain: the training loop of SSLBrain and PseudoLabelBrain.
 
-It conducts. The way of a batch is ``fit_batch`` of SpeechBrain's Brain:
-``compute_forward`` and ``compute_objectives`` (of a subclass), backward,
-``optimizers_step``, ``on_fit_batch_end``. What these need is made in
-``on_fit_start`` and lies beside this file: the step in ``optimisation``,
-evaluation in ``evaluation``, unreadable audio in ``bad_audio``, the end of a
-run in ``finish``.
+Read this file from top to bottom to follow a run. ``on_fit_start`` prepares it.
+For each batch SpeechBrain's ``fit_batch`` then calls ``compute_forward`` and
+``compute_objectives`` (both defined by a subclass), the backward pass,
+``optimizers_step`` and ``on_fit_batch_end``. ``on_stage_end`` validates and
+saves after each epoch, and ``finish`` exports and evaluates the encoder.
 
-It differs from stock ``speechbrain.Brain`` where stock behaviour is a trap;
-each place says why.
+The details are in neighbouring files: ``hooks`` (what a subclass may override),
+``encoding`` (crops to embeddings), ``optimisation`` (schedules and the
+optimiser step), ``evaluation`` (trials and weight averaging), ``bad_audio``
+(unreadable files), ``run_log`` (logs), ``run_checkpoints`` (checkpoints) and
+``finish`` (the end of a run). The subclasses are in ``ssl_brain`` and
+``pseudo_label_brain``.
+
+Where stock ``speechbrain.Brain`` would do harm, a method overrides it, and its
+docstring says why.
 """
 
 import copy
@@ -56,22 +62,23 @@ logger = logging.getLogger(__name__)
 
 
 class TrainingBrain(TrainingHooks):
-    """Trains an encoder; how a batch becomes a loss is the subclass's.
+    """Trains an encoder; a subclass defines how a batch becomes a loss.
 
-    What a subclass may say beside that is in ``TrainingHooks``.
+    ``TrainingHooks`` lists what else a subclass may override.
 
-    ``modules`` holds ``encoder`` and what else is trained. The
+    ``modules`` holds ``encoder`` and whatever else is trained. The
     hyper-parameters it reads are ``features``, ``augmentation``, ``crops``,
     ``schedules`` (name -> schedule: ``lr``, ``weight_decay`` and what the
-    subclass names), ``lr_reference_batch``, ``clip_per_tensor``,
+    subclass adds), ``lr_reference_batch``, ``clip_per_tensor``,
     ``average_last``, ``log_every``, ``seed``, ``number_of_epochs``,
     ``batch_size``, ``num_workers``, ``valid_utterances``, ``valid_seconds``,
     ``epoch_counter``, ``output_folder``, ``initial_model`` (an exported encoder
-    to begin with, or None), ``collapse_alarm`` and, for the reader's eyes only,
-    ``trials`` (see ``speechbrain_ssl.brains.evaluation``).
+    to start from, or None), ``collapse_alarm`` and, for evaluation only,
+    ``trials``, ``trials_folder``, ``trials_speaker_component`` and
+    ``trials_every`` (see ``speechbrain_ssl.brains.evaluation``).
     """
 
-    #: Steps in a row without a finite gradient before the run stops.
+    #: Number of consecutive skipped steps after which the run stops.
     MAX_SKIPPED = 20
 
     # -- set-up ------------------------------------------------------------
@@ -88,17 +95,17 @@ class TrainingBrain(TrainingHooks):
 
     @property
     def is_resuming(self):
-        """Whether this run goes on from a checkpoint of its own."""
+        """Whether this run resumes from a checkpoint of its own."""
         return self.checkpoints.found is not None
 
     @property
     def has_pretrained_init(self):
-        """Whether the encoder begins with the weights of another run."""
+        """Whether the encoder starts with the weights of another run."""
         return bool(self.hparams.initial_model)
 
     @property
     def epoch_reached(self):
-        """The last epoch that was begun."""
+        """Number of the last epoch that was started."""
         return int(self.hparams.epoch_counter.current)
 
     @property
@@ -116,20 +123,20 @@ class TrainingBrain(TrainingHooks):
         )
 
     def make_loaders(self, manifest, seed=None):
-        """Split off validation and make both loaders.
+        """Split off a validation set and make both data loaders.
 
         Arguments
         ---------
         manifest : speechbrain_ssl.data.manifest.Manifest
             All utterances.
         seed : int, optional
-            Seed of the order and the crops; that of the run if not given.
+            Seed of the order and the crops; the seed of the run by default.
 
         Returns
         -------
         tuple
-            Loaders for training and for validation, to be given to ``fit``. The
-            manifest of the training part is ``train_manifest`` from here on.
+            Loaders for training and for validation, to be passed to ``fit``.
+            ``self.train_manifest`` is the manifest of the training part.
         """
         train_loader, self.train_sampler, valid_loader = make_loaders(
             manifest,
@@ -146,9 +153,14 @@ class TrainingBrain(TrainingHooks):
         return train_loader, valid_loader
 
     def on_fit_start(self):
-        """Prepare everything that depends on the device or on the ranks."""
+        """Prepare everything that depends on device and ranks, and resume.
+
+        The order matters: the encoder is initialised before it is copied to a
+        teacher (in ``set_up``), and all objects with state must exist before
+        the checkpoint is loaded.
+        """
         if self.optimizer_step_limit is not None:
-            # From the command line SpeechBrain hands it on as a string.
+            # SpeechBrain passes the value from the command line as a string.
             self.optimizer_step_limit = int(self.optimizer_step_limit)
         self.schedules = compute_schedules(
             self.hparams.schedules,
@@ -182,7 +194,7 @@ class TrainingBrain(TrainingHooks):
             )
         self.init_optimizers()
         self._set_up_logs()
-        # Ranks differ in what they draw from torch's generator, if anything.
+        # Each rank draws different numbers from torch's generator (dropout).
         torch.manual_seed(self.hparams.seed + distributed.rank())
         self._resume()
         self.statistics = BatchNormStatistics(
@@ -191,7 +203,7 @@ class TrainingBrain(TrainingHooks):
         self._clock = time.monotonic()
 
     def _set_up_trials(self):
-        """Load the trials now: a missing file fails before training."""
+        """Load the trials, so that a missing file fails before training."""
         self.trials = None
         if self.hparams.trials and if_main_process():
             self.trials = TrialMonitor(
@@ -202,7 +214,7 @@ class TrainingBrain(TrainingHooks):
             )
 
     def _set_up_logs(self):
-        """Make what is written to the output folder, and the run's state."""
+        """Create the state of the run, its logs, and its record of weights."""
         folder = self.hparams.output_folder
         self.state = RunState(
             seconds=0.0, skipped=0, bad_in_epoch=0, signs={}, means={}
@@ -218,8 +230,8 @@ class TrainingBrain(TrainingHooks):
     def _compile(self):
         """Compile the encoder in place (``--compile``).
 
-        Stock SpeechBrain puts a wrapper in its place, whose prefix would get
-        into the names of exported weights.
+        Stock SpeechBrain replaces a module by a compiled wrapper, whose prefix
+        would end up in the names of exported weights.
         """
         if self.jit:
             raise ConfigError(
@@ -230,15 +242,15 @@ class TrainingBrain(TrainingHooks):
             self.encoder.compile(mode=self.compile_mode)
 
     def _wrap_distributed(self):
-        """Batch norms over all ranks; equal parameters. No DDP wrappers.
+        """Synchronise batch norms and parameters, without DDP wrappers.
 
-        SpeechBrain's way fails with batch norm on gloo, and with two forward
-        passes before a backward one.
+        SpeechBrain's DDP wrappers fail with batch norm on gloo, and with two
+        forward passes before a backward pass.
         """
         distributed.prepare_modules(self.modules, self.device, self.device_type)
 
     def init_optimizers(self):
-        """Make the optimiser, with a group that decays and one that does not."""
+        """Create the optimiser: one group with weight decay, one without."""
         self.trained = [p for p in self.modules.parameters() if p.requires_grad]
         groups = parameter_groups(
             self.trained, self.no_weight_decay_parameters()
@@ -249,7 +261,7 @@ class TrainingBrain(TrainingHooks):
     # -- a step --------------------------------------------------------------
 
     def on_fit_batch_start(self, batch, should_step):
-        """Report what could not be read."""
+        """Record the audio files of the batch that could not be read."""
         self.bad_audio.add(batch.bad, self.epoch)
 
     def scheduled(self, name, step):
@@ -271,7 +283,8 @@ class TrainingBrain(TrainingHooks):
         Returns
         -------
         list of torch.Tensor
-            One for each group, ``[batch, crops, frames, features]``.
+            Features ``[batch, crops, frames, features]``, one tensor for each
+            group of crops of equal length.
         """
         address = (self.hparams.seed, batch.epoch, batch.keys)
         inputs, seen = [], 0
@@ -282,14 +295,14 @@ class TrainingBrain(TrainingHooks):
         return inputs
 
     def check_loss_isfinite(self, loss):
-        """Do nothing: ``optimizers_step`` looks at the gradients instead.
+        """Do nothing: ``optimizers_step`` checks the gradients instead.
 
-        The stock check waits for the device at every batch, counts, and then
-        steps all the same.
+        The stock check waits for the device at every batch, only counts losses
+        that are not finite, and then takes the step all the same.
         """
 
     def optimizers_step(self):
-        """Take a step, or count one that is skipped; see ``take_step``."""
+        """Take one optimiser step, or skip it; see ``take_step``."""
         for parameter in self.frozen_parameters():
             parameter.grad = None
         norm = take_step(
@@ -306,7 +319,7 @@ class TrainingBrain(TrainingHooks):
             self.state.values["skipped"] = 0
         else:
             self._count_skipped()
-        # A skipped step counts: schedules and data go on together.
+        # A skipped step counts, so that schedules and data stay in step.
         self.optimizer_step += 1
 
     def _count_skipped(self):
@@ -322,7 +335,7 @@ class TrainingBrain(TrainingHooks):
             )
 
     def on_fit_batch_end(self, batch, outputs, loss, should_step):
-        """Move what follows the student; log."""
+        """Update what follows the weights (a teacher, say), and log."""
         if not should_step:
             return
         if self.stepped:
@@ -344,7 +357,7 @@ class TrainingBrain(TrainingHooks):
     # -- epochs --------------------------------------------------------------
 
     def on_stage_start(self, stage, epoch=None):
-        """Find the place in the data; get ready to collect embeddings."""
+        """Start an epoch of training, or a validation."""
         if stage == sb.Stage.TRAIN:
             self.epoch = epoch
             self.train_sampler.set_epoch(epoch)
@@ -358,7 +371,7 @@ class TrainingBrain(TrainingHooks):
 
     @torch.no_grad()
     def evaluate_batch(self, batch, stage):
-        """Collect embeddings of held-out crops; there is no loss."""
+        """Collect embeddings of held-out crops; return 0 in place of a loss."""
         self.evaluated_encoder.eval()
         with self.evaluation_ctx:
             batch.to(self.device)
@@ -368,7 +381,7 @@ class TrainingBrain(TrainingHooks):
         return torch.zeros(())
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
-        """Validate without labels, watch for collapse, save."""
+        """After validation, write the logs, check for collapse, and save."""
         if stage == sb.Stage.TRAIN:
             self._log_steps()
             self._after_epoch = self.after_epoch()
@@ -398,7 +411,7 @@ class TrainingBrain(TrainingHooks):
         self._save_checkpoint(end_of_epoch=True)
 
     def _evaluate_trials(self, epoch):
-        """Log the EER on the trial list where it is due; it decides nothing."""
+        """Log the EER on the trial list every ``trials_every`` epochs."""
         every = self.hparams.trials_every
         if self.trials is not None and every > 0 and epoch % every == 0:
             eer = self.trials.eer(
@@ -409,12 +422,13 @@ class TrainingBrain(TrainingHooks):
             )
 
     def finish(self):
-        """Average, export, evaluate, and write results and report.
+        """Average the last weights, export, evaluate, and write the report.
 
         Returns
         -------
         dict
-            The final figures (on the main process; elsewhere empty).
+            The content of ``results.json`` (empty on all but the main
+            process).
         """
         if not if_main_process():
             return {}
@@ -424,7 +438,7 @@ class TrainingBrain(TrainingHooks):
     # -- checkpoints -----------------------------------------------------------
 
     def _resume(self):
-        """Register all state, and go on from the newest checkpoint."""
+        """Register all objects with state, and load the newest checkpoint."""
         self.checkpoints.load(
             {
                 "encoder": self.encoder,
@@ -444,11 +458,11 @@ class TrainingBrain(TrainingHooks):
             )
 
     def _identity(self):
-        """Return what must be the same for a checkpoint to make sense."""
+        """Return the values that a checkpoint must share with this run."""
         return {
             "utterances": int(self.train_sampler.num_samples),
             "effective_batch": int(self.effective_batch),
-            # The place in an epoch is counted in batches, not in steps.
+            # A checkpoint counts batches, so this must not change either.
             "accumulated": int(self.grad_accumulation_factor),
             "epochs": int(self.hparams.number_of_epochs),
             "seed": int(self.hparams.seed),
@@ -470,8 +484,8 @@ class TrainingBrain(TrainingHooks):
         self._save_checkpoint(end_of_epoch=False)
 
     def _should_save_intra_epoch_ckpt(self, last_ckpt_time, steps_since_ckpt):
-        # Partial gradients are not saved: only between optimiser steps. And not
-        # at the end of an epoch, which has a checkpoint of its own.
+        # Accumulated gradients are not saved, so save only between optimiser
+        # steps. The end of an epoch has its own checkpoint.
         due = super()._should_save_intra_epoch_ckpt(
             last_ckpt_time, steps_since_ckpt
         )
@@ -482,5 +496,5 @@ class TrainingBrain(TrainingHooks):
         )
 
     def seconds(self):
-        """Return the wall time of the run, over all resumes."""
+        """Return the wall time of the run in seconds, over all its starts."""
         return self.state.values["seconds"] + time.monotonic() - self._clock

@@ -1,8 +1,8 @@
-"""Noise and reverberation of crops, batched on the training device.
+"""Add noise and reverberation to batches of crops, on the training device.
 
-Every crop has its own room, noise file, start and SNR: if crops of an utterance
-shared any of them, the encoder could match them by it. (Stock SpeechBrain draws
-one response for the whole batch.) All draws are addressed by seed, epoch,
+Every crop has its own room, noise file, start and SNR. If crops of one
+utterance shared any of these, the encoder could match the crops by it. (Stock
+SpeechBrain draws one response for the whole batch.) All draws are addressed by seed, epoch,
 utterance and crop.
 """
 
@@ -13,7 +13,7 @@ from speechbrain_ssl.checks import check_int
 from speechbrain_ssl.data.draws import uniform
 from speechbrain_ssl.errors import ConfigError
 
-#: What can happen to a crop.
+#: What can be done to a crop; ``both`` is reverberation, then noise.
 CASES = ("clean", "reverb", "noise", "both")
 
 
@@ -24,23 +24,23 @@ class Augmentation(torch.nn.Module):
     ---------
     probabilities : dict
         Probability of each of ``clean``, ``reverb``, ``noise`` and ``both``
-        (reverberation, then noise). They must add up to 1. WeSpeaker's DINO:
-        reverb 0.5, noise 0.5. The SSPS code: 0.25 each.
+        (reverberation, then noise). They must add up to 1. WeSpeaker's DINO
+        has 0.5 for reverb and for noise, the code of SSPS 0.25 for each case.
     noises : dict
-        Name -> ``NoiseBank``; one whose manifest is None is left out.
+        Name -> ``NoiseBank``; a bank whose manifest is None is left out.
     responses : ResponseBank, optional
-        Room responses; likewise.
+        Room responses; left out as well if the manifest is None.
     clean_first_crops : int
-        How many of the first crops of a sample stay as they were recorded. The
-        global crops come first: with as many as there are of them a teacher
-        sees clean crops and the student's local ones are augmented, as in SDPN.
-        Of the crops of label-free validation the first ones stay clean too.
+        How many of the first crops of a sample are not augmented. The global
+        crops come first: with the number of global crops, the teacher sees
+        clean crops and the student's local crops are augmented, as in SDPN.
+        This also applies to the crops of label-free validation.
 
     Raises
     ------
     ConfigError
-        If the probabilities are not valid, or need a bank that is not given, or
-        if ``clean_first_crops`` is not a whole number from 0.
+        If the probabilities are not valid or need a bank that is missing, or if
+        ``clean_first_crops`` is not a whole number from 0.
     """
 
     def __init__(
@@ -59,8 +59,8 @@ class Augmentation(torch.nn.Module):
                 f"up to 1; got {dict(probabilities)}"
             )
         _, reverb, noise, both = values
-        # A bank without a manifest is left out, and so is one that no case
-        # needs, which is then not read.
+        # Leave out banks without a manifest, and banks that no case needs, so
+        # that they are not read.
         banks = {k: v for k, v in (noises or {}).items() if v.manifest}
         if noise + both == 0:
             banks = {}
@@ -80,13 +80,13 @@ class Augmentation(torch.nn.Module):
                 "responses is given; name one (`rirs_csv`), or set the "
                 "probabilities of `reverb` and `both` to 0"
             )
-        # Divided so that the last limit is exactly 1: a draw above it would be
-        # a case that does not exist.
+        # Divide so that the last limit is exactly 1: a draw above it would
+        # select a case that does not exist.
         self.limits = np.cumsum(values) / np.cumsum(values)[-1]
         self.banks = torch.nn.ModuleDict(banks)
         self.responses = responses
         if banks:
-            # All kinds are as likely.
+            # All kinds of noise are equally likely.
             self.kind_limits = np.arange(1, len(banks) + 1) / len(banks)
 
     def load(self):

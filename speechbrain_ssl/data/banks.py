@@ -1,8 +1,8 @@
-"""Noises and room responses, held on the training device.
+"""Hold noises and room responses on the training device.
 
-Files are read once. A bank is one int16 tensor, so that a crop's noise is a
-gather and not a file access. To bound its size only a stretch of each file is
-kept: with 30 s a bank of all MUSAN takes about 1.6 GB.
+Files are read once. A bank is one int16 tensor, so that noise for a crop is
+indexed on the device instead of read from a file. To limit the size, only part
+of each file is kept: with 30 s a bank of all of MUSAN takes about 1.6 GB.
 """
 
 import os
@@ -37,7 +37,7 @@ def _to_int16(wave):
 
 
 def _check_manifest(manifest_paths, what, remedy):
-    """Raise with a remedy if there is no such manifest."""
+    """Raise a ``ConfigError`` if a manifest does not exist."""
     if isinstance(manifest_paths, (str, os.PathLike)):
         manifest_paths = [manifest_paths]
     for path in manifest_paths:

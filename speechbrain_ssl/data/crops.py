@@ -1,9 +1,9 @@
-"""The plan of crops: how many, how long, and where in an utterance.
+"""Plan the crops of an utterance: how many, how long, and where.
 
-A ``CropPlan`` says how many crops of which length a sample has. Equal lengths
-form a *group*; a group goes through the encoder in one pass. The first group
-is the "global" one, which the target branch (a teacher, for instance) sees;
-all others are "local".
+A ``CropPlan`` gives the number and the length of a sample's crops. Crops of
+equal length form a *group*, which goes through the encoder in one pass. The
+first group is the "global" one, which the target branch (a teacher, for
+instance) sees; all others are "local".
 """
 
 import dataclasses
@@ -30,14 +30,14 @@ class CropPlan:
     local_seconds : float
         Their length in seconds.
     disjoint : bool
-        Whether the crops of the two branches avoid each other, so that they
-        share no word: the utterance is cut in two at a random point that
-        leaves either side room for a crop. With local crops, global ones come
-        from one side and local ones from the other (an option of hyperion's
-        later recipes; the objective then has to leave out the pairs of global
-        crops); without, each of two global crops comes from its own side (as
-        Loss-Gated Learning has it). An utterance too short for it is cut as
-        if the option were off.
+        Whether the crops of the two branches must not overlap, so that they
+        share no word. The utterance is cut in two at a random point that
+        leaves room for a crop on either side. With local crops, global ones
+        come from one side and local ones from the other (an option of
+        hyperion's later recipes; the objective then has to leave out the pairs
+        of global crops). Without local crops, each of two global crops comes
+        from its own side, as in Loss-Gated Learning. An utterance that is too
+        short is cropped as if the option were off.
     chunk_seconds : float
         Of a longer utterance only a random part of this length is read, so
         that an hour-long file costs no more than a short one.

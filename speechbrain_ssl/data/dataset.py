@@ -1,8 +1,8 @@
-"""From utterance indices to crops: the work of a loader process.
+"""Read utterances and cut crops, in the processes of the data loader.
 
-A worker opens each utterance once, reads the part that its crops lie in, and
-cuts them. All arithmetic on batches (noise, reverberation, features) waits for
-the training device.
+A worker opens each utterance once, reads the part that the crops lie in, and
+cuts them. Noise, reverberation and features are computed later, on whole
+batches and on the training device.
 """
 
 import dataclasses
@@ -34,8 +34,8 @@ class CropBatch:
         (path, reason) of utterances that could not be used; another utterance
         stands in their place.
     reference : torch.Tensor, optional
-        One crop of each utterance that is not to be augmented, float32
-        ``[batch, samples]``, where the data set is asked for it.
+        One crop of each utterance for SSPS, never augmented, float32
+        ``[batch, samples]``; None unless the data set cuts it.
     """
 
     crops: list
@@ -75,8 +75,8 @@ class CropDataset(torch.utils.data.Dataset):
         Chooses the utterance each crop is cut from: ``partners(epoch, index,
         key, crops, global_crops)`` -> positions in the manifest, int64
         ``[crops]``, as ``positives.cluster_aware.ClusterAware.partners``. A
-        crop is cut at the position that it would have in the anchor, if the
-        anchor were as long. By default all crops come from the anchor.
+        crop is cut where it would be if the anchor (the utterance at ``index``)
+        were as long as its partner. By default all crops come from the anchor.
     reference_seconds : float, optional
         Length of one more crop of the anchor, for ``CropBatch.reference``
         (SSPS). By default there is none.
@@ -86,9 +86,9 @@ class CropDataset(torch.utils.data.Dataset):
     Notes
     -----
     An utterance that cannot be used (unreadable, NaN) is replaced by another
-    one, drawn at the address of the bad one, and reported in the batch. In the
-    place of a partner that cannot be used stands the anchor. The Brain writes
-    the table of such files and stops a run in which they are many.
+    one, drawn at the address of the bad one, and reported in the batch. If a
+    partner cannot be used, its crops are cut from the anchor. The Brain lists
+    such files and stops a run that has too many (``brains.bad_audio``).
     """
 
     #: How many replacements are tried before the worker gives up.

@@ -1,9 +1,8 @@
-"""Random numbers by address, not from a stream.
+"""Draw random numbers by address instead of from a stream.
 
 A draw is a function of its address: the seed, the epoch, the utterance, the
-crop and the purpose. There is no state, so nothing has to be saved: the draws of an
-utterance are the same with any number of workers or ranks, in any batch, and
-after a resume.
+crop and the purpose. There is no state to save. The draws of an utterance are
+the same with any number of workers or ranks, in any batch, and after a resume.
 
 The generator is splitmix64 (Steele, Lea and Flood, 2014), whose output function
 is a good hash of a counter; all of it is numpy on unsigned 64-bit integers.

@@ -1,4 +1,8 @@
-"""Crops of held-out utterances for label-free validation."""
+"""Cut crops of held-out utterances, for label-free validation.
+
+The metrics are in ``speechbrain_ssl.verification.label_free``. The start rule
+of SSPS compares halves of utterances, too, with ``ReadableHalves``.
+"""
 
 import logging
 
@@ -14,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 class HalvesDataset(torch.utils.data.Dataset):
-    """Crops from both halves of an utterance, as many from each.
+    """Cuts the same number of crops from both halves of an utterance.
 
     The crops are the same in every epoch, so that epochs are comparable.
 
@@ -35,7 +39,7 @@ class HalvesDataset(torch.utils.data.Dataset):
     #: Validation draws belong to no epoch of training.
     EPOCH = 0
 
-    #: So many unusable files in a row mean that the corpus has moved.
+    #: This many unusable files in a row mean that the corpus has been moved.
     MAX_UNUSABLE = 10
 
     def __init__(
@@ -57,8 +61,8 @@ class HalvesDataset(torch.utils.data.Dataset):
         Raises
         ------
         AudioError
-            If the utterance cannot be read. It is not replaced: the losses of
-            other utterances would not be comparable.
+            If the utterance cannot be read. It is not replaced, because
+            epochs could not be compared on different utterances.
         """
         draws = uniform(
             self.seed,
@@ -99,14 +103,14 @@ class HalvesDataset(torch.utils.data.Dataset):
         room = max(0, length - self.samples)
         start = begin + int(draw * (room + 1))
         wave = audio.read(start, min(length, self.samples))
-        # Repeats a half shorter than a crop, and where a lossy file ends some
-        # samples before its header says.
+        # Repeat a half that is shorter than a crop, or a lossy file that ends
+        # some samples before the length in its header.
         return fit_length(wave, self.samples)
 
     def usable(self, index):
         """Return whether the crops of an utterance can be read.
 
-        What cannot be read is named in the log.
+        The log names an utterance that cannot be read.
 
         Arguments
         ---------
@@ -155,8 +159,8 @@ class HalvesDataset(torch.utils.data.Dataset):
 class ReadableHalves(HalvesDataset):
     """Like ``HalvesDataset``, but without the utterances that cannot be read.
 
-    They are left out of their batch, which may be empty then, and named there
-    (``CropBatch.bad``).
+    They are left out of their batch, which may then be empty, and reported in
+    ``CropBatch.bad``.
     """
 
     def __getitem__(self, index):

@@ -1,17 +1,17 @@
-"""The list of utterances, held as columns.
+"""Read and write manifests, the lists of utterances.
 
 A manifest on disk is a CSV file with at least SpeechBrain's columns ``ID``,
 ``duration`` (seconds) and ``wav``. A path in ``wav`` is absolute, or begins
 with ``$data_root`` (replaced by the folder given at reading, SpeechBrain's
 convention), or is relative to the folder of the CSV file.
 
-No other column is read. A speaker column, where a corpus brings one along, can
-therefore not leak into training.
+No other column is read, so that a column with speaker labels cannot leak into
+training.
 
 In memory a manifest is six numpy arrays. A million VoxCeleb utterances take
-about 100 MB, and as much again while validation is split off; reading the CSV
-file needs some 470 MB for a moment. Forked loader workers share those pages,
-since reading an array touches no reference count.
+about 100 MB, and twice that while validation is split off; reading the CSV file
+needs some 470 MB for a moment. Forked loader workers share the memory of these
+arrays, because reading them changes no reference counts.
 """
 
 import hashlib
@@ -81,7 +81,7 @@ class StringColumn:
         blob = np.empty(offsets[-1], dtype=np.uint8)
         for first in range(0, len(indices), self.BLOCK):
             last = min(first + self.BLOCK, len(indices))
-            # Added to where a byte goes, this is where it comes from.
+            # Source position of each byte minus its target position.
             shift = np.repeat(
                 begins[first:last] - offsets[first:last], lengths[first:last]
             )
@@ -123,7 +123,7 @@ def _utterance_keys(ids):
 
 
 class Manifest:
-    """Utterances as columns.
+    """Holds a list of utterances, as columns.
 
     Arguments
     ---------
@@ -171,7 +171,7 @@ class Manifest:
 
     @classmethod
     def _with_keys(cls, ids, wavs, durations, keys):
-        """Make a part of a manifest, whose keys are known and unique."""
+        """Make a manifest from columns whose keys are known to be unique."""
         manifest = cls.__new__(cls)
         manifest.ids = ids
         manifest.wavs = wavs
@@ -218,7 +218,8 @@ class Manifest:
         ids = StringColumn.from_strings(table.pop("ID"))
         wavs = StringColumn.from_strings(table.pop("wav"))
         seconds = table["duration"].to_numpy(np.float32)
-        # Frees the strings, which would be there twice while keys are computed.
+        # Free the strings: otherwise two copies would be in memory while the
+        # keys are computed.
         del table, tables
         return cls(ids, wavs, seconds)
 
@@ -309,7 +310,7 @@ class Manifest:
             raise ManifestError(
                 f"cannot hold out {count} utterances: of the {len(eligible)} "
                 f"of at least {min_seconds} s only {len(chosen)} are usable "
-                "(the log names the others); mend or remove those, or lower "
+                "(the log names the others); repair or remove those, or lower "
                 "`valid_utterances`"
             )
         keep = np.ones(len(self), dtype=bool)
@@ -333,7 +334,7 @@ def _read_table(path, data_root):
         )
     except ValueError as error:
         raise ManifestError(
-            f"{path} is no manifest: the columns {', '.join(COLUMNS)} are "
+            f"{path} is not a manifest: the columns {', '.join(COLUMNS)} are "
             f"needed ({error})"
         ) from error
     if len(table) == 0:
@@ -344,7 +345,7 @@ def _read_table(path, data_root):
         row = int(np.flatnonzero(bad)[0])
         raise ManifestError(
             f"{path}, line {row + 2}: the duration "
-            f"'{table['duration'].iloc[row]}' is no positive number of "
+            f"'{table['duration'].iloc[row]}' is not a positive number of "
             "seconds; correct it or remove the line"
         )
     table["duration"] = seconds
@@ -379,9 +380,9 @@ def write_manifest(path, table):
     path : str or pathlib.Path
         The CSV file.
     table : pandas.DataFrame
-        With the columns ``ID``, ``duration`` and ``wav``; further columns are
-        refused, so that no speaker label gets into a training manifest by
-        accident.
+        A table with the columns ``ID``, ``duration`` and ``wav``. Any other
+        column is rejected, so that no speaker label gets into a training
+        manifest by accident.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Which utterances make up each batch of an epoch, and resuming in it."""
+"""Choose the utterances of each batch, and resume inside an epoch."""
 
 import torch
 
@@ -7,9 +7,9 @@ from speechbrain_ssl.errors import ConfigError
 
 
 class EpochBatchSampler(torch.utils.data.Sampler):
-    """Batches of (epoch, index), in an order given by seed and epoch.
+    """Yields batches of (epoch, index), in an order given by seed and epoch.
 
-    All ranks walk the same permutation. Global batch ``b`` holds its elements
+    All ranks use the same permutation. Global batch ``b`` holds its elements
     ``b * batch_size * world_size`` onwards, of which rank ``r`` takes the
     ``r``-th part: one process with batch 64 and two with 32 each see the same
     global batches.
@@ -75,7 +75,7 @@ class EpochBatchSampler(torch.utils.data.Sampler):
     def __iter__(self):
         order = permutation(self.num_samples, self.seed, self.epoch, "batches")
         size, ranks = self.batch_size, self.world_size
-        # A resumed epoch goes on where it stopped; the next one starts at 0.
+        # A resumed epoch continues where it stopped; the next starts at 0.
         first, self.first_batch = self.first_batch, 0
         for batch in range(first, self.batches):
             start = (batch * ranks + self.rank) * size

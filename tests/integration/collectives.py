@@ -1,4 +1,4 @@
-"""What two processes do together; run by torchrun, judged by the tests.
+"""Run collectives in two processes; started by torchrun, checked by tests.
 
 torchrun --nproc_per_node=2 collectives.py OUTPUT_FOLDER
 """
@@ -17,10 +17,10 @@ torch.set_num_threads(1)
 
 
 def inputs():
-    """A global batch ``[8, 5, 7]``, the same everywhere."""
+    """Return a global batch ``[8, 5, 7]``, the same in every process."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(8, 5, 7, generator=generator) * 3 + 1
-    # The halves of the two processes differ in mean and scale.
+    # Let the halves of the two processes differ in mean and scale.
     x[4:] = 2 * x[4:] - 5
     return x
 
@@ -34,18 +34,18 @@ SHAPES = {
 
 
 def shaped(name):
-    """The global batch with so many axes."""
+    """Return the global batch with the number of axes that ``name`` says."""
     x = inputs()
     if name == "two":
         return x[:, :, 0]
     if name == "four":
-        # Rows of an image with scales of their own.
+        # Rows of an image that differ in scale.
         return torch.stack([x, 3 * x.flip(2) - 1, x.roll(1, 0)], dim=2)
     return x
 
 
 def norm(rank, kind=torch.nn.BatchNorm1d):
-    """A batch norm; only rank 0's state counts."""
+    """Return a batch norm that differs between ranks."""
     torch.manual_seed(10 + rank)
     layer = kind(5, momentum=0.3)
     torch.nn.init.normal_(layer.weight)
@@ -54,13 +54,13 @@ def norm(rank, kind=torch.nn.BatchNorm1d):
 
 
 def loss_of(y):
-    """A loss in which rows and channels have weights of their own."""
+    """Return a loss with another weight for each row and channel."""
     weights = torch.arange(y[0].numel()).view_as(y[0]) / y[0].numel()
     return (y.sin() * weights).flatten(1).sum(1).mean()
 
 
 def normalise(name, rank):
-    """Our batch norm on this rank's half: output, gradients, statistics."""
+    """Apply our batch norm to this rank's half, forward and backward."""
     net = distributed.synchronise_batch_norms(norm(rank, SHAPES[name]), "cpu")
     distributed.broadcast_state([net])
     x = shaped(name).chunk(2)[rank].clone().requires_grad_()
@@ -83,7 +83,7 @@ def normalise(name, rank):
 
 
 def contrast(rank):
-    """SimCLR on this rank's half, its gradient averaged as the Brain does."""
+    """Apply SimCLR to this rank's half; average gradients as the Brain does."""
     weight = torch.nn.Parameter(torch.eye(7)[:4].clone())
     views = (inputs()[:, :2].chunk(2)[rank]) @ weight.T
     objective = SimCLR(temperature=0.2)
@@ -98,7 +98,7 @@ def contrast(rank):
 
 
 def main(folder):
-    """Writes what this rank has found to ``rank<r>.pt``."""
+    """Write the results of this rank to ``rank<r>.pt``."""
     dist.init_process_group("gloo")
     rank = distributed.rank()
     found = {"rank": rank, "world": distributed.world_size()}

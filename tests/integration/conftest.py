@@ -1,4 +1,4 @@
-"""Fixtures of the tests that run whole recipes."""
+"""Fixtures for tests that run whole recipes."""
 
 import pytest
 import tiny
@@ -10,33 +10,33 @@ from speechbrain_ssl.brains import rounds as rounds_module
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory):
-    """The tiny corpus."""
+    """Return the tiny corpus."""
     return tiny.Corpus(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="session")
 def train():
-    """``train.py`` as a module: ``train.main(argv)`` in this process."""
+    """Return ``train.py`` as a module: ``train.main(argv)`` in this process."""
     return tiny.load_train()
 
 
 def leave_out_reports(patch):
-    """The slowest parts of a run of seconds, of which none is learned."""
+    """Skip the reports, the slowest part of a short run."""
     patch.setattr(finish, "build_report", lambda *_, **__: None)
     patch.setattr(rounds_module, "build_rounds_report", lambda *_: None)
-    # It calls pip, for every training stage.
+    # It would call pip for every training stage.
     patch.setattr(sb_logger, "get_environment_description", lambda: "")
 
 
 @pytest.fixture
 def no_report(monkeypatch):
-    """Leaves out the report, the slowest part of a run of seconds."""
+    """Skip the report, the slowest part of a short run."""
     leave_out_reports(monkeypatch)
 
 
 @pytest.fixture(scope="session")
 def reference(corpus, train, tmp_path_factory):
-    """An uninterrupted run of two epochs, with everything at its default."""
+    """Return the folder of an uninterrupted run of two epochs."""
     output = tmp_path_factory.mktemp("reference") / "run"
     with pytest.MonkeyPatch.context() as patch:
         leave_out_reports(patch)
@@ -46,13 +46,13 @@ def reference(corpus, train, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def rounds():
-    """The ``train.py`` of pseudo labels: ``rounds.main(argv)``."""
+    """Return the ``train.py`` of pseudo-labels: ``rounds.main(argv)``."""
     return tiny.load_train(tiny.ROUNDS)
 
 
 @pytest.fixture(scope="session")
 def ssl_model(corpus, train, tmp_path_factory):
-    """The output folder of a self-supervised run of one epoch."""
+    """Return the output folder of a self-supervised run of one epoch."""
     output = tmp_path_factory.mktemp("ssl") / "run"
     with pytest.MonkeyPatch.context() as patch:
         leave_out_reports(patch)
@@ -62,7 +62,7 @@ def ssl_model(corpus, train, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def two_rounds(corpus, rounds, ssl_model, tmp_path_factory):
-    """Two uninterrupted rounds, with everything at its default."""
+    """Return the folder of two uninterrupted rounds, with all defaults."""
     output = tmp_path_factory.mktemp("rounds") / "run"
     with pytest.MonkeyPatch.context() as patch:
         leave_out_reports(patch)

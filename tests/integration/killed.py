@@ -1,9 +1,9 @@
-"""Runs ``train.py`` and kills it with SIGKILL at a chosen place.
+"""Run ``train.py``, and kill it with SIGKILL at a chosen place.
 
     python killed.py PLACE TRAIN.PY ARGUMENTS...
 
-PLACE is ``step:N`` (after the N-th batch of this process) or ``save:N`` (in
-the N-th checkpoint, when some of its files are there).
+PLACE is ``step:N`` (after the N-th batch of this process) or ``save:N`` (while
+the N-th checkpoint is written, when some of its files exist).
 """
 
 import os
@@ -13,7 +13,7 @@ import sys
 
 
 def kill_at(owner, name, count):
-    """Replaces a method by one whose ``count``-th call is the last."""
+    """Replace a method; its ``count``-th call kills the process."""
     original = getattr(owner, name)
     calls = []
 
@@ -40,7 +40,7 @@ if __name__ == "__main__":
         original = checkpoints.DEFAULT_SAVE_HOOKS
 
         class Hook:
-            """RunState is written last but one."""
+            """Saves a RunState, which is the last file but one of a checkpoint."""
 
             save = staticmethod(original[RunState])
 

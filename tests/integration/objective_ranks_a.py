@@ -1,4 +1,4 @@
-"""What objectives give in two processes; run by torchrun, judged by the tests.
+"""Run objectives in two processes; started by torchrun, checked by tests.
 
 torchrun --nproc_per_node=2 objective_ranks_a.py OUTPUT_FOLDER
 """
@@ -27,7 +27,7 @@ _LAYERS = {"hidden": 8, "output_size": 5}
 CASES = {
     "simclr with a margin": (lambda: SimCLR(0.2, 0.3, "arcface"), 2),
     "simclr of four crops": (lambda: SimCLR(0.2, 0.1), 4),
-    # 20 keys, 8 a step: no multiple.
+    # A queue of 20 is not a multiple of the 8 keys of a step.
     "moco": (lambda: MoCo(SIZE, queue=20, temperature=0.2, margin=0.1), 2),
     "byol": (lambda: BYOL(SIZE, **_LAYERS, predictor_hidden=7), 2),
     "simsiam": (lambda: SimSiam(SIZE, **_LAYERS, predictor_hidden=7), 3),
@@ -38,22 +38,22 @@ CASES = {
 }
 
 STEPS = 4
-#: This step is not taken.
+#: The step that is skipped.
 SKIPPED = 1
 
 
 def inputs(crops):
-    """A global batch ``[8, crops, frames, channels]``, the same everywhere."""
+    """Return a batch ``[8, crops, frames, channels]``, equal everywhere."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(8, crops, 12, SIZE, generator=generator)
-    # Utterances have something of their own; halves differ in mean and scale.
+    # Utterances differ, and the two halves differ in mean and scale.
     x = x + torch.randn(8, 1, 1, SIZE, generator=generator)
     x[4:] = 2 * x[4:] - 1
     return x
 
 
 def branch(weight, head, x):
-    """A linear encoder: frames, their means, and the head's vectors."""
+    """Encode linearly; return frames, their means, and projections."""
     frames = x @ weight.T
     embeddings = frames.mean(2)
     vectors = head(embeddings.flatten(0, 1)).unflatten(0, x.shape[:2])
@@ -61,10 +61,10 @@ def branch(weight, head, x):
 
 
 def run(name, x):
-    """Some steps on this process's part of the batch.
+    """Take some steps on this process's part of the batch.
 
-    There is no optimiser: what changes from step to step is the input, and the
-    state of the objective.
+    There is no optimiser: only the input and the state of the objective change
+    from step to step.
     """
     torch.manual_seed(1)
     objective = CASES[name][0]()
@@ -89,7 +89,7 @@ def run(name, x):
             {
                 key: distributed.mean_over_ranks(value)
                 for key, value in scalars.items()
-                # A standard deviation over the batch of this process.
+                # "spread" is a standard deviation over the batch of one process.
                 if key != "spread"
             }
         )
@@ -105,7 +105,7 @@ def run(name, x):
 
 
 def main(folder):
-    """Writes what this rank has found to ``rank<r>.pt``."""
+    """Write the results of this rank to ``rank<r>.pt``."""
     dist.init_process_group("gloo")
     rank = distributed.rank()
     found = {

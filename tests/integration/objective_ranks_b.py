@@ -1,4 +1,4 @@
-"""Objectives over a batch, in two processes; run by torchrun, judged by tests.
+"""Run batch objectives in two processes; started by torchrun, checked by tests.
 
 torchrun --nproc_per_node=2 objective_ranks_b.py OUTPUT_FOLDER
 """
@@ -40,10 +40,10 @@ def _dino(size, regularisers=(), centering="mean", **head):
     return DINO(DINOHead(size, **head), regularisers, centering=centering)
 
 
-#: Name -> (what makes it, options, crops, global crops, scheduled values).
+#: Name -> (constructor, options, crops, global crops, scheduled values).
 CASES = {
     "swav": (SwAV, {"prototypes": 6, **_HEAD}, 3, 2, {}),
-    # 13 rows are no two equal shares; full after the second step.
+    # 13 rows do not split evenly; the queue is full after the second step.
     "swav queue": (
         SwAV,
         {"prototypes": 6, **_HEAD, "queue": 13, "queue_start_epoch": 2},
@@ -62,34 +62,34 @@ CASES = {
     "dino sinkhorn": (_dino, {**_DINO, "centering": "sinkhorn"}, 4, 2, _KNOBS),
 }
 
-#: Numbers of the utterances of each step; a step is an epoch here.
+#: Indices of the utterances of each step; here every step is an epoch.
 STEPS = (
     [3, 18, 0, 7, 11, 5, 2, 9],
-    # For DeepCluster two of them have a cluster, both in one process.
+    # Only two of them have a cluster of DeepCluster's, both in one process.
     [1, 4, 6, 8, 3, 12, 0, 14],
     [3, 15, 8, 0, 16, 2, 13, 1],
 )
 
 
 def inputs(step, crops):
-    """A global batch ``[8, crops, features]``, the same everywhere."""
+    """Return a global batch ``[8, crops, features]``, equal everywhere."""
     generator = torch.Generator().manual_seed(step)
     x = torch.randn(8, crops, FEATURES, generator=generator)
     x = x + torch.randn(8, 1, FEATURES, generator=generator)
-    # The halves of the two processes differ in mean and scale.
+    # Let the halves of the two processes differ in mean and scale.
     x[4:] = 2 * x[4:] - 3
     return x
 
 
 def branch(encoder, head, x, index):
-    """What the Brain makes of crops."""
+    """Return a branch of crops, as the Brain makes it."""
     embeddings = encoder(x)
     vectors = head(embeddings.flatten(0, 1)).unflatten(0, x.shape[:2])
     return Branch(embeddings, vectors, head, index)
 
 
 def run(name):
-    """Some steps of this process's share of the batch, and their figures."""
+    """Take some steps on this process's share, and return the results."""
     make, options, crops, globals_, knobs = CASES[name]
     torch.manual_seed(1)
     objective, encoder = make(SIZE, **options), torch.nn.Linear(FEATURES, SIZE)
@@ -146,7 +146,7 @@ def run(name):
 
 
 def transposed_gradient(gather):
-    """The gradient of rows whose gathering gets a transposed one."""
+    """Return the gradient of gathered rows, transposed on its way."""
     rows = torch.zeros(2, 3, requires_grad=True)
     columns = gather(rows).T * torch.arange(12.0).view(3, 4)
     columns.sum().backward()
@@ -154,7 +154,7 @@ def transposed_gradient(gather):
 
 
 def main(folder):
-    """Writes what this rank has found to ``rank<r>.pt``."""
+    """Write the results of this rank to ``rank<r>.pt``."""
     dist.init_process_group("gloo")
     found = {name: run(name) for name in CASES}
     found["stock gradient"] = transposed_gradient(

@@ -1,10 +1,10 @@
-"""Runs ``train.py`` with the start rule; run by torchrun, judged by a test.
+"""Run ``train.py`` with the start rule; started by torchrun, checked by a test.
 
-torchrun --nproc_per_node=2 positives_start_ranks.py HOW FOLDER TRAIN.PY ARGUMENTS
+torchrun --nproc_per_node=2 positives_start_ranks.py HOW FOLDER TRAIN.PY ARGS
 
-HOW is ``rule``, or ``differ``: the first process finds that SSPS may start with
-two clusters, any other that it may not. What each process made of it goes to
-``rank<r>.pt``.
+HOW is ``rule`` or ``differ``. With ``differ`` rank 0 decides that SSPS may
+start with two clusters, and every other rank that it may not. What each process
+made of the verdicts is written to ``rank<r>.pt``.
 """
 
 import os
@@ -23,7 +23,7 @@ from speechbrain_ssl.positives.start_rule import Advice
 
 
 def noted(ssps, *references, **options):
-    """The rule, or what stands in for it."""
+    """Apply the rule, or replace its verdict; record both input and verdict."""
     found["references"].append(torch.stack(references))
     verdict = start_rule.judge(ssps, *references, **options)
     if how == "differ":
@@ -35,7 +35,7 @@ def noted(ssps, *references, **options):
 
 
 class NotedHalves(ReadableHalves):
-    """The halves of utterances; notes whose are read."""
+    """Reads halves of utterances, and records which were read."""
 
     def __getitem__(self, index):
         found["read"].append(index)

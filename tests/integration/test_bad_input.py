@@ -1,4 +1,4 @@
-"""What a user can get wrong, and what ``train.py`` says to it."""
+"""Mistakes that a user can make, and how ``train.py`` reports them."""
 
 import csv
 import os
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("no_report")
 
 @pytest.mark.slow
 def test_one_line_and_no_traceback(corpus, tmp_path):
-    """On the command line an error is a line with a remedy, and status 1."""
+    """On the command line an error is one line with a remedy, and status 1."""
     status, stderr = tiny.shell(
         corpus.command(tmp_path, train_manifest="absent.csv")
     )
@@ -42,7 +42,11 @@ def test_one_line_and_no_traceback(corpus, tmp_path):
     [
         ({"train_manifest": "no.csv"}, ManifestError, "no manifest no.csv"),
         ({"bach_size": 4}, ConfigError, "did you mean `batch_size`"),
-        ({"train_manifest": None}, ConfigError, "train_manifest.*filled in"),
+        (
+            {"train_manifest": None},
+            ConfigError,
+            "train_manifest.*needs a value",
+        ),
         ({"output_folder": None}, ConfigError, "--output_folder="),
         ({"batch_size": 49}, ConfigError, "48 utterances.*`batch_size`"),
         ({"valid_utterances": 56}, ManifestError, "`valid_utterances`"),
@@ -54,7 +58,7 @@ def test_one_line_and_no_traceback(corpus, tmp_path):
     ],
 )
 def test_refused(corpus, train, tmp_path, overrides, error, text):
-    """Each names the key or the file at fault, before the first step."""
+    """Each message names the key or file at fault, before the first step."""
     output = tmp_path / "run"
     argv = corpus.argv(output, **overrides)
     for key, value in overrides.items():
@@ -66,7 +70,7 @@ def test_refused(corpus, train, tmp_path, overrides, error, text):
 
 
 def rewritten(corpus, tmp_path, change):
-    """The configuration with its text changed; the command line for it."""
+    """Change the text of the configuration; return a command line for it."""
     path = tmp_path / "recipe" / "hparams" / "changed.yaml"
     path.parent.mkdir(parents=True)
     before = corpus.yaml.read_text()
@@ -76,7 +80,7 @@ def rewritten(corpus, tmp_path, change):
 
 
 def test_misspelt_key_in_the_file(corpus, train, tmp_path):
-    """It is not carried along in silence."""
+    """A misspelt key is an error; it is not silently ignored."""
     argv = rewritten(
         corpus, tmp_path, lambda text: text + "freeze_last_layer_epoch: 2\n"
     )
@@ -86,7 +90,7 @@ def test_misspelt_key_in_the_file(corpus, train, tmp_path):
 
 @pytest.mark.parametrize("name", ["momentum", "cosine_weight"])
 def test_schedules_missing_a_name(corpus, train, tmp_path, name):
-    """The error lists what is wanted and what is there."""
+    """The error lists the schedules that are needed and those given."""
 
     def change(text):
         pattern = rf"\n    {name}: !new.*?(?=\n    \w+: !new|\nepoch_)"
@@ -98,7 +102,7 @@ def test_schedules_missing_a_name(corpus, train, tmp_path, name):
 
 
 def test_output_folder_that_cannot_be(corpus, train, tmp_path):
-    """A file stands where the folder should."""
+    """A file exists where the output folder should be."""
     (tmp_path / "file").write_text("")
     with pytest.raises((UserError, OSError), match="file") as caught:
         train.main(corpus.argv(tmp_path / "file" / "run"))
@@ -106,7 +110,7 @@ def test_output_folder_that_cannot_be(corpus, train, tmp_path):
 
 
 def broken(corpus, tmp_path, count):
-    """A manifest of which ``count`` training files hold NaN."""
+    """Return a manifest in which ``count`` training files hold NaN."""
     table = pd.read_csv(corpus.train_csv)
     held_out = corpus.held_out()
     paths = [p for p in table["wav"] if p not in held_out][::-1][:count]
@@ -122,7 +126,7 @@ def broken(corpus, tmp_path, count):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_some_bad_files(corpus, train, tmp_path, workers):
-    """They are listed once each with the reason; training goes on."""
+    """Bad files are listed once, with the reason, and training continues."""
     output = tmp_path / "run"
     manifest = broken(corpus, tmp_path, 3)
     train.main(
@@ -141,7 +145,7 @@ def test_some_bad_files(corpus, train, tmp_path, workers):
 
 
 def test_most_files_bad(corpus, train, tmp_path):
-    """The run stops, and says where the table is."""
+    """The run stops, and the message names the table of bad files."""
     output = tmp_path / "run"
     manifest = broken(corpus, tmp_path, 30)
     with pytest.raises(AudioError, match="bad_audio.csv.*--check=decode"):
@@ -151,7 +155,7 @@ def test_most_files_bad(corpus, train, tmp_path):
 
 
 def test_all_files_gone(corpus, train, tmp_path):
-    """A corpus that was moved: an error, and no endless search."""
+    """A corpus that was moved is an error, not an endless search."""
     table = pd.read_csv(corpus.train_csv)
     table["wav"] = table["wav"].str.replace("corpus", "moved")
     table.to_csv(tmp_path / "moved.csv", index=False)
@@ -171,7 +175,7 @@ def test_all_files_gone(corpus, train, tmp_path):
 def test_bad_trials_are_refused_at_the_start(
     corpus, train, tmp_path, line, error
 ):
-    """Not after hours of training."""
+    """Bad trials fail before training, not after hours of it."""
     path = tmp_path / "trials.txt"
     path.write_text(corpus.trials.read_text() + line + "\n")
     output = tmp_path / "run"
@@ -183,13 +187,13 @@ def test_bad_trials_are_refused_at_the_start(
 
 
 def test_trials_without_their_folder(corpus, train, tmp_path):
-    """The key that is missing is named."""
+    """The message names the missing key."""
     with pytest.raises(ConfigError, match="trials_folder"):
         train.main(corpus.argv(tmp_path / "run", trials=corpus.trials))
 
 
 def test_trials_that_are_absent(corpus, train, tmp_path):
-    """Likewise before the first step."""
+    """A missing list also fails before the first step."""
     output = tmp_path / "run"
     with pytest.raises(UserError, match=r"absent\.txt"):
         train.main(
@@ -203,7 +207,7 @@ def test_trials_that_are_absent(corpus, train, tmp_path):
 
 
 def test_bad_validation_file_is_named(corpus, train, tmp_path):
-    """Another one is held out, from the first epoch on; training goes on."""
+    """Another file is held out, from the first epoch on; training continues."""
     table = pd.read_csv(corpus.train_csv)
     victim = sorted(corpus.held_out())[0]
     copy = tmp_path / "cut.wav"
@@ -214,7 +218,7 @@ def test_bad_validation_file_is_named(corpus, train, tmp_path):
     output = tmp_path / "run"
     train.main(corpus.argv(output, train_manifest=tmp_path / "cut.csv"))
     assert len(tiny.lines(output)) == 2 * tiny.STEPS
-    # Left to training, whose loader replaces and lists it.
+    # It stays in training, whose loader replaces and lists it.
     with open(output / "bad_audio.csv", newline="") as stream:
         assert [row[0] for row in csv.reader(stream)] == ["wav", str(copy)]
     log = (output / "log.txt").read_text()
@@ -225,7 +229,7 @@ def test_bad_validation_file_is_named(corpus, train, tmp_path):
 def test_trials_without_an_interval_are_refused_at_the_start(
     corpus, train, tmp_path, fault
 ):
-    """A wrong `trials_speaker_component`, and too few speakers."""
+    """Causes: a wrong `trials_speaker_component`, or too few speakers."""
     lines = corpus.trials.read_text().splitlines(keepends=True)
     names = sorted({line.split()[1].split("/")[0] for line in lines})[:2]
     few = [
@@ -267,7 +271,7 @@ def test_zeros_are_refused(corpus, train, tmp_path, key):
 def test_pairs_that_do_not_fit_the_crops(
     train, disjoint, local_crops, sees_global, message
 ):
-    """Global crops on both sides of a cut, and no crops to compare at all."""
+    """Global crops on both sides of a cut, or no crops to compare at all."""
     hparams = {
         **dict.fromkeys(train.AT_LEAST_ONE, 1),
         "crops": CropPlan(2, 3.0, local_crops, disjoint=disjoint),

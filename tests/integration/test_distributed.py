@@ -1,4 +1,4 @@
-"""Two processes on CPUs against one with the same global batch."""
+"""Two processes on CPUs give the same results as one with the same batch."""
 
 import os
 import pathlib
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_report")]
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
-    """What the two processes of ``collectives.py`` have found."""
+    """Return the results of the two processes of ``collectives.py``."""
     folder = tmp_path_factory.mktemp("ranks")
     script = pathlib.Path(__file__).with_name("collectives.py")
     status, stderr = tiny.torchrun(script, folder)
@@ -36,7 +36,7 @@ def ranks(tmp_path_factory):
 
 
 def whole(name):
-    """A plain batch norm on the whole batch."""
+    """Apply a plain batch norm to the whole batch."""
     net = collectives.norm(0, collectives.SHAPES[name])
     x = collectives.shaped(name).clone().requires_grad_()
     y = net(x)
@@ -46,7 +46,7 @@ def whole(name):
 
 @pytest.mark.parametrize("shape", collectives.SHAPES)
 def test_batch_norm_is_that_of_the_whole_batch(ranks, shape):
-    """Forward, backward, running statistics, and evaluation mode."""
+    """Output, gradients, running statistics and evaluation mode are equal."""
     net, x, y = whole(shape)
     found = [rank[shape] for rank in ranks]
     assert {f["type"] for f in found} == {"GlooSyncBatchNorm"}
@@ -62,31 +62,31 @@ def test_batch_norm_is_that_of_the_whole_batch(ranks, shape):
         close(f["bias_grad"], net[0].bias.grad, rtol=1e-4, atol=1e-6)
         for name, value in net[0].state_dict().items():
             close(f["state"][name], value, rtol=1e-4, atol=1e-5)
-    # The gradients had to be averaged: each rank had its own.
+    # Averaging was needed: the gradients of the ranks differed.
     assert not torch.allclose(found[0]["local_grad"], found[1]["local_grad"])
     close(joined("evaluated"), net.eval()(x).detach(), rtol=1e-4, atol=1e-5)
 
 
 def test_local_statistics_would_be_others(ranks):
-    """The test above can fail: half a batch has another mean."""
+    """The test above could fail: half a batch has another mean."""
     net = collectives.norm(0)
     half = net(collectives.inputs()[:4])
     assert (half - ranks[0]["three"]["y"]).abs().max() > 0.1
 
 
 def test_stock_sync_batch_norm_fails_on_cpus(ranks):
-    """The trap that makes an own one necessary."""
+    """This stock behaviour makes our own batch norm necessary."""
     for rank in ranks:
         assert "GPU" in rank["stock"]
 
 
 def test_means_and_gradients(ranks):
-    """Averaged in place, in order; a missing gradient stays missing."""
+    """Gradients are averaged in place; a missing one stays missing."""
     for number, rank in enumerate(ranks):
         assert (rank["rank"], rank["world"]) == (number, 2)
         assert rank["mean"].tolist() == [1.5, 3.0]
         assert rank["kept"].tolist() == [1.0 + number, 2.0 + 2 * number]
-        # Of 1, 3, 11 and 13; the same for whoever resumes.
+        # The mean of 1, 3, 11 and 13, also after a resume.
         assert rank["running"] == rank["resumed"] == {"loss": 7.0}
         first, second, third = rank["averaged"]
         assert torch.equal(first, torch.full((3,), 0.5))
@@ -95,7 +95,7 @@ def test_means_and_gradients(ranks):
 
 
 def test_simclr_sees_the_negatives_of_all_ranks(ranks):
-    """Loss and gradient are those of the global batch in one process."""
+    """Loss and gradient equal those of the global batch in one process."""
     weight = torch.nn.Parameter(torch.eye(7)[:4].clone())
     views = collectives.inputs()[:, :2] @ weight.T
     objective = SimCLR(temperature=0.2)
@@ -108,7 +108,7 @@ def test_simclr_sees_the_negatives_of_all_ranks(ranks):
 
 
 def test_a_single_process_is_left_alone():
-    """All of them are no-ops without a process group."""
+    """Without a process group all functions are no-ops."""
     net = torch.nn.Sequential(torch.nn.BatchNorm1d(2))
     assert distributed.synchronise_batch_norms(net, "cpu") is net
     assert type(net[0]) is torch.nn.BatchNorm1d
@@ -123,10 +123,10 @@ def test_a_single_process_is_left_alone():
 
 
 def sgd(corpus, output, **overrides):
-    """A command line with SGD in place of Adam.
+    """Return a command line with SGD instead of Adam.
 
-    Adam's first steps are signs of gradients: a difference in the last bit of
-    one near zero would be a difference of a whole step.
+    The first steps of Adam depend on the signs of gradients: a difference in
+    the last bit of a gradient near zero would become that of a whole step.
     """
     path = corpus.yaml.with_name("sgd.yaml")
     text = corpus.yaml.read_text().replace("AdamW", "SGD")
@@ -137,7 +137,7 @@ def sgd(corpus, output, **overrides):
 
 @pytest.fixture(scope="module")
 def pair(corpus, tmp_path_factory):
-    """A run of two processes with half the batch each."""
+    """Run two processes with half the batch each."""
     output = tmp_path_factory.mktemp("pair") / "run"
     argv = sgd(corpus, output, batch_size=4, distributed_backend="gloo")
     status, stderr = tiny.torchrun(tiny.TRAIN, *argv)
@@ -146,14 +146,14 @@ def pair(corpus, tmp_path_factory):
 
 
 def test_two_processes_are_one(corpus, train, pair, tmp_path):
-    """Equal losses and weights, but for the order of additions."""
+    """Losses and weights are equal up to the order of additions."""
     train.main(sgd(corpus, tmp_path, batch_size=8))
     ours, theirs = tiny.lines(pair), tiny.lines(tmp_path)
     assert len(ours) == len(theirs) == tiny.STEPS
     for mine, other in zip(ours, theirs, strict=True):
         assert mine.keys() == other.keys()
         for key in set(mine) - {"stage"}:
-            # The norm of all gradients is the least stable figure.
+            # The norm of all gradients is the least stable value.
             most = 1e-3 if key == "grad_norm" else 1e-4
             assert mine[key] == pytest.approx(other[key], rel=most), key
     assert ours[0]["loss"] == pytest.approx(theirs[0]["loss"], rel=1e-5)
@@ -168,7 +168,7 @@ def test_two_processes_are_one(corpus, train, pair, tmp_path):
 
 
 def test_only_the_first_process_writes(pair):
-    """One checkpoint, one line a step, one set of weights."""
+    """There is one checkpoint, one line per step, and one set of weights."""
     steps = [line["step"] for line in tiny.lines(pair)]
     assert steps == list(range(1, tiny.STEPS + 1))
     assert len(tiny.lines(pair, "valid")) == 1
@@ -178,7 +178,7 @@ def test_only_the_first_process_writes(pair):
 
 
 def test_ranks_share_a_global_batch_and_differ_in_crops(corpus):
-    """Together they see what one process sees; each its own crops."""
+    """Together the ranks see what one process sees, each its own crops."""
     manifest = Manifest.read(corpus.train_csv)
     count = len(manifest)
     one = EpochBatchSampler(count, 8, seed=7)

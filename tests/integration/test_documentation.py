@@ -1,4 +1,4 @@
-"""The code of the documentation is executed, as it stands there."""
+"""The code blocks of the documentation are executed as they are."""
 
 import importlib
 import pathlib
@@ -15,7 +15,7 @@ PAGE = tiny.ROOT / "docs" / "add_your_own_objective.md"
 
 
 def code(name):
-    """A block of the page, by the comment above it."""
+    """Return a code block of the page, found by the comment above it."""
     text = PAGE.read_text(encoding="utf-8")
     found = re.findall(
         rf"<!-- {re.escape(name)} -->\n```\w+\n(.*?)```", text, re.S
@@ -26,7 +26,7 @@ def code(name):
 
 @pytest.fixture
 def alignment(tmp_path, monkeypatch):
-    """The page's files where it says they go; its module."""
+    """Write the files of the page where it says, and return its module."""
     folder = tmp_path / "recipes" / "MiniVox" / "SSL"
     (folder / "hparams").mkdir(parents=True)
     (tmp_path / "hparams").symlink_to(tiny.ROOT / "hparams")
@@ -52,7 +52,7 @@ def test_the_objective_of_the_page_passes_its_tests(alignment):
 def test_the_objective_of_the_page_trains(
     alignment, corpus, train, no_report, tmp_path
 ):
-    """As the page puts it into a recipe: as it stands there."""
+    """The objective trains in a recipe, with the text of the page unchanged."""
     path = tmp_path / "recipes" / "MiniVox" / "SSL" / "hparams" / "my.yaml"
     path.write_text(code("recipe"))
     sizes = {
@@ -66,7 +66,7 @@ def test_the_objective_of_the_page_trains(
         "valid_utterances": 8,
         "log_every": 1,
     }
-    # The tiny corpus is there, and has neither music nor voices.
+    # The tiny corpus has no music and no voices.
     keys = ("prepare", "trials", "music_csv", "speech_csv")
     nulls = dict.fromkeys(keys, "null")
     argv = corpus.argv(
@@ -81,7 +81,7 @@ def test_the_objective_of_the_page_trains(
 
 
 def links(text, folder=PAGE.parent):
-    """Files that a text in a folder links to, as paths."""
+    """Return the files that a text in a folder links to, as paths."""
     found = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", text)
     return [(folder / link).resolve() for link in found]
 
@@ -120,7 +120,7 @@ def test_a_walk_enters_no_file_twice():
 
 
 def test_nothing_else_names_an_objective():
-    """The page lists all of SimSiam, but for tables in READMEs."""
+    """The page lists every file that names SimSiam, except READMEs."""
     _, section = PAGE.read_text(encoding="utf-8").split("\n## 5. ")
     places = (
         "speechbrain_ssl/**/*.py",
@@ -130,7 +130,7 @@ def test_nothing_else_names_an_objective():
         "tests/**/*.py",
         "tests/recipes/*.csv",
     )
-    # Imports, keys, paths; a comment may speak of "SimSiam".
+    # Imports, keys and paths; a comment may mention "SimSiam".
     named = {
         path
         for place in places
@@ -141,7 +141,7 @@ def test_nothing_else_names_an_objective():
 
 
 def test_every_hook_is_on_the_page():
-    """What a subclass may set or write stands in the table."""
+    """The table lists everything that a subclass may set or override."""
     text = PAGE.read_text(encoding="utf-8")
     hooks = [name for name in vars(Objective) if not name.startswith("_")]
     assert len(hooks) > 10

@@ -1,4 +1,4 @@
-"""recipes/RAVDESS/Emotion/train.py, from the command line on."""
+"""Run recipes/RAVDESS/Emotion/train.py from the command line."""
 
 import csv
 import importlib.util
@@ -46,7 +46,7 @@ def script(repository):
 
 
 def sound(path, speaker, emotion):
-    """A hum at the speaker's pitch, as bright and loud as the emotion."""
+    """Return a hum at the speaker's pitch, as bright as the emotion."""
     number = sorted(EMOTIONS).index(emotion)
     rng = np.random.default_rng(zlib.crc32(path.name.encode()))
     t = np.arange(9600) / 16000
@@ -61,7 +61,7 @@ def sound(path, speaker, emotion):
 
 @pytest.fixture(scope="module")
 def corpora(tmp_path_factory):
-    """Eight (ten) speakers of each corpus, in the layout of its source."""
+    """Create eight (ten) speakers of each corpus, in its own layout."""
     root = tmp_path_factory.mktemp("corpora")
     actors, labels = ["ActorID,Age,Sex"], []
     for speaker in range(1, 9):
@@ -118,7 +118,7 @@ def corpora(tmp_path_factory):
 
 @pytest.fixture
 def call(script, repository, corpora, tmp_path):
-    """``call("RAVDESS", "probe", key=value)`` -> what main returns."""
+    """Return ``call("RAVDESS", "probe", key=value)``, which runs main."""
     folders = {"CREMA-D": "CREMA", "MSP-Podcast": "MSP"}
 
     def call(recipe, name, **changes):
@@ -158,7 +158,7 @@ def test_probe_end_to_end(call, corpora, tmp_path, capsys):
         rows = list(csv.DictReader(stream))
     right = np.mean([row["truth"] == row["predicted"] for row in rows])
     assert 100 * right == pytest.approx(record["micro_f1"])
-    # No speaker is judged in two folds, and nobody is left out.
+    # Each speaker is tested in exactly one fold.
     judged = {(row["speaker"], row["fold"]) for row in rows}
     assert len(judged) == 8 and len(rows) == len({r["ID"] for r in rows}) == 64
     assert all(line["C"] > 0 for line in record["per_fold"])
@@ -228,7 +228,7 @@ def test_other_corpora(call, recipe, folds, utterances):
 
 
 def test_any_column_of_a_csv(call, corpora, tmp_path):
-    """The speaker's group, as a probe that the recipe did not foresee."""
+    """Probe the speaker's group, a label that the recipe does not know."""
     rows = []
     for path in sorted((corpora / "RAVDESS").rglob("*.wav")):
         actor = int(path.stem[-2:])
@@ -256,7 +256,7 @@ def test_any_column_of_a_csv(call, corpora, tmp_path):
     assert record["label"] == "years" and record["speakers"] == 8
     with pytest.raises(ManifestError, match="no column `city`; there are ID"):
         call("RAVDESS", "probe_column", **{**keys, "label": "city"})
-    # Every speaker has a group alone: nothing can be learned of it.
+    # Every speaker is a group of its own, so that nothing can be learned.
     one = {**keys, "bins": "[15, 25, 35]"}
     with pytest.raises(ConfigError, match="nobody of the class"):
         call("RAVDESS", "probe_column", **one)

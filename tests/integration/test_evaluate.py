@@ -1,4 +1,4 @@
-"""recipes/VoxCeleb/Verification/evaluate.py, from the command line on."""
+"""Run recipes/VoxCeleb/Verification/evaluate.py from the command line."""
 
 import csv
 import importlib.util
@@ -51,7 +51,7 @@ def make_encoder(seed):
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory):
-    """Wavs of some voices, a trial list, a training manifest, two models."""
+    """Create wavs, a trial list, a training manifest and two models."""
     root = tmp_path_factory.mktemp("corpus")
     rng = np.random.default_rng(0)
     names, rows = [], ["ID,duration,wav"]
@@ -89,7 +89,7 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture
 def call(script, one_list, corpus, tmp_path):
-    """Calls ``main`` with defaults that later arguments override."""
+    """Return a function that calls ``main`` with overridable defaults."""
 
     def call(**changes):
         keys = {
@@ -108,7 +108,7 @@ def call(script, one_list, corpus, tmp_path):
 
 @pytest.fixture
 def embedded(script, monkeypatch):
-    """Counts the files that are really embedded, a number for each call."""
+    """Record how many files each call really embeds."""
     from speechbrain_ssl.embedding import cache
 
     counts = []
@@ -177,13 +177,13 @@ def test_second_call_embeds_nothing(call, corpus, embedded):
     both = call(trials=[str(corpus / "all.txt"), str(corpus / "half.txt")])
     assert embedded == [SPEAKERS * UTTERANCES]
     assert [e["list"] for e in both["evaluations"]] == ["all", "half"]
-    # More files of the same model: only those.
+    # Only the additional files of the same model are embedded.
     call(mean_manifest=corpus / "train.csv", data_folder=corpus / "audio")
     assert embedded == [SPEAKERS * UTTERANCES, UTTERANCES]
 
 
 def test_another_model_never_gets_kept_embeddings(call, corpus, embedded):
-    """Also where the weights in one and the same folder have changed."""
+    """The same holds if the weights in the same folder have changed."""
     call()
     record = call(model=corpus / "run2")
     trials, scores, _ = direct(corpus, seed=2)
@@ -200,7 +200,9 @@ def test_another_model_never_gets_kept_embeddings(call, corpus, embedded):
         eval_precision="bf16",
     )
     assert embedded == [SPEAKERS * UTTERANCES] * 6
-    assert record["labels_seen"] == "unknown"  # no results.json beside it
+    assert (
+        record["labels_seen"] == "unknown"
+    )  # There is no results.json beside it.
 
 
 def test_changed_audio_is_embedded_again(call, corpus, embedded):
@@ -296,7 +298,7 @@ def test_many_trials_take_seconds(call, corpus, tmp_path):
     record = call(trials=tmp_path / "many.txt")
     spent = time.perf_counter() - start
     assert record["evaluations"][0]["trials"] == 600_000
-    assert spent < 20  # 5 s where it was measured
+    assert spent < 20  # It took 5 s where it was measured.
 
 
 @pytest.mark.parametrize(
@@ -334,7 +336,7 @@ def test_model_folder_of_another_kind(call, tmp_path):
 
 
 def test_precision_in_the_configuration(script, one_list, corpus, tmp_path):
-    """It is read from there, and so are its mistakes."""
+    """The configuration sets the precision; a wrong one is an error."""
     config = tmp_path / "a/b/config.yaml"
     config.parent.mkdir(parents=True)
     with open(one_list) as stream:
@@ -384,7 +386,7 @@ def test_same_names_of_lists(call, corpus, tmp_path):
 
 
 def test_voxceleb_configuration(script, repository, corpus, tmp_path):
-    """The prepared names and a list left out; the audio is our own."""
+    """Use the prepared names, leave out a list; the audio is our own."""
     save = tmp_path / "save"
     save.mkdir()
     for name in "OEH":

@@ -1,4 +1,4 @@
-"""evaluate.py beyond the cosine, and compare.py, from the command line on."""
+"""Run evaluate.py with back-ends, and compare.py, from the command line."""
 
 import csv
 import importlib.util
@@ -28,7 +28,7 @@ def load(repository, name):
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """Voices: six for trials, ten for training."""
+    """Create voices: six for trials, ten for training."""
     root = tmp_path_factory.mktemp("corpus")
     rng = np.random.default_rng(0)
     names, rows, labels = [], ["ID,duration,wav"], ["ID,label"]
@@ -73,7 +73,7 @@ def script(repository):
 
 @pytest.fixture
 def call(script, repository, corpus, tmp_path):
-    """Calls ``main`` of a configuration with the corpus filled in."""
+    """Return a function that calls ``main`` of a configuration."""
 
     def call(config, **changes):
         keys = {
@@ -104,7 +104,7 @@ def call(script, repository, corpus, tmp_path):
 
 
 def kept(tmp_path, names):
-    """Rows of the embeddings that a run has kept, by name."""
+    """Return the embeddings that a run has saved, by name."""
     with np.load(tmp_path / "out/embeddings.npz") as found:
         files = json.loads(found["files"].tobytes().decode())
         rows = found["embeddings"]
@@ -124,7 +124,7 @@ def training_names():
 
 
 def by_key(corpus):
-    """Training names in the order of their keys, as the script takes them."""
+    """Return training names in the order of their keys."""
     from speechbrain_ssl.data.manifest import Manifest
 
     manifest = Manifest.read(corpus / "train.csv", corpus / "audio")
@@ -151,7 +151,7 @@ def test_as_norm_from_the_command_line(call, corpus, tmp_path, capsys):
     rate = 100 * eer(expected, trials.labels)[0]
     assert record["eer_all_as_norm"] == pytest.approx(rate, abs=1e-6)
     assert "as norm" in capsys.readouterr().out
-    # The plain cosine stays the headline.
+    # The headline is still the plain cosine.
     assert record["headline"] == "all, cosine"
 
 
@@ -248,7 +248,7 @@ def test_several_crops(call, tmp_path):
 
 
 def test_sitw_from_the_command_line(call, corpus, tmp_path):
-    """An enrolment list, words for labels, speakers by the target trials."""
+    """An enrolment list, words as labels, speakers from target trials."""
     models, key = [], []
     for speaker in range(TEST):
         models.append(
@@ -321,7 +321,7 @@ def test_sitw_from_the_command_line(call, corpus, tmp_path):
 def test_errors(call, tmp_path, config, changes, error, message):
     with pytest.raises(error, match=re.escape(message)):
         call(config, **changes)
-    # Before any embedding was made.
+    # It fails before any embedding is computed.
     assert not (tmp_path / "out").exists()
 
 

@@ -1,4 +1,4 @@
-"""A run that begins with encoder, heads and teacher of another one."""
+"""A run starts with the encoder, heads and teacher of another run."""
 
 import shutil
 
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_report")]
 
 @pytest.fixture
 def begun(monkeypatch):
-    """State of the parts at the start of each epoch."""
+    """Return the state of the parts at the start of each epoch."""
     seen = []
     original = SSLBrain.before_epoch
 
@@ -39,7 +39,7 @@ def begun(monkeypatch):
 
 
 def saved(output, parts):
-    """The same of the last checkpoint of a run."""
+    """Return the same parts from the last checkpoint of a run."""
     (checkpoint,) = (output / "save" / "checkpoints").glob("CKPT*")
     return {
         f"{part}.{name}": tensor
@@ -53,7 +53,10 @@ def saved(output, parts):
 
 @pytest.mark.parametrize("name", ["dino", "moco", "simclr"])
 def test_ssps_goes_on_from_its_baseline(corpus, train, tmp_path, begun, name):
-    """Heads, queue, centre and teacher, to the last bit; not the optimiser."""
+    """Heads, queue, centre and teacher are equal bit for bit.
+
+    The optimiser is new.
+    """
     baseline, output = tmp_path / "baseline", tmp_path / "ssps"
     path = tiny_objectives.configuration(corpus, name)
     train.main(tiny_objectives.argv(corpus, path, baseline))
@@ -68,7 +71,7 @@ def test_ssps_goes_on_from_its_baseline(corpus, train, tmp_path, begun, name):
     assert set(begun[epochs]) == set(wanted)
     for key, tensor in wanted.items():
         assert torch.equal(begun[epochs][key], tensor), key
-    # Another run's beginning is no interrupted run of one's own.
+    # A run that was only initialised is not an interrupted run.
     lines = tiny.lines(output)
     assert lines[0]["step"] == 1
     assert lines[-1]["coverage"] > 0
@@ -78,7 +81,7 @@ def test_ssps_goes_on_from_its_baseline(corpus, train, tmp_path, begun, name):
     "options, message",
     [
         ({"initial_checkpoint": "nowhere"}, "no checkpoint in .*nowhere"),
-        ({"other": "simclr"}, "trained with SimCLR.*is to be with DINO"),
+        ({"other": "simclr"}, "trained with SimCLR.*this run uses DINO"),
         ({"initial_model": "x"}, "set `initial_model` to null"),
         ({"prototypes": 24}, "the objective of .* does not fit"),
     ],
@@ -111,7 +114,7 @@ def test_refused_before_the_first_step(
 
 @pytest.mark.parametrize("name", ["moco", "byol", "dino", "sdpn"])
 def test_which_encoder_is_exported(corpus, train, tmp_path, name):
-    """The teacher's of DINO and SDPN, the student's of MoCo and BYOL."""
+    """DINO and SDPN export the teacher, MoCo and BYOL the student."""
     path = tiny_objectives.configuration(corpus, name)
     train.main(tiny_objectives.argv(corpus, path, tmp_path, average_last=1))
     exported = torch.load(
@@ -135,14 +138,14 @@ def test_which_encoder_is_exported(corpus, train, tmp_path, name):
 
 
 class Killed(Exception):
-    """What ends a run behind its last checkpoint."""
+    """Raised to end a run after its last checkpoint."""
 
 
 @pytest.mark.parametrize("key", ["initial_checkpoint", "initial_model"])
 def test_goes_on_without_the_run_it_began_with(
     corpus, train, tmp_path, key, monkeypatch
 ):
-    """From its own checkpoint; what it began with is kept for its results."""
+    """The run resumes from its own checkpoint, and kept the initial encoder."""
     baseline, output = tmp_path / "baseline", tmp_path / "run"
     path = tiny_objectives.configuration(corpus, "simclr")
     options = {

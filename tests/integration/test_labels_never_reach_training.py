@@ -1,4 +1,4 @@
-"""No label reaches training: by what it does, and by what it reads."""
+"""No label reaches training, judged by results and by what the code reads."""
 
 import ast
 import re
@@ -15,7 +15,7 @@ from speechbrain_ssl.errors import ManifestError
 
 pytestmark = pytest.mark.usefixtures("no_report")
 
-#: Files below that may speak of speakers, and why.
+#: Files that may refer to speakers, and why.
 EXEMPT = {
     "brains/evaluation.py": "scores a trial list for the reader; that it changes "
     "no weight is tested below",
@@ -39,12 +39,12 @@ EXEMPT = {
     "nothing in training opens",
 }
 
-#: What a column of labels is called.
+#: Names of columns with labels.
 LABEL = re.compile(r"^(spk|spk_id|spkid|speaker|speakers|speaker_id|label)s?$")
 
 
 def labelled(corpus, tmp_path, kind):
-    """The training manifest with a speaker column of some kind."""
+    """Return the training manifest with a speaker column of some kind."""
     table = pd.read_csv(corpus.train_csv)
     speakers = table["ID"].str.split("-").str[0]
     assert speakers.nunique() == 4
@@ -52,7 +52,7 @@ def labelled(corpus, tmp_path, kind):
         table["spk_id"] = speakers
     elif kind == "shuffled":
         table["spk_id"] = np.random.default_rng(0).permutation(speakers)
-        # Where a column stands is no matter either.
+        # The position of a column does not matter, either.
         table = table[["spk_id", "wav", "ID", "duration"]]
     elif kind == "garbage":
         texts = ['a, "b"', "\x01", "", "NaN", "žluťoučký", "-1e999"]
@@ -67,7 +67,7 @@ def labelled(corpus, tmp_path, kind):
 def test_a_speaker_column_changes_nothing(
     corpus, train, reference, tmp_path, kind
 ):
-    """Present, shuffled or garbage: the same bits as where it is absent."""
+    """With labels, shuffled labels or garbage the weights are the same bits."""
     manifest = labelled(corpus, tmp_path, kind)
     train.main(corpus.argv(tmp_path / "run", train_manifest=manifest))
     tiny.assert_identical(tmp_path / "run", reference)
@@ -76,7 +76,7 @@ def test_a_speaker_column_changes_nothing(
 
 @pytest.mark.parametrize("part", [1, 2])
 def test_trials_change_nothing(corpus, train, reference, tmp_path, part):
-    """Looked at after each epoch, all or half: the same bits as without."""
+    """Evaluating all or half of the trials after each epoch changes no bit."""
     lines = corpus.trials.read_text().splitlines(keepends=True)
     assert {line[0] for line in lines} == {"0", "1"}
     path = tmp_path / "trials.txt"
@@ -99,7 +99,7 @@ def test_trials_change_nothing(corpus, train, reference, tmp_path, part):
 def test_monitored_speakers_change_nothing(
     corpus, rounds, ssl_model, two_rounds, tmp_path, kind
 ):
-    """Rounds of pseudo labels: equal labels and weights, bit for bit."""
+    """In rounds of pseudo-labels, labels and weights are equal bit for bit."""
     speakers, path = corpus.speakers, tmp_path / "speakers.csv"
     if kind == "shuffled":
         speakers = np.random.default_rng(0).permutation(speakers)
@@ -115,7 +115,7 @@ def test_monitored_speakers_change_nothing(
         assert (left / name).read_bytes() == (right / name).read_bytes()
     tiny.assert_identical(left, right, tiny.LABEL_PARTS)
     assert tiny.lines(left) == tiny.lines(right)
-    # They were looked at, and what does not need them is the same.
+    # They were used, and everything that does not need them is the same.
     (clustered,) = [
         r for r in tiny.results(output)["stages"] if r["stage"] == "cluster"
     ]
@@ -130,7 +130,7 @@ def test_monitored_speakers_change_nothing(
 
 @pytest.mark.slow
 def test_monitored_positives_change_nothing(corpus, train, tmp_path):
-    """SSPS with somebody looking at whom it draws: the same bits."""
+    """Monitoring SSPS with speaker labels changes no bit."""
     path = tiny_objectives.configuration(corpus, "simclr", "ssps")
     corpus.write_speakers(tmp_path / "speakers.csv", corpus.speakers)
     plain, watched = tmp_path / "plain", tmp_path / "watched"
@@ -158,7 +158,7 @@ def test_monitored_positives_change_nothing(corpus, train, tmp_path):
 
 
 def strings(tree):
-    """All string constants of a module but its docstrings."""
+    """Return all string constants of a module except its docstrings."""
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
     documentation = {
         id(node.body[0].value)
@@ -175,7 +175,7 @@ def strings(tree):
 
 
 def names_of_labels(source):
-    """Strings, attributes and arguments that name a column of labels."""
+    """Return strings, attributes and arguments that name a column of labels."""
     tree = ast.parse(source)
     found = strings(tree)
     for node in ast.walk(tree):
@@ -187,7 +187,7 @@ def names_of_labels(source):
 
 
 def test_the_audit_finds_what_it_looks_for():
-    """A reader of labels in some disguises."""
+    """The audit finds code that reads labels in several disguises."""
     for code in (
         'table["speaker"]',
         "table.spk_id",
@@ -212,7 +212,7 @@ def test_the_audit_finds_what_it_looks_for():
     ],
 )
 def test_no_module_of_training_names_a_label(repository, part):
-    """Neither as a column, nor as an attribute, nor as an argument."""
+    """No module names one as a column, an attribute or an argument."""
     package = repository / "speechbrain_ssl"
     files = sorted((package / part).glob("*.py"))
     assert len(files) > 1
@@ -223,7 +223,7 @@ def test_no_module_of_training_names_a_label(repository, part):
 
 
 def test_the_exempt_are_there_and_not_used_by_the_loaders(repository):
-    """What reads a manifest imports nothing that knows of speakers."""
+    """Code that reads a manifest imports nothing that knows speakers."""
     package = repository / "speechbrain_ssl"
     for name in EXEMPT:
         assert (package / name).is_file(), name
@@ -236,7 +236,7 @@ def test_the_exempt_are_there_and_not_used_by_the_loaders(repository):
 
 
 def test_a_training_manifest_has_no_column_for_one(tmp_path):
-    """``write_manifest`` refuses it, so that no prepare script adds it."""
+    """``write_manifest`` rejects such a column from any prepare script."""
     table = pd.DataFrame(
         {"ID": ["a"], "duration": [1.0], "wav": ["a.wav"], "spk_id": ["s"]}
     )

@@ -1,4 +1,4 @@
-"""Objectives over a batch: two processes with a half each give one's result."""
+"""Batch objectives in two processes give the results of a single one."""
 
 import pathlib
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
-    """What the two processes have found."""
+    """Return the results of the two processes."""
     folder = tmp_path_factory.mktemp("objective_ranks_b")
     script = pathlib.Path(__file__).with_name("objective_ranks_b.py")
     status, stderr = torchrun(script, folder)
@@ -26,7 +26,7 @@ def ranks(tmp_path_factory):
 
 @pytest.mark.parametrize("name", list(ranks_b.CASES))
 def test_two_processes_are_one(ranks, name):
-    """Losses, averaged gradients, scalars and state, over three steps."""
+    """Losses, averaged gradients, scalars and state agree for three steps."""
     wanted = ranks_b.run(name)
     assert any(g.abs().max() > 1e-3 for g in wanted["grads"][-1])
     for rank in ranks:
@@ -46,7 +46,7 @@ def test_two_processes_are_one(ranks, name):
 
 
 def test_halves_alone_would_differ(monkeypatch):
-    """The test above can fail: half a batch has another loss."""
+    """The test above could fail: half a batch has another loss."""
     whole = {name: ranks_b.run(name)["loss"][0] for name in ranks_b.CASES}
     inputs = ranks_b.inputs
     monkeypatch.setattr(ranks_b, "STEPS", [ranks_b.STEPS[0][:4]])
@@ -61,20 +61,20 @@ def test_halves_alone_would_differ(monkeypatch):
 
 
 def test_transposed_gradients_arrive_in_order(ranks):
-    """A trap of torch's: its own gathering mixes them up, silently."""
-    # Both processes have the same loss: twice the weights of the own rows.
+    """torch's own gathering silently scrambles such gradients."""
+    # Both processes have the same loss: twice the weights of one's rows.
     weights = 2 * torch.arange(12.0).view(3, 4).T
     for number, rank in enumerate(ranks):
         own = weights[2 * number : 2 * number + 2]
         assert torch.equal(rank["gradient"], own)
         assert not torch.equal(rank["stock gradient"], own)
-        # The same numbers, in other places.
+        # Stock torch gives the same numbers in other places.
         mixed = rank["stock gradient"].flatten().sort().values
         assert torch.equal(mixed, own.flatten().sort().values)
 
 
 def close(found, wanted, what):
-    """Equal up to rounding."""
+    """Assert that two values are equal up to rounding."""
     torch.testing.assert_close(
         found,
         wanted,
@@ -85,7 +85,7 @@ def close(found, wanted, what):
 
 
 def close_all(found, wanted, step):
-    """Gradients, measured against the longest of them."""
+    """Assert that gradients are equal, relative to the longest of them."""
     longest = max(float(g.norm()) for g in wanted)
     for number, (mine, other) in enumerate(zip(found, wanted, strict=True)):
         error = float((mine - other).norm())

@@ -1,8 +1,8 @@
-"""Every objective goes on bit for bit, and so do both kinds of positives.
+"""Every objective and both kinds of pseudo-positives resume bit for bit.
 
-What a killed process leaves is tested with SIGKILL in ``test_resume.py``. Here
-an exception ends the run and everything is built anew, which is as good for
-the question whether all state is in the checkpoint, and takes a second.
+``test_resume.py`` tests with SIGKILL what a killed process leaves behind. Here
+an exception ends the run and everything is built anew. That takes a second and
+answers as well whether all state is in the checkpoint.
 """
 
 import pytest
@@ -16,20 +16,20 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_report")]
 
 
 def saved_step(output):
-    """Optimiser step of the newest checkpoint."""
+    """Return the optimiser step of the newest checkpoint."""
     found = AtomicCheckpointer(output / "save/checkpoints").find_checkpoint()
     text = found.paramfiles["brain"].read_text()
     return int(text.split("optimizer_step:")[1].split()[0])
 
 
 def check(corpus, train, folder, path, parts, epochs, cuts):
-    """A run that is ended at some steps equals one that is not."""
+    """Assert that a run that was ended and resumed equals one that was not."""
     options = {"number_of_epochs": epochs, "ckpt_interval_steps": 1}
     whole = tiny_objectives.argv(corpus, path, folder / "whole", **options)
     train.main(whole)
     parted = tiny_objectives.argv(corpus, path, folder / "cut", **options)
     for step in cuts:
-        # In the middle of an epoch: the step is taken once more.
+        # In the middle of an epoch the step is taken once more.
         assert (step - 1) % STEPS
         tiny.run_until(train, parted, step)
         assert saved_step(folder / "cut") == step - 1
@@ -44,7 +44,7 @@ def check(corpus, train, folder, path, parts, epochs, cuts):
 
 @pytest.mark.parametrize("name", CASES)
 def test_an_objective_goes_on(corpus, train, tmp_path, name):
-    """Ended in the second epoch, where queues and clusters are in use."""
+    """The run ends in the second epoch, when queues and clusters are in use."""
     path = tiny_objectives.configuration(corpus, name)
     check(corpus, train, tmp_path, path, CASES[name].parts, 2, [5])
 
@@ -60,7 +60,7 @@ def test_an_objective_goes_on(corpus, train, tmp_path, name):
     ],
 )
 def test_ssps_goes_on(corpus, train, tmp_path, name, changes):
-    """Memory, queue and clusters; ended in both epochs that have SSPS."""
+    """Memory, queue and clusters resume in both epochs that use SSPS."""
     path = tiny_objectives.configuration(corpus, name, "ssps", **changes)
     parts = (*CASES[name].parts, "positives")
     lines = check(corpus, train, tmp_path, path, parts, 3, [5, 8])
@@ -68,7 +68,7 @@ def test_ssps_goes_on(corpus, train, tmp_path, name, changes):
 
 
 def test_cluster_aware_sampling_goes_on(corpus, train, tmp_path):
-    """The clusters of the epoch that was broken off, not new ones."""
+    """The clusters of the interrupted epoch are kept, not made anew."""
     path = tiny_objectives.configuration(corpus, "dino", "cluster_aware")
     parts = (*CASES["dino"].parts, "positives")
     check(corpus, train, tmp_path, path, parts, 3, [5, 8])

@@ -1,4 +1,4 @@
-"""Two processes ask together whether SSPS may start."""
+"""Two processes decide together whether SSPS may start."""
 
 import pathlib
 
@@ -14,7 +14,7 @@ SCRIPT = pathlib.Path(__file__).with_name("positives_start_ranks.py")
 
 
 def run(corpus, folder, how):
-    """What both processes have found."""
+    """Return the results of both processes."""
     path = tiny_objectives.configuration(
         corpus, "moco", "ssps", speaker_count=4
     )
@@ -33,14 +33,14 @@ def run(corpus, folder, how):
 
 
 def covered(folder, start):
-    """Whether positives were replaced in two epochs from the start on alone."""
+    """Return whether only epochs from ``start`` on replaced positives."""
     steps = ["coverage" in line for line in tiny.lines(folder / "run")]
     first = [False] * tiny_objectives.STEPS
     return steps == first + [start == 2] * tiny_objectives.STEPS
 
 
 def test_each_embeds_its_share_and_all_judge_all(corpus, tmp_path):
-    """The same references in both, and one verdict."""
+    """All ranks have the same references and reach one verdict."""
     first, second = run(corpus, tmp_path, "rule")
     assert not set(first["read"]) & set(second["read"])
     for mine, others in zip(
@@ -52,13 +52,13 @@ def test_each_embeds_its_share_and_all_judge_all(corpus, tmp_path):
         assert (mine.norm(dim=2) > 0).all()
     assert first["tables"] == second["tables"] and first["tables"][0]
     assert first["verdicts"] == second["verdicts"]
-    # Whatever it says of an untrained encoder.
+    # The verdict on an untrained encoder does not matter here.
     assert first["start"] == second["start"] in (2, 3)
     assert covered(tmp_path, first["start"])
 
 
 def test_the_word_of_the_first_process_counts(corpus, tmp_path):
-    """Should they ever differ, what follows is the same in both."""
+    """If verdicts differ, all ranks follow that of rank 0."""
     first, second = run(corpus, tmp_path, "differ")
     assert first["verdicts"] == [(True, 2)]
     assert second["verdicts"] == [(False, 3)]

@@ -26,7 +26,7 @@ WITHOUT_SECOND_BRANCH = ("cpc", "deepcluster")
 
 @pytest.fixture
 def replacements(monkeypatch):
-    """What went into ``put_vectors``, and what came out."""
+    """Record the arguments and results of ``put_vectors``."""
     seen = []
     original = ssps.put_vectors
 
@@ -43,7 +43,7 @@ def replacements(monkeypatch):
     "name", [name for name in CASES if name not in WITHOUT_SECOND_BRANCH]
 )
 def test_ssps_replaces_vectors(corpus, train, tmp_path, replacements, name):
-    """From its first epoch on, by vectors of other utterances."""
+    """From its first epoch on, vectors of other utterances are used."""
     path = tiny_objectives.configuration(corpus, name, "ssps")
     train.main(tiny_objectives.argv(corpus, path, tmp_path))
     lines = tiny.lines(tmp_path)
@@ -99,7 +99,7 @@ def test_ssps_replaces_vectors(corpus, train, tmp_path, replacements, name):
 def test_refused_at_the_start(
     corpus, train, tmp_path, name, positives, changes, message
 ):
-    """With the remedy, and before a step was taken."""
+    """The error comes before the first step, and names a remedy."""
     path = tiny_objectives.configuration(corpus, name, positives, **changes)
     with pytest.raises(ConfigError, match=message):
         train.main(tiny_objectives.argv(corpus, path, tmp_path / "run"))
@@ -109,7 +109,7 @@ def test_refused_at_the_start(
 def test_references_are_cut_once_they_are_needed(
     corpus, train, tmp_path, monkeypatch
 ):
-    """From the epoch on that fills memory and queue."""
+    """They are cut from the epoch on that fills memory and queue."""
     seen = set()
     original = CropDataset.collate
 
@@ -133,7 +133,7 @@ def test_references_are_cut_once_they_are_needed(
 def test_crops_come_from_the_cluster(
     corpus, train, tmp_path, monkeypatch, name
 ):
-    """Of the second epoch; every utterance that is read is of the cluster."""
+    """In the second epoch every utterance that is read is of the cluster."""
     rule = "locals" if name == "deepcluster" else "all"
     drawn, read, clusters = collections.defaultdict(list), set(), []
     partners, recluster = ClusterAware.partners, ClusterAware.recluster
@@ -185,9 +185,9 @@ def test_crops_come_from_the_cluster(
     "name, positives", [("moco", "ssps"), ("simclr", "cluster_aware")]
 )
 def test_two_processes_are_one(corpus, train, tmp_path, name, positives):
-    """Equal figures, clusters and partners, but for the order of additions."""
+    """Scalars, clusters and partners agree, up to the order of additions."""
     path = tiny_objectives.configuration(corpus, name, positives)
-    # Adam's first steps are signs: see test_distributed.py.
+    # Adam's first steps depend on signs: see test_distributed.py.
     text = path.read_text().replace("AdamW", "SGD")
     path.write_text(text.replace("betas: [0.9, 0.99]", "momentum: 0.9"))
     options = {"lr": 0.0001}
@@ -210,11 +210,11 @@ def test_two_processes_are_one(corpus, train, tmp_path, name, positives):
     left, right = (tiny.final_tensors(each, parts) for each in (two, one))
     assert left.keys() == right.keys()
     whole = [key for key in left if not left[key].is_floating_point()]
-    # Clusters, places in queues, who is in them, counters.
+    # Clusters, positions in queues, their utterances, counters.
     assert any(key.startswith("positives") for key in whole)
     for key in whole:
         assert torch.equal(left[key], right[key]), key
-    # Six steps from random weights enlarge what rounding leaves.
+    # Six steps from random weights amplify rounding differences.
     for key in set(left) - set(whole):
         if not key.startswith("optimizer"):
             a, b = left[key].double(), right[key].double()

@@ -1,4 +1,4 @@
-"""``precision: auto`` through whole runs, on both kinds of processor."""
+"""Whole runs with ``precision: auto``, on both kinds of processor."""
 
 import pytest
 import tiny
@@ -10,7 +10,7 @@ from speechbrain_ssl.precision import VARIABLE
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_report")]
 
-#: Of the two kinds of processor, by the value of the variable.
+#: Precision on the two kinds of processor, by value of the variable.
 PRECISION = {"1": "bf16", "0": "fp32"}
 
 AUTO = {"precision": "auto", "eval_precision": "auto"}
@@ -18,7 +18,7 @@ AUTO = {"precision": "auto", "eval_precision": "auto"}
 
 @pytest.fixture
 def types(monkeypatch):
-    """Types that autocast has used in the steps of training."""
+    """Record the dtypes that autocast uses in training steps."""
     seen = []
     original = SSLBrain.compute_objectives
 
@@ -35,7 +35,7 @@ def types(monkeypatch):
 def test_a_run_moves_to_the_other_kind(
     corpus, train, tmp_path, monkeypatch, types, began, other
 ):
-    """It goes on in the precision it began with, bit for bit."""
+    """A run keeps the precision it started with, bit for bit."""
     monkeypatch.setenv(VARIABLE, began)
     argv = corpus.argv(tmp_path / "whole", number_of_epochs=2, **AUTO)
     train.main(argv)
@@ -58,7 +58,7 @@ def test_a_run_moves_to_the_other_kind(
 def test_rounds_move_to_the_other_kind(
     corpus, rounds, ssl_model, tmp_path, monkeypatch
 ):
-    """Stopped between two stages; a store takes one precision only."""
+    """Embeddings must be of one precision, also if moved between stages."""
     monkeypatch.setenv(VARIABLE, "1")
     sizes = {"number_of_epochs": 1, "rounds": 1, **AUTO}
     argv = corpus.rounds_argv(tmp_path, ssl_model, **sizes)

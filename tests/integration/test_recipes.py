@@ -18,7 +18,7 @@ ROOT = tiny.ROOT
 
 
 def table():
-    """All rows of ``tests/recipes``."""
+    """Return all rows of ``tests/recipes``."""
     files = sorted((ROOT / "tests" / "recipes").glob("*.csv"))
     parts = [pd.read_csv(f, keep_default_na=False) for f in files]
     return pd.concat(parts).to_dict("records")
@@ -26,7 +26,7 @@ def table():
 
 ROWS = table()
 RUNNABLE = [row for row in ROWS if row["test_debug_flags"]]
-# Of a script and a corpus one row with a report will do.
+# One row with a report is enough for each script and corpus.
 IN_SHELL = [r for r in RUNNABLE if "report.html" in r["test_debug_checks"]]
 IN_PROCESS = [row for row in RUNNABLE if row not in IN_SHELL]
 
@@ -53,25 +53,27 @@ def test_files_of_a_row_exist(row):
 
 @pytest.mark.parametrize("row", ROWS, ids=name_of)
 def test_every_key_is_read(row):
-    """No key of a configuration is misspelt, missing or idle."""
+    """No key of a configuration is misspelt, missing or unused."""
     path = ROOT / row["Hparam_file"]
     script = (ROOT / row["Script_file"]).read_text(encoding="utf-8")
     known = set(re.search(r'"""([^"]*)"""\.split', script).group(1).split())
     merged = merge(path)
     check_keys(merged, {}, known)
-    # So much for this row; and it would have noticed.
+    # This row passes, and a key that nothing reads would be noticed.
     with pytest.raises(ConfigError, match="lacks the key.*`lacking_key`"):
         check_keys(merged, {}, known | {"lacking_key"})
     idle = merged._replace(
         text=merged.text + "\nidle_key: 1\n",
         sources={**merged.sources, "idle_key": str(path)},
     )
-    with pytest.raises(ConfigError, match="`idle_key` in .* read by nothing"):
+    with pytest.raises(
+        ConfigError, match="`idle_key` in .* not read by anything"
+    ):
         check_keys(idle, {}, known)
 
 
 def test_no_blank_is_left_to_fill_in():
-    """Marks that an author leaves for a figure that is still to come."""
+    """No file contains a mark that stands for a missing figure."""
     marks = re.compile(r"@[A-Z_]{3,}@|# EXPECT\b|TODO|FIXME")
     for pattern in ("**/*.md", "recipes/**/*.yaml", "hparams/**/*.yaml"):
         for path in ROOT.glob(pattern):
@@ -80,7 +82,7 @@ def test_no_blank_is_left_to_fill_in():
 
 
 def arguments(row, corpus, model, output):
-    """The debug flags of a row, with what they name put in their places."""
+    """Return the debug flags of a row, with all names replaced."""
     manifests = output.with_name("manifests")
     manifests.mkdir()
     shutil.copy(corpus.train_csv, manifests / "train.csv")
@@ -103,7 +105,7 @@ def arguments(row, corpus, model, output):
 
 
 def check(row, output):
-    """What the row asks for is there."""
+    """Assert that the files that a row asks for exist."""
     checks = row["test_debug_checks"]
     names = re.search(r"file_exists=\[([^\]]*)\]", checks).group(1)
     for name in names.split(","):
@@ -117,7 +119,7 @@ def check(row, output):
 @pytest.mark.slow
 @pytest.mark.parametrize("row", IN_SHELL, ids=name_of)
 def test_a_row_runs_as_its_flags_say(row, corpus, ssl_model, tmp_path):
-    """The debug flags of a row, in a shell, as a user types them."""
+    """Run the debug flags of a row in a shell, as a user does."""
     output = tmp_path / "output"
     script = str(ROOT / row["Script_file"])
     argv = arguments(row, corpus, ssl_model, output)
@@ -129,7 +131,7 @@ def test_a_row_runs_as_its_flags_say(row, corpus, ssl_model, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("row", IN_PROCESS, ids=name_of)
 def test_a_row_without_report_runs(row, corpus, no_report, tmp_path):
-    """In this process: that spares the start of an interpreter and a report."""
+    """Run in this process, without a report, which saves time."""
     output = tmp_path / "output"
     train = tiny.load_train(ROOT / row["Script_file"])
     train.main([*arguments(row, corpus, None, output), "--noprogressbar"])

@@ -1,4 +1,4 @@
-"""A ResNet in whole runs of ``train.py``; all others here have an ECAPA."""
+"""A ResNet in whole runs of ``train.py``; all other tests use an ECAPA."""
 
 import math
 
@@ -28,7 +28,7 @@ RESNET = """\
 
 @pytest.fixture
 def configuration(corpus):
-    """SimCLR with a small FastResNet34."""
+    """Write a configuration of SimCLR with a small FastResNet34."""
     path = tiny_objectives.configuration(corpus, "simclr")
     text = path.read_text()
     assert text.count(ECAPA) == 1
@@ -38,7 +38,7 @@ def configuration(corpus):
 
 
 def test_it_trains_and_goes_on(corpus, train, tmp_path, configuration):
-    """Ended in the second epoch, and as if nothing had happened."""
+    """A run that ends in the second epoch resumes bit for bit."""
     lines = check(corpus, train, tmp_path, configuration, PARTS, 2, [5])
     assert all(math.isfinite(line["loss"]) for line in lines)
     first, second = (
@@ -46,7 +46,7 @@ def test_it_trains_and_goes_on(corpus, train, tmp_path, configuration):
         for path in sorted((tmp_path / "cut" / "save" / "weights").iterdir())
     )
     moved = {key for key in first if not torch.equal(first[key], second[key])}
-    # Stem, two in each of 16 blocks; with the shortcuts three more.
+    # One in the stem, two in each of 16 blocks, three in the shortcuts.
     convolutions = {key for key in first if "conv" in key}
     means = {key for key in first if key.endswith("running_mean")}
     assert (len(convolutions), len(means)) == (33, 36)
@@ -54,8 +54,8 @@ def test_it_trains_and_goes_on(corpus, train, tmp_path, configuration):
 
 
 def test_two_processes_are_one(corpus, train, tmp_path, configuration):
-    """Equal losses and weights, but for the order of additions."""
-    # Adam's first steps are signs: see test_distributed.py.
+    """Losses and weights are equal up to the order of additions."""
+    # Adam's first steps depend on signs: see test_distributed.py.
     text = configuration.read_text().replace("AdamW", "SGD")
     text = text.replace("betas: [0.9, 0.99]", "momentum: 0.9")
     configuration.write_text(text)

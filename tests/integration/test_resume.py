@@ -1,4 +1,4 @@
-"""A killed run goes on, bit for bit as if nothing had happened."""
+"""A killed run resumes, bit for bit as if nothing had happened."""
 
 import os
 import pathlib
@@ -22,19 +22,19 @@ pytestmark = pytest.mark.usefixtures("no_report")
 
 
 def kill(corpus, place, output, **overrides):
-    """A run in its own process that is killed at a place."""
+    """Run in a subprocess that is killed at a given place."""
     command = [sys.executable, str(KILLED), place, str(tiny.TRAIN)]
     command += corpus.argv(output, **overrides)
     status, stderr = tiny.shell(command)
     assert status == -signal.SIGKILL, stderr
     assert not (output / "results.json").exists()
-    # What a kill in the middle of a line leaves, on top.
+    # Add what a kill in the middle of a line would leave.
     with open(output / "metrics.jsonl", "a") as stream:
         stream.write('{"stage": "train", "epoch": 2, "st')
 
 
 def newest_step(output):
-    """Optimiser step of the newest checkpoint."""
+    """Return the optimiser step of the newest checkpoint."""
     checkpointer = AtomicCheckpointer(output / "save" / "checkpoints")
     found = checkpointer.find_checkpoint()
     text = found.paramfiles["brain"].read_text()
@@ -42,7 +42,7 @@ def newest_step(output):
 
 
 def assert_same_run(left, right):
-    """Equal weights, and equal lines in the log, each once."""
+    """Assert that weights and log lines are equal, each line once."""
     tiny.assert_identical(left, right)
     for stage in ("train", "valid"):
         ours, theirs = tiny.lines(left, stage), tiny.lines(right, stage)
@@ -78,7 +78,7 @@ def test_command_line_goes_on(corpus, reference, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("place, workers", [("step:9", 2), ("save:4", 0)])
 def test_kill_and_go_on(corpus, train, reference, tmp_path, place, workers):
-    """Killed after a step, or while a checkpoint is written."""
+    """The kill comes after a step, or while a checkpoint is written."""
     options = {"ckpt_interval_steps": 2, "num_workers": workers}
     kill(corpus, place, tmp_path, **options)
     assert newest_step(tmp_path) == (8 if place == "step:9" else 6)
@@ -88,13 +88,13 @@ def test_kill_and_go_on(corpus, train, reference, tmp_path, place, workers):
 
 @pytest.mark.slow
 def test_with_accumulation_and_sparse_log(corpus, train, tmp_path):
-    """The means of a half gathered line of the log go on, too."""
+    """The unfinished means of a log line are resumed, too."""
     options = {
         "batch_size": 4,
         "grad_accumulation_factor": 2,
         "ckpt_interval_steps": 3,
         "log_every": 4,
-        # As every configuration has it.
+        # Every configuration sets this.
         "precision": "bf16",
     }
     train.main(corpus.argv(tmp_path / "whole", **options))
@@ -109,7 +109,7 @@ def test_with_accumulation_and_sparse_log(corpus, train, tmp_path):
 
 @pytest.mark.slow
 def test_kill_before_the_first_checkpoint(corpus, train, reference, tmp_path):
-    """The run begins anew, and its log with it."""
+    """The run starts again, and so does its log."""
     kill(corpus, "step:3", tmp_path)
     assert len(tiny.lines(tmp_path)) == 3
     train.main(corpus.argv(tmp_path))
@@ -117,13 +117,13 @@ def test_kill_before_the_first_checkpoint(corpus, train, reference, tmp_path):
 
 
 def test_two_whole_runs_are_identical(corpus, train, reference, tmp_path):
-    """Without this, all other comparisons would prove nothing."""
+    """Without this, the other comparisons would prove nothing."""
     train.main(corpus.argv(tmp_path, ckpt_interval_steps=2, num_workers=1))
     assert_same_run(tmp_path, reference)
 
 
 def test_seed_matters(corpus, train, reference, tmp_path):
-    """And without this, nothing either."""
+    """Another seed gives other weights; otherwise equality proves nothing."""
     train.main(corpus.argv(tmp_path, seed=8))
     left, right = map(tiny.final_tensors, (tmp_path, reference))
     moved = [k for k in left if not torch.equal(left[k], right[k])]
@@ -132,7 +132,7 @@ def test_seed_matters(corpus, train, reference, tmp_path):
 
 
 def contents(folder):
-    """Bytes of every file that holds something learned or measured."""
+    """Return the bytes of every file with learned or measured values."""
     return {
         p.relative_to(folder): p.read_bytes()
         for p in sorted(folder.rglob("*"))
@@ -141,7 +141,7 @@ def contents(folder):
 
 
 def test_finished_run_started_again(corpus, train, tmp_path):
-    """It trains no step, and changes no weight and no line."""
+    """It trains no step, and changes no weight and no log line."""
     argv = corpus.argv(tmp_path, number_of_epochs=1)
     train.main(argv)
     before, results = contents(tmp_path), tiny.results(tmp_path)
@@ -157,13 +157,13 @@ def test_finished_run_started_again(corpus, train, tmp_path):
 
 
 def test_other_configuration(corpus, train, tmp_path):
-    """Refused with the name of what differs; the checkpoint stays."""
+    """The error names what differs, and the checkpoint is kept."""
     options = {"number_of_epochs": 1}
     train.main(corpus.argv(tmp_path, **options))
     before = contents(tmp_path)
     settings = (tmp_path / "save" / "settings.json").read_text()
     configuration = (tmp_path / "hyperparams.yaml").read_text()
-    # The same settings, but one utterance less.
+    # The settings are the same, but there is one utterance fewer.
     table = pd.read_csv(corpus.train_csv)
     chosen = ~table["wav"].isin(corpus.held_out())
     fewer = tmp_path / "fewer.csv"
@@ -180,7 +180,7 @@ def test_other_configuration(corpus, train, tmp_path):
         with pytest.raises(CheckpointError, match=named):
             train.main(corpus.argv(tmp_path, **{**options, **change}))
         if "train_manifest" not in change:
-            # Refused before anything in the folder was written.
+            # The error comes before anything in the folder is written.
             text = (tmp_path / "hyperparams.yaml").read_text()
             assert text == configuration
     assert contents(tmp_path) == before
@@ -188,7 +188,7 @@ def test_other_configuration(corpus, train, tmp_path):
 
 
 def test_what_may_change(corpus, train, tmp_path):
-    """Where things lie and what is shown is no other configuration."""
+    """Other paths and other logging are not another configuration."""
     train.main(corpus.argv(tmp_path, number_of_epochs=1))
     before = contents(tmp_path)
     moved = tmp_path / "moved.csv"
@@ -198,5 +198,5 @@ def test_what_may_change(corpus, train, tmp_path):
             tmp_path, number_of_epochs=1, train_manifest=moved, log_every=2
         )
     )
-    # The run was taken for its own: not begun anew, and nothing added.
+    # The run resumed: it did not start again, and nothing was added.
     assert len(before) > 5 and contents(tmp_path) == before

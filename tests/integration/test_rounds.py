@@ -1,4 +1,4 @@
-"""Rounds of pseudo labels, from a self-supervised model to the last results."""
+"""Rounds of pseudo-labels, from a self-supervised model to the results."""
 
 import json
 import os
@@ -38,13 +38,13 @@ STAGES = [(r, stage) for r in (1, 2) for stage in ("embed", "cluster", "train")]
 
 
 def done(output):
-    """Rounds and stages that are recorded."""
+    """Return the rounds and stages that are recorded."""
     records = json.loads((output / "rounds.json").read_text())
     return [(record["round"], record["stage"]) for record in records]
 
 
 def record(output, number, stage):
-    """The figures of a stage."""
+    """Return the record of a stage."""
     records = json.loads((output / "rounds.json").read_text())
     (found,) = [
         r for r in records if (r["round"], r["stage"]) == (number, stage)
@@ -53,12 +53,12 @@ def record(output, number, stage):
 
 
 def exported(folder):
-    """Bytes of an exported model's weights."""
+    """Return the bytes of an exported model's weights."""
     return (folder / "model" / "embedding_model.ckpt").read_bytes()
 
 
 def assert_same_round(left, right, number):
-    """Equal labels, weights and lines of the log."""
+    """Assert equal labels, weights and log lines."""
     left, right = (each / f"round_{number}" for each in (left, right))
     for name in ("labels.csv", "trusted.csv"):
         assert (left / name).read_bytes() == (right / name).read_bytes()
@@ -69,7 +69,7 @@ def assert_same_round(left, right, number):
 
 @pytest.fixture
 def untrained(monkeypatch):
-    """Training that ends where it begins: a round's model is its first one."""
+    """Skip training, so that a round ends with its initial model."""
 
     def fit(brain, *_):
         brain.on_fit_start()
@@ -83,7 +83,7 @@ def untrained(monkeypatch):
 
 
 def test_two_rounds(two_rounds, ssl_model):
-    """What a run leaves, and that it is of what it should be."""
+    """Check the files that a run leaves, and their contents."""
     assert done(two_rounds) == STAGES
     found = tiny.results(two_rounds)
     assert (found["rounds"], found["stopped"]) == (2, "all rounds done")
@@ -104,7 +104,7 @@ def test_two_rounds(two_rounds, ssl_model):
         assert figures["labelled"] == len(labels)
         assert ("agreement_nmi" in figures) == (number == 2)
         assert len(list((folder / "gate").glob("epoch_*.json"))) == 3
-        # The gate was at work, and so was label correction.
+        # Both the gate and label correction were active.
         valid = tiny.lines(folder, "valid")
         assert valid[0]["gate_kept"] == 1.0 and "corrected" not in valid[0]
         for line in valid[1:]:
@@ -115,7 +115,7 @@ def test_two_rounds(two_rounds, ssl_model):
 def test_the_labels_are_the_clusters_of_the_embeddings(
     corpus, two_rounds, number
 ):
-    """Of the model of the round before, by k-means of a seed of its own."""
+    """K-means of the previous model's embeddings, with another seed."""
     manifest = Manifest.read(corpus.train_csv)
     folder = two_rounds / f"round_{number}"
     rows, places = EmbeddingStore(folder / "embeddings", manifest, 20).read()
@@ -135,7 +135,7 @@ def test_the_labels_are_the_clusters_of_the_embeddings(
 
 
 def test_the_page(two_rounds, tmp_path):
-    """It is made of what such a run leaves."""
+    """The report is built from the files of such a run."""
     copy = tmp_path / "run"
     shutil.copytree(two_rounds, copy)
     text = build_rounds_report(copy).read_text(encoding="utf-8")
@@ -143,7 +143,7 @@ def test_the_page(two_rounds, tmp_path):
 
 
 def test_the_log_of_the_loop(two_rounds):
-    """It is one file; only what training says is in a stage's own."""
+    """It is one file; the logs of stages hold only training messages."""
     text = (two_rounds / "log.txt").read_text()
     for number, stage in STAGES:
         assert f"round {number}: {stage}" in text
@@ -155,13 +155,13 @@ def test_the_log_of_the_loop(two_rounds):
 
 @pytest.fixture
 def copied(two_rounds, tmp_path):
-    """A copy of the two rounds that may be spoilt."""
+    """Return a copy of the two rounds that a test may change."""
     shutil.copytree(two_rounds, tmp_path / "run")
     return tmp_path / "run"
 
 
 def contents(folder):
-    """Bytes of every file that holds something learned or measured."""
+    """Return the bytes of every file with learned or measured values."""
     return {
         p.relative_to(folder): p.read_bytes()
         for p in sorted(folder.rglob("*"))
@@ -170,7 +170,7 @@ def contents(folder):
 
 
 def test_started_again(corpus, rounds, ssl_model, copied, monkeypatch):
-    """Nothing is done anew, and nothing changes."""
+    """Nothing is run again, and nothing changes."""
     before, results = contents(copied), tiny.results(copied)
     for stage in ("embed", "cluster", "train", "fine_tune"):
         monkeypatch.setattr(Stages, stage, None)
@@ -182,7 +182,7 @@ def test_started_again(corpus, rounds, ssl_model, copied, monkeypatch):
 def test_a_higher_number_goes_on(
     corpus, rounds, ssl_model, two_rounds, copied, untrained
 ):
-    """A third round after two; the first two stay."""
+    """A third round follows two, which do not change."""
     rounds.main(corpus.rounds_argv(copied, ssl_model, rounds=3))
     assert done(copied) == [*STAGES, *[(3, s) for _, s in STAGES[:3]]]
     assert tiny.results(copied)["rounds"] == 3
@@ -194,7 +194,7 @@ def test_a_higher_number_goes_on(
 
 
 def killed(rounds, argv, owner, name, count):
-    """A run in a process of its own, killed after a call."""
+    """Run in a subprocess that is killed after a given call."""
     child = os.fork()
     if child == 0:
         kill_at(owner, name, count)
@@ -208,26 +208,26 @@ def killed(rounds, argv, owner, name, count):
 
 @pytest.mark.slow
 def test_killed_in_every_stage(corpus, rounds, ssl_model, two_rounds, tmp_path):
-    """SIGKILL again and again: labels and weights of an uninterrupted run."""
+    """After several kills, labels and weights equal an uninterrupted run's."""
     argv = corpus.rounds_argv(tmp_path, ssl_model, ckpt_interval_steps=2)
     shards = tmp_path / "round_1" / "embeddings"
     killed(rounds, argv, EmbeddingStore, "_make_shard", 2)
     assert len(list(shards.glob("shard_*.npz"))) == 2
     assert not (tmp_path / "rounds.json").exists()
-    # The labels are written, and their record is not.
+    # Killed when the labels are written, but not their record.
     killed(rounds, argv, Stages, "cluster", 1)
     assert (tmp_path / "round_1" / "labels.csv").is_file()
     assert done(tmp_path) == STAGES[:1]
-    # In the middle of the second epoch, in which the gate is at work.
+    # Killed in the middle of the second epoch, when the gate is active.
     killed(rounds, argv, TrainingBrain, "on_fit_batch_end", 8)
     assert done(tmp_path) == STAGES[:2]
     steps = [line["step"] for line in tiny.lines(tmp_path / "round_1")]
     assert steps == list(range(1, 9))
-    # Trained, exported, and not recorded.
+    # Killed after training and export, before the record.
     killed(rounds, argv, Stages, "train", 1)
     assert (tmp_path / "round_1" / "trusted.csv").is_file()
     assert done(tmp_path) == STAGES[:2]
-    # Before the first checkpoint of the second round.
+    # Killed before the first checkpoint of the second round.
     killed(rounds, argv, TrainingBrain, "on_fit_batch_end", 1)
     assert done(tmp_path) == STAGES[:5]
     rounds.main(argv)
@@ -239,7 +239,7 @@ def test_killed_in_every_stage(corpus, rounds, ssl_model, two_rounds, tmp_path):
 
 @pytest.mark.slow
 def test_killed_in_the_final_stage(corpus, rounds, ssl_model, tmp_path):
-    """In the middle of the fine-tuning, after a checkpoint."""
+    """The kill comes in the middle of fine-tuning, after a checkpoint."""
     options = {
         "rounds": 1,
         "final_stage": FINAL,
@@ -262,7 +262,7 @@ def test_killed_in_the_final_stage(corpus, rounds, ssl_model, tmp_path):
 
 @pytest.mark.slow
 def test_one_stage_at_a_time(corpus, rounds, ssl_model, two_rounds, tmp_path):
-    """``--stop_after`` each stage, and at last none: as one command."""
+    """``--stop_after`` each stage, then none, equals a single command."""
     for count, (_, stage) in enumerate(STAGES, 1):
         rounds.main(corpus.rounds_argv(tmp_path, ssl_model, stop_after=stage))
         assert done(tmp_path) == STAGES[:count]
@@ -274,7 +274,7 @@ def test_one_stage_at_a_time(corpus, rounds, ssl_model, two_rounds, tmp_path):
 
 
 def forget(folder, count):
-    """Takes the last records away, and what the last training left."""
+    """Delete the last records and the files of the last training."""
     path = folder / "rounds.json"
     path.write_text(json.dumps(json.loads(path.read_text())[:-count]))
     for name in ("results.json", "model"):
@@ -285,7 +285,7 @@ def forget(folder, count):
 def test_stop_by_agreement(
     corpus, rounds, ssl_model, two_rounds, copied, untrained
 ):
-    """Labels that agree are not trained on; with a higher bar, they are."""
+    """Labels that agree are not trained on, unless the bar is higher."""
     forget(copied, 1)
     shutil.rmtree(copied / "round_2" / "model")
     agreement = record(copied, 2, "cluster")["agreement_nmi"]
@@ -295,7 +295,7 @@ def test_stop_by_agreement(
     assert f"NMI {agreement:.3f}" in found["stopped"]
     assert exported(copied) == exported(two_rounds / "round_1")
     assert done(copied) == STAGES[:5]
-    # Again: the same, and nothing is done.
+    # A second call gives the same result and runs nothing.
     rounds.main(corpus.rounds_argv(copied, ssl_model, stop_agreement=agreement))
     assert tiny.results(copied) == found
     rounds.main(
@@ -305,19 +305,19 @@ def test_stop_by_agreement(
     assert done(copied) == STAGES
 
 
-# -- what a round begins with --------------------------------------------------------
+# -- how a round is initialised --------------------------------------------------------
 
 
 @pytest.mark.parametrize("start", ["initial", "previous", "nothing"])
 def test_start_from(
     corpus, rounds, ssl_model, two_rounds, tmp_path, untrained, start
 ):
-    """The model of the second round before its first step."""
+    """Look at the model of the second round before its first step."""
     other = two_rounds / "round_2"
     original = Stages._model_before
 
     def before(self, number):
-        # Round 1 left another model than the initial one, so to say.
+        # Pretend that round 1 left another model than the initial one.
         return original(self, number) if number == 1 else other
 
     with pytest.MonkeyPatch.context() as patch:
@@ -336,7 +336,7 @@ def test_start_from(
 def test_classes_begin_at_their_members(
     corpus, rounds, ssl_model, tmp_path, untrained
 ):
-    """With ``centers_from_embeddings``: the direction of each mean."""
+    """With ``centers_from_embeddings`` a class starts at its mean."""
     rounds.main(
         corpus.rounds_argv(
             tmp_path, ssl_model, rounds=1, centers_from_embeddings=True
@@ -357,7 +357,7 @@ def test_classes_begin_at_their_members(
 
 
 def test_centers_of_classes_without_members():
-    """They keep a random direction; sub-centres of the others differ."""
+    """They keep random weights; sub-centres of the others differ."""
     torch.manual_seed(0)
     classifier = AAMSoftmax(8, 3, sub_centers=2)
     before = classifier.weight.detach().clone()
@@ -381,9 +381,9 @@ FINAL = (
 
 @pytest.mark.slow
 def test_the_final_stage(corpus, rounds, ssl_model, tmp_path, monkeypatch):
-    """On trusted labels, with model and classes of the last round.
+    """It trains on trusted labels, from model and classes of the last round.
 
-    Also where the highest class has lost all its members.
+    This also holds if the highest class has lost all its members.
     """
     original, brains = PseudoLabelBrain.trusted, []
 
@@ -424,7 +424,7 @@ def test_the_final_stage(corpus, rounds, ssl_model, tmp_path, monkeypatch):
     assert torch.equal(
         weights["encoder.fc.conv.weight"], averaged["fc.conv.weight"]
     )
-    # More rounds have a final stage of their own.
+    # After more rounds there is another final stage.
     options |= {"rounds": 2}
     rounds.main(corpus.rounds_argv(tmp_path, ssl_model, **options))
     assert done(tmp_path)[-1] == (2, "fine_tune")
@@ -434,18 +434,18 @@ def test_the_final_stage(corpus, rounds, ssl_model, tmp_path, monkeypatch):
 def test_a_gate_that_has_kept_nothing(
     corpus, rounds, ssl_model, tmp_path, untrained
 ):
-    """There is nothing to fine-tune on, and the file that says so is named."""
+    """There is nothing to fine-tune on; the error names the empty file."""
     with pytest.raises(ManifestError, match=r"trusted\.csv gives no utteran"):
         rounds.main(
             corpus.rounds_argv(tmp_path, ssl_model, rounds=1, final_stage=FINAL)
         )
 
 
-# -- labels that are given, and further views ---------------------------------------------
+# -- given labels, and further views ---------------------------------------------
 
 
 def given_argv(corpus, output, model, csv, **overrides):
-    """A command line for labels that people gave."""
+    """Return a command line for given labels."""
     text = corpus.rounds_yaml.read_text()
     new = "speechbrain_ssl.pseudo_labels.given.GivenLabels"
     old = "speechbrain_ssl.clustering.methods.KMeansClusters"
@@ -464,7 +464,7 @@ def given_argv(corpus, output, model, csv, **overrides):
 
 @pytest.mark.parametrize("model", [True, False])
 def test_given_labels(corpus, rounds, ssl_model, tmp_path, untrained, model):
-    """Every result says which labels were seen; nothing is clustered."""
+    """Every result says which labels were used; nothing is clustered."""
     rounds.main(
         given_argv(
             corpus,
@@ -480,7 +480,7 @@ def test_given_labels(corpus, rounds, ssl_model, tmp_path, untrained, model):
         assert tiny.results(folder)["labels_seen"] == "50 % of the utterances"
     labels = pd.read_csv(tmp_path / "round_1" / "labels.csv")
     assert labels["label"].value_counts().tolist() == [7] * 4
-    # Embeddings are for the first centres alone, of a model that is there.
+    # Embeddings are made only for initial centres, if there is a model.
     assert (tmp_path / "round_1" / "embeddings").is_dir() == model
 
 
@@ -493,7 +493,7 @@ def test_given_labels_are_not_iterated(corpus, rounds, ssl_model, tmp_path):
 
 
 def test_labels_of_absent_utterances(corpus, rounds, ssl_model, tmp_path):
-    """The file, the line and the utterance are named, before any training."""
+    """The error names file, line and utterance, before any training."""
     path = tmp_path / "labels.csv"
     text = corpus.speakers_csv.read_text()
     path.write_text(text + "somebody-else,id10001\n")
@@ -506,7 +506,7 @@ def test_labels_of_absent_utterances(corpus, rounds, ssl_model, tmp_path):
 def test_other_models(
     corpus, rounds, ssl_model, two_rounds, tmp_path, untrained
 ):
-    """Two views that are the same count as one; others change the labels."""
+    """Two equal views change nothing; different views change the labels."""
     same = tmp_path / "same"
     shutil.copytree(ssl_model, same)
     labels = []
@@ -546,7 +546,7 @@ def test_other_models(
     ],
 )
 def test_refused(corpus, rounds, ssl_model, tmp_path, overrides, error, text):
-    """By the key at fault, and before hours of embedding."""
+    """The error names the key, before hours of embedding."""
     overrides = {"model": ssl_model, **overrides}
     argv = corpus.rounds_argv(tmp_path, **overrides)
     with pytest.raises(error, match=f"(?s){text}"):
@@ -556,7 +556,7 @@ def test_refused(corpus, rounds, ssl_model, tmp_path, overrides, error, text):
 
 
 def test_an_encoder_of_another_shape(corpus, rounds, ssl_model, tmp_path):
-    """It is noticed at the start, and not after the clustering."""
+    """It is noticed at the start, not after the clustering."""
     text = corpus.rounds_yaml.read_text()
     path = corpus.rounds_yaml.with_name("wide.yaml")
     path.write_text(text.replace("channels: 16", "channels: 24"))
@@ -567,7 +567,7 @@ def test_an_encoder_of_another_shape(corpus, rounds, ssl_model, tmp_path):
 
 
 def test_other_settings(corpus, rounds, ssl_model, copied):
-    """In the folder of a run: refused by name, whatever stage is done."""
+    """The error names the setting, whatever stage is finished."""
     before = contents(copied)
     for change, named in (
         ({"lr": 0.1}, r"lr \(0.003 there, 0.1 here\)"),
@@ -583,7 +583,7 @@ def test_other_settings(corpus, rounds, ssl_model, copied):
 def test_another_model_or_manifest(
     corpus, rounds, ssl_model, two_rounds, copied
 ):
-    """Embeddings in the folder are of neither; also when all is done."""
+    """The embeddings on disk are rejected, even if all is finished."""
     other = two_rounds / "round_1"
     with pytest.raises(CheckpointError, match="embeddings of another model"):
         rounds.main(corpus.rounds_argv(copied, other))
@@ -597,7 +597,7 @@ def test_another_model_or_manifest(
 
 @pytest.fixture
 def embedded(corpus, rounds, ssl_model, two_rounds, tmp_path):
-    """A run whose first stage is done; its rows can be replaced."""
+    """Return a run with its first stage finished; its rows can be replaced."""
     folder = tmp_path / "run"
     shutil.copytree(two_rounds, folder)
     forget(folder, 5)
@@ -620,7 +620,7 @@ def embedded(corpus, rounds, ssl_model, two_rounds, tmp_path):
 
 
 def test_embeddings_that_are_not_finite(corpus, rounds, ssl_model, embedded):
-    """The utterance is named."""
+    """The error names the utterance."""
     folder, replace = embedded
     rows = np.random.default_rng(0).normal(size=(56, 192))
     rows[33, 5] = np.nan
@@ -632,7 +632,7 @@ def test_embeddings_that_are_not_finite(corpus, rounds, ssl_model, embedded):
 
 
 def test_a_cluster_of_one(corpus, rounds, ssl_model, embedded):
-    """It is left out and counted; the others are numbered without a gap."""
+    """It is left out and counted; the others are numbered without gaps."""
     folder, replace = embedded
     draws = np.random.default_rng(0)
     centers = draws.normal(size=(7, 192))
@@ -648,7 +648,7 @@ def test_a_cluster_of_one(corpus, rounds, ssl_model, embedded):
 
 
 def test_embeddings_that_have_collapsed(corpus, rounds, ssl_model, embedded):
-    """Less than two clusters are of use: a plain sentence."""
+    """Fewer than two usable clusters give a plain error message."""
     folder, replace = embedded
     replace(np.ones((56, 192)))
     with pytest.raises(ManifestError, match="nothing to tell apart"):
@@ -656,7 +656,7 @@ def test_embeddings_that_have_collapsed(corpus, rounds, ssl_model, embedded):
 
 
 def test_a_shard_that_is_gone(corpus, rounds, ssl_model, embedded):
-    """The remedy that is named is one."""
+    """The remedy in the error message works."""
     folder, _ = embedded
     (folder / "round_1" / "embeddings" / "shard_00001.npz").unlink()
     argv = corpus.rounds_argv(folder, ssl_model, stop_after="cluster")
@@ -671,7 +671,7 @@ def test_a_shard_that_is_gone(corpus, rounds, ssl_model, embedded):
 
 
 def sgd(corpus, output, model, **overrides):
-    """A command line with SGD, see ``test_distributed.sgd``."""
+    """Return a command line with SGD; see ``test_distributed.sgd``."""
     path = corpus.rounds_yaml.with_name("rounds_sgd.yaml")
     text = corpus.rounds_yaml.read_text().replace("AdamW", "SGD")
     path.write_text(text.replace("betas: [0.9, 0.99]", "momentum: 0.9"))
@@ -681,7 +681,7 @@ def sgd(corpus, output, model, **overrides):
 
 @pytest.mark.slow
 def test_two_processes_are_one(corpus, rounds, ssl_model, two_rounds, tmp_path):
-    """The same labels and figures, and losses but for the order of sums."""
+    """Labels are equal, and losses up to the order of additions."""
     options = {
         "other_models": f"[{two_rounds / 'round_2'}]",
         "batch_size": 4,
@@ -720,7 +720,7 @@ def test_two_processes_are_one(corpus, rounds, ssl_model, two_rounds, tmp_path):
 
 
 def test_nobody_sees_a_record_before_all_have_looked(tmp_path, monkeypatch):
-    """A stage that takes no time in one process is not skipped in others."""
+    """If one process finishes a stage at once, the others do not skip it."""
     events = []
     monkeypatch.setattr(module, "ddp_barrier", lambda: events.append("wait"))
     original = module.atomic_write

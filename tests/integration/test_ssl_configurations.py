@@ -1,7 +1,7 @@
-"""Every self-supervised configuration, at its own size, but without its bytes.
+"""Check every self-supervised configuration at full size, without weights.
 
-A run of a few steps takes smaller sizes than a configuration has. What the
-published sizes could get wrong is looked at here, on torch's meta device.
+Other tests run a few steps with smaller sizes. Here torch's meta device, which
+allocates no memory, shows whether the published sizes fit each other.
 """
 
 import re
@@ -18,7 +18,7 @@ from speechbrain_ssl.positives.ssps import SSPS
 
 PATHS = sorted((tiny.ROOT / "recipes").glob("*/SSL/hparams/*.yaml"))
 
-#: Utterances of VoxCeleb2's training part; of the others, at least.
+#: Utterances in VoxCeleb2's training part, and a minimum for the others.
 UTTERANCES = {"VoxCeleb": 1_092_009, "MiniVox": 1_200, "UnlabeledFolder": 2_000}
 
 
@@ -27,22 +27,22 @@ def name_of(path):
 
 
 def header_of(path):
-    """The comment that stands above the first key."""
+    """Return the comment above the first key."""
     return path.read_text(encoding="utf-8").split("\nbase:")[0]
 
 
 @pytest.fixture
 def load(train, tmp_path, monkeypatch):
-    """``load(path, *flags)`` -> hyper-parameters, tensors without content."""
+    """Return ``load(path, *flags)`` -> hyper-parameters with empty tensors."""
     original = LogMel.__init__
 
     def with_content(*args, **kwargs):
-        # Its filters are computed, not drawn.
+        # Its filters are computed, not random.
         with torch.device("cpu"):
             original(*args, **kwargs)
 
     monkeypatch.setattr(LogMel, "__init__", with_content)
-    # A checkpointer makes its folder, which is relative to where one is.
+    # A checkpointer creates its folder, relative to the current one.
     monkeypatch.chdir(tmp_path)
 
     def load(path, *flags):
@@ -55,7 +55,7 @@ def load(train, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("path", PATHS, ids=name_of)
 def test_values_fit_each_other(path, load, train):
-    """Schedules, sizes, batches, crops and positives."""
+    """Check schedules, sizes, batches, crops and positives."""
     hparams = load(path)
     objective, plan = hparams["objective"], hparams["crops"]
     train.check_values(hparams)
@@ -66,7 +66,7 @@ def test_values_fit_each_other(path, load, train):
     epochs, batch = hparams["number_of_epochs"], hparams["batch_size"]
     for schedule in hparams["schedules"].values():
         assert schedule(epochs, 3).shape == (3 * epochs,)
-    # Something is frozen where there is something to freeze.
+    # Prototypes are frozen if the objective has any.
     freezes = hparams["freeze_last_layer_epochs"] > 0
     assert freezes == bool(objective.prototype_parameters())
     size = hparams["encoder"].arguments["lin_neurons"]
@@ -106,7 +106,7 @@ VOXCELEB = [p for p in PATHS if "VoxCeleb" in p.parts]
 def test_encoders_are_exchanged_by_one_line(
     path, load, tmp_path, monkeypatch, encoder
 ):
-    """Whatever the size of an embedding is by default in the other one."""
+    """The head fits the other encoder, whatever its embedding size."""
     text, count = re.subn(
         r"(encoder_block: !include:.*/encoders/)\w+",
         rf"\g<1>{encoder}",
@@ -128,7 +128,7 @@ def test_encoders_are_exchanged_by_one_line(
 
 @pytest.mark.parametrize("path", PATHS, ids=name_of)
 def test_header_says_whose_figures_it_quotes(path):
-    """And the output goes to a folder of the configuration's name."""
+    """Quoted figures are marked "not our"; the folder has the file's name."""
     header = " ".join(header_of(path).replace("#", " ").split())
     assert header.count("Model: ") == 1
     if "% EER" in header and "VoxCeleb" in path.parts:
@@ -141,10 +141,10 @@ SSPS_PATHS = [p for p in PATHS if p.match("VoxCeleb/SSL/hparams/*_ssps_*.yaml")]
 
 @pytest.mark.parametrize("path", SSPS_PATHS, ids=name_of)
 def test_flags_go_on_where_the_baseline_stops(path, load):
-    """What a header says of going on is the end of its one long run."""
+    """The flags of a header continue the baseline up to the full run."""
     header = " ".join(header_of(path).split("#")[1:])
     flags = re.findall(r"--[a-z_]+=[\w.]*\w", header)
-    # The last flag of a header may show how the baseline is made.
+    # The last flag of a header may show how to train the baseline.
     first = next(i for i, f in enumerate(flags) if "number_of_epochs" in f)
     flags = [
         flag
@@ -156,7 +156,7 @@ def test_flags_go_on_where_the_baseline_stops(path, load):
     one, two = load(path), load(path, *flags)
     start = one["positives"].start_epoch
     epochs, left = one["number_of_epochs"], two["number_of_epochs"]
-    # An epoch that fills the queue, and as many with SSPS.
+    # One epoch fills the queue; as many epochs with SSPS follow.
     assert two["positives"].start_epoch == 2
     assert left - 1 == epochs - start + 1
     assert two["freeze_last_layer_epochs"] == 0
@@ -166,9 +166,9 @@ def test_flags_go_on_where_the_baseline_stops(path, load):
         found = two["schedules"][name](left, 10)[10:]
         near = 0.15
         if name == "momentum":
-            # Of the slow end of a cosine, and of a whole one.
+            # The slow end of a cosine, and a whole cosine.
             wanted, found, near = 1 - wanted, 1 - found, 1.0
-        # At the start, on the way and at the end.
+        # At the start, in between, and at the end.
         for place in (0, len(wanted) // 2, -1):
             assert found[place] == pytest.approx(
                 wanted[place], rel=near, abs=1e-5

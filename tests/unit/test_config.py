@@ -61,11 +61,11 @@ def test_the_recipes_own_modules_are_importable(load, tmp_path):
 def test_a_misspelt_key_in_the_file(load):
     """HyperPyYAML would carry it along, and the default would stay."""
     with pytest.raises(
-        ConfigError, match=r"`batchsize` in .*x\.yaml is read"
+        ConfigError, match=r"`batchsize` in .*x\.yaml is not read"
     ) as e:
         load(GOOD + "batchsize: 64\n")
     assert str(e.value).endswith("did you mean `batch_size`?")
-    with pytest.raises(ConfigError, match="`zzzzz` .*read by nothing$"):
+    with pytest.raises(ConfigError, match="`zzzzz` .*not read by anything$"):
         load(GOOD + "zzzzz: 64\n")
 
 
@@ -145,13 +145,16 @@ def test_no_such_file(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("seed: [1, 2\nx: 3", r"x\.yaml is no valid YAML.*line 2"),
+        ("seed: [1, 2\nx: 3", r"x\.yaml is not valid YAML.*line 2"),
         ("- 1\n- 2\n", "holds no keys"),
         ("", "holds no keys"),
-        (GOOD + "seed: 2\n", r"x\.yaml is no valid YAML.*duplicate.*seed"),
+        (GOOD + "seed: 2\n", r"x\.yaml is not valid YAML.*duplicate.*seed"),
         (GOOD.replace("CropPlan", "CropPlam"), r"x\.yaml: .*CropPlam"),
         (GOOD.replace("data.crops", "data.no_crops"), r"x\.yaml: .*no_crops"),
-        (GOOD.replace("<helper>", "<helpe>"), "`helper` .*read by nothing"),
+        (
+            GOOD.replace("<helper>", "<helpe>"),
+            "`helper` .*not read by anything",
+        ),
         (GOOD.replace("global_seconds", "second"), r"x\.yaml: .*'second'"),
         (GOOD.replace("null", "!include:no.yaml"), r"x\.yaml: .*no\.yaml"),
         (
@@ -249,9 +252,9 @@ def test_every_recipe_passes(repository):
 
 
 def test_a_comment_refers_to_nothing(load):
-    """A key that only a comment mentions is read by nothing."""
+    """A key that only a comment mentions is not read by anything."""
     comment = "    # <batch>\nbatch: 64  # not <batch>, nor <batch[size]>\n"
-    with pytest.raises(ConfigError, match="`batch` in .*read by nothing"):
+    with pytest.raises(ConfigError, match="`batch` in .*not read by anything"):
         load(GOOD + comment)
     load(GOOD.replace("32", "!ref <batch>  # not a number") + comment)
 

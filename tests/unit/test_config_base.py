@@ -158,18 +158,18 @@ def test_definitions_stand_above_what_refers_to_them(write):
     [
         (
             "base: no.yaml",
-            r"`base` in .*x\.yaml is no\.yaml, .* not there.*rel",
+            r"`base` in .*x\.yaml is no\.yaml, .* not exist.*rel",
         ),
-        ("base: ..", r"`base` in .*x\.yaml is \.\., which is not there"),
+        ("base: ..", r"`base` in .*x\.yaml is \.\., which does not exist"),
         (
             "base: [base.yaml]",
-            r"`base` in .*x\.yaml is no path; .* `base: other",
+            r"`base` in .*x\.yaml is not a path; .* `base: other",
         ),
-        ("base: !ref <seed>", r"`base` in .*x\.yaml is no path"),
-        ("base: null", r"`base` in .*x\.yaml is no path"),
+        ("base: !ref <seed>", r"`base` in .*x\.yaml is not a path"),
+        ("base: null", r"`base` in .*x\.yaml is not a path"),
         ("base: x.yaml", r"circle: .*x\.yaml -> .*x\.yaml; remove a `base`"),
         ("base: list.yaml", r"list\.yaml holds no keys"),
-        ("base: bad.yaml", r"(?s)bad\.yaml is no valid YAML.*line 3"),
+        ("base: bad.yaml", r"(?s)bad\.yaml is not valid YAML.*line 3"),
         (
             "base: base.yaml\ndrop: [batch]",
             r"`drop` in .*x\.yaml names `batch`, which its base does not have",
@@ -177,7 +177,7 @@ def test_definitions_stand_above_what_refers_to_them(write):
         ("drop: [seed]\nseed: 1", r"`drop` in .*x\.yaml names `seed`, which"),
         (
             "base: base.yaml\ndrop: seed",
-            r"`drop` in .*x\.yaml is no list .*write `drop: \[seed\]`",
+            r"`drop` in .*x\.yaml is not a list .*write `drop: \[seed\]`",
         ),
     ],
 )
@@ -210,7 +210,7 @@ def test_more_than_two_levels(write):
         match=r"x\.yaml -> .*one\.yaml -> .*two\.yaml -> .*base\.yaml: .*no more",
     ) as caught:
         merge(path)
-    assert "two.yaml says into" in str(caught.value)
+    assert "two.yaml into" in str(caught.value)
 
 
 KNOWN = set(
@@ -226,7 +226,8 @@ def test_it_loads_and_errors_name_the_file_that_is_at_fault(write, monkeypatch):
     monkeypatch.chdir(path.parent)
     for name in (str(path), "./x.yaml"):
         with pytest.raises(
-            ConfigError, match=r"`lasst` in .*x\.yaml is read .*mean `last`\?$"
+            ConfigError,
+            match=r"`lasst` in .*x\.yaml is not read .*mean `last`\?$",
         ):
             load_config([name], KNOWN)
     path = write("x.yaml", "base: base.yaml\nblock: {secondz: 1}\n")
@@ -248,7 +249,7 @@ def test_it_loads_and_errors_name_the_file_that_is_at_fault(write, monkeypatch):
     path = write("x.yaml", "base: base.yaml\nblock: !include:blocks/one.yaml\n")
     with pytest.raises(
         ConfigError,
-        match=r"`rate` in .*base\.yaml is read by nothing.*`drop: \[rate\]` in"
+        match=r"`rate` in .*base\.yaml is not read by anything.*`drop: \[rate\]` in"
         r" .*x\.yaml",
     ):
         load_config([str(path)], KNOWN - {"rate"})

@@ -117,6 +117,6 @@ def test_the_teacher_momentum_ends_at_exactly_one(epochs, steps):
 def test_a_warm_up_as_long_as_the_run_is_refused(warmup):
     """The learning rate would never come down, nor say so."""
     schedule = WarmupCosine(1.0, 0.0, warmup_epochs=warmup)
-    with pytest.raises(ConfigError, match=f"{warmup} epochs leaves nothing.*5"):
+    with pytest.raises(ConfigError, match=f"{warmup} epochs takes all.*5"):
         schedule(5, 10)
     assert len(schedule(8, 10)) == 80

@@ -6,12 +6,12 @@
     python train.py hparams/finetune.yaml --model=/path/to/output_folder ...
 
 `--model` is the output folder of a training run, a published model, or one of
-two baselines that nothing was trained for: `statistics` (mean and standard
-deviation of the log-mel energies) and `untrained` (an encoder as initialised).
+two untrained baselines: `statistics` (mean and standard deviation of the
+log-mel energies) and `untrained` (an encoder with random weights).
 
 The script is the same for all corpora and labels: the YAML names the prepare
-function, the folds and the method; --print_config shows all its keys, and exits.
-The README beside this file describes the outputs and the figures.
+function, the folds and the method; --print_config prints all its keys and
+exits. The README beside this file describes the outputs and the metrics.
 """
 
 from speechbrain_ssl.runtime import set_up_process
@@ -42,8 +42,8 @@ from speechbrain_ssl.run_folder import write_hyperparams
 
 logger = logging.getLogger(__name__)
 
-# What this script and the methods read; anything else in a YAML must be
-# referred to by another key, or it is an error.
+# Keys that this script and the methods read. Any other key of a YAML is an
+# error, unless another key refers to it.
 KEYS = set(
     """
     seed output_folder model data_folder prepare manifest label speaker_column
@@ -78,8 +78,8 @@ def predict(task, folds, system, hparams, run_opts):
     Returns
     -------
     tuple
-        Lists over folds: the predicted classes of the test side, and the
-        settings that were chosen.
+        Two lists over folds: the predicted classes of the test side, and the
+        settings that the method chose.
     """
     predictions, chosen = [], []
     found = hparams["method"](task, folds, system, hparams, run_opts)
@@ -88,7 +88,7 @@ def predict(task, folds, system, hparams, run_opts):
         chosen.append(facts)
         right = (predicted == task.labels[fold.test]).mean()
         logger.info(
-            "fold %s: %d utterances learned from, %d judged, %.1f %% right%s",
+            "fold %s: %d utterances to train, %d to test, %.1f %% correct%s",
             fold.name,
             len(fold.train),
             len(fold.test),
@@ -129,7 +129,7 @@ def write_predictions(path, task, folds, predictions):
 
 
 def table(figures):
-    """Format the figures as lines of text."""
+    """Format the metrics as lines of text."""
     lines = []
     for key in FIGURES:
         line = f"{NAMES[key]:27}{figures[key]:6.2f} %"
@@ -144,7 +144,7 @@ def table(figures):
 
 
 def check_settings(hparams):
-    """Refuse settings that would fail, or mislead, only after the work."""
+    """Validate settings that would otherwise fail, or mislead, much later."""
     replicates = hparams["bootstrap_replicates"]
     if not isinstance(replicates, int) or replicates < 0:
         raise ConfigError(
@@ -169,7 +169,8 @@ def main(argv):
         hparams["seed"],
     )
     if hparams["output_folder"] is None:
-        # One for each model and label, so that none overwrites another's.
+        # One folder for each model and label, so that none overwrites
+        # another.
         parts = ["results", pathlib.Path(path).stem, hparams["label"]]
         hparams["output_folder"] = "/".join([*parts, system.folder])
     folder = pathlib.Path(hparams["output_folder"])

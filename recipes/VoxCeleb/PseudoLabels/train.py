@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""Rounds of pseudo labels: from a self-supervised encoder to a better one.
+"""Improve a self-supervised encoder with rounds of pseudo-labels.
 
-    python train.py hparams/dlg_lc_ecapa_512.yaml --data_folder=/path/to/corpora \
+    python train.py hparams/dlg_lc_ecapa_512.yaml --data_folder=/path/to/corpora \\
         --initial_model=../SSL/results/dino_ecapa/1
     torchrun --nproc_per_node=8 train.py hparams/dlg_lc_ecapa_512.yaml ...
 
-Each round embeds the training set, clusters it, and trains on the clusters.
-All rounds are one command, which goes on where it was interrupted. For one
-stage at a time add --stop_after=embed, cluster or train; the next call, with
-another --stop_after or none, goes on there.
+Each round embeds the training set, clusters it, and trains on the clusters. One
+command runs all rounds; after an interruption the same command resumes. To run
+one stage at a time, add --stop_after=embed, cluster or train; the next call,
+with another --stop_after or none, continues from there.
 
-Every key of the YAML can be set on the command line; --print_config shows all
-keys, and exits. The script is the same for all corpora: the YAML names the
-prepare function. The loop itself is speechbrain_ssl/brains/rounds.py.
+Every key of the YAML can be set on the command line; --print_config prints all
+keys and exits. The script is the same for all corpora: the YAML names the
+prepare function. The loop itself is in speechbrain_ssl/brains/rounds.py.
 """
 
 from speechbrain_ssl.runtime import set_up_process
@@ -23,8 +23,8 @@ from speechbrain_ssl.brains.rounds import Rounds
 from speechbrain_ssl.config import load_config, run
 from speechbrain_ssl.run_folder import begin_run
 
-# What this script and the loop read; anything else in a YAML must be referred
-# to by another key, or it is an error.
+# Keys that this script and the loop read. Any other key of a YAML is an error,
+# unless another key refers to it.
 KEYS = set(
     """
     seed output_folder stage_folder prepare train_manifest data_folder initial_model
@@ -42,7 +42,7 @@ KEYS = set(
 
 
 def main(argv):
-    """Prepares, and does the rounds."""
+    """Prepare the data and run all rounds."""
 
     def load(**changes):
         path, _, overrides, hparams = load_config(argv, KEYS, changes)

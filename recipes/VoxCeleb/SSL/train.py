@@ -1,16 +1,17 @@
 #!/usr/bin/env python3
-"""Trains a speaker encoder without labels.
+"""Train a speaker encoder without labels.
 
     python train.py hparams/dino_ecapa.yaml --data_folder=/path/to/voxceleb
     torchrun --nproc_per_node=8 train.py hparams/dino_ecapa.yaml ...
     python train.py hparams/dino_ecapa.yaml --device=cpu ...
 
 Every key of the YAML can be set on the command line (--batch_size=32); a key
-that does not exist is an error; --print_config shows all keys, and exits. The
-same command goes on where a run was interrupted. What comes out, and where, is
-in the README beside this file.
+that does not exist is an error; --print_config prints all keys and exits. The
+same command resumes a run that was interrupted. The README beside this file
+describes the outputs.
 
 The script is the same for all corpora: the YAML names the prepare function.
+The training loop is in speechbrain_ssl/brains/ssl_brain.py.
 """
 
 from speechbrain_ssl.runtime import set_up_process
@@ -23,8 +24,8 @@ from speechbrain_ssl.data.manifest import Manifest
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.run_folder import begin_run
 
-# What this script and the Brain read; anything else in a YAML must be referred
-# to by another key, or it is an error.
+# Keys that this script and the Brain read. Any other key of a YAML is an error,
+# unless another key refers to it.
 KEYS = set(
     """
     seed output_folder prepare train_manifest data_folder valid_utterances valid_seconds
@@ -37,7 +38,7 @@ KEYS = set(
 )
 
 
-# Counts of which zero makes no sense.
+# Counts that must not be zero.
 AT_LEAST_ONE = """
     number_of_epochs batch_size log_every average_last valid_utterances
     lr_reference_batch
@@ -45,7 +46,7 @@ AT_LEAST_ONE = """
 
 
 def check_values(hparams):
-    """Refuses values that would fail, or mean nothing, hours later.
+    """Validate values that would otherwise fail, or be ignored, hours later.
 
     Arguments
     ---------
@@ -55,7 +56,7 @@ def check_values(hparams):
     Raises
     ------
     ConfigError
-        With the key and the remedy.
+        If a value is wrong; the message names the key and the remedy.
     """
     for key in AT_LEAST_ONE:
         if not hparams[key] >= 1:
@@ -66,9 +67,9 @@ def check_values(hparams):
     )
     if plan.disjoint and plan.local_crops and both:
         raise ConfigError(
-            "crops can only be disjoint where global ones are not compared "
-            "with each other: with `disjoint: True` set `global_pairs: False`, "
-            "or leave out the local crops"
+            "disjoint crops with local ones need an objective that does not "
+            "compare global crops with each other: with `disjoint: True` set "
+            "`global_pairs: False`, or leave out the local crops"
         )
     if not (plan.local_crops or both):
         raise ConfigError(
@@ -81,14 +82,15 @@ def check_values(hparams):
         and getattr(positives, "rule", "") == "all"
     ):
         raise ConfigError(
-            f"{type(objective).__name__} keeps the vector of an utterance's "
-            "first crop, which cluster-aware sampling by the rule all cuts "
-            "from another one: set its `rule` to locals, and some `local_crops`"
+            f"{type(objective).__name__} stores the embedding of an utterance's "
+            "first crop, but cluster-aware sampling with the rule all cuts it "
+            "from another utterance: set its `rule` to locals, and some "
+            "`local_crops`"
         )
 
 
 def main(argv):
-    """Prepares, trains, evaluates."""
+    """Prepare the data, train the encoder, and evaluate it."""
     path, run_opts, overrides, hparams = load_config(argv, KEYS)
     check_values(hparams)
     begin_run(path, run_opts, overrides, hparams)

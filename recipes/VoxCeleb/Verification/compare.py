@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Put several evaluations on one page: DET curves, figures, differences.
+"""Compare several evaluations on one page: DET curves, metrics, differences.
 
     python compare.py results/ssl results/ssl:as_norm base=results/statistics
 
-A system is the output folder of `evaluate.py`, with `:scoring` for another score
-than the plain cosine and `name=` for a name of your own. The systems are compared
-on every list that all of them have scored, each with the first one.
-`--fuse_on=LIST` adds a fusion of all systems by logistic regression, learnt on
-that list (its labels are used) and shown on the others; `--fuse` adds their plain
-mean, for scores of one scale.
+A system is given by the output folder of `evaluate.py`. Append `:scoring` for
+another scoring than the plain cosine, and put `name=` in front to choose a
+name. Each system is compared with the first one, on every list that all of them
+have scored. `--fuse_on=LIST` adds a fusion of all systems by logistic
+regression, trained on that list (with its labels) and shown on the others.
+`--fuse` adds the plain mean of their scores, which must have the same scale.
 
 `comparison.html` and `comparison.csv` are written into `--output_folder`.
 """
@@ -49,13 +49,14 @@ def find_scores(systems):
     Returns
     -------
     dict
-        List to name to file, for the lists that all systems have scored.
+        List -> name of the system -> file, for the lists that all systems have
+        scored.
 
     Raises
     ------
     ConfigError
-        If a folder has no such scores, a name occurs twice, or no list is
-        common.
+        If a folder has no such scores, a name occurs twice, or the systems have
+        no list in common.
     """
     found = {}
     for text in systems:
@@ -101,7 +102,8 @@ def parse(argv):
     parser.add_argument(
         "--trials_speaker_component",
         default="0",
-        help="which component of a name is the speaker; null: by the targets",
+        help="which component of a name is the speaker; null: inferred from "
+        "the target trials",
     )
     parser.add_argument("--bootstrap_replicates", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
@@ -109,7 +111,7 @@ def parse(argv):
 
 
 def main(argv):
-    """Read the scores, compare the systems, write page and table."""
+    """Read the scores, compare the systems, and write page and table."""
     options = parse(argv)
     files = find_scores(options.systems)
     if options.fuse_on not in (None, *files):
@@ -134,7 +136,7 @@ def main(argv):
         plain = list(scores.values())
         if options.fuse:
             scores["mean of all"] = weighted_fusion(plain)
-        # On its own list a fusion would be flattered.
+        # On the list it was trained on, a fusion would look too good.
         if fusion is not None and name != options.fuse_on:
             scores[f"fusion, learnt on {options.fuse_on}"] = fusion(plain)
         found = compare(

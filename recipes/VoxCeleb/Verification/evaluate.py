@@ -6,18 +6,18 @@
     python evaluate.py hparams/cosine_one_list.yaml --model=statistics \\
         --trials=/path/to/trials.txt --trials_folder=/path/to/audio
 
-Every list is scored by plain cosine. If the YAML asks for it, it is also scored
-after the mean of training utterances is subtracted, by a back-end (AS-norm,
-PLDA), and with several crops.
+Every list is scored by plain cosine. If the YAML asks for it, each list is also
+scored after subtracting the mean of training utterances, by a back-end
+(AS-norm, PLDA), and with several crops per utterance.
 
 `--model` is the output folder of a training run, a published model, or one of
-two baselines that nothing was trained for: `statistics` (mean and standard
-deviation of the log-mel energies) and `untrained` (an encoder as initialised).
+two untrained baselines: `statistics` (mean and standard deviation of the
+log-mel energies) and `untrained` (an encoder with random weights).
 
-Every key of the YAML can be set on the command line; --print_config shows all
-keys, and exits. What comes out, and what the figures mean, is in the README
-beside this file. The labels of the trials only serve the figures: no setting is
-chosen by them.
+Every key of the YAML can be set on the command line; --print_config prints all
+keys and exits. The README beside this file describes the outputs and the
+metrics. The labels of the trials are used only to compute metrics: no setting
+depends on them.
 """
 
 from speechbrain_ssl.runtime import set_up_process
@@ -65,8 +65,8 @@ from speechbrain_ssl.verification.protocol import (
 )
 from speechbrain_ssl.verification.scoring import cosine_scores, product_scores
 
-# What this script reads; anything else in a YAML must be referred to by another
-# key, or it is an error.
+# Keys that this script reads. Any other key of a YAML is an error, unless
+# another key refers to it.
 KEYS = set(
     """
     seed output_folder data_folder model encoder features trials trials_folder
@@ -89,7 +89,7 @@ def read_lists(hparams):
     Returns
     -------
     tuple
-        What ``load_lists`` returns, and the durations that are known (path to
+        What ``load_lists`` returns, and the durations that are known (path ->
         seconds).
     """
     lists = named_lists(hparams["trials"])
@@ -102,7 +102,7 @@ def read_lists(hparams):
     if (folder is None) == (manifest is None):
         raise ConfigError(
             "give either trials_folder (the names in the lists are paths in "
-            "it) or trials_manifest (a CSV that says where they are), and null "
+            "it) or trials_manifest (a CSV file with their paths), and null "
             "for the other"
         )
     seconds = {}
@@ -130,14 +130,14 @@ def read_training(hparams, purpose, trial_paths):
     hparams : dict
         The hyper-parameters.
     purpose : str
-        ``mean`` or ``backend``: the beginning of the keys.
+        ``mean`` or ``backend``: the prefix of the keys.
     trial_paths : list of str
         The audio files of the trials.
 
     Returns
     -------
     tuple
-        Manifest and pseudo labels (int ``[N]``), either of them None.
+        Manifest and pseudo-labels (int ``[N]``); either may be None.
     """
     key, count = f"{purpose}_manifest", f"{purpose}_utterances"
     if hparams[key] is None:
@@ -152,7 +152,7 @@ def read_training(hparams, purpose, trial_paths):
 
 
 def read_inputs(hparams):
-    """Read and check all inputs, before any embedding is made.
+    """Read and check all inputs, before any embedding is computed.
 
     Arguments
     ---------
@@ -162,7 +162,7 @@ def read_inputs(hparams):
     Returns
     -------
     tuple
-        The system; what ``read_lists`` returns; purpose to what
+        The system; the two values that ``read_lists`` returns; purpose -> what
         ``read_training`` returns; the table of speakers, or None.
     """
     system = load_system(
@@ -188,7 +188,7 @@ def read_inputs(hparams):
 
 
 def scorings(hparams, system, lists, seconds, training, device):
-    """Embed all files and prepare every way in which the lists are scored.
+    """Embed all files, and prepare every scoring that was asked for.
 
     Arguments
     ---------
@@ -199,15 +199,15 @@ def scorings(hparams, system, lists, seconds, training, device):
     lists, seconds
         From ``read_lists``.
     training : dict
-        Purpose to what ``read_training`` returned.
+        Purpose -> what ``read_training`` returned.
     device : str
         Where to compute.
 
     Returns
     -------
     tuple
-        Path to row; and name to a pair of rows ``[files, size]`` and a
-        function of rows and trials that scores.
+        Path -> row; and name of the scoring -> embeddings ``[files, size]`` and
+        a function of embeddings and trials that returns scores.
     """
     files = unique(path for _, paths in lists.values() for path in paths)
     paths = list(files)
@@ -268,14 +268,14 @@ def paths_of(manifest):
 
 
 def durations(manifest):
-    """Map the audio files of a manifest to their seconds."""
+    """Return path -> duration in seconds, for all files of a manifest."""
     return dict(
         zip(paths_of(manifest), manifest.durations.tolist(), strict=True)
     )
 
 
 def mapped(lists, embeddings, rows, by_speaker):
-    """Collect what the page draws as a map: utterances of the first list."""
+    """Collect the embeddings of the first list, for the map on the page."""
     trials, paths = next(iter(lists.values()))
     found = {
         "embeddings": trials.pool(embeddings[[rows[path] for path in paths]])
@@ -286,7 +286,7 @@ def mapped(lists, embeddings, rows, by_speaker):
 
 
 def check_settings(hparams):
-    """Refuse settings that would fail, or mislead, only after the work."""
+    """Validate settings that would otherwise fail, or mislead, much later."""
     for key in ("bootstrap_replicates", "num_workers", "crops"):
         if not isinstance(hparams[key], int) or hparams[key] < 0:
             raise ConfigError(
@@ -308,7 +308,7 @@ def main(argv):
     check_settings(hparams)
     system, lists, seconds, training, speakers = read_inputs(hparams)
     if hparams["output_folder"] is None:
-        # One for each model, so that none overwrites another's figures.
+        # One folder for each model, so that none overwrites another.
         hparams["output_folder"] = f"results/{system.folder}"
     folder = pathlib.Path(hparams["output_folder"])
     sb.create_experiment_directory(str(folder))
@@ -345,9 +345,9 @@ def main(argv):
         device=device,
         labels_seen=system.labels_seen,
         extra={
-            # What `eer` and its neighbours at the top are of.
+            # The list and the scoring that the top-level metrics belong to.
             "headline": f"{evaluations[0]['list']}, cosine",
-            # Its labels were used, for what is called calibrated.
+            # The list whose labels the calibrated scores have used.
             "calibrated_on": hparams["calibrate_on"],
             **describe(hparams, ["eval_precision"]),
             "evaluations": evaluations,

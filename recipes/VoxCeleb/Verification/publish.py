@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Make a folder of a trained model that anybody can use, and upload it.
+"""Package a trained model in a folder that anybody can use, and upload it.
 
     python publish.py --model=../SSL/results/dino_ecapa/1 \\
         --output_folder=published --data="VoxCeleb2 dev, 5 994 speakers" \\
         --results=results/dino_ecapa/1/results.json
     HF_TOKEN=hf_... python publish.py ... --push --hub_id=me/my-model
 
-Before anything is uploaded, stock SpeechBrain loads the folder in a process of
-its own and must give the embeddings of the training code. The README beside this
-file lists what the folder holds.
+Before anything is uploaded, stock SpeechBrain loads the folder in a separate
+process and must give the same embeddings as the training code. The README
+beside this file lists what the folder holds.
 """
 
 from speechbrain_ssl.runtime import set_up_process
@@ -66,7 +66,8 @@ def parse(argv):
     add(
         "--licence",
         default="apache-2.0",
-        help="of the weights, as the hub spells it (default: apache-2.0)",
+        help="licence of the weights, as the hub spells it (default: "
+        "apache-2.0)",
     )
     add(
         "--datasets",
@@ -96,7 +97,7 @@ def parse(argv):
     add(
         "--public",
         action="store_true",
-        help="let everybody see a model that is made by this push",
+        help="make a model that this push creates visible to everybody",
     )
     return parser.parse_args(argv)
 
@@ -105,12 +106,12 @@ def main(argv):
     """Write the folder, test it with stock SpeechBrain, upload it."""
     options = parse(argv)
     if options.push and not options.hub_id:
-        raise ConfigError("--push wants a name: --hub_id=owner/model")
+        raise ConfigError("--push needs a name: --hub_id=owner/model")
     if options.public and not options.push:
-        raise ConfigError("--public says how to --push; add it")
+        raise ConfigError("--public applies to --push only; add --push")
     if options.hub_id and not is_name(options.hub_id):
         raise ConfigError(
-            f"--hub_id={options.hub_id} is no name on the hub; give owner/model"
+            f"--hub_id={options.hub_id} is not a name on the hub; give owner/model"
         )
     folder = pathlib.Path(options.output_folder)
     about = About(

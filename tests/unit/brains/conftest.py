@@ -1,4 +1,4 @@
-"""A Brain on noise, without a file being read."""
+"""A Brain on noise, for tests that read no files."""
 
 import types
 
@@ -37,7 +37,7 @@ class Batches(torch.utils.data.Dataset):
         return len(self.waves)
 
     def __getitem__(self, number):
-        # Views of one utterance differ; two groups as a crop plan has them.
+        # Views of an utterance differ; two groups, as in a crop plan.
         waves = self.waves[number].clone()
         return CropBatch(
             crops=[waves[:, :2], waves[:, 2:, :3200]],

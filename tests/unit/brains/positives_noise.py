@@ -1,4 +1,4 @@
-"""Batches and files of made-up voices, for Brains with positives."""
+"""Batches and files of synthetic voices, for Brains with pseudo-positives."""
 
 import numpy as np
 import soundfile
@@ -15,7 +15,7 @@ class Referenced(torch.utils.data.Dataset):
     Arguments
     ---------
     batches : torch.utils.data.Dataset
-        Of ``CropBatch``, all of one size.
+        ``CropBatch`` objects, all of one size.
     """
 
     def __init__(self, batches):
@@ -37,7 +37,7 @@ class Referenced(torch.utils.data.Dataset):
 
 
 class Rest:
-    """Numbers of the batches that a sampler has been told to go on with."""
+    """Yields the numbers of the batches that a sampler resumes with."""
 
     def __init__(self, sampler):
         self.sampler = sampler
@@ -51,10 +51,10 @@ class Rest:
 
 
 def write_voices(folder, utterances, hum, voices=4, seconds=0.7):
-    """Writes files of noise, each with the hum of one voice; a manifest.
+    """Write files of noise, each with the hum of one voice; return a manifest.
 
-    Features that keep the mean of the utterance tell loud hums apart, with
-    whatever encoder; without a hum none can tell anything.
+    Features that keep the mean of the utterance tell loud hums apart with any
+    encoder; without a hum no encoder can tell any voices apart.
     """
     rng = np.random.default_rng(4)
     time = np.arange(round(seconds * RATE)) / RATE

@@ -1,4 +1,4 @@
-"""Checkpoints are whole or not there, whatever happens while one is written."""
+"""Checkpoints are complete or absent, whatever happens while one is written."""
 
 import errno
 import os
@@ -21,19 +21,19 @@ from speechbrain_ssl.errors import CheckpointError
 
 
 def state(folder, cls=AtomicCheckpointer):
-    """A checkpointer of two layers, and the layers."""
+    """Return a checkpointer of two layers, and the layers."""
     layers = {"a": torch.nn.Linear(2, 2), "b": torch.nn.Linear(2, 2)}
     return cls(folder, layers), layers
 
 
 def fill(layers, value):
-    """Sets every weight."""
+    """Set every weight to a value."""
     for layer in layers.values():
         torch.nn.init.constant_(layer.weight, value)
 
 
 def interrupted(checkpointer, error):
-    """A save that dies before its second file is written."""
+    """Save a checkpoint that fails before its second file is written."""
 
     def die(obj, path):
         path.write_bytes(b"half a fi")
@@ -47,7 +47,7 @@ def interrupted(checkpointer, error):
 
 
 def test_stock_finds_the_torn_checkpoint(tmp_path):
-    """The trap: stock's newest checkpoint is half there, and cannot load."""
+    """Stock's newest checkpoint is incomplete and cannot be loaded."""
     checkpointer, layers = state(tmp_path, Checkpointer)
     whole = checkpointer.save_checkpoint()
     with pytest.raises(KeyboardInterrupt):
@@ -60,7 +60,7 @@ def test_stock_finds_the_torn_checkpoint(tmp_path):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("bug")])
 def test_torn_checkpoint_is_never_found(tmp_path, error):
-    """An interrupt, and any other error, leaves the older one to go on."""
+    """After an interrupt or an error, the older checkpoint is found."""
     checkpointer, layers = state(tmp_path)
     fill(layers, 1.0)
     whole = checkpointer.save_checkpoint()
@@ -71,14 +71,14 @@ def test_torn_checkpoint_is_never_found(tmp_path, error):
     assert [c.path for c in fresh.list_checkpoints()] == [whole.path]
     fresh.recover_if_possible()
     assert (others["b"].weight == 1.0).all()
-    # What was left behind is cleared by the next save.
+    # The next save removes what was left behind.
     assert len(os.listdir(tmp_path)) == 2
     fresh.save_and_keep_only()
     assert len(os.listdir(tmp_path)) == 1
 
 
 def test_kill_in_the_middle_of_a_save(tmp_path):
-    """A process that is gone at once (``_exit``) leaves the older one."""
+    """If the process ends at once (``_exit``), the older one is found."""
     checkpointer, layers = state(tmp_path)
     fill(layers, 1.0)
     whole = checkpointer.save_checkpoint()
@@ -95,14 +95,14 @@ def test_kill_in_the_middle_of_a_save(tmp_path):
 
 @pytest.mark.parametrize("hidden", [False, True])
 def test_full_disk(tmp_path, monkeypatch, hidden):
-    """An error with the remedy; older checkpoints load, nothing is left."""
+    """The error names a remedy; older checkpoints load; nothing is left."""
     checkpointer, layers = state(tmp_path)
     fill(layers, 1.0)
     checkpointer.save_checkpoint()
     fill(layers, 2.0)
     error = OSError(errno.ENOSPC, "No space left on device")
     if hidden:
-        # torch.save turns it into this.
+        # torch.save reports a full disk like this.
         error = RuntimeError("PytorchStreamWriter failed writing file data/0")
         usage = shutil._ntuple_diskusage(10, 10, 0)
         monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
@@ -118,7 +118,7 @@ def test_full_disk(tmp_path, monkeypatch, hidden):
     "error", [PermissionError(errno.EACCES, "no"), RuntimeError("a bug")]
 )
 def test_other_errors_are_not_called_a_full_disk(tmp_path, error):
-    """They come through as they are."""
+    """Other errors are raised unchanged."""
     checkpointer, _ = state(tmp_path)
     with pytest.raises(type(error)):
         interrupted(checkpointer, error)
@@ -149,7 +149,7 @@ def test_the_same_name_twice(tmp_path):
 
 
 def test_saved_checkpoint_names_its_files(tmp_path):
-    """What is returned points into the final folder, not the hidden one."""
+    """Its paths are in the final folder, not in the temporary one."""
     saved = state(tmp_path)[0].save_checkpoint(meta={"epoch": 3})
     assert saved.path.name.startswith("CKPT+")
     assert set(saved.paramfiles) == {"a", "b"}
@@ -158,7 +158,7 @@ def test_saved_checkpoint_names_its_files(tmp_path):
 
 
 def keys_used(cls, folder, monkeypatch):
-    """How many importance keys each of three calls passes on."""
+    """Return the number of importance keys that each of three calls passes."""
     counts = []
     original = Checkpointer.delete_checkpoints
 
@@ -175,7 +175,7 @@ def keys_used(cls, folder, monkeypatch):
 
 
 def test_importance_keys_do_not_grow(tmp_path, monkeypatch):
-    """Stock's default list grows with every save, and saves slow down."""
+    """Stock's default list grows with every save and slows saving down."""
     stock = keys_used(Checkpointer, tmp_path / "stock", monkeypatch)
     ours = keys_used(AtomicCheckpointer, tmp_path / "ours", monkeypatch)
     assert stock[0] < stock[1] < stock[2]
@@ -183,7 +183,7 @@ def test_importance_keys_do_not_grow(tmp_path, monkeypatch):
 
 
 def test_keep_only_keeps_the_newest(tmp_path):
-    """One is left, and it is the last."""
+    """One checkpoint is left, the last one."""
     checkpointer, layers = state(tmp_path)
     for value in range(3):
         fill(layers, value)
@@ -194,7 +194,7 @@ def test_keep_only_keeps_the_newest(tmp_path):
 
 
 def draws():
-    """Some numbers of each generator (a normal fills numpy's cache)."""
+    """Return some numbers of each generator (a normal fills numpy's cache)."""
     return (
         torch.rand(3).tolist(),
         np.random.normal(size=3).tolist(),
@@ -204,7 +204,7 @@ def draws():
 
 
 def test_generators_round_trip(tmp_path):
-    """torch, numpy (also half a normal pair) and Python go on exactly."""
+    """torch, numpy (with half a normal pair) and Python continue exactly."""
     torch.manual_seed(5)
     np.random.seed(5)
     random.seed(5)
@@ -222,7 +222,7 @@ def test_generators_round_trip(tmp_path):
 
 
 def test_generators_of_other_ranks_differ(tmp_path):
-    """They are seeded anew, each differently."""
+    """Other ranks are seeded again, each differently."""
     path = tmp_path / "generators.ckpt"
     Generators(1, rank=0).save(path)
     seen = set()
@@ -233,7 +233,7 @@ def test_generators_of_other_ranks_differ(tmp_path):
 
 
 def test_run_state_round_trip(tmp_path):
-    """Plain values come back as they were; new ones keep their default."""
+    """Values are restored; values that are new keep their default."""
     path = tmp_path / "state.ckpt"
     values = {"seconds": 1.25, "signs": {"single": 2}, "sums": {"x": 0.1 + 0.2}}
     RunState(**values).save(path)
@@ -246,7 +246,7 @@ def test_run_state_round_trip(tmp_path):
 
 
 def intra_epoch_steps(brain, loader):
-    """At which steps a fit saves within an epoch."""
+    """Return the steps at which a fit saves within an epoch."""
     steps = []
     save = brain._save_checkpoint
 
@@ -261,7 +261,7 @@ def intra_epoch_steps(brain, loader):
 
 
 def test_no_checkpoint_between_accumulated_batches(make_brain):
-    """Partial gradients are in no checkpoint; the epoch's end has its own."""
+    """No checkpoint holds partial gradients; the epoch's end has its own."""
     brain = make_brain.brain(
         steps=12,
         checkpoints=True,
@@ -299,13 +299,13 @@ def test_other_configuration_is_refused(make_brain, change, named):
     with pytest.raises(CheckpointError, match=named) as caught:
         other.on_fit_start()
     assert "`output_folder`" in str(caught.value)
-    # The network is the same in all of these, and is not accused.
+    # The network is the same in all of these, so it is not named.
     assert "model (" not in str(caught.value)
     assert torch.equal(other.modules.encoder.fc.conv.weight, before)
 
 
 def test_same_configuration_goes_on(make_brain):
-    """The other side of the test above."""
+    """The same configuration resumes, unlike in the test above."""
     brain = make_brain.brain(steps=4, checkpoints=True)
     brain.fit(
         brain.hparams.epoch_counter, make_brain.loader(4), make_brain.loader(3)

@@ -1,4 +1,4 @@
-"""What an optimiser step does, and what it does not, against stock Brain."""
+"""What an optimiser step does and does not do, compared with stock Brain."""
 
 import copy
 import math
@@ -13,7 +13,7 @@ from speechbrain_ssl.errors import ConfigError
 
 
 def parameters(*scales):
-    """Parameters whose gradients have norms of these scales."""
+    """Return parameters whose gradients have norms of the given scales."""
     torch.manual_seed(0)
     made = []
     for number, scale in enumerate(scales):
@@ -29,7 +29,7 @@ def parameters(*scales):
 
 @pytest.mark.parametrize("most", [0.5, 3.0, 1e9, math.inf])
 def test_clip_is_a_loop_over_tensors(most):
-    """Every tensor on its own, as torch clips a single one."""
+    """Every tensor is clipped on its own, as torch clips a single one."""
     ours = parameters(0.1, 2.0, 5.0, 4e4, 0.0)
     theirs = copy.deepcopy(ours)
     for a, b in zip(ours, theirs, strict=True):
@@ -44,7 +44,7 @@ def test_clip_is_a_loop_over_tensors(most):
 
 
 def test_clip_passes_over_missing_gradients():
-    """A frozen tensor has none."""
+    """A frozen tensor has no gradient."""
     ours = parameters(9.0, 9.0)
     ours[0].grad = None
     assert float(clip_per_tensor_(ours, 3.0)) == pytest.approx(9.0)
@@ -63,7 +63,7 @@ def test_clip_reports_what_is_not_finite(bad, most):
 
 @pytest.mark.parametrize("most", [0, -1, -1.0, math.nan])
 def test_clip_refuses_what_would_flip_or_stop(most):
-    """-1 is no way to switch it off: in stock SpeechBrain it flips."""
+    """-1 does not switch clipping off: in stock it flips the gradient."""
     with pytest.raises(ConfigError, match=r"clip_per_tensor.*\.inf"):
         clip_per_tensor_(parameters(1.0), most)
 
@@ -72,7 +72,7 @@ def test_clip_refuses_what_would_flip_or_stop(most):
 
 
 class Stock(sb.Brain):
-    """Two parameter groups, a loss whose gradients are 300 and 1e5."""
+    """Has two parameter groups, and a loss with gradients of 300 and 1e5."""
 
     def init_optimizers(self):
         first, second = self.modules.net.parameters()
@@ -91,7 +91,7 @@ class Stock(sb.Brain):
 
 
 def stock_step(max_grad_norm):
-    """How far two scalars move in one step of stock Brain."""
+    """Return how far two scalars move in one step of stock Brain."""
     net = torch.nn.Linear(1, 1)
     before = [float(p.detach()) for p in net.parameters()]
     brain = Stock(
@@ -110,20 +110,20 @@ def stock_step(max_grad_norm):
 
 
 def test_stock_clips_the_first_group_only():
-    """The trap that ``optimizers_step`` avoids."""
+    """``optimizers_step`` avoids this stock behaviour."""
     first, second = stock_step(5.0)
     assert first == pytest.approx(-5.0, rel=1e-3)
     assert second == pytest.approx(-1e5, rel=1e-3)
 
 
 def test_stock_flips_the_gradient_at_minus_one():
-    """-1, documented as "no clipping", makes it climb."""
+    """-1, documented as "no clipping", makes stock climb."""
     first, _ = stock_step(-1.0)
     assert first > 0.5
 
 
 def linear_step(brain, scale):
-    """One step of ours on a linear loss; every parameter's movement."""
+    """Take one step of ours on a linear loss; return all movements."""
     before = [p.detach().clone() for p in brain.trained]
     for p in brain.trained:
         p.grad = torch.full_like(p, scale)
@@ -135,7 +135,7 @@ def linear_step(brain, scale):
 
 @pytest.mark.parametrize("stock_option", [5.0, -1.0])
 def test_ours_clips_every_tensor_and_never_flips(make_brain, stock_option):
-    """SGD with lr 1: no tensor moves farther than its limit, and downhill."""
+    """With SGD and lr 1 no tensor moves beyond its limit, or uphill."""
     brain = make_brain.brain(run_opts={"max_grad_norm": stock_option})
     brain.opt_class = torch.optim.SGD
     brain.hparams.schedules["lr"] = lambda *_: _ones(3)
@@ -157,7 +157,7 @@ def _ones(count):
 
 
 def snapshot(brain):
-    """Copies of all that a step may move, by name."""
+    """Return copies of everything that a step may change, by name."""
     state = {
         "modules": brain.modules.state_dict(),
         "teacher": brain.teacher.state_dict(),
@@ -174,7 +174,7 @@ def snapshot(brain):
 
 
 class Watched(SSLBrain):
-    """Notes the state after each batch."""
+    """Records the state after each batch."""
 
     def on_fit_batch_end(self, *args):
         super().on_fit_batch_end(*args)
@@ -182,14 +182,14 @@ class Watched(SSLBrain):
 
 
 def watch(brain):
-    """Turns a Brain into one that is watched."""
+    """Turn a Brain into a watched one."""
     brain.__class__ = Watched
     brain.seen = []
     return brain
 
 
 def differing(left, right):
-    """Names of what differs, NaN being equal to nothing."""
+    """Return the names of what differs; NaN equals nothing."""
     assert left.keys() == right.keys()
     return [k for k in left if not torch.equal(left[k], right[k])]
 
@@ -200,7 +200,7 @@ def test_skipped_step_changes_nothing(make_brain, poison, caplog):
     brain = watch(make_brain.brain(steps=5))
     bad = (2,) if poison == "audio" else ()
     if poison == "gradient":
-        # In the encoder's last bias alone: the loss itself is finite.
+        # Only in the encoder's last bias, so that the loss itself is finite.
         def spoil(grad):
             return grad * (math.nan if len(brain.seen) == 2 else 1.0)
 
@@ -210,7 +210,7 @@ def test_skipped_step_changes_nothing(make_brain, poison, caplog):
     states = [state for _, state in brain.seen]
     assert not differing(states[1], states[2])
     assert len(differing(states[0], states[1])) > 100
-    # Training goes on, and schedules have gone on with the data.
+    # Training continues, and schedules have moved on with the data.
     moved = differing(states[2], states[3])
     for part in ("modules.encoder", "modules.objective.center", "teacher"):
         assert any(name.startswith(part) for name in moved)
@@ -221,7 +221,7 @@ def test_skipped_step_changes_nothing(make_brain, poison, caplog):
 
 
 def test_stock_steps_on_nan():
-    """The trap: one NaN loss, and every stock parameter is NaN."""
+    """In stock one NaN loss turns every parameter into NaN."""
     net = torch.nn.Linear(1, 1)
 
     class Poisoned(Stock):
@@ -236,7 +236,7 @@ def test_stock_steps_on_nan():
 
 
 def test_twenty_skips_in_a_row_stop_the_run(make_brain):
-    """19 are survived; the 20th is an error that names a remedy."""
+    """19 skipped steps are survived; the 20th is an error with a remedy."""
     brain = make_brain.brain(steps=21)
     brain.fit(brain.hparams.epoch_counter, make_brain.loader(21, range(19)))
     assert brain.optimizer_step == 21
@@ -250,7 +250,7 @@ def test_twenty_skips_in_a_row_stop_the_run(make_brain):
 
 
 def test_last_layer_is_frozen_in_the_first_epoch(make_brain):
-    """Bit-unchanged (also by weight decay) in epoch 1, moving in epoch 2."""
+    """No bit changes in epoch 1, not even by weight decay; then it moves."""
     brain = watch(
         make_brain.brain(steps=2, epochs=2, freeze_last_layer_epochs=1)
     )
@@ -265,7 +265,7 @@ def test_last_layer_is_frozen_in_the_first_epoch(make_brain):
 
 
 def test_weight_decay_is_for_matrices(make_brain):
-    """With zero gradients matrices shrink by lr x decay, vectors stay."""
+    """With zero gradients matrices shrink by lr x decay; vectors do not."""
     brain = make_brain.brain()
     brain.on_fit_start()
     brain.epoch = 1
@@ -282,7 +282,7 @@ def test_weight_decay_is_for_matrices(make_brain):
 
 
 def test_every_trained_parameter_is_in_one_group(make_brain):
-    """All of the student, nothing of the teacher."""
+    """All of the student's parameters, none of the teacher's."""
     brain = make_brain.brain()
     brain.on_fit_start()
     held = [id(p) for g in brain.optimizer.param_groups for p in g["params"]]
@@ -293,7 +293,7 @@ def test_every_trained_parameter_is_in_one_group(make_brain):
 
 
 class Modes(Watched):
-    """Notes the teacher's mode where it is used."""
+    """Records the teacher's mode when it is used."""
 
     def compute_forward(self, batch, stage):
         """As in the base class."""
@@ -307,7 +307,7 @@ class Modes(Watched):
 
 
 def test_teacher_moves_by_ema_only_and_has_its_modes(make_brain):
-    """Batch statistics in training, running ones in validation, per epoch."""
+    """It uses batch statistics in training, running ones in validation."""
     brain = watch(make_brain.brain(steps=2, epochs=2))
     brain.__class__, brain.modes = Modes, []
     brain.fit(
@@ -333,7 +333,7 @@ def test_teacher_moves_by_ema_only_and_has_its_modes(make_brain):
 
 
 def test_validation_leaves_the_teacher_alone(make_brain):
-    """Its running statistics move in training only."""
+    """Its running statistics change in training only."""
     brain = watch(make_brain.brain(steps=2))
     brain.fit(
         brain.hparams.epoch_counter,

@@ -1,4 +1,4 @@
-"""The collapse alarm: each sign, its patience, and silence otherwise."""
+"""The collapse alarm: each sign, its patience, and no false alarms."""
 
 import math
 
@@ -25,7 +25,7 @@ SIGNS = {
 
 @pytest.mark.parametrize("sign", SIGNS)
 def test_each_sign_alone(sign):
-    """It is named, raised after three epochs, with the knob to turn."""
+    """It is raised after three epochs, with a name and what to change."""
     change, knob = SIGNS[sign]
     scalars = {**HEALTHY, **change}
     alarm = CollapseAlarm(patience=3, grace_epochs=1)
@@ -39,14 +39,14 @@ def test_each_sign_alone(sign):
     text = str(caught.value)
     assert "collapsed" in text and "epoch 4" in text and "3 epochs" in text
     assert isinstance(caught.value, UserError)
-    # The figure that gave it away is in the message.
+    # The message contains the metric that shows the collapse.
     (value,) = change.values()
     assert f"{value:.4f}" in text or f"{value:.1f}" in text
 
 
 @pytest.mark.parametrize("sign", SIGNS)
 def test_one_good_epoch_starts_the_count_anew(sign):
-    """Only epochs in a row count."""
+    """Only consecutive epochs count."""
     bad = {**HEALTHY, **SIGNS[sign][0]}
     alarm, counts = CollapseAlarm(patience=3, grace_epochs=0), {}
     for epoch in range(1, 31):
@@ -56,7 +56,7 @@ def test_one_good_epoch_starts_the_count_anew(sign):
 
 
 def test_the_first_epochs_are_not_looked_at():
-    """An untrained network may look like anything."""
+    """An untrained network may show any sign."""
     bad = {**HEALTHY, "pseudo_eer": 50.0}
     alarm = CollapseAlarm(patience=1, grace_epochs=2)
     assert alarm.check(1, bad, {}) == alarm.check(2, bad, {}) == {}
@@ -76,7 +76,7 @@ def test_the_first_epochs_are_not_looked_at():
     ],
 )
 def test_healthy_figures_raise_no_alarm(change):
-    """Sharp or soft teachers, and a hard task, are no collapse."""
+    """Sharp or soft teachers and a hard task are not a collapse."""
     alarm, counts = CollapseAlarm(patience=1, grace_epochs=0), {}
     for epoch in range(1, 5):
         counts = alarm.check(epoch, {**HEALTHY, **change}, counts)
@@ -84,14 +84,14 @@ def test_healthy_figures_raise_no_alarm(change):
 
 
 def test_objectives_without_prototypes():
-    """Only what is there is looked at."""
+    """Only the metrics that exist are checked."""
     alarm = CollapseAlarm(patience=1, grace_epochs=0)
     assert alarm.check(1, {"loss": 3.0, "pseudo_eer": 20.0}, {}) == {}
     assert alarm.check(1, {}, {}) == {}
 
 
 def test_counts_survive_a_restart():
-    """The counts of the checkpoint are all the alarm knows."""
+    """The alarm has no state but the counts of the checkpoint."""
     bad = {**HEALTHY, "pseudo_eer": 50.0}
     counts = CollapseAlarm(2, 0).check(1, bad, {})
     with pytest.raises(CollapseError):

@@ -1,4 +1,4 @@
-"""Fine-tuning in two steps: what moves when, and that a resume is exact."""
+"""Fine-tuning in two steps: what is trained when, and exact resuming."""
 
 import copy
 
@@ -29,13 +29,13 @@ KNOBS = {
     "chunk_seconds": 0.4,
     "weight_decay": 0.01,
 }
-#: Training utterances of a fold; a batch of 6 makes 4 steps of them.
+#: Training utterances of a fold; with a batch of 6 they make 4 steps.
 TRAIN, STEPS = 24, 4
 
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory):
-    """Speakers who hum or hiss, each at a pitch of their own."""
+    """Create speakers who hum or hiss, each at a pitch of their own."""
     folder = tmp_path_factory.mktemp("task")
     rng = np.random.default_rng(0)
     lines = ["ID,duration,wav,spk_id,emotion"]
@@ -73,7 +73,7 @@ def system():
 
 @pytest.fixture
 def tune(task, folds, system, tmp_path, monkeypatch):
-    """``tune(...)`` -> (predictions, facts, brains) of all folds."""
+    """Return ``tune(...)`` -> (predictions, facts, brains) of all folds."""
     brains = []
     made = EmotionBrain.__init__
 
@@ -218,7 +218,7 @@ def test_every_checkpoint_is_of_a_whole_epoch(tune, folds, monkeypatch):
     monkeypatch.setattr(AtomicCheckpointer, "save_checkpoint", noted_save)
     first, _, _ = tune(used=folds[:1], options={"ckpt_interval_steps": 1})
     assert saved == [STEPS, 2 * STEPS, 3 * STEPS]
-    # Nothing was left in the way of the next call.
+    # Nothing that is left over affects the next call.
     second, _, _ = tune(used=folds[:1])
     assert saved == [STEPS, 2 * STEPS, 3 * STEPS]
     np.testing.assert_array_equal(first, second)
@@ -226,7 +226,7 @@ def test_every_checkpoint_is_of_a_whole_epoch(tune, folds, monkeypatch):
 
 @pytest.mark.parametrize("last", [1, 2])
 def test_resume_is_exact(tune, monkeypatch, last):
-    """Stopped after one epoch of the first fold, or one of the second."""
+    """The run stops after one epoch of the first fold, or of the second."""
     predictions, facts, (one, two) = tune("whole")
     end = EmotionBrain.on_stage_end
 
@@ -244,7 +244,7 @@ def test_resume_is_exact(tune, monkeypatch, last):
         left, right = state(left), state(right)
         assert all(torch.equal(left[k], right[k]) for k in left)
     assert facts == facts_again
-    # A finished run is only evaluated again.
+    # A finished run is evaluated again, not trained.
     monkeypatch.setattr(EmotionBrain, "fit_batch", None)
     third, facts_third, _ = tune("torn")
     for a, b, c in zip(predictions, again, third, strict=True):

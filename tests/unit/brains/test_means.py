@@ -1,4 +1,4 @@
-"""Running means: each value counts once, whatever comes between."""
+"""Running means: each value counts once, whatever happens in between."""
 
 import json
 
@@ -15,7 +15,7 @@ def filled(*losses):
 
 
 def test_each_scalar_has_its_own_count():
-    """A figure that only some steps have is the mean of those steps."""
+    """A scalar that only some steps have is averaged over those steps."""
     means = RunningMeans()
     for step, loss in enumerate((1.0, 2.0, 6.0)):
         means.add(loss=torch.tensor(loss))
@@ -41,12 +41,12 @@ def test_reset_forgets_all():
 
 
 def test_a_resumed_mean_is_that_of_the_whole():
-    """What was there before ``load`` is gone; JSON keeps the state."""
+    """``load`` replaces earlier values; JSON preserves the state."""
     kept = json.loads(json.dumps(filled(1.0, 2.0).state()))
     means = filled(100.0)
     means.load(kept)
     assert means.read() == {"loss": 1.5}
     means.add(loss=6.0)
     assert means.read() == filled(1.0, 2.0, 6.0).read()
-    # The state is a copy, to be loaded again.
+    # The state is a copy that can be loaded again.
     assert kept == filled(1.0, 2.0).state()

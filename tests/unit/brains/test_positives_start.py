@@ -1,4 +1,4 @@
-"""SSPS in the Brain: its references, and when it begins."""
+"""SSPS in the Brain: its references, and when it starts."""
 
 import copy
 
@@ -21,28 +21,28 @@ from speechbrain_ssl.positives.ssps import SSPS
 from speechbrain_ssl.positives.start_rule import Advice
 from speechbrain_ssl.schedules import Constant
 
-#: Batches of 4: an epoch.
+#: Batches of 4 in an epoch.
 STEPS = 8
 UTTERANCES = 4 * STEPS
 
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory):
-    """Files of four voices that any encoder tells apart."""
+    """Return files of four voices that any encoder tells apart."""
     return write_voices(tmp_path_factory.mktemp("good"), UTTERANCES, hum=0.3)
 
 
 @pytest.fixture(scope="module")
 def noise(tmp_path_factory):
-    """Files that no encoder is good enough for."""
+    """Return files that no encoder can tell apart."""
     return write_voices(tmp_path_factory.mktemp("weak"), UTTERANCES, hum=0.0)
 
 
 @pytest.fixture
 def make(make_brain, manifest, noise):
-    """``make(encoder, epochs, **options of SSPS)`` -> Brain, and its loader.
+    """Return ``make(encoder, epochs, **options of SSPS)`` -> Brain and loader.
 
-    The encoder is ``"good"`` or ``"weak"`` by what it is given to embed.
+    Whether the encoder is ``"good"`` or ``"weak"`` depends on the audio.
     """
 
     def build(
@@ -65,7 +65,7 @@ def make(make_brain, manifest, noise):
                 **({"ckpt_interval_steps": 2} if checkpoints else {}),
             },
         )
-        # The encoder stays as good or as weak as it is.
+        # The encoder is not trained, so it stays as good or weak as it is.
         brain.hparams.schedules["lr"] = Constant(1e-6)
         brain.train_manifest = manifest if encoder == "good" else noise
         batches = Referenced(make_brain.loader(STEPS).dataset)
@@ -82,13 +82,13 @@ def fit(brain, loader):
 
 
 def with_positives(brain, rule):
-    """Let a Brain have other positives than it was made with."""
+    """Give a Brain other positives than it was made with."""
     brain.hparams.positives = rule
     brain.positives = brain_positives.make_positives(brain)
 
 
 def spoiled(manifest, folder, bad):
-    """The manifest with some files that hold no audio."""
+    """Return the manifest with some files that hold no audio."""
     copy = manifest.select(np.arange(len(manifest)))
     path = copy.path
 
@@ -107,7 +107,7 @@ def spoiled(manifest, folder, bad):
 
 
 def test_begins_with_a_good_encoder(make, caplog):
-    """In the epoch it was configured to; the reason is in the log."""
+    """SSPS starts in the configured epoch; the log has the reason."""
     brain, loader = make("good")
     caplog.set_level("INFO")
     fit(brain, loader)
@@ -117,19 +117,19 @@ def test_begins_with_a_good_encoder(make, caplog):
         == 2
     )
     assert "epoch 1: SSPS may start: with K = 4 and M = 0" in caplog.text
-    # Candidates around the configured numbers, for the log alone.
+    # Candidates around the configured numbers are only logged.
     assert "(K = 2, M = 0: " in caplog.text
     assert "; K = 8, M = 0: " in caplog.text
     assert "leaves out" not in caplog.text
 
 
 def asked(caplog):
-    """Epochs in which the rule has said that it is too early."""
+    """Return the epochs in which the rule said that it is too early."""
     return [e for e in range(1, 9) if f"epoch {e}: too early" in caplog.text]
 
 
 def test_is_put_off_with_a_weak_encoder(make, caplog):
-    """Epoch by epoch; not asked where no epoch is left to begin in."""
+    """Each epoch postpones it; in the last one the rule is not asked."""
     brain, loader = make("weak", epochs=4)
     fit(brain, loader)
     assert asked(caplog) == [1, 2, 3]
@@ -140,23 +140,23 @@ def test_is_put_off_with_a_weak_encoder(make, caplog):
 
 
 def test_without_a_guess_nobody_is_asked(make, caplog):
-    """The start is then where it was configured, come what may; it is said."""
+    """Without `speaker_count` SSPS starts as configured, with a warning."""
     brain, loader = make("weak", epochs=2, speaker_count=None)
     fit(brain, loader)
     assert asked(caplog) == [] and brain.positives.first_active_epoch == 2
-    assert "epoch 2 without anybody asking" in caplog.text
+    assert "epoch 2 without a check" in caplog.text
 
 
 def test_the_rule_sets_the_numbers(make, caplog):
-    """Of 2 to 16 clusters for four voices; the log has what it takes."""
+    """It chooses from 2 to 16 clusters for four voices, and logs them."""
     brain, loader = make("good", clusters=8, neighbours=1, choose_clusters=True)
     caplog.set_level("INFO")
     fit(brain, loader)
     ssps = brain.positives.rule
-    assert "without anybody asking" not in caplog.text
+    assert "without a check" not in caplog.text
     said = f"takes K = {ssps.clusters} and M = {ssps.neighbours}"
     assert said in caplog.text
-    # Eight clusters of four voices and a neighbour: half of that is enough.
+    # Eight clusters and a neighbour are more than four voices need.
     assert (ssps.clusters, ssps.neighbours) != (8, 1)
     assert ssps.assignments.unique().tolist() == list(range(ssps.clusters))
     assert brain.positives.first_active_epoch == 2
@@ -165,7 +165,7 @@ def test_the_rule_sets_the_numbers(make, caplog):
 def test_numbers_that_the_rule_has_set_come_with_a_checkpoint(
     make, monkeypatch
 ):
-    """And the clusters made with them."""
+    """The clusters made with them are restored, too."""
     options = {"clusters": 8, "choose_clusters": True, "checkpoints": True}
     brain, loader = make("good", **options)
     monkeypatch.setattr(
@@ -188,11 +188,11 @@ def test_numbers_that_the_rule_has_set_come_with_a_checkpoint(
 
 
 class Stop(Exception):
-    """What ends a run in the middle of an epoch."""
+    """Raised to end a run in the middle of an epoch."""
 
 
 def test_a_resumed_run_keeps_the_postponed_start(make, caplog, monkeypatch):
-    """And does not ask again in the epoch that it goes on with."""
+    """The rule is not asked again in the epoch that resumes."""
     brain, loader = make("weak", checkpoints=True)
     end = brain.on_fit_batch_end
 
@@ -220,7 +220,7 @@ def test_a_resumed_run_keeps_the_postponed_start(make, caplog, monkeypatch):
 
 @pytest.mark.parametrize("bad", [{3}, {0, 1, 2, 3, 17}, set(range(32))])
 def test_broken_files_are_left_out(make, manifest, tmp_path, caplog, bad):
-    """A few change nothing; of none nothing can be said."""
+    """A few broken files change nothing; if all are, there is no verdict."""
     brain, loader = make("good", epochs=2)
     brain.train_manifest = spoiled(manifest, tmp_path, bad)
     fit(brain, loader)
@@ -231,13 +231,13 @@ def test_broken_files_are_left_out(make, manifest, tmp_path, caplog, bad):
 
 
 def test_embeddings_without_direction_are_left_out(make, caplog, monkeypatch):
-    """Both halves of an utterance, where one is zero or not finite."""
+    """If one half is zero or not finite, both are left out."""
     brain, loader = make("good", epochs=2)
     encode, seen = brain_positives.encode, []
 
     def poisoned(encoder, inputs):
         found = encode(encoder, inputs)
-        # In evaluation: by the rule, and for the references.
+        # In evaluation mode, both by the rule and for the references.
         if not encoder.training and len(found) > 1:
             found = found.clone()
             found[0, 0], found[1, -1] = 0, float("nan")
@@ -254,14 +254,14 @@ def test_embeddings_without_direction_are_left_out(make, caplog, monkeypatch):
     assert "leaves out 2 of 32 utterances" in caplog.text
     [(first, second)] = seen
     assert len(first) == len(second) == 30
-    # Still halves of the same utterance.
+    # The rows are still halves of the same utterance.
     near = torch.nn.functional.cosine_similarity(first, second)
     assert near.min() > 0.9
     assert brain.positives.first_active_epoch == 2
 
 
 def with_lengths(manifest, seconds):
-    """The manifest with other durations."""
+    """Return the manifest with other durations."""
     copy = manifest.select(np.arange(len(manifest)))
     copy.durations = np.asarray(seconds, dtype=np.float32)
     return copy
@@ -281,7 +281,7 @@ def test_a_small_part_that_is_long_enough(make, manifest, caplog):
 def test_utterances_that_are_too_short_are_refused(
     make, manifest, neighbours, long
 ):
-    """Before the first step, with the remedy."""
+    """The error comes before the first step, with a remedy."""
     brain, _ = make("good", neighbours=neighbours)
     seconds = [0.7] * long + [0.5] * (32 - long)
     brain.train_manifest = with_lengths(manifest, seconds)
@@ -294,7 +294,7 @@ def test_utterances_that_are_too_short_are_refused(
 
 
 def test_halves_that_can_be_read(manifest, tmp_path):
-    """The same crops as for validation; the others are named."""
+    """Crops are the same as in validation; unreadable files are named."""
     bad = spoiled(manifest, tmp_path, {1, 2})
     halves = ReadableHalves(bad, 0.3, crops_per_half=1)
     batch = halves.collate([halves[i] for i in range(4)])
@@ -314,7 +314,7 @@ def test_halves_that_can_be_read(manifest, tmp_path):
 
 
 class Own(brain_positives.SampledPositives):
-    """Notes what the target branch makes of each utterance, before SSPS."""
+    """Records the target branch of each utterance before SSPS."""
 
     def replace(self, batch, target):
         for index, vectors in zip(batch.index, target.projections, strict=True):
@@ -324,9 +324,9 @@ class Own(brain_positives.SampledPositives):
 
 @pytest.mark.parametrize("accumulated", [1, 2])
 def test_the_queue_holds_vectors_of_its_utterances(make, accumulated):
-    """Those from before any replacement, as in the paper.
+    """It holds vectors from before any replacement, as in the paper.
 
-    In an epoch in which most are replaced; of all accumulated batches.
+    Tested in an epoch that replaces most vectors, for all accumulated batches.
     """
     brain, loader = make(
         epochs=2, speaker_count=None, queue=UTTERANCES, accumulated=accumulated
@@ -354,7 +354,7 @@ def test_the_queue_holds_vectors_of_its_utterances(make, accumulated):
 
 
 def test_a_skipped_step_is_forgotten(make):
-    """Its references and vectors do not come up in the next one."""
+    """Its references and vectors do not appear in the next step."""
     brain, loader = make(epochs=1, speaker_count=None, queue=UTTERANCES)
     brain.objective.register_forward_hook(
         lambda _, branches, out: (
@@ -374,7 +374,7 @@ def test_a_skipped_step_is_forgotten(make):
 def test_clusters_are_those_of_the_encoder_that_counts(
     make, monkeypatch, objective
 ):
-    """Of the teacher, where there is one that is evaluated."""
+    """The teacher's embeddings are clustered if it is evaluated."""
     brain, loader = make(epochs=2)
     with_positives(brain, ClusterAware(clusters=4, start_epoch=2))
     if objective == "simclr":
@@ -393,7 +393,7 @@ def test_clusters_are_those_of_the_encoder_that_counts(
 
 
 class Unchanged(brain_positives.SampledPositives):
-    """Watches what the reference pass does to the encoders."""
+    """Records what the reference pass does to the encoders."""
 
     def replace(self, batch, target):
         counted = copy.deepcopy(self.brain.evaluated_encoder).eval()
@@ -411,7 +411,7 @@ class Unchanged(brain_positives.SampledPositives):
         return replaced
 
     def look(self):
-        """Buffers and modes of student and teacher."""
+        """Return buffers and modes of student and teacher."""
         found = {}
         brain = self.brain
         for part in (brain.encoder, brain.evaluated_encoder, brain.teacher):
@@ -425,11 +425,11 @@ class Unchanged(brain_positives.SampledPositives):
 
 @pytest.mark.parametrize("objective", ["dino", "simclr"])
 def test_references_are_those_of_evaluation(make, objective):
-    """By the encoder that is evaluated, in evaluation mode; nothing moves.
+    """They come from the evaluated encoder, in evaluation mode.
 
-    In training mode they would follow the batch, and batch norms would learn
-    clean crops of another length. And the student does not see them: they are
-    no local crop.
+    In training mode they would depend on the batch, and batch norms would learn
+    from clean crops of another length. The student does not encode them, since
+    they are not local crops.
     """
     brain, loader = make("good", epochs=2, speaker_count=None)
     if objective == "simclr":
@@ -444,11 +444,11 @@ def test_references_are_those_of_evaluation(make, objective):
     )
     fit(brain, loader)
     assert watched.moved == []
-    # One for each step, with and without SSPS.
+    # One for each step, with or without SSPS.
     assert crops == [brain.hparams.crops.num_crops] * 2 * STEPS
     assert brain.positives.rule.known.all()
     torch.testing.assert_close(brain.positives.rule.memory, watched.wanted)
-    # The encoders have moved: all of this is not about one that stands still.
+    # The encoders have moved, so the checks above mean something.
     counts = [
         int(m.num_batches_tracked)
         for m in brain.encoder.modules()
@@ -458,7 +458,7 @@ def test_references_are_those_of_evaluation(make, objective):
 
 
 def with_simclr(brain, loader):
-    """Gives a Brain SimCLR in the place of DINO; batches that it can take."""
+    """Give a Brain SimCLR instead of DINO, and suitable batches."""
     brain.modules["objective"] = SimCLR()
     brain.hparams.schedules = {
         name: brain.hparams.schedules[name] for name in ("lr", "weight_decay")
@@ -482,19 +482,19 @@ class Global(torch.utils.data.Dataset):
         return batch
 
 
-# -- positives that never begin, or cannot -------------------------------------
+# -- positives that never start, or cannot -------------------------------------
 
 
 @pytest.fixture
 def concluded(monkeypatch):
-    """Leaves out averaging, export and report."""
+    """Skip averaging, export and report."""
     monkeypatch.setattr(training_brain, "average_weights", lambda *_: None)
     monkeypatch.setattr(training_brain, "conclude", lambda _: {})
 
 
 @pytest.mark.parametrize("kind", [SSPS, ClusterAware])
 def test_a_start_behind_the_last_epoch(make, concluded, caplog, kind):
-    """That is how a baseline is trained: not refused, but said."""
+    """This is how a baseline is trained: a warning, not an error."""
     brain, _ = make("good", epochs=1)
     positives = {
         SSPS: SSPS(clusters=4, queue=16, start_epoch=9),
@@ -504,33 +504,33 @@ def test_a_start_behind_the_last_epoch(make, concluded, caplog, kind):
     brain.on_fit_start()
     name = kind.__name__
     assert (
-        f"{name} begins in epoch 9, but `number_of_epochs` is 1" in caplog.text
+        f"{name} starts in epoch 9, but `number_of_epochs` is 1" in caplog.text
     )
     assert "never active" not in caplog.text
-    assert "without anybody asking" not in caplog.text
+    assert "without a check" not in caplog.text
     brain, loader = make("good", epochs=1)
     with_positives(brain, positives[kind])
     fit(brain, loader)
     brain.finish()
-    assert f"{name} was never active: it would have begun in epoch 9" in (
+    assert f"{name} was never active: it would have started in epoch 9" in (
         caplog.text
     )
     assert brain.extra_results() == {"positives_from_epoch": None}
 
 
 def test_a_start_that_was_put_off_to_the_end(make, concluded, caplog):
-    """Said at the end, since nobody knew at the beginning."""
+    """The warning comes at the end, since it was not known before."""
     brain, loader = make("weak", epochs=2)
     fit(brain, loader)
-    assert "begins in epoch" not in caplog.text
+    assert "starts in epoch" not in caplog.text
     brain.finish()
     assert (
-        "SSPS was never active: it would have begun in epoch 3" in caplog.text
+        "SSPS was never active: it would have started in epoch 3" in caplog.text
     )
 
 
 def test_who_begins_says_nothing(make, make_brain, concluded, caplog):
-    """Nor does a run without positives."""
+    """There is no warning if SSPS starts, or without pseudo-positives."""
     brain, loader = make("good", epochs=2)
     fit(brain, loader)
     brain.finish()
@@ -540,7 +540,7 @@ def test_who_begins_says_nothing(make, make_brain, concluded, caplog):
     assert brain.extra_results() == {"positives_from_epoch": 2}
     assert plain.extra_results() == {}
     assert "never active" not in caplog.text
-    assert "begins in epoch" not in caplog.text
+    assert "starts in epoch" not in caplog.text
 
 
 def test_more_clusters_than_an_epoch_fills(make, make_brain):
@@ -562,12 +562,12 @@ def test_more_clusters_than_an_epoch_fills(make, make_brain):
 
 
 def test_who_cannot_be_read_has_no_cluster(make, manifest, tmp_path, caplog):
-    """And how many those are is in the log."""
+    """The log says how many utterances cannot be read."""
     brain, loader = make("good", epochs=2)
     sampling = ClusterAware(clusters=4, start_epoch=2)
     with_positives(brain, sampling)
     brain.train_manifest = spoiled(manifest, tmp_path, {3, 30})
     fit(brain, loader)
-    assert "2 of 32 utterances cannot be read, and have no cl" in caplog.text
+    assert "2 of 32 utterances cannot be read; they get no cl" in caplog.text
     nobody = (sampling.assignments < 0).nonzero().flatten()
     assert nobody.tolist() == [3, 30]

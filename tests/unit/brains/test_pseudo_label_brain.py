@@ -1,4 +1,4 @@
-"""Training on pseudo labels: the loss, the gate, and what must not move."""
+"""Training on pseudo-labels: the loss, the gate, and what must not change."""
 
 import copy
 import json
@@ -37,7 +37,7 @@ COUNT = BATCH * STEPS
 
 
 class Louder(torch.nn.Module):
-    """An augmentation that adds a tone, the same one each time."""
+    """An augmentation that adds a tone, always the same one."""
 
     def __init__(self):
         super().__init__()
@@ -59,7 +59,7 @@ class Batches(torch.utils.data.Dataset):
         generator = torch.Generator().manual_seed(3)
         shape = (STEPS, BATCH, crops, 4000)
         self.waves = 0.1 * torch.randn(shape, generator=generator)
-        # Utterances differ: a tone each, of some loudness.
+        # Each utterance has its own tone and loudness.
         tones = torch.rand(2, STEPS, BATCH, 1, 1, generator=generator)
         angles = torch.arange(4000) * (0.1 + 2 * tones[0])
         self.waves += 2 * tones[1] * torch.sin(angles)
@@ -81,13 +81,13 @@ class Batches(torch.utils.data.Dataset):
 
 
 def loader(**options):
-    """A loader of such batches."""
+    """Return a loader of such batches."""
     return torch.utils.data.DataLoader(Batches(**options), batch_size=None)
 
 
 @pytest.fixture
 def make(tmp_path):
-    """``make(epochs, **hparams)`` -> a Brain with labels 0, 1, 2, 3, 0, ..."""
+    """Return ``make(epochs, **hparams)`` -> Brain with labels 0, 1, 2, 3, 0, ..."""
 
     def made(epochs=1, folder="run", labels=None, sub_centers=1, **hparams):
         torch.manual_seed(0)
@@ -149,7 +149,7 @@ def make(tmp_path):
 
 
 def started(brain, epoch=1):
-    """The Brain before the first step of an epoch."""
+    """Return the Brain before the first step of an epoch."""
     brain.on_fit_start()
     brain.epoch = epoch
     brain.gate.prepare_epoch(epoch, brain.losses.previous)
@@ -158,7 +158,7 @@ def started(brain, epoch=1):
 
 
 def one_batch(number=0, **options):
-    """A batch of its own."""
+    """Return a single batch."""
     return Batches(**options)[number]
 
 
@@ -166,20 +166,23 @@ def one_batch(number=0, **options):
 
 
 def margin_logits(cosines, label, margin, scale=8.0):
-    """z of one sample, in float64."""
+    """Return the logits z of one sample, in float64."""
     logits = [scale * c for c in cosines]
     logits[label] = scale * math.cos(math.acos(cosines[label]) + margin)
     return logits
 
 
 def log_softmax(logits):
-    """Of a list."""
+    """Return the log-softmax of a list."""
     total = math.log(sum(math.exp(z) for z in logits))
     return [z - total for z in logits]
 
 
 def by_hand(brain, batch, tau, target, reduction, temperature, least):
-    """L_DLG + L_LC in plain loops; also which were dropped and corrected."""
+    """Compute L_DLG + L_LC in plain loops.
+
+    Also return which utterances were dropped and which corrected.
+    """
     encoder = copy.deepcopy(brain.encoder)
     features = brain.features
     waves = batch.crops[0][:, 0]
@@ -225,7 +228,7 @@ def by_hand(brain, batch, tau, target, reduction, temperature, least):
 @pytest.mark.parametrize("reduction", ["mean", "sum", "kept"])
 @pytest.mark.parametrize("target", ["soft", "hard"])
 def test_the_loss_is_that_of_the_equation(make, target, reduction):
-    """Some kept, some corrected, some dropped for good."""
+    """Some are kept, some corrected, some dropped for good."""
     temperature, least, tau = 2.0, 0.5, 5.0
     brain = started(
         make(
@@ -238,7 +241,7 @@ def test_the_loss_is_that_of_the_equation(make, target, reduction):
     wanted, kept, dropped, corrected, moved = by_hand(
         brain, batch, tau, target, reduction, temperature, least
     )
-    # Every branch is taken, and the old label is not the new one.
+    # Every case occurs, and the new label differs from the old one.
     assert kept and corrected and dropped > corrected and moved
     predictions = brain.compute_forward(batch, None)
     loss = brain.compute_objectives(predictions, batch, None)
@@ -267,7 +270,7 @@ def test_no_correction_before_its_epoch(make):
 
 
 def test_a_scheduled_margin(make):
-    """That of the optimiser step, and not the classifier's own."""
+    """The margin is that of the optimiser step, not the classifier's own."""
     brain = make()
     brain.hparams.schedules["margin"] = lambda *_: np.array([0.0, 0.2, 0.4])
     brain = started(brain)
@@ -278,7 +281,7 @@ def test_a_scheduled_margin(make):
         loss = brain.compute_objectives(predictions, batch, None)
         labels = brain.labels[batch.index]
         wanted = brain.classifier(predictions, labels, margin).mean()
-        # Summed under a mask and divided, the same mean may round differently.
+        # A masked sum that is divided may round differently from a mean.
         torch.testing.assert_close(loss, wanted)
 
 
@@ -286,7 +289,7 @@ def test_a_scheduled_margin(make):
 
 
 def test_a_batch_that_is_gated_out(make, caplog, tmp_path):
-    """Loss 0 with a gradient of 0, one warning, and training goes on."""
+    """Loss and gradient are 0, there is one warning, training continues."""
     brain = started(make(loss_gate=FixedLossGate(1e-6)))
     batch = one_batch()
     with caplog.at_level(logging.WARNING):
@@ -314,7 +317,7 @@ def test_a_batch_that_is_gated_out(make, caplog, tmp_path):
 
 
 def test_a_gate_that_keeps_everything_warns(make, caplog):
-    """One that has a limit; without a gate that is what is wanted."""
+    """It warns if it has a threshold; without a gate this is intended."""
     brain = make(loss_gate=FixedLossGate(1e6))
     brain.fit(brain.hparams.epoch_counter, loader(), loader(crops=2))
     assert "has kept all of 18 utterances" in caplog.text
@@ -326,7 +329,7 @@ def test_a_gate_that_keeps_everything_warns(make, caplog):
 
 
 def test_the_gate_reads_the_epoch_before(make, monkeypatch):
-    """Fitted to the losses of epoch 1 before epoch 2, the same for all."""
+    """It is fitted to the losses of epoch 1 before epoch 2 starts."""
     monkeypatch.setattr(loss_mixture, "MIN_POINTS", 10)
     seen = []
 
@@ -351,13 +354,13 @@ def test_the_gate_reads_the_epoch_before(make, monkeypatch):
         assert torch.equal(seen[epoch + 1][1], recorded[epoch])
         assert not recorded[epoch].isnan().any()
     assert not torch.equal(recorded[0], recorded[1])
-    # What is trusted at the end: below the last limit, in the last epoch.
+    # Trusted are losses of the last epoch below the last threshold.
     wanted = recorded[2] < brain.gate.limit
     assert np.array_equal(brain.trusted(), wanted.numpy())
 
 
 def test_the_record_of_an_epoch(make, tmp_path, monkeypatch):
-    """Histogram, mixture, threshold and shares, as the page reads them."""
+    """It has histogram, mixture, threshold and shares, as the report needs."""
     monkeypatch.setattr(loss_mixture, "MIN_POINTS", 10)
     brain = make(2, loss_gate=DynamicLossGate(2))
     brain.truth = brain.labels.clone()
@@ -368,7 +371,7 @@ def test_the_record_of_an_epoch(make, tmp_path, monkeypatch):
     assert (first["epoch"], second["epoch"]) == (1, 2)
     assert first["threshold"] is None and "mixture" not in first
     for record in (first, second):
-        # One utterance is not known to be right or wrong.
+        # Of one utterance the correct class is not known.
         assert sum(record["counts"]) == COUNT - 1
         assert sum(record["counts_right"]) == COUNT - 6 - 1
         assert len(record["edges"]) == len(record["counts"]) + 1
@@ -383,7 +386,7 @@ def test_the_record_of_an_epoch(make, tmp_path, monkeypatch):
 
 
 def test_partly_known_truth_is_judged_where_it_is_known(make):
-    """The share kept is of all; precision and recall of the known."""
+    """The share kept is of all; precision and recall are of the known."""
     brain = started(make(loss_gate=FixedLossGate(1.0)))
     brain.truth = torch.full((COUNT,), -1)
     brain.truth[:4] = brain.labels[:4]
@@ -404,7 +407,7 @@ def test_partly_known_truth_is_judged_where_it_is_known(make):
 
 
 def test_the_clean_view(make):
-    """No gradient, no augmentation, and no running statistic moves."""
+    """No gradient, no augmentation, no change of running statistics."""
     brain = started(
         make(
             loss_gate=FixedLossGate(1e-6),
@@ -421,21 +424,21 @@ def test_the_clean_view(make):
     for name, value in brain.encoder.state_dict().items():
         assert torch.equal(value, before[name]), name
     assert all(module.training for module in brain.encoder.modules())
-    # By running statistics: the same alone, and that of the waves as they are.
+    # With running statistics it does not depend on the other utterances.
     alone = brain._encode_clean(batch, torch.tensor([1]))
     torch.testing.assert_close(clean[1:], alone, rtol=1e-4, atol=1e-5)
     reference = copy.deepcopy(brain.encoder).eval()
     with torch.no_grad():
         wanted = reference(brain.features(batch.crops[0][:, 0]))[:, 0]
     torch.testing.assert_close(clean, wanted[[4, 1]], rtol=1e-4, atol=1e-5)
-    # The loss's gradient is that of the augmented view alone.
+    # Only the augmented view has a gradient.
     loss = brain.compute_objectives(predictions, batch, None)
     (through,) = torch.autograd.grad(loss, predictions, retain_graph=True)
     assert float(through.abs().max()) > 0
 
 
 def test_only_the_dropped_are_encoded_again(make):
-    """A batch that is kept whole costs no second pass."""
+    """A batch that is kept as a whole costs no second pass."""
     brain = started(
         make(
             loss_gate=FixedLossGate(2.4),
@@ -460,7 +463,7 @@ def test_only_the_dropped_are_encoded_again(make):
 
 
 def test_frozen_epochs(make):
-    """Only the last affine layer and the classes move; then everything."""
+    """Only last affine layer and classes are trained; then everything."""
     brain = make(2, frozen_encoder_epochs=1)
     before = copy.deepcopy(brain.modules.state_dict())
     moved = []
@@ -487,9 +490,9 @@ def test_frozen_epochs(make):
 
 @pytest.mark.parametrize("fault", ["audio", "gradient"])
 def test_a_skipped_step_leaves_no_trace(make, fault):
-    """Neither in the losses, nor in the corrections, nor in the classes.
+    """It changes neither losses, corrections nor classes.
 
-    Also where its losses were finite, and only the gradient was not.
+    This also holds if its losses are finite and only the gradient is not.
     """
     brain = make(
         loss_gate=FixedLossGate(1e-6),
@@ -528,7 +531,7 @@ def test_a_skipped_step_leaves_no_trace(make, fault):
 
 
 def state_of(brain):
-    """All that training moves."""
+    """Return everything that training changes."""
     return {
         **brain.modules.state_dict(),
         "losses": brain.losses.previous,
@@ -537,7 +540,7 @@ def state_of(brain):
 
 
 def test_the_truth_changes_nothing(make, tmp_path):
-    """Right, wrong or absent, the weights are the same bits."""
+    """With right, wrong or no truth the weights are the same bits."""
     options = {
         "loss_gate": FixedLossGate(2.0, start_epoch=2),
         "label_correction": LabelCorrection(1.0, 0.3),
@@ -594,7 +597,7 @@ def test_labels_are_told_apart(make):
 
 
 def test_classes_of_an_earlier_stage(make, tmp_path):
-    """They are kept at the end, loaded by the next, and refused by others."""
+    """They are saved at the end and loaded next, if they fit."""
     brain = make()
     brain.fit(brain.hparams.epoch_counter, loader(), loader(crops=2))
     path = tmp_path / "classifier.pt"

@@ -1,7 +1,7 @@
-"""What stock SpeechBrain does that self-supervised training cannot bear.
+"""Stock SpeechBrain's behaviour that would harm self-supervised training.
 
-Each test shows the stock behaviour beside ours; the day a trap is mended
-upstream, its test says so.
+Each test shows the stock behaviour beside ours. When stock is fixed upstream,
+the test says so.
 """
 
 import speechbrain as sb
@@ -28,7 +28,7 @@ def layers():
 
 
 def test_a_teacher_among_the_modules_is_trained():
-    """Stock: training mode, and a place in the optimiser."""
+    """Stock puts it in training mode and in the optimiser."""
     teacher = layers().eval().requires_grad_(False)
     brain = WithTeacher(
         modules={"student": layers(), "teacher": teacher},
@@ -46,7 +46,7 @@ def test_a_teacher_among_the_modules_is_trained():
 
 
 def test_our_teacher_is_no_module(make_brain):
-    """Ours: neither; its mode is set where it is used."""
+    """Ours does neither; the teacher's mode is set where it is used."""
     brain = make_brain.brain()
     brain.fit(brain.hparams.epoch_counter, make_brain.loader(3))
     held = {id(p) for g in brain.optimizer.param_groups for p in g["params"]}
@@ -55,7 +55,7 @@ def test_our_teacher_is_no_module(make_brain):
 
 
 def test_a_stream_of_draws_does_not_survive_a_resume():
-    """A generator that is seeded again gives the draws of the first step."""
+    """A generator that is seeded again repeats the draws of step one."""
 
     def stream(steps):
         torch.manual_seed(5)
@@ -69,7 +69,7 @@ def test_a_stream_of_draws_does_not_survive_a_resume():
 
 
 def test_ranks_that_share_a_seed_draw_the_same():
-    """Stock: rank 0 and 1 cut different utterances at the same places."""
+    """In stock, ranks 0 and 1 cut utterances at the same places."""
 
     def stock(rank):
         del rank  # SpeechBrain seeds every rank with the same number.

@@ -1,4 +1,4 @@
-"""What is refused before the first step, and what each step does."""
+"""What is rejected before the first step, and what each step does."""
 
 import copy
 
@@ -33,7 +33,7 @@ def test_values_that_no_step_can_be_taken_with(
 
 
 def test_a_head_for_another_encoder_is_refused(make_brain):
-    """Before the first step, with the key and its right value."""
+    """The error comes before the first step, with the key and its value."""
     brain = make_brain.brain()
     brain.modules["encoder"].fc.conv = torch.nn.Conv1d(48, 7, 1)
     with pytest.raises(
@@ -43,7 +43,7 @@ def test_a_head_for_another_encoder_is_refused(make_brain):
 
 
 class Noting(SSLBrain):
-    """Keeps the weights of student and teacher after each step."""
+    """Records the weights of student and teacher after each step."""
 
     def after_step(self):
         super().after_step()
@@ -57,7 +57,7 @@ def weights(encoder):
 
 
 def test_the_teacher_follows_by_the_momentum_of_the_step(make_brain):
-    """t <- m t + (1 - m) s, with m of the step that has just been taken."""
+    """t <- m t + (1 - m) s, with m of the step that was just taken."""
     brain = make_brain.brain(steps=4)
     brain.hparams.schedules["momentum"] = Linear(0.2, 1.0, 1)
     brain.__class__, brain.noted = Noting, []
@@ -73,7 +73,7 @@ def test_the_teacher_follows_by_the_momentum_of_the_step(make_brain):
 
 
 def test_weight_decay_is_for_matrices(make_brain):
-    """Not for vectors, and not for what an objective exempts."""
+    """Vectors, and what an objective exempts, get none."""
 
     def groups(brain):
         brain.init_optimizers()

@@ -129,10 +129,10 @@ def test_a_bad_file_is_named(tmp_path):
     with pytest.raises(ManifestError, match=r"m\.csv lists no utterance"):
         Manifest.read(path)
     path.write_text("")
-    with pytest.raises(ManifestError, match=r"m\.csv is no manifest"):
+    with pytest.raises(ManifestError, match=r"m\.csv is not a manifest"):
         Manifest.read(path)
     path.write_bytes(b"ID,duration,wav\nu\xff,1,a.wav\n")
-    with pytest.raises(ManifestError, match=r"m\.csv is no manifest"):
+    with pytest.raises(ManifestError, match=r"m\.csv is not a manifest"):
         Manifest.read(path)
     path = csv(tmp_path, ["ID", "duration", "wav"])
     with pytest.raises(ManifestError, match=r"m\.csv .*\(data_folder\)"):

@@ -98,9 +98,9 @@ def test_a_broken_push_is_started_again(publish, argv, hub_server, monkeypatch):
 @pytest.mark.parametrize(
     "options, match",
     [
-        (["--push"], "wants a name"),
-        (["--public"], "how to --push"),
-        (["--push", "--hub_id=model"], "is no name on the hub"),
+        (["--push"], "needs a name"),
+        (["--public"], "applies to --push"),
+        (["--push", "--hub_id=model"], "is not a name on the hub"),
         (["--data= "], "what the model was trained on"),
         (["--model=/no/where"], "no such folder"),
         (["--results=no.json"], "there is no file no.json"),

@@ -195,9 +195,15 @@ def test_iemocap(iemocap_data, tmp_path):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (("\tneu\t", "\tneutral\t"), r"line 3: 'neutral' is no label of IEM"),
-        (("Ses02F_impro01_F000", "Ses03F_impro01_F000"), "no turn of Session2"),
-        (("Ses02F_impro01_F000", "one"), "line 3: this is no turn"),
+        (
+            ("\tneu\t", "\tneutral\t"),
+            r"line 3: 'neutral' is not a label of IEM",
+        ),
+        (
+            ("Ses02F_impro01_F000", "Ses03F_impro01_F000"),
+            "not a turn of Session2",
+        ),
+        (("Ses02F_impro01_F000", "one"), "line 3: this is not a turn"),
         (("[", "("), "has no line such as '.6.2901"),
     ],
 )
