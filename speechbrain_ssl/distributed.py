@@ -13,11 +13,11 @@ import torch
 import torch.distributed as dist
 import torch.distributed.nn.functional
 
-_alone = False
+_single = False
 
 
 @contextlib.contextmanager
-def alone():
+def single_process():
     """Make this process act as if it were the only one.
 
     Inside the context ``world_size`` is 1, and the functions of this module do
@@ -25,22 +25,22 @@ def alone():
 
     Example
     -------
-    >>> with alone():
+    >>> with single_process():
     ...     world_size()
     1
     """
-    global _alone
-    before, _alone = _alone, True
+    global _single
+    before, _single = _single, True
     try:
         yield
     finally:
-        _alone = before
+        _single = before
 
 
 def is_distributed():
     """Return whether there is more than one process."""
     return (
-        not _alone
+        not _single
         and dist.is_available()
         and dist.is_initialized()
         and (dist.get_world_size() > 1)
@@ -94,6 +94,29 @@ def sum_over_ranks(tensor):
     if is_distributed():
         dist.all_reduce(tensor)
     return tensor
+
+
+def from_rank_0(values):
+    """Return rank 0's whole numbers, in every process.
+
+    Arguments
+    ---------
+    values : list of int or bool
+        As many in every process.
+
+    Returns
+    -------
+    list of int
+
+    Example
+    -------
+    >>> from_rank_0([True, 3])
+    [1, 3]
+    """
+    tensor = torch.tensor([int(v) for v in values], device=collective_device())
+    if is_distributed():
+        dist.broadcast(tensor, src=0)
+    return tensor.tolist()
 
 
 @torch.no_grad()

@@ -167,7 +167,8 @@ class TrialMonitor:
     def figures(self, scores, replicates=1000):
         """Return the metrics of given scores; ``eer`` is the EER in percent."""
         found = evaluate_scores(scores, self.trials, replicates)
-        return {"eer": found.pop("eer_percent"), **found}
+        eer = found.pop("eer_percent")
+        return {"eer": eer, **found}
 
     def eer(self, encoder, features, device):
         """Return the EER of an encoder, in percent."""

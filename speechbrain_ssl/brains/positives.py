@@ -23,7 +23,6 @@ from tqdm import tqdm
 from speechbrain_ssl import distributed
 from speechbrain_ssl.brains.encoding import crop_features, encode
 from speechbrain_ssl.data.halves import ReadableHalves
-from speechbrain_ssl.distributed import sum_over_ranks
 from speechbrain_ssl.embedding.extract import embed_files
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.positives.cluster_aware import ClusterAware
@@ -234,7 +233,7 @@ class ClusterAwarePositives(_RulePositives):
         whole[mine.start :: ranks] = (
             torch.from_numpy(rows).nan_to_num().to(brain.device)
         )
-        return sum_over_ranks(whole)
+        return distributed.sum_over_ranks(whole)
 
 
 class SampledPositives(_RulePositives):
@@ -377,13 +376,9 @@ class SampledPositives(_RulePositives):
             log("epoch %d: %s", epoch, verdict.reason)
         # Machines of different kinds may differ in the last digit: broadcast
         # rank 0's decision.
-        answer = torch.tensor(
-            [verdict.start, verdict.clusters, verdict.neighbours],
-            device=distributed.collective_device(),
+        may_start, clusters, neighbours = distributed.from_rank_0(
+            [verdict.start, verdict.clusters, verdict.neighbours]
         )
-        may_start, clusters, neighbours = sum_over_ranks(
-            answer * (distributed.rank() == 0)
-        ).tolist()
         if may_start:
             self.rule.adopt(clusters, neighbours)
         else:
@@ -434,7 +429,7 @@ class EmbeddedHalves:
                 rows[torch.from_numpy(places).to(rows.device)] = encode(
                     encoder, [crop_features(brain.features, crops)]
                 ).float()
-        rows = sum_over_ranks(rows)
+        rows = distributed.sum_over_ranks(rows)
         lengths = rows.norm(dim=2)
         usable = (lengths.isfinite() & (lengths > 0)).all(1)
         # Indexing copies the tensor, which can take gigabytes; avoid it if all

@@ -265,7 +265,7 @@ class Stages:
         if distributed.is_distributed():
             # The silhouette needs whole clusters, and a share holds only parts
             # of most of them.
-            with distributed.alone():
+            with distributed.single_process():
                 rows, _ = self._read(number, 0, len(self.manifest))
         figures = {
             "silhouette": silhouette(
@@ -430,7 +430,7 @@ def set_centers(classifier, embeddings, places, labels):
     """
     here = labels[places]
     # Every process has all rows, so there is nothing to exchange.
-    rows = unit_rows(embeddings[here >= 0], alone=True)
+    rows = unit_rows(embeddings[here >= 0], single_process=True)
     means = rows.new_zeros(classifier.classes, rows.shape[1])
     means.index_add_(0, torch.from_numpy(here[here >= 0]), rows)
     means = torch.nn.functional.normalize(means, dim=1)

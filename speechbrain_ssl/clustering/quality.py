@@ -105,7 +105,7 @@ def silhouette(embeddings, labels, sample=10_000, seed=0, block=None):
     >>> silhouette(rows, [0, 0, 1, 1])
     1.0
     """
-    rows = unit_rows(embeddings, alone=True)
+    rows = unit_rows(embeddings, single_process=True)
     labels = as_labels(labels, len(rows))
     names, compact, sizes = np.unique(
         labels, return_inverse=True, return_counts=True

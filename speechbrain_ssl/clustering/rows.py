@@ -20,7 +20,7 @@ class ClusteringError(EmbeddingError):
     """Embeddings or a request that cannot be clustered, with the reason."""
 
 
-def unit_rows(embeddings, names=None, device=None, alone=False):
+def unit_rows(embeddings, names=None, device=None, single_process=False):
     """Normalise embeddings to unit rows in float32, on the clustering device.
 
     The source is read piece by piece, so it may be a memory map. The result
@@ -35,7 +35,7 @@ def unit_rows(embeddings, names=None, device=None, alone=False):
     device : str or torch.device, optional
         Device of the result; by default that of the embeddings, or the CPU for
         an array.
-    alone : bool
+    single_process : bool
         Whether only this process of a distributed run calls the function.
 
     Returns
@@ -48,14 +48,14 @@ def unit_rows(embeddings, names=None, device=None, alone=False):
     ClusteringError
         If the embeddings are not a table, or a row is zero or not finite. In a
         distributed run all processes raise if one has such a row, unless
-        ``alone``.
+        ``single_process``.
 
     Example
     -------
     >>> unit_rows(np.array([[3.0, 4.0], [0.0, 2.0]])).tolist()
     [[0.6000000238418579, 0.800000011920929], [0.0, 1.0]]
     """
-    if alone:
+    if single_process:
         return _unit_rows(embeddings, names, device)
     rows, problem = None, None
     try:

@@ -3,7 +3,7 @@
 In two steps, which Cho et al. (arXiv 2208.05445) found better than all at once:
 first the last affine layers alone (the encoder's, which makes the embedding,
 and the classifier's), then the whole network. How long each takes, at which
-learning rate, and the chunk length are knobs; the values of the recipes are
+learning rate, and the chunk length are settings; the values of the recipes are
 defaults of ours.
 """
 
@@ -184,14 +184,14 @@ class FineTuning:
         for indices in (fold.train, fold.test):
             digest.update(task.manifest.keys[indices].tobytes())
             digest.update(task.labels[indices].tobytes())
-        knobs = {
+        values = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
             if field.name != "augmentation"
         }
         banks = self.augmentation.banks.items()
         return {
-            **knobs,
+            **values,
             "augmentation": self.augmentation.limits.tolist(),
             "noises": {
                 name: [*bank.snr, *bank.voices, bank.samples.numel()]

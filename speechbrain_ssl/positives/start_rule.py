@@ -171,7 +171,8 @@ def advise(
     (True, 12)
     """
     views = [
-        unit_rows(view, alone=True) for view in (references_a, references_b)
+        unit_rows(view, single_process=True)
+        for view in (references_a, references_b)
     ]
     total = len(views[0])
     if views[0].shape != views[1].shape:

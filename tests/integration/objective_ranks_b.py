@@ -90,7 +90,7 @@ def branch(encoder, head, x, index):
 
 def run(name):
     """Take some steps on this process's share, and return the results."""
-    make, options, crops, globals_, knobs = CASES[name]
+    make, options, crops, globals_, scheduled = CASES[name]
     torch.manual_seed(1)
     objective, encoder = make(SIZE, **options), torch.nn.Linear(FEATURES, SIZE)
     objective = distributed.synchronise_batch_norms(objective, "cpu")
@@ -122,7 +122,7 @@ def run(name):
                 objective.head,
                 index,
             )
-        loss, scalars = objective(online, target, **knobs)
+        loss, scalars = objective(online, target, **scheduled)
         loss.backward()
         distributed.average_gradients(parameters)
         found["loss"].append(distributed.mean_over_ranks(loss.detach()))
