@@ -15,7 +15,7 @@ export OMP_WAIT_POLICY := passive
 .PHONY: help demo test test-fast lint format docs clean
 
 help:
-	@echo "make demo       synthetic corpus, training and rounds without labels (6 min on 2 idle cores)"
+	@echo "make demo       synthetic corpus, training and rounds without labels (3 to 6 min on 2 idle cores)"
 	@echo "make test       the whole test suite (under 20 min on 2 cores)"
 	@echo "make test-fast  the quick tests only"
 	@echo "make lint       formatter and linter, changing nothing"
