@@ -16,7 +16,7 @@ export OMP_WAIT_POLICY := passive
 
 help:
 	@echo "make demo       synthetic corpus, training and rounds without labels (3 to 6 min on 2 idle cores)"
-	@echo "make test       the whole test suite (under 20 min on 2 cores)"
+	@echo "make test       documentation and the whole test suite (under 20 min on 2 cores)"
 	@echo "make test-fast  the quick tests only"
 	@echo "make lint       formatter and linter, changing nothing"
 	@echo "make format     formatter and linter, mending what they can"
@@ -51,7 +51,7 @@ demo: $(VENV)/.installed
 	@echo "The reports: $(DEMO)/report.html (self-supervised),"
 	@echo "             $(DEMO)/rounds/report.html (then rounds of pseudo labels)"
 
-test: $(VENV)/.installed
+test: docs
 	$(PYTEST) --doctest-modules speechbrain_ssl
 	$(PYTEST) --durations=15
 

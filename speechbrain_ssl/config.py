@@ -24,7 +24,7 @@ import yaml
 from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.run_opts import RunOptions
 
-from speechbrain_ssl import precision
+from speechbrain_ssl import distributed, precision
 from speechbrain_ssl.config_base import merge, read_plain
 from speechbrain_ssl.errors import ConfigError, UserError
 
@@ -260,7 +260,12 @@ def load_config(argv, known, changes=None):
     check_keys(merged, given, known)
     check_blocks(merged, given)
     if printing:
-        sys.stdout.write(merge(path, overrides).text)
+        # SpeechBrain takes its own options off the command line.
+        named = run_opts.overridden_args & merged.plain().keys()
+        shown = given | {key: run_opts[key] for key in named}
+        sys.stdout.write(
+            merge(path, yaml.safe_dump(shown) if shown else "").text
+        )
         sys.exit(0)
     check_filled_in(merged, given)
     check_device(run_opts)
@@ -295,12 +300,9 @@ def load_config(argv, known, changes=None):
 
 def _take_auto(argv, changes):
     """Turn ``--precision=auto``, which SpeechBrain rejects, into a change."""
-    autos = {f"--{key}=auto": key for key in precision.KEYS}
-    changes = {
-        **{autos[flag]: "auto" for flag in argv if flag in autos},
-        **(changes or {}),
-    }
-    return [flag for flag in argv if flag not in autos], changes
+    flags = {f"--{key}=auto": key for key in precision.KEYS}
+    asked = {flags[flag]: "auto" for flag in argv if flag in flags}
+    return [flag for flag in argv if flag not in flags], asked | (changes or {})
 
 
 def run(main):
@@ -313,6 +315,7 @@ def run(main):
     """
     try:
         main(sys.argv[1:])
+        distributed.leave()
     except UserError as error:
         logger.debug("where it happened", exc_info=True)
         # The text of an error from a loader worker begins with the worker's

@@ -112,8 +112,8 @@ def merge(path, overrides=""):
 
     A mapping without a tag overrides single keys of the mapping below it, or of
     the arguments of an ``!include:``. Any other value, and also ``{}``,
-    replaces what was there. Keys keep the order of the base, and new ones follow, except
-    that every key is moved below those that it refers to.
+    replaces what was there. Keys keep the order of the base, and new ones
+    follow, except that every key is moved below those that it refers to.
 
     Arguments
     ---------

@@ -37,6 +37,16 @@ def single_process():
         _single = before
 
 
+def leave():
+    """Leave the process group, at the end of a script.
+
+    If the interpreter tears down the threads of gloo instead, the process is
+    aborted now and then although its work is done.
+    """
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def is_distributed():
     """Return whether there is more than one process."""
     return (

@@ -69,7 +69,7 @@ def cpu_has_bf16():
     # emulates bf16.
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return supported and any(
-        getattr(torch.cpu, check, bool)() for check in checks
+        getattr(torch.cpu, check, lambda: False)() for check in checks
     )
 
 
@@ -98,18 +98,18 @@ def best_precision(device):
 
 
 def settle(hparams, run_opts):
-    """Decide the precisions of a run.
+    """Decide the precisions that a configuration names.
 
-    The command line takes precedence over the YAML. ``auto`` stands for the
-    precision that the run started with, if the output folder holds one, and
-    otherwise for the ``best_precision`` of the device.
+    The command line takes precedence over the YAML; ``auto`` stands for the
+    ``best_precision`` of the device.
 
     Arguments
     ---------
     hparams : dict
         The hyper-parameters, changed in place: ``precision`` and
         ``eval_precision`` become keys of ``DTYPES``, and ``precision_reasons``
-        is added, with a reason for each.
+        is added, with a reason for each. Without one of the two keys, that one
+        stays away unless the command line names it.
     run_opts : speechbrain.utils.run_opts.RunOptions
         The run options.
 
@@ -121,9 +121,12 @@ def settle(hparams, run_opts):
     device = run_opts["device"] or infer_device()
     hparams["precision_reasons"] = {}
     for key in KEYS:
-        name, reason = hparams.get(key, run_opts[key]), "as configured"
         if key in run_opts.overridden_args:
             name, reason = run_opts[key], "as the command line says"
+        elif key in hparams:
+            name, reason = hparams[key], "as configured"
+        else:
+            continue
         if name == "auto":
             name, reason = best_precision(device)
             reason = f"{_AUTO}: {reason}"
@@ -138,54 +141,68 @@ def settle(hparams, run_opts):
                 "auto"
             )
         hparams[key], hparams["precision_reasons"][key] = name, reason
-    resume(hparams)
 
 
-def resume(hparams):
-    """Replace automatic choices by the precisions that a run started with.
+def keep(hparams):
+    """Save the precisions of a run that has not begun yet.
+
+    Arguments
+    ---------
+    hparams : dict
+        The hyper-parameters after ``settle``. Their output folder holds a run
+        if it has a checkpoint or, for rounds of pseudo-labels, which write
+        embeddings first, the folder of a round.
+    """
+    folder = pathlib.Path(hparams["output_folder"])
+    path = folder / FILE_NAME
+    begun = any((folder / "save").rglob("CKPT*"))
+    if path.is_file() and (begun or (folder / "round_1").is_dir()):
+        return
+    with atomic_write(path) as stream:
+        json.dump(describe(hparams), stream)
+
+
+def resume(hparams, run_opts):
+    """Replace automatic choices by the precisions that the run began with.
+
+    All processes of a run call it after one has called ``keep``, so that they
+    agree, whatever their processors are.
 
     Arguments
     ---------
     hparams : dict
         The hyper-parameters after ``settle``, changed in place.
-    """
-    if not hparams.get("output_folder"):
-        return
-    folder = pathlib.Path(hparams["output_folder"])
-    # Rounds of pseudo-labels write embeddings before any checkpoint.
-    begun = (folder / "round_1").is_dir() or any(folder.rglob("CKPT*"))
-    path = folder / FILE_NAME
-    if not (begun and path.is_file()):
-        return
-    reasons = hparams["precision_reasons"]
-    for key, name in json.loads(path.read_text(encoding="utf-8")).items():
-        if reasons[key].startswith(_AUTO) and name != hparams[key]:
-            hparams[key] = name
-            reasons[key] = f"{_AUTO}: as the run began, on other hardware"
+    run_opts : speechbrain.utils.run_opts.RunOptions
+        The run options.
 
-
-def keep(hparams):
-    """Save the precisions of a run, for when it resumes.
-
-    Arguments
-    ---------
-    hparams : dict
-        The hyper-parameters after ``settle``.
+    Raises
+    ------
+    ConfigError
+        If the run began in fp16 on a GPU, and this is a CPU.
     """
     path = pathlib.Path(hparams["output_folder"]) / FILE_NAME
-    with atomic_write(path) as stream:
-        json.dump({key: hparams[key] for key in KEYS}, stream)
+    if not path.is_file():
+        return
+    reasons = hparams["precision_reasons"]
+    for key, began in json.loads(path.read_text(encoding="utf-8")).items():
+        name = began.split()[0]
+        if not reasons.get(key, "").startswith(_AUTO) or name == hparams[key]:
+            continue
+        if name == "fp16" and (run_opts["device"] or infer_device()) == "cpu":
+            raise ConfigError(
+                f"{path.parents[1]} holds a run with `{key}` fp16, which a CPU "
+                f"does not compute in: resume it on a GPU, or add --{key}=fp32"
+            )
+        hparams[key], reasons[key] = name, f"{_AUTO}: the run began in {began}"
 
 
-def describe(hparams, keys=KEYS):
-    """Describe the precisions of a run with their reasons, for its results.
+def describe(hparams):
+    """Describe the precisions of a run with their reasons.
 
     Arguments
     ---------
     hparams : dict
         The hyper-parameters after ``settle``.
-    keys : tuple of str
-        The precisions to describe.
 
     Returns
     -------
@@ -194,10 +211,10 @@ def describe(hparams, keys=KEYS):
         hardware)``.
     """
     reasons = hparams["precision_reasons"]
-    return {key: f"{hparams[key]} ({reasons[key]})" for key in keys}
+    return {key: f"{hparams[key]} ({reasons[key]})" for key in reasons}
 
 
-def announce(hparams, run_opts, keys=KEYS):
+def announce(hparams, run_opts):
     """Log the precisions of a run, and warn if one is emulated.
 
     Arguments
@@ -206,14 +223,13 @@ def announce(hparams, run_opts, keys=KEYS):
         The hyper-parameters after ``settle``.
     run_opts : speechbrain.utils.run_opts.RunOptions
         The run options.
-    keys : tuple of str
-        The precisions to log.
     """
-    for key, choice in describe(hparams, keys).items():
+    choices = describe(hparams)
+    for key, choice in choices.items():
         logger.info("%s: %s", key, choice)
     device = run_opts["device"] or infer_device()
     emulated = device == "cpu" and not cpu_has_bf16()
-    if emulated and "bf16" in [hparams[key] for key in keys]:
+    if emulated and "bf16" in [hparams[key] for key in choices]:
         logger.warning(
             "this CPU emulates bf16: a step of ECAPA-TDNN took 4 times (64 "
             "channels) to 11 times (512) as long as in fp32 where it was "

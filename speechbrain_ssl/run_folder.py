@@ -72,6 +72,7 @@ def begin_run(path, run_opts, overrides, hparams):
     ddp_init_group(run_opts)
     sb.create_experiment_directory(hparams["output_folder"])
     write_hyperparams(hparams["output_folder"], path, overrides)
+    precision.resume(hparams, run_opts)
     precision.announce(hparams, run_opts)
     if hparams["prepare"] is not None:
         run_on_main(hparams["prepare"])

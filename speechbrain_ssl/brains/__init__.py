@@ -5,8 +5,8 @@ No other package imports ``speechbrain.Brain``. Where to start reading:
 * ``training_brain``: ``TrainingBrain``, the training loop that the next two
   share; ``hooks`` lists the methods that a subclass may override.
 * ``ssl_brain``: ``SSLBrain``, self-supervised training with any objective;
-  ``positives`` supplies pseudo-positives (SSPS, cluster-aware sampling) and
-  ``initial`` loads the checkpoint of another run.
+  ``positives`` supplies pseudo-positives (SSPS, cluster-aware sampling, with
+  ``embedded_halves`` for the start rule of SSPS) and ``initial`` loads the checkpoint of another run.
 * ``pseudo_label_brain``: ``PseudoLabelBrain``, training on noisy pseudo-labels;
   ``rounds`` repeats embedding, clustering and training, and ``stages``
   implements these three.

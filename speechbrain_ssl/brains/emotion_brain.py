@@ -58,7 +58,7 @@ class EmotionBrain(sb.Brain):
     ``modules`` holds ``encoder`` (with a last affine layer ``fc``) and
     ``classifier``. The hyper-parameters it reads are ``features``,
     ``augmentation``, ``seed``, ``affine_epochs``, ``weight_decay``,
-    ``identity`` (what a checkpoint must agree with) and ``epoch_counter``.
+    ``fingerprint`` (what a checkpoint must agree with) and ``epoch_counter``.
 
     Attributes
     ----------
@@ -96,8 +96,8 @@ class EmotionBrain(sb.Brain):
         if found is not None:
             refuse_other(
                 f"{found.path} is a checkpoint",
-                found.meta["identity"],
-                self.hparams.identity,
+                found.meta["fingerprint"],
+                self.hparams.fingerprint,
             )
             self.last_loss = found.meta["loss"]
         if self.optimizer_step_limit is not None:
@@ -196,6 +196,9 @@ class EmotionBrain(sb.Brain):
         # it has reached the end of its next epoch already.
         self.step, self.avg_train_loss = 0, 0.0
         self.checkpointer.save_and_keep_only(
-            meta={"identity": self.hparams.identity, "loss": self.last_loss},
+            meta={
+                "fingerprint": self.hparams.fingerprint,
+                "loss": self.last_loss,
+            },
             num_to_keep=1,
         )

@@ -44,10 +44,12 @@ def begin_with_checkpoint(folder, objective, modules):
             "the output folder of a run that still has its checkpoints, or give "
             "its encoder alone as `initial_model`"
         )
-    theirs = found.meta.get("identity", {}).get("objective", "pseudo labels")
-    if theirs != objective:
+    trained_with = found.meta.get("fingerprint", {}).get(
+        "objective", "pseudo labels"
+    )
+    if trained_with != objective:
         raise ConfigError(
-            f"initial_checkpoint: {folder} was trained with {theirs}, but this "
+            f"initial_checkpoint: {folder} was trained with {trained_with}, but this "
             f"run uses {objective}; give its encoder alone as "
             "`initial_model`"
         )

@@ -54,32 +54,35 @@ def compute_schedules(configured, wanted, epochs, steps_per_epoch, owner):
     return schedules
 
 
-def scale_learning_rate(schedules, effective_batch, reference_batch):
-    """Scale the learning rate in proportion to the batch size.
+def scale_learning_rate(schedules, batch_size, accumulated, reference_batch):
+    """Scale the learning rate with the effective batch.
 
-    All values of the schedule, warm-up and end included, are multiplied by
-    effective batch / reference batch. This is the only place that scales the
-    learning rate.
+    This is the only place with that rule: the learning rate, with its end and
+    its warm-up, is multiplied by effective batch / reference batch.
 
     Arguments
     ---------
     schedules : dict
-        What ``compute_schedules`` returned; ``lr`` is replaced.
-    effective_batch : int
-        Utterances per optimiser step, over all processes.
+        From ``compute_schedules``; ``lr`` is changed.
+    batch_size : int
+        Utterances per process and batch.
+    accumulated : int
+        Batches per optimiser step.
     reference_batch : int
-        The batch size that the configured learning rate is meant for.
+        The effective batch that the configured learning rate is for.
     """
+    effective_batch = batch_size * distributed.world_size() * accumulated
     schedules["lr"] = schedules["lr"] * (effective_batch / reference_batch)
     logger.info(
-        "Effective batch %d (%d processes); peak learning rate %.4g = the "
-        "configured one x %d / %d; %d steps",
+        "Effective batch %d (%d per process x %d processes x %d accumulated); "
+        "peak learning rate %.4g = the configured one x %d / %d",
         effective_batch,
+        batch_size,
         distributed.world_size(),
+        accumulated,
         schedules["lr"].max(),
         effective_batch,
         reference_batch,
-        len(schedules["lr"]),
     )
 
 

@@ -34,6 +34,7 @@ from speechbrain.utils.distributed import (
     infer_device,
 )
 
+from speechbrain_ssl import precision
 from speechbrain_ssl.brains.stages import Stages
 from speechbrain_ssl.data.manifest import Manifest
 from speechbrain_ssl.errors import ConfigError
@@ -107,9 +108,14 @@ class Rounds:
     """
 
     def __init__(self, load, run_opts):
-        self.load = load
+        def resumed(**changes):
+            path, overrides, hparams = load(**changes)
+            precision.resume(hparams, run_opts)
+            return path, overrides, hparams
+
+        self.load = resumed
         self.run_opts = run_opts
-        self.hparams = load()[-1]
+        self.hparams = resumed()[-1]
         self.folder = pathlib.Path(self.hparams["output_folder"])
         self.manifest = Manifest.read(
             self.hparams["train_manifest"], self.hparams["data_folder"]
@@ -117,7 +123,12 @@ class Rounds:
         # Without a device, choose the same one as SpeechBrain's Brain.
         device = run_opts["device"] or infer_device()
         self.stages = Stages(
-            load, self.hparams, run_opts, self.manifest, self.folder, device
+            self.load,
+            self.hparams,
+            run_opts,
+            self.manifest,
+            self.folder,
+            device,
         )
         self._check()
         self._look_ahead()

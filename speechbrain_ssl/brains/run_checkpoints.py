@@ -32,14 +32,14 @@ class RunCheckpoints:
         if checkpointer is not None:
             self.found = checkpointer.find_checkpoint()
 
-    def load(self, recoverables, identity):
+    def load(self, recoverables, fingerprint):
         """Register all objects with state, and load the checkpoint, if any.
 
         Arguments
         ---------
         recoverables : dict
             Name -> object whose state is saved.
-        identity : dict
+        fingerprint : dict
             Values that a checkpoint must have in common with this run.
 
         Raises
@@ -47,31 +47,29 @@ class RunCheckpoints:
         CheckpointError
             If the checkpoint belongs to another configuration.
         """
-        if self.checkpointer is None:
-            return
         self.checkpointer.add_recoverables(recoverables)
         if self.found is not None:
             refuse_other(
                 f"{self.found.path} is a checkpoint",
-                self.found.meta.get("identity", {}),
-                identity,
+                self.found.meta.get("fingerprint", {}),
+                fingerprint,
             )
             self.checkpointer.load_checkpoint(self.found)
             logger.info("Resuming from %s", self.found.path.name)
 
-    def save(self, identity, epoch, end_of_epoch):
+    def save(self, fingerprint, epoch, end_of_epoch):
         """Write a checkpoint and delete the previous one.
 
         Arguments
         ---------
-        identity : dict
+        fingerprint : dict
             See ``load``.
         epoch : int
             The last epoch that was started.
         end_of_epoch : bool
             Whether that epoch is finished.
         """
-        meta = {"identity": identity, "epoch": epoch}
+        meta = {"fingerprint": fingerprint, "epoch": epoch}
         if end_of_epoch:
             self.checkpointer.save_and_keep_only(meta=meta, num_to_keep=1)
             return

@@ -20,11 +20,11 @@ from speechbrain_ssl.clustering.quality import (
     cluster_sizes,
     silhouette,
 )
-from speechbrain_ssl.clustering.rows import unit_rows
 from speechbrain_ssl.clustering.views import join_views
 from speechbrain_ssl.embedding.store import EmbeddingStore
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.precision import DTYPES
+from speechbrain_ssl.pseudo_labels.centers import set_centers
 from speechbrain_ssl.pseudo_labels.given import GivenLabels
 from speechbrain_ssl.pseudo_labels.labels import (
     keep_large,
@@ -90,7 +90,7 @@ class Stages:
     def embed_options(self):
         """Options that change an embedding, besides model and audio."""
         return {
-            "precision": DTYPES[self.hparams["eval_precision"]],
+            "precision": DTYPES[self.hparams.get("eval_precision", "fp32")],
             "most_seconds": self.hparams["embed_most_seconds"],
         }
 
@@ -166,8 +166,8 @@ class Stages:
         else:
             rows, places = self._read_share(number)
             names = _Names(self.manifest.ids, places)
-            mine, figures = source(rows, seed + number, self.device, names)
-            labels = self._everywhere(mine, places)
+            own, figures = source(rows, seed + number, self.device, names)
+            labels = self._everywhere(own, places)
             figures |= cluster_sizes(labels[labels >= 0])
             figures |= self._quality(number, rows, labels)
         if self.speakers is not None:
@@ -230,12 +230,12 @@ class Stages:
         names = _Names(self.manifest.ids, places)
         return join_views(views, names=names).numpy(), places
 
-    def _everywhere(self, mine, places):
+    def _everywhere(self, own, places):
         """Merge the labels of all processes.
 
         Arguments
         ---------
-        mine : numpy.ndarray
+        own : numpy.ndarray
             Labels of this process's utterances, int64 ``[n]``.
         places : numpy.ndarray
             Their positions in the manifest, int64 ``[n]``.
@@ -247,7 +247,7 @@ class Stages:
         """
         device = distributed.collective_device()
         labels = torch.full((len(self.manifest),), -1, device=device)
-        labels[torch.from_numpy(places).to(device)] = torch.from_numpy(mine).to(
+        labels[torch.from_numpy(places).to(device)] = torch.from_numpy(own).to(
             device
         )
         if distributed.is_distributed():
@@ -408,40 +408,6 @@ class Stages:
             )
         names = ("eer", "ci_low", "ci_high", "eer_initial")
         return {k: figures[k] for k in names if k in figures}
-
-
-def set_centers(classifier, embeddings, places, labels):
-    """Initialise the weights of each class with its mean embedding.
-
-    This is a default of ours and not part of the papers' methods. A classifier
-    with random weights needs some thousand steps before the losses of correct
-    and of wrong labels separate, which in a small corpus is the whole round.
-
-    Arguments
-    ---------
-    classifier : speechbrain_ssl.objectives.margin.AAMSoftmax
-        Changed in place.
-    embeddings : numpy.ndarray
-        ``[n, size]``, by the model that initialises the encoder.
-    places : numpy.ndarray
-        Positions of their utterances in the manifest, int64 ``[n]``.
-    labels : numpy.ndarray
-        Class of each utterance of the manifest, int64 ``[N]``; -1 for none.
-    """
-    here = labels[places]
-    # Every process has all rows, so there is nothing to exchange.
-    rows = unit_rows(embeddings[here >= 0], single_process=True)
-    means = rows.new_zeros(classifier.classes, rows.shape[1])
-    means.index_add_(0, torch.from_numpy(here[here >= 0]), rows)
-    means = torch.nn.functional.normalize(means, dim=1)
-    means = means.to(classifier.weight.device)
-    weight = classifier.weight.data.unflatten(
-        0, (classifier.classes, classifier.sub_centers)
-    )
-    # The mean is added to the random weights, because sub-centres that start
-    # equal stay equal. A class without any embedding keeps its random weights.
-    known = means.norm(dim=1) > 0.5
-    weight[known] = weight[known] + means[known, None]
 
 
 class _Names:

@@ -171,7 +171,8 @@ class TrainingBrain(TrainingHooks):
         )
         scale_learning_rate(
             self.schedules,
-            self.effective_batch,
+            self.hparams.batch_size,
+            self.grad_accumulation_factor,
             self.hparams.lr_reference_batch,
         )
         self.checkpoints = RunCheckpoints(self.checkpointer)
@@ -439,6 +440,8 @@ class TrainingBrain(TrainingHooks):
 
     def _resume(self):
         """Register all objects with state, and load the newest checkpoint."""
+        if self.checkpointer is None:
+            return
         self.checkpoints.load(
             {
                 "encoder": self.encoder,
@@ -448,16 +451,17 @@ class TrainingBrain(TrainingHooks):
                 "state": self.state,
                 **self.recoverables(),
             },
-            self._identity(),
+            self._fingerprint(),
         )
-        means = self.state.values["means"] if self.is_resuming else None
+        means, epoch = None, 0
+        if self.is_resuming:
+            means, epoch = self.state.values["means"], self.epoch_reached
+            logger.info("Resuming after %d steps", self.optimizer_step)
         self.log.resume(means, self.optimizer_step)
         if if_main_process():
-            self.recent_weights.drop_after(
-                self.epoch_reached if self.is_resuming else 0
-            )
+            self.recent_weights.drop_after(epoch)
 
-    def _identity(self):
+    def _fingerprint(self):
         """Return the values that a checkpoint must share with this run."""
         return {
             "utterances": int(self.train_sampler.num_samples),
@@ -477,7 +481,7 @@ class TrainingBrain(TrainingHooks):
         self.state.values.update(seconds=self.seconds(), means=self.log.state())
         self._clock = time.monotonic()
         self.checkpoints.save(
-            self._identity(), self.epoch_reached, end_of_epoch
+            self._fingerprint(), self.epoch_reached, end_of_epoch
         )
 
     def _save_intra_epoch_ckpt(self):

@@ -62,10 +62,7 @@ def make_loaders(
         # Rank 0 reads and decides for all: a file that fails on one machine
         # only must not make the ranks train on different lists.
         yes = distributed.rank() == 0 and candidates.usable(index)
-        verdict = torch.tensor(
-            float(yes), device=distributed.collective_device()
-        )
-        return distributed.mean_over_ranks(verdict).item() > 0
+        return bool(distributed.from_rank_0([yes])[0])
 
     train, valid = manifest.hold_out(
         valid_utterances, 2 * valid_seconds, usable

@@ -168,17 +168,17 @@ class FineTuning:
                 "augmentation": self.augmentation,
                 "seed": seed,
                 "num_workers": hparams["num_workers"],
-                "precision": hparams["precision"],
+                "precision": hparams.get("precision", "fp32"),
                 "affine_epochs": self.affine_epochs,
                 "weight_decay": self.weight_decay,
-                "identity": self._identity(task, fold, system, seed),
+                "fingerprint": self._fingerprint(task, fold, system, seed),
                 "epoch_counter": EpochCounter(self.affine_epochs + self.epochs),
             },
             run_opts=run_opts,
             checkpointer=AtomicCheckpointer(folder / f"fold_{fold.name}"),
         )
 
-    def _identity(self, task, fold, system, seed):
+    def _fingerprint(self, task, fold, system, seed):
         """Return what must be the same for a checkpoint to be resumed."""
         digest = hashlib.sha256()
         for indices in (fold.train, fold.test):

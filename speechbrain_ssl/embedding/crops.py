@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 
+from speechbrain_ssl.checks import check_int, check_number
 from speechbrain_ssl.data.audio import AudioFile, fit_length
 from speechbrain_ssl.embedding.extract import progress_bar
 from speechbrain_ssl.embedding.rows import unit_rows
-from speechbrain_ssl.errors import ConfigError
 
 
 class CropGrid:
@@ -34,12 +34,8 @@ class CropGrid:
     """
 
     def __init__(self, count=15, seconds=4.0):
-        numbers = isinstance(count, int) and isinstance(seconds, (int, float))
-        if not numbers or count < 1 or not seconds >= 0.1:
-            raise ConfigError(
-                "multi-crop scoring needs at least one crop of at least 0.1 "
-                f"s; got {count} of {seconds} s"
-            )
+        check_int("CropGrid", "count", count, 1)
+        check_number("CropGrid", "seconds", seconds, least=0.1)
         self.count = count
         self.seconds = seconds
 

@@ -44,6 +44,6 @@ class MomentumTeacher(torch.nn.Module):
         momentum : float
             m, in [0, 1].
         """
-        mine = list(self.parameters())
-        theirs = [*encoder.parameters(), *head.parameters()]
-        torch._foreach_lerp_(mine, theirs, 1.0 - momentum)
+        teacher = list(self.parameters())
+        student = [*encoder.parameters(), *head.parameters()]
+        torch._foreach_lerp_(teacher, student, 1.0 - momentum)

@@ -296,20 +296,20 @@ def initialise(encoder, folder):
         other, _ = load_encoder(folder)
     except ConfigError as error:
         raise ConfigError(f"initial_model: {error}") from error
-    mine, theirs = encoder.state_dict(), other.state_dict()
-    for name, tensor in mine.items():
-        if name not in theirs or theirs[name].shape != tensor.shape:
+    wanted, found = encoder.state_dict(), other.state_dict()
+    for name, tensor in wanted.items():
+        if name not in found or found[name].shape != tensor.shape:
             raise ConfigError(
                 f"initial_model {folder} does not fit the encoder of this "
                 f"configuration: {name} is {tuple(tensor.shape)} here and "
-                f"{tuple(theirs[name].shape) if name in theirs else 'absent'} "
+                f"{tuple(found[name].shape) if name in found else 'absent'} "
                 "there; choose the same encoder block"
             )
-    more = [name for name in theirs if name not in mine]
+    more = [name for name in found if name not in wanted]
     if more:
         raise ConfigError(
             f"initial_model {folder} does not fit the encoder of this "
             f"configuration, which has no {more[0]}; choose the same encoder "
             "block"
         )
-    encoder.load_state_dict(theirs)
+    encoder.load_state_dict(found)

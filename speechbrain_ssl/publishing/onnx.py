@@ -158,8 +158,10 @@ def export_onnx(path, encoder, features):
     _require_extra()
     path = pathlib.Path(path)
     encoder = encoder.cpu().eval()
-    mine = ConvLogMel(features.n_mels, features.sample_rate, features.mean_norm)
-    whole = WaveEncoder(mine, encoder).eval()
+    exportable = ConvLogMel(
+        features.n_mels, features.sample_rate, features.mean_norm
+    )
+    whole = WaveEncoder(exportable, encoder).eval()
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(
         dir=path.parent, prefix=f".{path.name}."

@@ -15,7 +15,7 @@ import sys
 import torch
 
 from speechbrain_ssl import distributed
-from speechbrain_ssl.brains import positives
+from speechbrain_ssl.brains import embedded_halves, positives
 from speechbrain_ssl.brains.ssl_brain import SSLBrain
 from speechbrain_ssl.data.halves import ReadableHalves
 from speechbrain_ssl.positives import start_rule
@@ -47,7 +47,8 @@ if __name__ == "__main__":
     rank = int(os.environ["RANK"])
     found = {"references": [], "verdicts": [], "tables": [], "read": []}
     brains = []
-    positives.judge, positives.ReadableHalves = noted, NotedHalves
+    positives.judge = noted
+    embedded_halves.ReadableHalves = NotedHalves
     begin = SSLBrain.on_fit_start
 
     def on_fit_start(brain):

@@ -16,7 +16,7 @@ from killed import kill_at
 from speechbrain_ssl.brains import rounds as module
 from speechbrain_ssl.brains.pseudo_label_brain import PseudoLabelBrain
 from speechbrain_ssl.brains.rounds import Rounds
-from speechbrain_ssl.brains.stages import Stages, set_centers
+from speechbrain_ssl.brains.stages import Stages
 from speechbrain_ssl.brains.training_brain import TrainingBrain
 from speechbrain_ssl.clustering.kmeans import spherical_kmeans
 from speechbrain_ssl.clustering.rows import ClusteringError
@@ -29,6 +29,7 @@ from speechbrain_ssl.errors import (
     UserError,
 )
 from speechbrain_ssl.objectives.margin import AAMSoftmax
+from speechbrain_ssl.pseudo_labels.centers import set_centers
 from speechbrain_ssl.pseudo_labels.labels import keep_large, read_labels
 from speechbrain_ssl.report.rounds import build_rounds_report
 
@@ -541,7 +542,7 @@ def test_other_models(
         ({"clusters": "[4, 99]"}, ClusteringError, "99 clusters.* of 56"),
         ({"other_models": "[/no/other]"}, UserError, "/no/other"),
         ({"final_stage": "{margins: 1}"}, ConfigError, "margins.*mean `margin"),
-        ({"monitor_labels": "no.csv"}, ManifestError, r"no labels no\.csv"),
+        ({"monitor_labels": "no.csv"}, ManifestError, r"no labels at no\.csv"),
         ({"train_manifest": "no.csv"}, ManifestError, r"no manifest no\.csv"),
     ],
 )

@@ -19,7 +19,12 @@ def options(*flags):
 def settled(*flags, **hparams):
     """The precisions of a CPU run."""
     hparams = {"precision": "auto", "eval_precision": "auto", **hparams}
-    precision.settle(hparams, options("--device=cpu", *flags))
+    run_opts = options("--device=cpu", *flags)
+    precision.settle(hparams, run_opts)
+    if "output_folder" in hparams:
+        # As every start of a training script does.
+        precision.keep(hparams)
+        precision.resume(hparams, run_opts)
     return hparams
 
 
@@ -116,10 +121,12 @@ def test_the_command_line_wins(native):
     assert found["precision_reasons"]["precision"] == "as the command line says"
 
 
-def test_without_the_keys_it_is_fp32(native):
-    hparams = {}
+def test_what_is_not_configured_is_not_decided(native):
+    """The probe of the emotion recipes trains in no precision."""
+    hparams = {"eval_precision": "auto"}
     precision.settle(hparams, options("--device=cpu"))
-    assert hparams["precision"] == hparams["eval_precision"] == "fp32"
+    assert "precision" not in hparams
+    assert list(precision.describe(hparams)) == ["eval_precision"]
 
 
 def test_emulated_bf16_works_and_says_how_slow_it_is(native, caplog):
@@ -130,14 +137,6 @@ def test_emulated_bf16_works_and_says_how_slow_it_is(native, caplog):
     assert ("11 times" in caplog.text) != native
 
 
-def test_no_warning_of_what_is_not_used(monkeypatch, caplog):
-    monkeypatch.setenv(precision.VARIABLE, "0")
-    found = settled(precision="bf16")
-    with caplog.at_level(logging.WARNING):
-        precision.announce(found, options("--device=cpu"), ["eval_precision"])
-    assert not caplog.text
-
-
 def test_what_cannot_be(native):
     with pytest.raises(ConfigError, match="`precision` is 'fp8'.*auto or one"):
         settled(precision="fp8")
@@ -145,41 +144,67 @@ def test_what_cannot_be(native):
         settled("--eval_precision=fp16")
 
 
+def begin(folder, trace="save/checkpoints/CKPT+1"):
+    """Leave what a run leaves that has begun."""
+    (folder / trace).mkdir(parents=True)
+
+
 @pytest.mark.parametrize(
-    "trace", ["save/checkpoints/CKPT+1", "round_1/embeddings"]
+    "trace", ["save/checkpoints/CKPT+1", "save/fold_1/CKPT+1", "round_1"]
 )
 def test_a_resumed_run_keeps_its_precision(
     native, monkeypatch, tmp_path, trace
 ):
     """On the other kind of processor, too."""
     began = settled(output_folder=str(tmp_path))
-    precision.keep(began)
-    (tmp_path / trace).mkdir(parents=True)
+    begin(tmp_path, trace)
     monkeypatch.setenv(precision.VARIABLE, "0" if native else "1")
     found = settled(output_folder=str(tmp_path))
+    reasons = found["precision_reasons"]
     for key in precision.KEYS:
         assert found[key] == began[key] == ("bf16" if native else "fp32")
-        wanted = "auto: as the run began, on other hardware"
-        assert found["precision_reasons"][key] == wanted
+        assert reasons[key].startswith(f"auto: the run began in {began[key]} (")
     # Back on the first kind, it is the hardware's choice again.
     monkeypatch.setenv(precision.VARIABLE, "1" if native else "0")
     back = settled(output_folder=str(tmp_path))
     assert back["precision_reasons"] == began["precision_reasons"]
 
 
-def test_a_resumed_run_obeys_the_command_line(tmp_path):
-    precision.keep(settled("--precision=bf16", output_folder=str(tmp_path)))
-    (tmp_path / "save/checkpoints/CKPT+1").mkdir(parents=True)
+def test_a_resumed_run_obeys_the_command_line_once(monkeypatch, tmp_path):
+    monkeypatch.setenv(precision.VARIABLE, "1")
+    settled(output_folder=str(tmp_path))
+    begin(tmp_path)
     found = settled("--precision=fp32", output_folder=str(tmp_path))
     assert found["precision"] == "fp32"
-    # What the next start finds.
-    precision.keep(found)
-    assert settled(output_folder=str(tmp_path))["precision"] == "fp32"
+    assert settled(output_folder=str(tmp_path))["precision"] == "bf16"
+
+
+def test_a_run_that_began_by_the_command_line(monkeypatch, tmp_path):
+    monkeypatch.setenv(precision.VARIABLE, "1")
+    settled("--precision=fp32", output_folder=str(tmp_path))
+    begin(tmp_path)
+    found = settled(output_folder=str(tmp_path))
+    assert precision.describe(found)["precision"] == (
+        "fp32 (auto: the run began in fp32 (as the command line says))"
+    )
+
+
+def test_a_run_in_fp16_does_not_move_to_a_cpu(tmp_path):
+    path = tmp_path / precision.FILE_NAME
+    path.parent.mkdir()
+    path.write_text('{"precision": "fp16 (auto: this GPU has no bf16)"}')
+    begin(tmp_path)
+    with pytest.raises(ConfigError, match="fp16.* add --precision=fp32"):
+        settled(output_folder=str(tmp_path))
+    found = settled("--precision=fp32", output_folder=str(tmp_path))
+    assert found["precision"] == "fp32"
 
 
 def test_a_folder_without_a_run_decides_nothing(native, tmp_path):
     """A start that ended before its first checkpoint, in the other one."""
     other = "fp32" if native else "bf16"
-    precision.keep(settled(precision=other, output_folder=str(tmp_path)))
+    settled(precision=other, output_folder=str(tmp_path))
     assert json.loads((tmp_path / precision.FILE_NAME).read_text())
+    # A corpus, or another run, below the folder is no run of its own.
+    begin(tmp_path, "rounds/save/checkpoints/CKPT+1")
     assert settled(output_folder=str(tmp_path))["precision"] != other

@@ -27,12 +27,12 @@ import pandas as pd
 import speechbrain as sb
 from speechbrain.utils.distributed import infer_device
 
+from speechbrain_ssl import precision
 from speechbrain_ssl.config import load_config, run
 from speechbrain_ssl.downstream.metrics import FIGURES, summarise
 from speechbrain_ssl.downstream.task import read_task
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.files import atomic_write
-from speechbrain_ssl.precision import announce, describe, keep, resume
 from speechbrain_ssl.publishing.systems import (
     load_system,
     write_system_results,
@@ -174,11 +174,11 @@ def main(argv):
         parts = ["results", pathlib.Path(path).stem, hparams["label"]]
         hparams["output_folder"] = "/".join([*parts, system.folder])
     folder = pathlib.Path(hparams["output_folder"])
-    resume(hparams)
-    keep(hparams)
+    precision.keep(hparams)
+    precision.resume(hparams, run_opts)
     sb.create_experiment_directory(str(folder))
     write_hyperparams(folder, path, overrides)
-    announce(hparams, run_opts, ["precision"])
+    precision.announce(hparams, run_opts)
     if hparams["prepare"] is not None:
         hparams["prepare"]()
     label = hparams["label"]
@@ -215,7 +215,7 @@ def main(argv):
         extra={
             "label": label,
             "method": type(hparams["method"]).__name__,
-            **describe(hparams, ["precision"]),
+            **precision.describe(hparams),
             **details,
         },
     )

@@ -32,10 +32,10 @@ import numpy as np
 import speechbrain as sb
 from speechbrain.utils.distributed import infer_device
 
+from speechbrain_ssl import precision
 from speechbrain_ssl.config import load_config, run
 from speechbrain_ssl.data.manifest import Manifest
 from speechbrain_ssl.errors import ConfigError
-from speechbrain_ssl.precision import DTYPES, announce, describe
 from speechbrain_ssl.pseudo_labels.labels import read_labels
 from speechbrain_ssl.publishing.systems import (
     load_system,
@@ -225,7 +225,7 @@ def scorings(hparams, system, lists, seconds, training, device):
             system.features,
             paths,
             seconds,
-            DTYPES[hparams["eval_precision"]],
+            precision.DTYPES[hparams["eval_precision"]],
             grid,
             device=device,
             batch_seconds=hparams["batch_seconds"],
@@ -313,7 +313,7 @@ def main(argv):
     folder = pathlib.Path(hparams["output_folder"])
     sb.create_experiment_directory(str(folder))
     write_hyperparams(folder, path, overrides)
-    announce(hparams, run_opts, ["eval_precision"])
+    precision.announce(hparams, run_opts)
     device = run_opts["device"] or infer_device()
     rows, ways = scorings(hparams, system, lists, seconds, training, device)
     scores = {
@@ -349,7 +349,7 @@ def main(argv):
             "headline": f"{evaluations[0]['list']}, cosine",
             # The list whose labels the calibrated scores have used.
             "calibrated_on": hparams["calibrate_on"],
-            **describe(hparams, ["eval_precision"]),
+            **precision.describe(hparams),
             "evaluations": evaluations,
         },
     )

@@ -26,7 +26,7 @@ SIGNS = {
 @pytest.mark.parametrize("sign", SIGNS)
 def test_each_sign_alone(sign):
     """It is raised after three epochs, with a name and what to change."""
-    change, knob = SIGNS[sign]
+    change, key = SIGNS[sign]
     scalars = {**HEALTHY, **change}
     alarm = CollapseAlarm(patience=3, grace_epochs=1)
     assert alarm.signs(scalars) == [sign]
@@ -34,7 +34,7 @@ def test_each_sign_alone(sign):
     for epoch in (2, 3):
         counts = alarm.check(epoch, scalars, counts)
         assert counts == {sign: epoch - 1}
-    with pytest.raises(CollapseError, match=knob) as caught:
+    with pytest.raises(CollapseError, match=key) as caught:
         alarm.check(4, scalars, counts)
     text = str(caught.value)
     assert "collapsed" in text and "epoch 4" in text and "3 epochs" in text

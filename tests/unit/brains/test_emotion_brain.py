@@ -20,7 +20,7 @@ from speechbrain_ssl.encoders.features import LogMel
 from speechbrain_ssl.errors import CheckpointError, ConfigError
 from speechbrain_ssl.publishing.systems import System, load_system
 
-KNOBS = {
+SETTINGS = {
     "affine_epochs": 1,
     "affine_lr": 0.01,
     "epochs": 2,
@@ -83,10 +83,11 @@ def tune(task, folds, system, tmp_path, monkeypatch):
 
     monkeypatch.setattr(EmotionBrain, "__init__", noted)
 
-    def tune(folder="run", seed=3, used=folds, options=None, **knobs):
+    def tune(folder="run", seed=3, used=folds, options=None, **settings):
         brains.clear()
         method = FineTuning(
-            **{**KNOBS, **knobs}, augmentation=Augmentation({"clean": 1.0})
+            **{**SETTINGS, **settings},
+            augmentation=Augmentation({"clean": 1.0}),
         )
         hparams = {
             "output_folder": tmp_path / folder,
@@ -291,7 +292,7 @@ def test_what_cannot_be_tuned(tune, folds, task):
         tune(affine_epochs=0, epochs=0)
     with pytest.raises(ConfigError, match="lower `batch_size`"):
         tune(batch_size=TRAIN + 1)
-    method = FineTuning(**KNOBS, augmentation=Augmentation({"clean": 1.0}))
+    method = FineTuning(**SETTINGS, augmentation=Augmentation({"clean": 1.0}))
     statistics = load_system("statistics", None, LogMel(), 1)
     with pytest.raises(ConfigError, match="statistics has no weights"):
         next(method(task, folds, statistics, {}, {}))
@@ -306,7 +307,7 @@ def test_classifier_standardises(system):
 
 
 def test_labels_seen_says_who_saw_what(system):
-    method = FineTuning(**KNOBS, augmentation=Augmentation({"clean": 1.0}))
+    method = FineTuning(**SETTINGS, augmentation=Augmentation({"clean": 1.0}))
     assert method.labels_seen("emotion", system) == (
         "emotion, by classifier and encoder; none by the encoder before"
     )

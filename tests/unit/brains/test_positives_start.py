@@ -7,8 +7,8 @@ import pytest
 import torch
 from positives_noise import Referenced, Rest, write_voices
 
+from speechbrain_ssl.brains import embedded_halves, training_brain
 from speechbrain_ssl.brains import positives as brain_positives
-from speechbrain_ssl.brains import training_brain
 from speechbrain_ssl.data.crops import CropPlan
 from speechbrain_ssl.data.halves import HalvesDataset, ReadableHalves
 from speechbrain_ssl.data.sampling import EpochBatchSampler
@@ -233,7 +233,7 @@ def test_broken_files_are_left_out(make, manifest, tmp_path, caplog, bad):
 def test_embeddings_without_direction_are_left_out(make, caplog, monkeypatch):
     """If one half is zero or not finite, both are left out."""
     brain, loader = make("good", epochs=2)
-    encode, seen = brain_positives.encode, []
+    encode, seen = embedded_halves.encode, []
 
     def poisoned(encoder, inputs):
         found = encode(encoder, inputs)
@@ -248,7 +248,7 @@ def test_embeddings_without_direction_are_left_out(make, caplog, monkeypatch):
         return original(ssps, first, second, **options)
 
     original = brain_positives.judge
-    monkeypatch.setattr(brain_positives, "encode", poisoned)
+    monkeypatch.setattr(embedded_halves, "encode", poisoned)
     monkeypatch.setattr(brain_positives, "judge", judge)
     fit(brain, loader)
     assert "leaves out 2 of 32 utterances" in caplog.text

@@ -127,8 +127,8 @@ def test_chunks_are_averaged(tmp_path):
         "num_workers": 0,
     }
 
-    def embeddings(**knobs):
-        probe = Probe([0.1], **knobs)
+    def embeddings(**settings):
+        probe = Probe([0.1], **settings)
         system = types.SimpleNamespace(encoder=encoder, features=features)
         list(probe(task, [], system, hparams, {"device": "cpu"}))
         return np.load(tmp_path / "kept.npz")["embeddings"]
@@ -158,10 +158,10 @@ def test_nothing_to_choose_by(problem):
         Probe(STRENGTHS).fold(embeddings, task.labels, fold)
 
 
-@pytest.mark.parametrize("knobs", [{"chunk_seconds": 0}, {"chunks": 0}])
-def test_chunks_are_checked(knobs):
-    with pytest.raises(ConfigError, match="at least one crop"):
-        Probe([0.1], **{"chunk_seconds": 1.0, **knobs})
+@pytest.mark.parametrize("settings", [{"chunk_seconds": 0}, {"chunks": 0}])
+def test_chunks_are_checked(settings):
+    with pytest.raises(ConfigError, match="CropGrid's (count|seconds) must be"):
+        Probe([0.1], **{"chunk_seconds": 1.0, **settings})
 
 
 @pytest.mark.parametrize("strengths", [[], [0.1, 0], [-1.0]])

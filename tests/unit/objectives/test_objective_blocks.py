@@ -22,7 +22,7 @@ SMALL = {"hidden": 8, "prototypes": 16}
 
 @pytest.mark.parametrize("path", BLOCKS, ids=lambda path: path.stem)
 def test_block_makes_its_objective(path):
-    """With every knob in use, and a schedule for a teacher."""
+    """With every key in use, and a schedule for a teacher."""
     text = path.read_text(encoding="utf-8")
     plain = load_hyperpyyaml(text.split("\nobjective:")[0])
     small = {k: v for k, v in SMALL.items() if isinstance(plain.get(k), int)}
@@ -31,5 +31,5 @@ def test_block_makes_its_objective(path):
     assert isinstance(objective, Objective)
     if objective.momentum:
         assert made["momentum_schedule"](2, 3).shape == (6,)
-    for knob in plain:
-        assert f"!ref <{knob}>" in text, f"{knob} has no effect"
+    for key in plain:
+        assert f"!ref <{key}>" in text, f"{key} has no effect"

@@ -227,7 +227,7 @@ def test_margins_that_cannot_be_are_refused(margin, kind, words):
 
 
 def test_configuration(repository):
-    """The block of the configurations makes the objective, with its knobs."""
+    """The block of the configurations makes the objective, with its settings."""
     with open(repository / "hparams/objectives/simclr.yaml") as stream:
         block = load_hyperpyyaml(
             stream, {"margin": 0.3, "margin_kind": "arcface"}

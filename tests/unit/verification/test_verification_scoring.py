@@ -36,7 +36,7 @@ def loop(embeddings, trials, mean):
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 200, 65536])
-@pytest.mark.parametrize("centred", [False, True])
+@pytest.mark.parametrize("centered", [False, True])
 def test_against_a_loop(chunk, centered):
     trials = some_trials()
     rng = np.random.default_rng(1)
