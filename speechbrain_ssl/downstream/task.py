@@ -209,7 +209,7 @@ def _group(names, bins, label, where):
     if len(wrong):
         raise ManifestError(
             f"{where}: the {label} '{names.iloc[wrong[0]]}' in row "
-            f"{wrong[0] + 1} is no number; correct it, or leave `bins` out"
+            f"{wrong[0] + 1} is not a number; correct it, or leave `bins` out"
         )
     groups = [f"below {edges[0]:g}"]
     groups += [

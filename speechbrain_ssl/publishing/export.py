@@ -187,7 +187,9 @@ def load_encoder(folder, device="cpu", trust=False):
 def _load_weights(encoder, path):
     """Load the weights of an encoder that is on the meta device."""
     if not path.is_file():
-        raise ConfigError(f"{path.parent} is no model: {path.name} is missing")
+        raise ConfigError(
+            f"{path.parent} is not a model: {path.name} is missing"
+        )
     with _weights_error(path):
         if path.suffix == ".safetensors":
             state = safetensors.torch.load_file(path)

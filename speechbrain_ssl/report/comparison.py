@@ -66,7 +66,7 @@ def read_scores(path):
                 scores.append(float(score))
             except (ValueError, KeyError):
                 raise TrialError(
-                    f"{path}, line {number}: '{line.strip()[:100]}' is no "
+                    f"{path}, line {number}: '{line.strip()[:100]}' is not a "
                     "scored trial; expected '1 a.wav b.wav 0.5'"
                 ) from None
             left.append(numbers.setdefault(a, len(numbers)))

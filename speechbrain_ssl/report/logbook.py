@@ -204,7 +204,7 @@ def _lines(path):
             if number == len(pieces):
                 break
             raise UserError(
-                f"{path}, line {number} is no line of metrics ({error}); "
+                f"{path}, line {number} is not a line of metrics ({error}); "
                 "remove it, or start the run in a new output_folder"
             ) from error
         lines.append((raw, line))

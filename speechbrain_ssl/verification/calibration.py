@@ -83,7 +83,7 @@ class Calibration:
     """
 
     def __init__(self, p_target=0.5):
-        # Refuse what is no prior.
+        # Raise unless it is a prior.
         bayes_threshold(p_target)
         self.p_target = p_target
 

@@ -375,7 +375,7 @@ def read_trials(
         trial = layout and split_trial(fields, layout)
         if not trial:
             raise TrialError(
-                f"{path}, line {line_number}: '{_shorten(line)}' is no trial; "
+                f"{path}, line {line_number}: '{_shorten(line)}' is not a trial; "
                 + _EXPECTED.get(layout, _EXPECTED[None])
             )
         label, a, b = trial
