@@ -130,7 +130,7 @@ class Probe:
         return model.predict(embeddings[fold.test]), strength
 
     def choose(self, embeddings, labels, inner):
-        """Choose the C with most hits over the inner folds, the least if tied."""
+        """Choose the C with most hits over the inner folds (least of ties)."""
         if len(self.strengths) == 1:
             return self.strengths[0]
         if not inner:

@@ -375,8 +375,8 @@ def read_trials(
         trial = layout and split_trial(fields, layout)
         if not trial:
             raise TrialError(
-                f"{path}, line {line_number}: '{_shorten(line)}' is not a trial; "
-                + _EXPECTED.get(layout, _EXPECTED[None])
+                f"{path}, line {line_number}: '{_shorten(line)}' is not a "
+                "trial; " + _EXPECTED.get(layout, _EXPECTED[None])
             )
         label, a, b = trial
         if enrolment is not None and (a not in enrolment or b in enrolment):
