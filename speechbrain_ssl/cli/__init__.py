@@ -1,1 +1,1 @@
-"""The command line ``speechbrain-ssl``: a trained model at work."""
+"""The command line ``speechbrain-ssl``, which applies a trained model."""

@@ -1,6 +1,6 @@
-"""``speechbrain-ssl cluster folder``: who speaks in which file.
+"""The command ``speechbrain-ssl cluster folder``: group files by speaker.
 
-Every file is taken to be of one speaker.
+Every file is assumed to be of one speaker.
 """
 
 import csv
@@ -16,7 +16,7 @@ from speechbrain_ssl.clustering.choice import choose_k
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.files import atomic_write
 
-# Up to here all pairs of files are compared: 0.8 GB.
+# Up to this many files all pairs are compared, in 0.8 GB.
 _ALL_PAIRS = 10_000
 
 
@@ -31,14 +31,16 @@ def run(options):
     Returns
     -------
     tuple
-        What ``--json`` prints: ``speakers`` (how many), ``guessed`` (whether
-        that number was found here), ``files`` (file to speaker, numbered from 1, most
-        files first), ``unusable``, ``notes``; and the lines for a reader.
+        The object that ``--json`` prints: ``speakers`` (how many), ``guessed``
+        (whether that number was estimated), ``files`` (file to speaker,
+        numbered from 1, most files first), ``unusable``, ``notes``; and the
+        lines for a reader.
 
     Raises
     ------
     ConfigError
-        If there are fewer files than speakers, or too few to guess from.
+        If there are fewer files than speakers, or too few to estimate their
+        number.
     AudioError
         If no file can be used.
     """
@@ -52,14 +54,14 @@ def run(options):
     if wanted is None:
         if count < 4:
             raise ConfigError(
-                f"{count} usable files are too few to guess the number of "
-                "speakers from; say it with --speakers"
+                f"{count} usable files are too few to estimate the number of "
+                "speakers; give it with --speakers"
             )
         wanted = choose_k(rows, candidates(count)).clusters
         files.notes.append(
             f"{wanted} speakers is a guess from the embeddings (best "
-            "silhouette), and one or a few groups of like voices can look "
-            "like speakers; --speakers says it better"
+            "silhouette), and groups of similar voices can look like "
+            "speakers; give the number with --speakers if you know it"
         )
     if wanted > count:
         raise ConfigError(
@@ -89,10 +91,10 @@ def run(options):
 
 
 def candidates(count):
-    """List the numbers of speakers to compare for so many files.
+    """List the numbers of speakers to compare for a number of files.
 
-    They rise from 2 to half the files, by a tenth each: nothing can be known
-    of a speaker with one file.
+    They rise from 2 to half the files, by a tenth each, since a speaker with a
+    single file cannot be recognised as one.
 
     Example
     -------
@@ -143,7 +145,7 @@ def by_size(labels):
     values, first, inverse, sizes = np.unique(
         labels, return_index=True, return_inverse=True, return_counts=True
     )
-    # Among clusters of one size, the one whose file comes first.
+    # Clusters of one size are ordered by their first file.
     order = np.lexsort((first, -sizes))
     rank = np.empty(len(values), dtype=int)
     rank[order] = np.arange(1, len(values) + 1)

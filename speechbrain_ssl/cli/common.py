@@ -1,4 +1,4 @@
-"""The parts that commands share: the model, and files that can be used."""
+"""Load the model and check and embed the files, for all commands."""
 
 import concurrent.futures
 import os
@@ -23,12 +23,12 @@ from speechbrain_ssl.publishing.export import load_encoder
 from speechbrain_ssl.publishing.hub import find_model, find_record
 from speechbrain_ssl.report.results import FILE_NAME as RESULTS
 
-#: Shorter recordings hold too little speech for a score to mean much.
+#: Shorter recordings have too little speech for a reliable score.
 SHORT_SECONDS = 0.5
 
 
 class Model:
-    """Load a model that the user has named, once and in one revision.
+    """Model that the user has named, loaded once and in one revision.
 
     Arguments
     ---------
@@ -40,16 +40,16 @@ class Model:
     encoder, features
         What ``load_encoder`` returns.
     calibration : CosineCalibration or None
-        The calibration in the folder, if there is one.
+        The calibration in the model's folder, if there is one.
     results : dict
-        Its ``results.json``; empty if there is none.
+        Its ``results.json``; empty if it has none.
     device : str
         Device to compute on.
 
     Raises
     ------
     ConfigError
-        If it is no model, or there is no such device.
+        If there is no such model or device.
     """
 
     def __init__(self, options):
@@ -61,7 +61,7 @@ class Model:
             torch.device(self.device)
         except RuntimeError as error:
             raise ConfigError(
-                f"--device={self.device} is no device; take cpu or cuda"
+                f"--device={self.device} is not a device; take cpu or cuda"
             ) from error
         model = options.model
         if not pathlib.Path(model).exists():
@@ -75,7 +75,7 @@ class Model:
         self.results = {} if path is None else read_json(path)
 
     def embed(self, paths, seconds, options, bad):
-        """Embed files that were checked; unreadable ones are added to bad."""
+        """Embed checked files; add those that cannot be read to ``bad``."""
         return embed_files(
             self.encoder,
             self.features,
@@ -89,23 +89,23 @@ class Model:
 
 
 class Checked:
-    """Check which of some files can be used.
+    """Audio files sorted into usable and unusable ones.
 
     Arguments
     ---------
     names : list of str
-        What the user calls the files.
+        Names of the files in the output.
     paths : list of str
-        Where the files are.
+        Paths of the files.
     options : argparse.Namespace
         ``jobs`` and ``quiet``.
 
     Attributes
     ----------
     names, paths, seconds : list
-        Those of the usable files.
+        Name, path and length of each usable file.
     unusable : dict
-        Name to reason, for the other files.
+        Maps the names of the other files to the reason.
     total : int
         Number of files that were checked.
     notes : list of str
@@ -137,8 +137,8 @@ class Checked:
                 self.seconds.append(outcome.frames / outcome.sample_rate)
                 if self.seconds[-1] < SHORT_SECONDS:
                     self.notes.append(
-                        f"{name} has only {self.seconds[-1]:.2f} s: what is "
-                        "said of it means little"
+                        f"{name} has only {self.seconds[-1]:.2f} s: results "
+                        "for it are unreliable"
                     )
 
     def require_some(self):
@@ -220,7 +220,7 @@ def audio_below(folder, options):
     """
     if os.path.isfile(folder):
         return [os.path.basename(folder)], [folder]
-    # Unlike the other bars it would also be drawn into a log.
+    # Unlike the other bars, this one would also be drawn into a log.
     shown = not options.quiet and sys.stderr.isatty()
     listing = list_files(folder, progress=shown)
     if not listing.files:
@@ -229,7 +229,7 @@ def audio_below(folder, options):
             f"there is no audio file below {folder}"
             + (f", only {others}" if others else "")
         )
-    # A name that is no UTF-8 could not be printed: it is spelt out.
+    # Escape names that are not UTF-8, which could not be printed.
     names = [
         name.encode("utf-8", "backslashreplace").decode()
         for name in listing.files
@@ -256,14 +256,14 @@ def embed_below(options):
         If no file can be used.
     """
     names, paths = audio_below(options.folder, options)
-    # First the model: a wrong name shows before any file is read.
+    # Load the model first: a wrong name fails before any file is read.
     model = Model(options)
     files = Checked(names, paths, options)
     return files, files.embed(model, options)
 
 
 def check_output(path, extensions=None):
-    """Refuse, before any work, an output that could not be written.
+    """Raise, before any work, if the output cannot be written.
 
     Arguments
     ---------
@@ -275,7 +275,7 @@ def check_output(path, extensions=None):
     Raises
     ------
     ConfigError
-        With the remedy.
+        If it is a folder, or its extension is not permitted.
     """
     if extensions and pathlib.Path(path).suffix not in extensions:
         raise ConfigError(

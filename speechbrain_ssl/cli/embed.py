@@ -1,4 +1,4 @@
-"""``speechbrain-ssl embed folder --output=embeddings.npz``."""
+"""The command ``speechbrain-ssl embed folder --output=embeddings.npz``."""
 
 import importlib.util
 import pathlib
@@ -22,14 +22,14 @@ def run(options):
     Returns
     -------
     tuple
-        What ``--json`` prints: ``output``, ``embedded`` and ``size``
+        The object that ``--json`` prints: ``output``, ``embedded`` and ``size``
         (numbers), ``unusable`` (file to reason), ``notes``; and the lines for
         a reader.
 
     Raises
     ------
     ConfigError
-        If the format that the output is named after cannot be written.
+        If the format named by the output's extension cannot be written.
     AudioError
         If no file can be used.
     """
@@ -37,7 +37,7 @@ def run(options):
     parquet = pathlib.Path(options.output).suffix == ".parquet"
     if parquet and importlib.util.find_spec("pyarrow") is None:
         raise ConfigError(
-            f"--output={options.output} wants pyarrow, which is not installed: "
+            f"--output={options.output} needs pyarrow, which is not installed: "
             "pip install pyarrow, or write .npz"
         )
     files, rows = embed_below(options)

@@ -1,7 +1,7 @@
-"""``speechbrain-ssl embed | verify | score | cluster``.
+"""Parse and run ``speechbrain-ssl embed | verify | score | cluster``.
 
-Exit codes: 0 all is done; 1 something the user can mend, in words, or some of
-many files could not be used (the others are done); 2 the command line itself.
+Exit codes: 0 everything was done; 1 an error that the user can correct, or some
+of many files could not be used (the others are done); 2 wrong usage.
 """
 
 import argparse
@@ -136,12 +136,12 @@ def _common():
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--model", required=True, help=_MODEL)
     common.add_argument("--revision", help="of a published model")
-    common.add_argument("--device", help="cpu or cuda (default: what there is)")
+    common.add_argument("--device", help="cpu or cuda (default: cuda if any)")
     common.add_argument(
         "--trust",
         action="store_true",
-        help="execute the hyperparams.yaml of a model that is not understood "
-        "otherwise; it can do whatever you can",
+        help="execute the hyperparams.yaml of a model that cannot be parsed "
+        "safely; it can do whatever you can",
     )
     common.add_argument(
         "--json", action="store_true", help="print one JSON object"
@@ -155,13 +155,13 @@ def _many():
         "--jobs",
         type=int,
         default=min(4, os.cpu_count() or 1),
-        help="files that are read at a time (default: up to 4)",
+        help="number of files read at a time (default: up to 4)",
     )
     many.add_argument(
         "--batch_seconds",
         type=float,
         default=200.0,
-        help="seconds of audio in a batch; lower it where memory ends "
+        help="seconds of audio in a batch; lower it if memory runs out "
         "(default: 200)",
     )
     many.add_argument(
@@ -191,10 +191,10 @@ def main(argv=None):
     Returns
     -------
     int
-        The exit code. Wrong usage leaves as ``SystemExit(2)``.
+        The exit code. Wrong usage raises ``SystemExit(2)``.
     """
     options = make_parser().parse_args(argv)
-    # Before torch is imported, which only a command does.
+    # Before torch is imported, which only the commands do.
     set_up_process()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
@@ -217,7 +217,8 @@ def main(argv=None):
             print("\n".join(lines))
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read has gone; the interpreter would complain at its end.
+        # The reader of the pipe has closed it; without this the interpreter
+        # would print an error at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     for file, reason in found.get("unusable", {}).items():
         sys.stderr.write(f"not used: {file}: {reason}\n")

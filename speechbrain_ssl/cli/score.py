@@ -1,4 +1,4 @@
-"""``speechbrain-ssl score trials.txt --output=scores.txt``."""
+"""The command ``speechbrain-ssl score trials.txt --output=scores.txt``."""
 
 import os
 
@@ -16,8 +16,8 @@ from speechbrain_ssl.verification.trials import Trials, read_trials
 def run(options):
     """Score a list of trials.
 
-    A line of the output is that of a list in VoxCeleb's layout and the score;
-    ``nan`` where a recording of the trial cannot be used.
+    A line of the output has the trial in VoxCeleb's layout and the score, which
+    is ``nan`` if a recording of the trial cannot be used.
 
     Arguments
     ---------
@@ -27,17 +27,17 @@ def run(options):
     Returns
     -------
     tuple
-        What ``--json`` prints: ``output``, ``trials``, ``scored``,
-        ``recordings`` (numbers), ``eer_percent`` (None where the list has not
+        The object that ``--json`` prints: ``output``, ``trials``, ``scored``,
+        ``recordings`` (numbers), ``eer_percent`` (None where the list lacks
         labels of both kinds), ``kind`` of the scores, ``unusable`` (recording
         to reason), ``notes``; and the lines for a reader.
 
     Raises
     ------
     TrialError
-        If the list is malformed, or names a file that is not there.
+        If the list is malformed, or names a file that does not exist.
     ConfigError
-        If ``--llr`` is asked for and the model has no calibration.
+        If ``--llr`` is given and the model has no calibration.
     """
     check_output(options.output)
     enrolment = None

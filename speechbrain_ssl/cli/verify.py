@@ -1,4 +1,4 @@
-"""``speechbrain-ssl verify a.wav b.wav``."""
+"""The command ``speechbrain-ssl verify a.wav b.wav``."""
 
 import argparse
 
@@ -20,16 +20,17 @@ def run(options):
     Returns
     -------
     tuple
-        What ``--json`` prints: ``score`` (cosine), ``llr`` (None without a
-        calibration), ``threshold`` and ``threshold_from``, ``same`` (None
-        without a threshold), ``files``, ``notes``; and the lines for a reader.
+        The object that ``--json`` prints: ``score`` (cosine), ``llr`` (None
+        without a calibration), ``threshold`` and ``threshold_from``, ``same``
+        (None without a threshold), ``files``, ``notes``; and the lines for a
+        reader.
 
     Raises
     ------
     AudioError
         If one of the two cannot be used.
     """
-    # Refuse an impossible prior before a model is fetched.
+    # Raise for an impossible prior before a model is fetched.
     bayes_threshold(options.p_target)
     names = [options.first, options.second]
     quiet = argparse.Namespace(jobs=2, quiet=True, batch_seconds=200.0)

@@ -1,1 +1,1 @@
-"""What an embedding knows beside the speaker: probes and fine-tuning."""
+"""Downstream tasks other than the speaker: linear probes and fine-tuning."""

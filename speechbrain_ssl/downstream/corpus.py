@@ -1,7 +1,7 @@
-"""From the label files of a corpus to its labelled manifest.
+"""Write the labelled manifest of a corpus from its label files.
 
-A prepare script reads the label files in its corpus' own format. Everything
-else is the same for all corpora and is here.
+A prepare script reads the label files in the format of its corpus. The steps
+that are the same for all corpora are here.
 """
 
 import argparse
@@ -48,18 +48,18 @@ def prepare_corpus(
     read : callable
         Takes the first of ``places`` that exists (an absolute path). Returns
         the folder of the audio files, the labelled rows, and the files that
-        were passed over; see ``write_corpus``. Not called where the
-        preparation has been completed with the same arguments.
+        were skipped; see ``write_corpus``. Not called if the preparation has
+        been completed with the same arguments.
     data_folder : str
         The folder given by the user.
     save_folder : str
-        Where the outputs go.
+        Folder for the outputs.
     check : str
         ``"header"`` reads headers; ``"decode"`` reads all audio.
     num_workers : int, optional
-        Processes that read; one per core otherwise.
+        Number of processes that read files. By default one per core.
     skip_prep : bool
-        Do nothing.
+        Whether to skip the preparation.
     published : dict, optional
         See ``write_corpus``.
     **choices
@@ -109,7 +109,7 @@ def find_folder(data_folder, candidates, what):
     candidates : list of str
         Relative places; ``""`` is the folder itself.
     what : str
-        Name of what is looked for, for the message.
+        Name of the folder looked for, for the message.
 
     Returns
     -------
@@ -146,7 +146,7 @@ def read_label_table(path, columns, what):
     columns : list of str
         Columns that it must have, in upper or lower case.
     what : str
-        What the file is, for the message.
+        Description of the file, for the message.
 
     Returns
     -------
@@ -156,7 +156,7 @@ def read_label_table(path, columns, what):
     Raises
     ------
     ManifestError
-        If the file is missing, empty, or not such a table.
+        If the file is missing, is empty or lacks a column.
     """
     if not os.path.isfile(path):
         raise ManifestError(
@@ -197,7 +197,7 @@ def write_corpus(
     check="header",
     num_workers=None,
 ):
-    """Scan the labelled files and write what the recipe reads.
+    """Scan the labelled files and write the manifest that the recipe reads.
 
     Arguments
     ---------
@@ -206,7 +206,7 @@ def write_corpus(
     audio_folder : str
         Folder of the files that ``rows`` names; below ``data_folder``.
     save_folder : str or pathlib.Path
-        Gets ``utterances.csv``, ``rejected.csv`` and ``prepare.json``.
+        Folder for ``utterances.csv``, ``rejected.csv`` and ``prepare.json``.
     rows : pandas.DataFrame
         ``file`` (relative to ``audio_folder``), ``spk_id``, and labels.
     arguments : dict
@@ -215,7 +215,7 @@ def write_corpus(
         ``utterances`` and ``speakers`` of the whole corpus; a difference is
         reported.
     rejected : list of tuple
-        (file, reason, detail) of files that were passed over before.
+        (file, reason, detail) of files that were skipped before.
     check, num_workers
         See ``speechbrain_ssl.prepare.scan.scan``.
 
@@ -287,18 +287,18 @@ def run_prepare(prepare, description, argv=None, **choices):
     ---------
     prepare : callable
         Takes ``data_folder``, ``save_folder``, ``check``, ``num_workers`` and
-        the names of ``choices``; its defaults count for what is not given.
+        the names of ``choices``; its defaults apply to those not given.
     description : str
         Its first line is the description that ``--help`` prints.
     argv : list of str, optional
         The arguments; those of this process if not given.
     **choices : sequence of str
-        Name of a further option to the values it may take.
+        Maps the name of a further option to its permitted values.
 
     Returns
     -------
     int
-        The exit status: 1 where the user has to correct something.
+        The exit status: 1 after an error that the user can correct.
     """
     parser = argparse.ArgumentParser(
         description=description.split("\n")[0],

@@ -1,10 +1,10 @@
-"""Fine-tuning of an encoder for a downstream task, fold by fold.
+"""Fine-tune an encoder for a downstream task, fold by fold.
 
-In two steps, which Cho et al. (arXiv 2208.05445) found better than all at once:
-first the last affine layers alone (the encoder's, which makes the embedding,
-and the classifier's), then the whole network. How long each takes, at which
-learning rate, and the chunk length are settings; the values of the recipes are
-defaults of ours.
+Training has two steps, which Cho et al. (arXiv 2208.05445) found better than a
+single one: first the last affine layers alone (the encoder's, which computes
+the embedding, and the classifier's), then the whole network. The length and
+learning rate of each step and the chunk length are settings; the values of the
+recipes are defaults of ours.
 """
 
 import copy
@@ -33,35 +33,35 @@ from speechbrain_ssl.schedules import WarmupCosine
 class FineTuning:
     """Trains encoder and classifier on every fold, and predicts its test side.
 
-    The schedule is fixed and the last epoch counts: no utterance is looked at
-    to choose anything.
+    The schedule is fixed and the last epoch is used: no utterance is used to
+    choose a setting or an epoch.
 
     Arguments
     ---------
     affine_epochs : int
-        Epochs of the first step, in which all but the last affine layers is
-        frozen; 0 leaves it out (everything at once).
+        Epochs of the first step, in which all layers but the last affine ones
+        are frozen; 0 skips it.
     affine_lr : float
         Learning rate at its beginning; a cosine to 0 follows.
     epochs : int
-        Epochs of the second step, in which everything is trained; 0 leaves it
-        out.
+        Epochs of the second step, in which all layers are trained; 0 skips
+        it.
     lr : float
         Learning rate at its beginning; a cosine to 0 follows.
     batch_size : int
         Utterances in a step.
     chunk_seconds : float
-        Length of the stretch that an utterance is trained on, drawn anew each
-        epoch; a shorter utterance is repeated. Test utterances stay whole.
+        Length of the training chunk of an utterance, drawn anew each epoch; a
+        shorter utterance is repeated. Test utterances are not cut.
     weight_decay : float
         Weight decay of AdamW.
     augmentation : speechbrain_ssl.data.augmentation.Augmentation
-        What happens to a chunk.
+        Augmentation of the chunks.
 
     Raises
     ------
     ConfigError
-        If there is nothing to train.
+        If both steps have no epoch.
     """
 
     affine_epochs: int
@@ -82,7 +82,7 @@ class FineTuning:
             )
 
     def labels_seen(self, label, system):
-        """Return which labels had a part in the predictions."""
+        """Describe the labels that were used for the predictions."""
         return (
             f"{label}, by classifier and encoder; {system.labels_seen} by the "
             "encoder before"
@@ -91,13 +91,13 @@ class FineTuning:
     def __call__(self, task, folds, system, hparams, run_opts):
         """Predict the test side of every fold; see ``Probe``.
 
-        ``seed`` is read as well. A run that was interrupted goes on from the
-        last whole epoch, bit for bit on a CPU.
+        ``seed`` is read as well. An interrupted run resumes from its last
+        complete epoch, bit for bit on a CPU.
 
         Raises
         ------
         ConfigError
-            If the encoder has no affine layer to begin with.
+            If the encoder has no affine layer to start with.
         """
         if not hasattr(system.encoder, "fc"):
             raise ConfigError(
@@ -114,7 +114,7 @@ class FineTuning:
             yield predicted, {"train_loss": brain.last_loss}
 
     def _loader(self, brain, task, fold):
-        """Make the loader of chunks of the training side."""
+        """Build the loader of chunks of the training side."""
         brain.labels = torch.from_numpy(task.labels[fold.train])
         dataset = CropDataset(
             task.manifest.select(fold.train),
@@ -149,7 +149,7 @@ class FineTuning:
             batch_sampler=brain.train_sampler,
             collate_fn=dataset.collate,
             num_workers=brain.hparams.num_workers,
-            # Its own generator: the loader must not draw from the global one.
+            # A separate generator, so that the global one is not used.
             generator=torch.Generator().manual_seed(brain.hparams.seed),
         )
 
@@ -178,8 +178,8 @@ class FineTuning:
             checkpointer=AtomicCheckpointer(folder / f"fold_{fold.name}"),
         )
 
-    def _fingerprint(self, task, fold, system, seed):
-        """Return what must be the same for a checkpoint to be resumed."""
+    def _identity(self, task, fold, system, seed):
+        """Return the settings that a checkpoint must share to be resumed."""
         digest = hashlib.sha256()
         for indices in (fold.train, fold.test):
             digest.update(task.manifest.keys[indices].tobytes())

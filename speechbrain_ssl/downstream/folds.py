@@ -1,8 +1,8 @@
-"""Folds: which utterances are learned from, and which are tested.
+"""Split the utterances of a task into folds for training and testing.
 
-No speaker is on both sides of a fold: a classifier that has heard a voice sad
-knows more of that voice's sadness than it will of anyone else's. Every list of
-folds is checked to be disjoint before it is returned.
+No speaker is on both sides of a fold: a classifier that was trained on the sad
+utterances of a speaker recognises that speaker's sadness better than anyone
+else's. Every list of folds is checked to be disjoint before it is returned.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Fold:
-    """One training set and one test set.
+    """Training set and test set of one fold.
 
     Attributes
     ----------
@@ -27,8 +27,8 @@ class Fold:
     train, test : numpy.ndarray
         Positions of utterances, int64, rising.
     inner : list of tuple
-        Pairs (train, test) inside of the training side, by which settings are
-        chosen without a look at the test side. Positions among all utterances.
+        Pairs (train, test) within the training side, on which settings are
+        chosen without using the test side. Positions among all utterances.
     """
 
     name: str
@@ -50,7 +50,7 @@ def prove_disjoint(folds, speakers):
     Raises
     ------
     ConfigError
-        With the fold and a speaker that are at fault, or if a side is empty.
+        If the sides overlap or one is empty; names the fold and a speaker.
 
     Example
     -------
@@ -83,12 +83,13 @@ sides, and 0 more; give folds by speakers, or correct the speaker column
             seen = np.intersect1d(np.concatenate(inner), fold.test)
             if len(seen):
                 raise ConfigError(
-                    f"the inner folds of {fold.name} look at its test side"
+                    f"the inner folds of {fold.name} contain utterances of "
+                    "its test side"
                 )
 
 
 def _finished(folds, task):
-    """Check that folds are disjoint and every class can be learnt."""
+    """Check that the folds are disjoint and train on every class."""
     prove_disjoint(folds, task.speakers)
     for fold in folds:
         sides = [fold.train, *(train for train, _ in fold.inner)]
@@ -97,8 +98,8 @@ def _finished(folds, task):
             if (there == 0).any():
                 name = task.classes[int(np.argmin(there))]
                 raise ConfigError(
-                    f"the fold {fold.name} has nobody of the class '{name}' "
-                    "to learn from: too few speakers have it. Ask for fewer "
+                    f"the fold {fold.name} has no training utterance of the "
+                    f"class '{name}': too few speakers have it. Ask for fewer "
                     "folds (`folds`, `inner_folds`), or leave the class out "
                     "(`classes`)"
                 )
@@ -106,7 +107,7 @@ def _finished(folds, task):
 
 
 def _split(labels, groups, count, seed):
-    """Return the test positions of each of ``count`` folds by groups."""
+    """Return the test positions of ``count`` folds that do not split groups."""
     present = len(np.unique(groups))
     rarest = np.bincount(labels)[np.unique(labels)].min()
     if not 2 <= count <= min(present, rarest):
@@ -120,26 +121,26 @@ def _split(labels, groups, count, seed):
 
 
 def _inner(task, train, count, seed):
-    """Make the folds inside a training side."""
+    """Make the inner folds within a training side."""
     tests = _split(task.labels[train], task.speakers[train], count, seed)
     return [(np.delete(train, test), train[test]) for test in tests]
 
 
 class SpeakerFolds:
-    """As many folds as asked for, by speakers, alike in their classes.
+    """Folds by speakers, stratified by class.
 
-    Every utterance is in one test side. The speakers are dealt to the folds so
-    that the classes are spread as evenly as they can be (scikit-learn's
-    ``StratifiedGroupKFold``).
+    Every utterance is in exactly one test side. The speakers are assigned so
+    that the classes are spread over the folds as evenly as possible
+    (scikit-learn's ``StratifiedGroupKFold``).
 
     Arguments
     ---------
     count : int
         Number of folds.
     inner_folds : int
-        Number of folds inside of a training side; 0 where nothing is chosen.
+        Number of folds within a training side; 0 if no setting is chosen.
     seed : int
-        Seed of the assignment. Keep it while systems are compared.
+        Seed of the assignment. Use the same one for systems to be compared.
     """
 
     def __init__(self, count, inner_folds=3, seed=0):
@@ -162,7 +163,7 @@ class SpeakerFolds:
         Raises
         ------
         ConfigError
-            If the speakers do not suffice.
+            If there are too few speakers.
         """
         everyone = np.arange(len(task))
         folds = []
@@ -177,7 +178,7 @@ class SpeakerFolds:
 
 
 class LeaveOneGroupOut:
-    """A fold for each group, such as IEMOCAP's sessions.
+    """Folds that leave out one group each, such as IEMOCAP's sessions.
 
     Arguments
     ---------
@@ -212,7 +213,7 @@ class LeaveOneGroupOut:
 
 
 class OfficialPartitions:
-    """The partitions that a corpus comes with.
+    """Single fold with the partitions that the corpus defines.
 
     Arguments
     ---------

@@ -1,8 +1,8 @@
-"""Figures of a classification of utterances, with intervals.
+"""Compute metrics of the classification of utterances, with intervals.
 
-All figures come from the confusion matrix ``M`` (``M[t, p]`` utterances of the
-class ``t`` were taken for ``p``), so that a resampling of speakers is a sum of
-matrices: no utterance is looked at twice.
+All metrics are computed from the confusion matrix ``M`` (``M[t, p]`` utterances
+of the class ``t`` were taken for ``p``), so that a resampling of speakers is a
+sum of matrices and utterances are counted only once.
 
 * micro-F1 = sum_c M[c, c] / sum M. Where each utterance has one label and gets
   one, precision and recall over all decisions are the same number, and micro-F1
@@ -17,19 +17,19 @@ FIGURES = ("micro_f1", "uar", "macro_f1")
 
 
 def confusion_matrix(truth, predicted, classes):
-    """Count which class was taken for which.
+    """Count the utterances of each true and predicted class.
 
     Arguments
     ---------
     truth, predicted : array_like
         Classes ``[N]``, int in ``[0, classes)``.
     classes : int
-        Their number.
+        Number of classes.
 
     Returns
     -------
     numpy.ndarray
-        int64 ``[classes, classes]``, the truth in rows.
+        int64 ``[classes, classes]``, with the true class in rows.
 
     Example
     -------
@@ -43,8 +43,8 @@ def confusion_matrix(truth, predicted, classes):
 def figures_of(confusion):
     """Compute micro-F1, unweighted average recall and macro-F1.
 
-    A class that never occurs has no recall, and stays out of that mean; one
-    that neither occurs nor is predicted stays out of the mean of F1.
+    A class that never occurs has no recall and is left out of that mean; one
+    that neither occurs nor is predicted is left out of the mean of F1.
 
     Arguments
     ---------
@@ -66,7 +66,7 @@ def figures_of(confusion):
     confusion = np.asarray(confusion, dtype=np.float64)
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
     actual, claimed = confusion.sum(-1), confusion.sum(-2)
-    # 0 / 0 is the NaN of what was never counted.
+    # 0 / 0 gives NaN where nothing was counted.
     with np.errstate(invalid="ignore"):
         micro = hits.sum(-1) / actual.sum(-1)
     return {
@@ -89,9 +89,9 @@ def bootstrap_figures(
 ):
     """Compute percentile intervals by a bootstrap over speakers or folds.
 
-    Utterances of one speaker fail together; so speakers are drawn with
-    replacement, each with all its utterances. That another training, with
-    another seed or other training speakers, gives other figures is not in it.
+    Utterances of one speaker fail together, so speakers are drawn with
+    replacement, each with all its utterances. The interval does not cover that
+    another training, with another seed or other speakers, gives other results.
 
     Arguments
     ---------
@@ -104,15 +104,15 @@ def bootstrap_figures(
     replicates : int
         Number of times that units are drawn.
     confidence : float
-        Share of the replicates between the ends.
+        Share of the replicates that lie between the ends.
     seed : int
         Equal seeds give equal intervals, whatever the order of utterances.
 
     Returns
     -------
     dict
-        Name of a figure to (low, high); None for all where there are less than
-        two units.
+        Maps the name of a metric to (low, high); to None if there are fewer
+        than two units.
 
     Example
     -------
@@ -128,7 +128,7 @@ def bootstrap_figures(
     per_unit = np.bincount(flat, minlength=len(names) * classes**2)
     rng = np.random.default_rng(seed)
     drawn = rng.integers(len(names), size=(replicates, len(names)))
-    # How often each unit is in each replicate.
+    # How often each replicate contains each unit.
     drawn += len(names) * np.arange(replicates)[:, None]
     times = np.bincount(drawn.ravel(), minlength=replicates * len(names))
     matrices = times.reshape(replicates, -1) @ per_unit.reshape(len(names), -1)
@@ -141,7 +141,7 @@ def bootstrap_figures(
 
 
 def summarise(task, folds, predictions, replicates=1000, seed=0):
-    """Compute all figures of a task, in percent, ready for JSON.
+    """Compute all metrics of a task, in percent, ready for JSON.
 
     Arguments
     ---------
@@ -159,11 +159,11 @@ def summarise(task, folds, predictions, replicates=1000, seed=0):
     Returns
     -------
     tuple
-        Scalars: each figure of ``FIGURES``, with ``_ci_low`` and ``_ci_high``
-        (over speakers) and ``_over_folds_ci_low``, ``_over_folds_ci_high``;
-        ``majority`` (micro-F1 of whoever always says the most frequent class);
-        ``utterances``, ``speakers``, ``folds``. And what is none: ``classes``,
-        ``confusion`` and ``per_fold``.
+        Scalars (dict): each metric of ``FIGURES``, with ``_ci_low`` and
+        ``_ci_high`` (over speakers) and ``_over_folds_ci_low``,
+        ``_over_folds_ci_high``; ``majority`` (micro-F1 of always predicting
+        the most frequent class); ``utterances``, ``speakers``, ``folds``. And
+        the other results (dict): ``classes``, ``confusion`` and ``per_fold``.
     """
     count = len(task.classes)
     test = np.concatenate([fold.test for fold in folds])
@@ -198,7 +198,7 @@ def summarise(task, folds, predictions, replicates=1000, seed=0):
         matrix = confusion_matrix(task.labels[fold.test], guess, count)
         found = {k: 100 * float(v) for k, v in figures_of(matrix).items()}
         speakers = np.unique(task.speakers[fold.test]).tolist()
-        # The names of some hundreds say nothing.
+        # Hundreds of names would not be readable.
         found["speakers"] = speakers if len(speakers) <= 20 else len(speakers)
         per_fold.append(
             {"fold": fold.name, "utterances": len(fold.test), **found}

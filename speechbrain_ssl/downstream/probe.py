@@ -1,9 +1,9 @@
-"""A linear classifier on frozen embeddings.
+"""Train a linear classifier on frozen embeddings.
 
 Embeddings of utterances are standardised by mean and deviation of the training
-side and given to a logistic regression. Its one setting, the inverse
+side and classified by a logistic regression. Its one setting, the inverse
 strength C of the L2 penalty, is chosen by micro-F1 over the inner folds, so
-that no test utterance has a part in it.
+that no test utterance influences it.
 """
 
 import logging
@@ -32,19 +32,19 @@ class Probe:
     strengths : list of float
         Candidates for C; small is strong regularisation.
     chunk_seconds : float, optional
-        Length of the stretches whose unit embeddings are averaged, on either
-        side of a fold; a shorter utterance is repeated. Utterances are embedded
-        whole if it is not given.
+        Length of the chunks whose unit embeddings are averaged, on either side
+        of a fold; a shorter utterance is repeated. By default utterances are
+        embedded whole.
     chunks : int
-        Number of stretches, evenly spread over an utterance.
+        Number of chunks, evenly spread over an utterance.
     max_iterations : int
-        Most iterations of the solver (L-BFGS).
+        Maximum number of iterations of the solver (L-BFGS).
 
     Raises
     ------
     ConfigError
-        If there is no candidate, or one is not above 0, or if there is no
-        stretch, or a too short one.
+        If there is no candidate or one is not above 0, or if the number or
+        length of chunks is too small.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Probe:
         system : speechbrain_ssl.publishing.systems.System
             The encoder.
         hparams : dict
-            ``output_folder``, ``embeddings`` (a file to keep them in),
+            ``output_folder``, ``embeddings`` (a file to cache them in),
             ``batch_seconds`` and ``num_workers`` are read.
         run_opts : dict
             ``device`` is read.
@@ -86,8 +86,8 @@ class Probe:
         Yields
         ------
         tuple
-            For each fold the predicted classes ``[test]`` and a dict of what
-            was chosen.
+            For each fold the predicted classes ``[test]`` and a dict of the
+            chosen settings.
         """
         keep = hparams["embeddings"]
         if keep is None:
@@ -109,7 +109,7 @@ class Probe:
             yield predicted, {"C": strength}
 
     def fold(self, embeddings, labels, fold):
-        """Learn and predict one fold.
+        """Train on one fold and predict its test side.
 
         Arguments
         ---------
@@ -130,7 +130,7 @@ class Probe:
         return model.predict(embeddings[fold.test]), strength
 
     def choose(self, embeddings, labels, inner):
-        """Choose the C of most hits over the inner folds, the smallest of ties."""
+        """Choose the C with most hits over the inner folds (least of ties)."""
         if len(self.strengths) == 1:
             return self.strengths[0]
         if not inner:
@@ -159,7 +159,7 @@ class Probe:
         )
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ConvergenceWarning)
-            # In double precision: the solver's line search needs it.
+            # Double precision, which the line search of the solver needs.
             model.fit(rows.astype(np.float64), labels)
         if any(issubclass(w.category, ConvergenceWarning) for w in caught):
             logger.warning(
@@ -184,7 +184,7 @@ def check_finite(embeddings, ids):
     Raises
     ------
     ConfigError
-        With the first utterance of which it is true.
+        Names the first utterance whose embedding is not finite.
     """
     bad = np.flatnonzero(~np.isfinite(embeddings).all(1))
     if len(bad):

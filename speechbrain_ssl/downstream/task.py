@@ -1,9 +1,9 @@
-"""The utterances of a downstream task, with their labels and speakers.
+"""Read the utterances of a downstream task, with their labels and speakers.
 
 A labelled manifest is a CSV file with a manifest's columns (``ID``,
-``duration``, ``wav``), a speaker column and any label columns. It serves the
-tasks of this package and no training without labels: a training manifest is
-written by another function, which refuses every further column.
+``duration``, ``wav``), a speaker column and any label columns. It is used for
+the tasks of this package, never for training without labels: a training
+manifest is written by another function, which rejects every further column.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ SPEAKER = "spk_id"
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A classification of utterances.
+    """Classification task: utterances, speakers and labels.
 
     Attributes
     ----------
@@ -55,7 +55,7 @@ class Task:
         Raises
         ------
         ManifestError
-            If there is none of that name.
+            If there is no column of that name.
         """
         return _column(self.table, name, "the labelled manifest").to_numpy(str)
 
@@ -79,18 +79,18 @@ def read_task(
     path : str or list of str
         CSV files; several are read as one.
     label : str
-        The column to be told from the audio. Utterances without a label are
-        left out.
+        The column to be predicted from the audio. Utterances without a label
+        are left out.
     data_root : str, optional
         The folder that ``$data_root`` in the ``wav`` column stands for.
     speaker_column : str
         The column of the speakers.
     classes : list of str, optional
-        The labels that count, in this order; utterances of others are left
-        out. All labels there are, sorted, if not given.
+        The labels to be used, in this order; utterances of others are left
+        out. By default all labels, sorted.
     bins : list of float, optional
-        Makes groups of a column of numbers (an age): ``[18, 40]`` stands for
-        below 18, 18 to below 40, and 40 or more.
+        Groups a column of numbers (an age): ``[18, 40]`` stands for below 18,
+        18 to below 40, and 40 or more.
 
     Returns
     -------
@@ -99,10 +99,10 @@ def read_task(
     Raises
     ------
     ManifestError
-        If a column is missing, a speaker empty, a number none, or if no
-        utterance has a label.
+        If a column is missing, a speaker is empty, a value to be grouped is
+        not a number, or no utterance has a label.
     ConfigError
-        If ``classes`` or ``bins`` make no sense, or if less than two classes
+        If ``classes`` or ``bins`` are invalid, or if fewer than two classes
         are left.
 
     Example
@@ -136,7 +136,7 @@ def read_task(
     if bins is not None:
         names, order = _group(names, bins, label, where)
     if classes is None:
-        # In the order of the numbers, where there are bins.
+        # With bins, the classes are in the order of the numbers.
         there = set(names) - {""}
         classes = [c for c in order or sorted(there) if c in there]
     classes = _check_classes(classes, names, label, where)
@@ -200,7 +200,7 @@ def _check_classes(classes, names, label, where):
 
 
 def _group(names, bins, label, where):
-    """Turn numbers into names of groups; return these in order too."""
+    """Convert numbers to names of groups; also return these names in order."""
     edges = [float(edge) for edge in bins]
     if not edges or sorted(set(edges)) != edges:
         raise ConfigError(f"`bins` must be rising numbers, got {bins}")
@@ -209,7 +209,7 @@ def _group(names, bins, label, where):
     if len(wrong):
         raise ManifestError(
             f"{where}: the {label} '{names.iloc[wrong[0]]}' in row "
-            f"{wrong[0] + 1} is no number; correct it, or leave `bins` out"
+            f"{wrong[0] + 1} is not a number; correct it, or leave `bins` out"
         )
     groups = [f"below {edges[0]:g}"]
     groups += [

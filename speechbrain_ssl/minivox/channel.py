@@ -1,4 +1,4 @@
-"""The channel of a video: a room, a microphone and a noise."""
+"""Simulate the channel of a video: a room, a microphone and a noise."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ from speechbrain_ssl.minivox.voice import BINS_KHZ, SAMPLE_RATE
 
 @dataclasses.dataclass(frozen=True)
 class Channel:
-    """What all utterances of a video share.
+    """Room, microphone and noise that all utterances of a video share.
 
     Arguments
     ---------
@@ -23,7 +23,7 @@ class Channel:
     snr : float
         Signal-to-noise ratio in dB before the microphone.
     colour : float
-        The power of the noise falls with ``frequency ** colour``.
+        Exponent: the power of the noise falls with ``frequency ** colour``.
     hum : float
         Share of the noise that is a hum and its harmonics.
     hum_hz : float
@@ -53,7 +53,7 @@ def draw_room(rng, low=0.1, high=0.45):
     Arguments
     ---------
     rng : numpy.random.Generator
-        Draws the room.
+        Generator for the room.
     low : float
         Shortest reverberation time, seconds.
     high : float
@@ -145,7 +145,7 @@ def coloured_noise(num_samples, colour, rng):
     colour : float
         0 is white, 1 pink, 2 brown.
     rng : numpy.random.Generator
-        Draws the noise.
+        Generator for the noise.
 
     Returns
     -------
@@ -168,9 +168,9 @@ def transmit(speech, channel, rng):
     speech : numpy.ndarray
         From ``synthesise``.
     channel : Channel
-        Of the video.
+        Channel of the video.
     rng : numpy.random.Generator
-        Draws the samples of the noise.
+        Generator for the samples of the noise.
 
     Returns
     -------

@@ -1,7 +1,8 @@
-"""Write MiniVox to a folder, or what is missing of it.
+"""Write MiniVox to a folder, or complete it there.
 
-The folders are VoxCeleb's (``wav/<speaker>/<video>/<utterance>.wav``),
-MUSAN's and RIRS_NOISES', so that whatever reads those reads these.
+The folders are laid out as those of VoxCeleb
+(``wav/<speaker>/<video>/<utterance>.wav``), MUSAN and RIRS_NOISES, so that code
+that reads those reads these.
 """
 
 import functools
@@ -30,15 +31,15 @@ from speechbrain_ssl.minivox.voice import (
 )
 from speechbrain_ssl.prepare.workers import default_workers, finish_jobs
 
-# Raise it with every change that alters a sample: a folder half of which was
-# written by another version is then refused instead of completed.
+# Increase it with every change that alters a sample: a folder that another
+# version wrote in part is then rejected instead of completed.
 GENERATOR_VERSION = 1
 
 PARAMETERS_FILE = "minivox.json"
 SPEAKERS_FILE = "minivox_meta.csv"
 
-# Where the numbers of the speakers begin; a speaker keeps its voice when the
-# number of the others changes.
+# First number of the speakers of each set; a speaker keeps its voice when the
+# size of the sets changes.
 _TRAIN, _TEST, _BACKGROUND = 10001, 20001, 30001
 
 
@@ -55,36 +56,35 @@ def write_corpus(
     jobs=None,
     progress=True,
 ):
-    """Write MiniVox, or what is missing of it.
+    """Write MiniVox, or its missing files.
 
-    A repeated call writes only the files that are missing, with the bytes that
-    they had before.
+    A repeated call writes only missing files, with the same bytes as before.
 
     Arguments
     ---------
     folder : str or pathlib.Path
-        Where the corpus goes: ``wav``, ``musan``, ``RIRS_NOISES``, the
+        Folder for the corpus: ``wav``, ``musan``, ``RIRS_NOISES``, the
         arguments (``minivox.json``) and the speakers (``minivox_meta.csv``).
     num_train_speakers : int
-        Speakers to train on, ``id10001`` and up.
+        Number of training speakers, ``id10001`` and up.
     num_test_speakers : int
-        Speakers of the trials, ``id20001`` and up.
+        Number of speakers in the trials, ``id20001`` and up.
     videos_per_speaker : int
-        Recordings of a speaker, each with a channel of its own.
+        Number of recordings of a speaker, each with its own channel.
     utterances_per_video : int
-        Files of a recording.
+        Number of files of a recording.
     seconds : tuple of float
-        Shortest and longest utterance.
+        Lengths of the shortest and the longest utterance.
     num_noises : int
-        Files of each kind of MUSAN (noise, music, speech); 0 makes no such
-        folder.
+        Number of files of each kind of MUSAN (noise, music, speech); with 0
+        there is no such folder.
     num_rooms : int
-        Room responses; 0 makes no such folder.
+        Number of room responses; with 0 there is no such folder.
     seed : int
         Seed of all draws.
     jobs : int, optional
-        Processes. Default: as many as this process has cores. The files do
-        not depend on it.
+        Number of processes. By default one per core. The files do not depend
+        on it.
     progress : bool
         Whether to show a progress bar.
 
@@ -96,8 +96,8 @@ def write_corpus(
     Raises
     ------
     ConfigError
-        If an argument makes no sense, if the folder holds a corpus that was
-        made with other arguments, or one of another origin.
+        If an argument is invalid, or if the folder holds a corpus that was
+        made with other arguments or that is not MiniVox.
 
     Example
     -------
@@ -142,7 +142,7 @@ def write_corpus(
         _write_files, folder=str(folder), seed=seed, seconds=tuple(seconds)
     )
     workers = min(default_workers() if jobs is None else jobs, len(tasks))
-    # A single worker process would do no more than this process.
+    # A single worker process would be no faster than this process.
     workers = 0 if workers <= 1 else workers
     with tqdm(
         total=missing, desc="MiniVox", unit="file", disable=not progress
@@ -153,7 +153,7 @@ def write_corpus(
 
 
 def _check(parameters):
-    """Raise if the parameters do not make a corpus."""
+    """Raise if a parameter is invalid."""
     least = {"seed": 0, "num_noises": 0, "num_rooms": 0}
     for key, value in parameters.items():
         if key in ("seconds", "version"):
@@ -176,8 +176,8 @@ def _check(parameters):
 def _claim(folder, parameters):
     """Write the parameters into the folder, or compare them with those there.
 
-    They are written before the first sound, so that an interrupted call can
-    only be completed with the same parameters.
+    They are written before the first file of audio, so that an interrupted call
+    can only be completed with the same parameters.
     """
     remedy = (
         f"Remove the folder {folder} to make the corpus anew, or choose "
@@ -201,7 +201,7 @@ def _claim(folder, parameters):
     for name in ("wav", "musan", "RIRS_NOISES"):
         if (folder / name).exists():
             raise ConfigError(
-                f"{folder} holds a folder {name} that MiniVox has not made; "
+                f"{folder} holds a folder {name} that MiniVox did not write; "
                 "choose another folder"
             )
     with atomic_write(path) as stream:
@@ -219,13 +219,13 @@ def _speakers(parameters):
 
 
 def _tasks(parameters):
-    """List all files by task, of which a video is one.
+    """List all files by task; all files of a video are one task.
 
     Returns
     -------
     list of tuple
-        Kind, number of the speaker, number of the video (both 0 where there is
-        none), and a list of (index, name) of the files.
+        Kind, number of the speaker, number of the video (both 0 for a kind that
+        has none), and a list of (index, name) of the files.
     """
     tasks = []
     for number, _ in _speakers(parameters):
@@ -250,7 +250,7 @@ def _tasks(parameters):
 
 
 def _write_files(kind, number, video, names, folder, seed, seconds):
-    """Write the files of one task; return how many."""
+    """Write the files of one task; return their number."""
     folder = pathlib.Path(folder)
     if kind == "wav":
         voice = draw_voice(seed, number)
@@ -271,7 +271,7 @@ def _write_files(kind, number, video, names, folder, seed, seconds):
 
 
 def _background_sound(kind, index, seed):
-    """Make the sound of one file below ``musan``."""
+    """Generate the audio of one file below ``musan``."""
     codes = {
         "noise": draws.NOISE,
         "music": draws.MUSIC,
@@ -285,7 +285,7 @@ def _background_sound(kind, index, seed):
         sound = _music(length, rng)
     else:
         sound = coloured_noise(length, rng.uniform(0, 2), rng)
-        # Every second one is band-limited, every third comes and goes.
+        # Every second one is band-limited, every third varies in level.
         if index % 2:
             low = 10 ** rng.uniform(1.8, 3.2)
             band = [low, min(low * rng.uniform(2, 10), 7800)]
@@ -301,7 +301,7 @@ def _background_sound(kind, index, seed):
 
 
 def _music(num_samples, rng):
-    """Make chords with partials that die away: enough music to distract."""
+    """Generate chords with decaying partials, as a substitute for music."""
     time = np.arange(num_samples) / SAMPLE_RATE
     output = np.zeros(num_samples, dtype="f8")
     beat = rng.uniform(0.3, 0.8)

@@ -1,7 +1,7 @@
-"""The random generators of MiniVox: one for each key.
+"""Return the random generators of MiniVox, one for each key.
 
-A key is the seed of the corpus, what is drawn, and up to three numbers that say
-for which speaker, video and utterance.
+A key consists of the seed of the corpus, the kind of draw, and up to three
+numbers: speaker, video and utterance.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
-"""The voice of a speaker, and random speech in it.
+"""Draw the voice of a speaker, and synthesise random speech in it.
 
-A source (a pulse train and noise) goes through a filter (the resonances of the
-vocal tract), frame by frame.
+A source (a pulse train and noise) is filtered by the resonances of the vocal
+tract, frame by frame.
 """
 
 import dataclasses
@@ -65,22 +65,22 @@ _PAUSE = (0.50, 1.50, 2.50, 0.0, 0.0, 4.0, 4.0, 1)
 
 @dataclasses.dataclass(frozen=True)
 class Voice:
-    """What belongs to a speaker and stays the same in all videos.
+    """Voice of a speaker, the same in all videos.
 
     Arguments
     ---------
     gender : str
-        ``"f"`` or ``"m"``: which half of the ranges the voice comes from.
+        ``"f"`` or ``"m"``: the half of the ranges that the voice is drawn from.
     scale : float
         Factor on all formants: the inverse of the vocal tract's length.
     formants : numpy.ndarray
-        Factors on F1, F2 and F3 over and above ``scale``, ``[3]``.
+        Factors on F1, F2 and F3 in addition to ``scale``, ``[3]``.
     vowels : numpy.ndarray
         The speaker's pronunciation: factors on F1, F2, F3 of every phone.
     bandwidth : float
         Factor on the formants' bandwidths.
     filter : numpy.ndarray
-        The part that does not change in speech (higher formants, tilt,
+        The part of the filter that is constant (higher formants, tilt,
         cavities): a gain per bin of the short-time spectrum.
     pitch : float
         Mean of the fundamental frequency, Hz.
@@ -93,7 +93,7 @@ class Voice:
     tempo : float
         Factor on the durations of the phones.
     stress : float
-        How unequal syllables are, in duration and level.
+        Variation of syllables, in duration and level.
     pause_rate : float
         Probability of a pause after a syllable.
     pause_ms : float
@@ -147,8 +147,8 @@ def draw_voice(seed, number):
     pitch = rng.uniform(90, 165) if gender == "m" else rng.uniform(150, 260)
     phones = len(_VOWELS) + len(_CONSONANTS)
 
-    # F4 to F8 hardly move in speech. Without them the cascade would fall by
-    # 12 dB an octave for each that is missing.
+    # F4 to F8 hardly change in speech. Without them the cascade would fall by
+    # 12 dB an octave for each missing one.
     higher = np.array([3.5, 4.5, 5.5, 6.5, 7.5]) * scale
     higher *= 1 + np.clip(rng.normal(0, 0.04, 5), -0.1, 0.1)
     bandwidth = rng.uniform(0.7, 1.5)
@@ -159,7 +159,7 @@ def draw_voice(seed, number):
     # The tilt of the source and the 6 dB an octave which the lips add.
     tilt = rng.uniform(-8.0, 0.0)
     decibel = tilt * np.maximum(octaves, 0) + 6 * np.minimum(octaves, 0)
-    # Side cavities take narrow bands out; where they sit is anatomy.
+    # Side cavities remove narrow bands, whose place depends on the anatomy.
     for low_khz, high_khz in ((2.5, 4.0), (4.0, 6.0)):
         center = rng.uniform(low_khz, high_khz)
         depth, width = rng.uniform(5, 18), rng.uniform(0.2, 0.5)
@@ -188,11 +188,11 @@ def synthesise(voice, num_samples, rng):
     Arguments
     ---------
     voice : Voice
-        Whose speech.
+        The voice to speak with.
     num_samples : int
         Length at 16 kHz.
     rng : numpy.random.Generator
-        Decides what is said, and how.
+        Generator for the phones, their lengths and their intonation.
 
     Returns
     -------
@@ -211,7 +211,7 @@ def synthesise(voice, num_samples, rng):
     level = np.repeat(levels, lengths)[:frames].astype("f4")
     pulses, noise = _sources(voice, frames, rng)
 
-    # Each window of both sources times what the vocal tract passes then.
+    # Each window of both sources times the gains of the vocal tract there.
     window = np.sqrt(scipy.signal.get_window("hann", _WINDOW)).astype("f4")
     cut = functools.partial(
         np.lib.stride_tricks.sliding_window_view, window_shape=_WINDOW
@@ -242,8 +242,8 @@ def _sources(voice, frames, rng):
     at = np.arange(samples) / _HOP
     pitch = np.interp(at, np.arange(frames), pitch)
     phase = np.cumsum(pitch / SAMPLE_RATE) % 1.0
-    # A band-limited pulse train (Dirichlet kernel): all its harmonics are
-    # there, and none is aliased.
+    # A band-limited pulse train (Dirichlet kernel): it has all harmonics,
+    # and none is aliased.
     harmonics = np.floor(7800 / pitch)
     below = np.sin(np.pi * phase)
     above = np.sin((2 * harmonics + 1) * np.pi * phase)
@@ -266,7 +266,7 @@ def _filters(voice, track, level):
     Arguments
     ---------
     voice : Voice
-        Whose vocal tract.
+        The voice that defines the vocal tract.
     track : numpy.ndarray
         Phone targets, ``[frames, 7]``.
     level : numpy.ndarray
@@ -275,9 +275,9 @@ def _filters(voice, track, level):
     Returns
     -------
     tuple of numpy.ndarray
-        For the pulses and for the noise, float32 ``[frames, bins]``.
+        Gains for the pulses and for the noise, float32 ``[frames, bins]``.
     """
-    # Articulators are slow, which makes the glides between phones; voicing
+    # Articulators move slowly, which gives glides between phones; voicing
     # and noise switch faster.
     formants = _smooth(track[:, :3], 5)
     voicing = _smooth(track[:, 3] * level, 3)
@@ -298,7 +298,7 @@ def _pole(center, width):
     Arguments
     ---------
     centre, width : float or numpy.ndarray
-        Of the resonance, kHz.
+        Centre and width of the resonance, kHz.
 
     Returns
     -------
@@ -321,7 +321,7 @@ def _phone_string(voice, frames, rng):
         nonlocal total
         row = np.array(row[:7])
         row[:3] *= voice.formants * voice.scale
-        # The noise of a fricative moves less than the formants do.
+        # The noise of a fricative varies less than the formants do.
         row[5] *= voice.scale**0.7
         if own is not None:
             row[:3] *= voice.vowels[own]
@@ -346,7 +346,7 @@ def _phone_string(voice, frames, rng):
             i = rng.integers(len(_CONSONANTS))
             row = _CONSONANTS[i]
             add(row, row[7] * stretch, level, len(_VOWELS) + i)
-        for _ in range(1 + (rng.random() < 0.2)):  # a diphthong now and then
+        for _ in range(1 + (rng.random() < 0.2)):  # an occasional diphthong
             i = rng.integers(len(_VOWELS))
             row = _VOWELS[i]
             add(row, row[7] * stretch * rng.uniform(0.8, 1.2), level, i)
@@ -356,7 +356,7 @@ def _phone_string(voice, frames, rng):
 
 
 def _smooth(track, frames, axis=0):
-    """Apply a moving average twice; both ends are repeated outwards."""
+    """Apply a moving average twice; both end values are repeated outwards."""
     for _ in range(2):
         track = scipy.ndimage.uniform_filter1d(
             track, frames, axis=axis, mode="nearest"

@@ -1,1 +1,1 @@
-"""From folders of audio to manifests: list, convert, probe, scan, note."""
+"""Write manifests of folders of audio: list, convert, probe and scan files."""

@@ -1,11 +1,11 @@
-"""Manifests of MUSAN and RIRS_NOISES, for the augmentation."""
+"""Write the manifests of MUSAN and RIRS_NOISES, for the augmentation."""
 
 import os
 
 from speechbrain_ssl.errors import UserError
 from speechbrain_ssl.prepare.listing import list_files
 
-# Published sizes.
+# Published numbers of files.
 MUSAN = {"noise": 930, "music": 660, "speech": 426}
 SIMULATED_RIRS = 60000
 
@@ -16,19 +16,19 @@ def find_musan(given, data_folder):
     Arguments
     ---------
     given : str or None
-        The folder that the user has named, if any.
+        The folder that the user named, if any.
     data_folder : str
         Where to look for it otherwise.
 
     Returns
     -------
     str or None
-        Its absolute path; None if it is not there.
+        Its absolute path; None if it was not found.
 
     Raises
     ------
     UserError
-        If ``given`` is another folder.
+        If ``given`` is not the folder of MUSAN.
     """
     return _find(given, data_folder, ("musan", "MUSAN"), MUSAN, "musan_folder")
 
@@ -45,7 +45,7 @@ def find_rirs(given, data_folder):
 
 
 def _find(given, data_folder, names, parts, argument):
-    """Find a corpus that is recognised by its subfolders."""
+    """Find a corpus by its subfolders."""
     root = os.path.abspath(given or data_folder)
     candidates = [os.path.join(root, name) for name in names]
     if given:
@@ -67,7 +67,7 @@ def prepare_musan(preparation, folder):
     Arguments
     ---------
     preparation : speechbrain_ssl.prepare.preparation.Preparation
-        Takes the manifests, the counts and what is missing.
+        Records the manifests, the counts and what is missing.
     folder : str or None
         What ``find_musan`` returned.
     """
@@ -99,7 +99,7 @@ def prepare_rirs(preparation, folder):
     Arguments
     ---------
     preparation : speechbrain_ssl.prepare.preparation.Preparation
-        Takes the manifest, the count and what is missing.
+        Records the manifest, the count and what is missing.
     folder : str or None
         What ``find_rirs`` returned.
     """

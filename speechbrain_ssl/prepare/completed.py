@@ -1,7 +1,7 @@
-"""Whether a preparation is complete already, with the same arguments.
+"""Record that a preparation is complete, so that a repeated call does nothing.
 
 ``prepare.json`` in the output folder holds the arguments, the digests of the
-outputs and the summary of the last preparation that came to its end.
+outputs and the summary of the last preparation that completed.
 """
 
 import hashlib
@@ -23,9 +23,9 @@ def completed(save_folder, arguments):
     Arguments
     ---------
     save_folder : str or pathlib.Path
-        Where the outputs lie.
+        Folder of the outputs.
     arguments : dict
-        What determines the outputs, of values that JSON knows.
+        All that determines the outputs, as values that JSON can represent.
 
     Returns
     -------
@@ -50,22 +50,22 @@ def completed(save_folder, arguments):
 
 
 def mark_completed(save_folder, arguments, outputs, summary):
-    """Note that a preparation is complete; call it last.
+    """Record that a preparation is complete; call it last.
 
     Outputs of an earlier preparation that this one did not write are removed,
-    so that no list of another configuration lies beside the new ones. A file
-    that was edited since stays.
+    so that no list of another configuration remains beside the new ones. A file
+    that was edited since is kept.
 
     Arguments
     ---------
     save_folder : str or pathlib.Path
-        Where the outputs lie.
+        Folder of the outputs.
     arguments : dict
         As for ``completed``.
     outputs : list of str
         Names of the files written, relative to ``save_folder``.
     summary : dict
-        What ``completed`` is to return.
+        The summary that ``completed`` will return.
     """
     folder = pathlib.Path(save_folder)
     before = _read_config(folder).get("outputs", {})
@@ -89,7 +89,7 @@ def mark_completed(save_folder, arguments, outputs, summary):
 
 
 def _read_config(save_folder):
-    """Read what the last preparation has noted, or return {}."""
+    """Read the record of the last preparation, or return {}."""
     try:
         text = (pathlib.Path(save_folder) / FILE_NAME).read_text("utf-8")
         config = json.loads(text)
@@ -99,10 +99,10 @@ def _read_config(save_folder):
 
 
 def _digest(path):
-    """Return the fingerprint of a file, or None where there is none."""
+    """Return the fingerprint of a file, or None if it does not exist."""
     if not os.path.isfile(path):
         return None
-    # Guards against accidents, not against malice: short is enough.
+    # A short one suffices: it guards against accidents, not against malice.
     digest = hashlib.blake2b(digest_size=16)
     with open(path, "rb") as stream:
         while block := stream.read(2**20):

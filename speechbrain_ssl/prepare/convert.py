@@ -1,4 +1,4 @@
-"""From m4a to wav, with ffmpeg."""
+"""Convert m4a to wav with ffmpeg."""
 
 import concurrent.futures
 import logging
@@ -14,7 +14,7 @@ from speechbrain_ssl.prepare.preparation import spaced
 
 logger = logging.getLogger(__name__)
 
-# Seconds after which a file is taken to have hung ffmpeg.
+# Seconds after which ffmpeg is assumed to hang.
 FFMPEG_TIMEOUT = 300
 
 
@@ -28,21 +28,20 @@ def convert_folder(source, target, sample_rate, num_workers):
     target : str
         Folder of the wav files, which get the same relative paths.
     sample_rate : int
-        Of the wav files, Hz; they have one channel of 16 bits.
+        Sample rate of the wav files, Hz; they have one channel of 16 bits.
     num_workers : int
-        How many ffmpeg processes run at once.
+        Number of ffmpeg processes that run at once.
 
     Yields
     ------
     tuple of str
-        Relative path of a file that could not be converted, and what ffmpeg
-        said.
+        Relative path of a file that could not be converted, and the message of
+        ffmpeg.
 
     Raises
     ------
     UserError
-        If there are files to convert and there is no ffmpeg, or if the disk is
-        full.
+        If there are files to convert but no ffmpeg, or if the disk is full.
     """
     sources = list_files(source, extensions=(".m4a",)).files
     done = set()
@@ -70,8 +69,8 @@ def convert_folder(source, target, sample_rate, num_workers):
             ffmpeg, os.path.join(source, name), wav, sample_rate
         )
 
-    # Threads suffice: the work is done in the processes of ffmpeg. Slabs keep
-    # a million waiting tasks out of memory.
+    # Threads suffice, because ffmpeg works in its own processes. Submitting in
+    # slices keeps a million waiting tasks out of memory.
     pool = concurrent.futures.ThreadPoolExecutor(max(1, num_workers))
     try:
         with tqdm(total=len(todo), desc="convert", unit=" files") as bar:
@@ -96,12 +95,12 @@ def convert_file(ffmpeg, source, target, sample_rate):
     source, target : str
         The file to read, and the wav file to write.
     sample_rate : int
-        Of the wav file, Hz.
+        Sample rate of the wav file, Hz.
 
     Returns
     -------
     str
-        What went wrong; empty if nothing did.
+        The error; empty if there was none.
 
     Raises
     ------
@@ -135,6 +134,6 @@ def convert_file(ffmpeg, source, target, sample_rate):
     if shutil.disk_usage(folder).free < 2**24:
         raise UserError(
             f"the disk of {folder} is full; make room or give another "
-            "wav_folder, then prepare again: what is converted stays"
+            "wav_folder, then prepare again: converted files are kept"
         )
     return failure

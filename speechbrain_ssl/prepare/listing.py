@@ -1,4 +1,4 @@
-"""What lies below a folder: its audio files, and an ID for each."""
+"""List the audio files below a folder, and make an ID for each."""
 
 import collections
 import dataclasses
@@ -11,7 +11,7 @@ from speechbrain_ssl.errors import ManifestError
 
 logger = logging.getLogger(__name__)
 
-#: What soundfile opens by its header, without being told a sample rate.
+#: Formats that soundfile opens by their header, without a given sample rate.
 AUDIO_EXTENSIONS = (
     ".aif",
     ".aifc",
@@ -33,7 +33,7 @@ AUDIO_EXTENSIONS = (
 
 @dataclasses.dataclass
 class FileListing:
-    """The files below a folder.
+    """Files below a folder.
 
     Attributes
     ----------
@@ -108,7 +108,7 @@ def list_files(root, extensions=AUDIO_EXTENSIONS, progress=True):
                 subfolders.clear()
                 continue
             seen.add(place)
-            # Sorted, because the first of two names of one folder is kept.
+            # Sorted, because of two names of one folder the first one is kept.
             subfolders[:] = sorted(s for s in subfolders if s[0] != ".")
             inner = os.path.relpath(folder, root).replace(os.sep, "/")
             prefix = "" if inner == "." else inner + "/"
@@ -156,7 +156,7 @@ def unique_ids(files):
         counts = collections.Counter(ids)
         if len(counts) == len(ids):
             return ids
-        # Whole paths differ, so every round settles at least one clash.
+        # Whole paths differ, so every round resolves at least one clash.
         ids = [
             name if counts[i] > 1 else i
             for i, name in zip(ids, files, strict=True)

@@ -1,4 +1,4 @@
-"""The bookkeeping of a prepare script: what it wrote, rejected and missed."""
+"""Record what a prepare script wrote, rejected and did not find."""
 
 import logging
 import os
@@ -19,20 +19,20 @@ logger = logging.getLogger(__name__)
 
 
 class Preparation:
-    """Scans corpora and keeps account of one preparation.
+    """Scans corpora and records the results of one preparation.
 
     Arguments
     ---------
     data_folder : str
-        What ``$data_root`` in the manifests stands for.
+        The folder that ``$data_root`` stands for in the manifests.
     save_folder : str or pathlib.Path
-        Where the outputs go.
+        Folder for the outputs.
     check : str
         ``"header"`` or ``"decode"``; see ``speechbrain_ssl.prepare.probe``.
     sample_rate : int, optional
-        Files of another sample rate are rejected. Any rate is usable otherwise.
+        Files of another sample rate are rejected. By default any is usable.
     num_workers : int, optional
-        Processes; one per core otherwise.
+        Number of processes. By default one per core.
 
     Attributes
     ----------
@@ -41,9 +41,9 @@ class Preparation:
     rejected : list of tuple
         (wav, reason, detail) of every file that cannot be used.
     counts : dict
-        Corpus -> what is counted -> [found, published].
+        Maps a corpus to a dict from what is counted to [found, published].
     missing : list of str
-        What the corpora lack, in words.
+        Descriptions of what the corpora lack.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Preparation:
         self.missing = []
 
     def wav_root(self, folder):
-        """Write a folder as the manifests do, with ``$data_root``.
+        """Return a folder as it is written in manifests, with ``$data_root``.
 
         Arguments
         ---------
@@ -108,7 +108,7 @@ class Preparation:
         return found
 
     def write(self, name, table):
-        """Write a manifest and note its name (see ``write_manifest``)."""
+        """Write a manifest and record its name (see ``write_manifest``)."""
         write_manifest(self.save_folder / name, table)
         self.outputs.append(name)
 
@@ -121,14 +121,14 @@ class Preparation:
     def count(self, corpus, found, published):
         """Compare numbers with the published ones.
 
-        Too few are noted in ``missing``; too many are logged.
+        Too few are added to ``missing``; too many are logged.
 
         Arguments
         ---------
         corpus : str
             Name for the messages.
         found, published : dict
-            What is counted -> number.
+            Maps what is counted to its number.
         """
         self.counts[corpus] = {
             what: [found[what], published[what]] for what in published
@@ -149,7 +149,7 @@ class Preparation:
                 )
 
     def complete(self, arguments, summary):
-        """Log the summary, and note that the preparation is complete.
+        """Log the summary, and record that the preparation is complete.
 
         Arguments
         ---------
@@ -170,7 +170,7 @@ class Preparation:
 
 
 def spaced(number):
-    """Write a number with a space between its thousands.
+    """Format a number with a space between its thousands.
 
     Example
     -------

@@ -1,4 +1,4 @@
-"""The command line of a prepare script."""
+"""Run a prepare script from the command line."""
 
 import argparse
 import logging
@@ -9,14 +9,14 @@ from speechbrain_ssl.prepare.probe import CHECKS
 
 
 def make_parser(description, data_help):
-    """Make a parser with the arguments of every script that scans audio.
+    """Build a parser with the arguments of every script that scans audio.
 
     Arguments
     ---------
     description : str
         Its first line is shown by ``--help``.
     data_help : str
-        What ``--data_folder`` is.
+        Help text of ``--data_folder``.
 
     Returns
     -------

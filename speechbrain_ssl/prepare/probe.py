@@ -1,4 +1,4 @@
-"""Whether one audio file can be used, and if not, why."""
+"""Find out whether an audio file can be used, and if not, why."""
 
 import os
 import re
@@ -17,17 +17,17 @@ SILENCE = 2.0**-15
 # writers miscount by a few bytes.
 TRUNCATION = 0.01
 
-# Programs that write to a pipe put a number like this for the unknown size.
+# Programs that write to a pipe store such a number for the unknown size.
 _STREAMED = 0x7FFF0000
 
-# What libsndfile notes about a data chunk that goes on beyond the file's end.
+# The log of libsndfile about a data chunk that extends beyond the file's end.
 _DATA_SIZE = re.compile(
     r"(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)"
 )
 
 
 class Outcome(NamedTuple):
-    """What a probe found out about one file.
+    """Result of probing one file.
 
     Attributes
     ----------
@@ -40,11 +40,11 @@ class Outcome(NamedTuple):
     sample_rate : int
         Hz.
     channels : int
-        How many.
+        Number of channels.
     reason : str
         Why the file cannot be used; empty if it can.
     detail : str
-        More about the reason.
+        Details of the reason.
     """
 
     size: int
@@ -77,7 +77,7 @@ def probe(path, check="header"):
     Returns
     -------
     Outcome
-        Whatever is wrong with the file: no exception is raised for it.
+        The outcome, also for a broken file: no exception is raised for it.
 
     Example
     -------
@@ -109,8 +109,8 @@ def probe(path, check="header"):
                 frames, reason, detail = _decode(sound)
                 if reason:
                     return unusable(size, mtime, reason, detail)
-    # soundfile hands on what libsndfile says; a broken header may also make it
-    # ask for an array larger than the memory.
+    # soundfile passes on the error of libsndfile; a broken header may also
+    # make it allocate an array larger than the memory.
     except (sf.SoundFileError, OSError, ValueError, MemoryError) as error:
         detail = getattr(error, "error_string", None) or str(error)
         if not os.access(path, os.R_OK):
@@ -122,17 +122,17 @@ def probe(path, check="header"):
 
 
 def _truncated_data(log):
-    """Describe what is lacking where the header announces more than there is.
+    """Describe how much audio is missing of what the header announces.
 
     Arguments
     ---------
     log : str
-        What libsndfile noted when it read the header.
+        The log of libsndfile from reading the header.
 
     Returns
     -------
     str
-        Empty if nothing is lacking.
+        Empty if nothing is missing.
     """
     match = _DATA_SIZE.search(log)
     if not match:

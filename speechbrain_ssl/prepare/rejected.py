@@ -1,4 +1,4 @@
-"""The table of files that cannot be used, with the reason for each."""
+"""Write the table of files that cannot be used, with the reason for each."""
 
 import collections
 
@@ -15,7 +15,7 @@ def rejected_table(rows):
     >>> rejected_table([("a.wav", "silent", "")]).columns.to_list()
     ['wav', 'reason', 'detail']
     """
-    # A row may be about a name that is not UTF-8, which is written in escapes.
+    # A name that is not UTF-8 is written with escapes.
     rows = [
         [text.encode("utf-8", "backslashreplace").decode() for text in row]
         for row in rows
@@ -51,7 +51,7 @@ def reasons(table):
 
 
 def describe_reasons(counts):
-    """Put the result of ``reasons`` into words, for a log.
+    """Format the result of ``reasons`` for a log.
 
     Example
     -------

@@ -1,16 +1,16 @@
-"""From a tree of audio files to a table of utterances.
+"""Scan a tree of audio files into a table of utterances.
 
-A corpus of a million files has a few that are empty, truncated or no audio at
-all. They must not stop its preparation, and must not vanish from it either:
-every file ends in one of two tables, the usable ones or the rejected ones with
-a reason in words.
+A corpus of a million files has a few that are empty, truncated or not audio.
+They must neither stop its preparation nor vanish from it: every file is listed
+in one of two tables, that of the usable files or that of the rejected ones,
+with a reason in words.
 
-Reading a million headers from a network disk takes an hour. What is known about
-a file is therefore kept in a cache of JSON lines, appended chunk by chunk, so
-that an interrupted scan loses a second of work; a file is opened again where
-its size or its modification time has changed. The cache holds what the file
-*is*, never whether it is wanted: a scan with another minimum duration opens no
-file.
+Reading a million headers from a network disk takes an hour. The outcome of each
+file is therefore kept in a cache of JSON lines, appended chunk by chunk, so
+that an interrupted scan loses a second of work; a file is opened again only if
+its size or its modification time has changed. The cache describes the file
+itself, not whether it was accepted: a scan with another minimum duration opens
+no file.
 """
 
 import contextlib
@@ -39,14 +39,14 @@ from speechbrain_ssl.prepare.workers import (
     new_pool,
 )
 
-# Files per message to a worker. A chunk is also what an interruption may lose,
-# so that decoding, which is slow, gets small ones.
+# Files per message to a worker. An interruption may lose a chunk, so chunks are
+# small for decoding, which is slow.
 CHUNK_SIZE = {"header": 256, "decode": 16}
 
 
 @dataclasses.dataclass
 class Scan:
-    """What a scan has found.
+    """Result of a scan.
 
     Attributes
     ----------
@@ -55,7 +55,7 @@ class Scan:
     rejected : pandas.DataFrame
         ``wav``, ``reason`` and ``detail``.
     opened : int
-        How many files were opened; the others were known from the cache.
+        Number of files that were opened; the others were in the cache.
     """
 
     usable: pd.DataFrame
@@ -93,19 +93,20 @@ def scan(
     root : str or pathlib.Path
         The folder.
     files : list of str or FileListing, optional
-        Paths relative to ``root``. All audio files below it otherwise.
+        Paths relative to ``root``. By default all audio files below it.
     wav_root : str
-        What stands for ``root`` in the ``wav`` column.
+        Text that replaces ``root`` in the ``wav`` column.
     cache : str or pathlib.Path, optional
-        File that keeps what was found, for a scan that continues this one.
+        File that keeps the outcomes, for a scan that continues this one.
     check : str
         ``"header"`` or ``"decode"``; see ``probe``.
     min_duration : float
         Shorter files are rejected (seconds).
     sample_rate : int, optional
-        Files of another sample rate are rejected. Any rate is usable otherwise.
+        Files of another sample rate are rejected. By default any is usable.
     num_workers : int, optional
-        Processes; one per core otherwise. ``0`` works in this process.
+        Number of processes. By default one per core; ``0`` scans in this
+        process.
     progress : bool
         Whether to show a progress bar.
 
@@ -159,7 +160,7 @@ def scan(
         (f"{wav_root}/{name}", "name is not UTF-8", "rename the file")
         for name in unwritable
     ]
-    # IDs come from all files, so that another threshold renames no utterance.
+    # IDs are made from all files, so that another threshold renames none.
     for name, utterance in zip(names, unique_ids(names), strict=True):
         outcome, wav = outcomes[name], f"{wav_root}/{name}"
         reason, detail = outcome.reason, outcome.detail
@@ -185,7 +186,7 @@ def write_folder_manifest(
 ):
     """Write a manifest of all usable audio below a folder, with absolute paths.
 
-    It is meant for noises and room responses, which come from anywhere.
+    It is meant for noises and room responses, whose folders may lie anywhere.
 
     Arguments
     ---------
@@ -227,7 +228,7 @@ def _is_utf8(name):
 
 
 def _unwanted(seconds, rate, min_duration, sample_rate):
-    """Return why a sound file is not wanted (reason, detail), or two ""."""
+    """Return why a file is rejected (reason, detail), or two empty strings."""
     if seconds < min_duration:
         detail = f"{seconds:.4g} s, at least {min_duration:g} s are needed"
         return "too short", detail
@@ -249,13 +250,13 @@ def _no_audio(root, unknown):
 
 
 class ScanCache:
-    """Outcomes on disk, one JSON line per file, appended as they arrive.
+    """Cache of outcomes on disk, appended as one JSON line per file.
 
     Arguments
     ---------
     path : str or pathlib.Path
-        The file; it need not exist. A line that a killed process left half
-        written is ignored.
+        The file; it need not exist. A line that a killed process left
+        incomplete is ignored.
     check : str
         Only outcomes of this check are used, because ``"decode"`` rejects files
         that ``"header"`` accepts.
@@ -263,7 +264,7 @@ class ScanCache:
     Attributes
     ----------
     outcomes : dict
-        File name -> ``Outcome``, as read.
+        Maps file names to ``Outcome``, as read.
     """
 
     def __init__(self, path, check):
@@ -308,7 +309,7 @@ def _outcomes(root, names, cache_path, check, num_workers, progress):
     Returns
     -------
     tuple
-        File name -> ``Outcome``, and how many files were opened.
+        A dict of file names to ``Outcome``, and the number of files opened.
     """
     outcomes, opened = {}, 0
     with contextlib.ExitStack() as stack:
@@ -357,7 +358,7 @@ def _probe_files(root, names, known, check):
     names : list of str
         The files, relative to it.
     known : list of Outcome or None
-        What the cache holds of each.
+        The cached outcome of each.
     check : str
         See ``probe``.
 
@@ -377,7 +378,7 @@ def _probe_files(root, names, known, check):
 
 
 def _is_unchanged(path, before):
-    """Return whether a file has the size and time of an earlier outcome."""
+    """Return whether size and time of a file match an earlier outcome."""
     try:
         status = os.stat(path)
     except OSError:
@@ -386,9 +387,9 @@ def _is_unchanged(path, before):
 
 
 def _probe_suspects(root, names, known, check):
-    """Probe files one of which may crash the process that reads it.
+    """Probe files of which one may crash the process that reads it.
 
-    A chunk that crashes its process is halved until the file is found.
+    A chunk that crashes its process is halved until the file is isolated.
     """
     pool = new_pool(1)
     try:

@@ -1,4 +1,4 @@
-"""Worker processes: how many, how they start and end, and their results."""
+"""Start worker processes, run jobs in them, and collect the results."""
 
 import concurrent.futures
 import contextlib
@@ -21,19 +21,19 @@ def default_workers():
 def new_pool(num_workers):
     """Start a pool of worker processes.
 
-    The workers ignore Ctrl-C, which the parent alone answers, write nothing to
+    The workers ignore Ctrl-C, which only the parent handles, write nothing to
     the terminal, and exit when the parent dies.
 
     Arguments
     ---------
     num_workers : int
-        How many processes.
+        Number of processes.
 
     Returns
     -------
     concurrent.futures.ProcessPoolExecutor
     """
-    # Forking is quicker, but safe on Linux only.
+    # Forking is quicker, but only safe on Linux.
     method = "fork" if sys.platform.startswith("linux") else "spawn"
     return concurrent.futures.ProcessPoolExecutor(
         num_workers,
@@ -46,8 +46,8 @@ def new_pool(num_workers):
 def _init_worker(parent):
     """Silence stderr, ignore SIGINT, and exit when the parent dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # The mp3 decoder writes its complaints to the terminal, past Python. They
-    # would tear the progress bar; what matters of them comes back as a reason.
+    # The mp3 decoder writes warnings directly to the terminal, which would
+    # break the progress bar; the important ones are returned as a reason.
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
@@ -56,7 +56,7 @@ def _init_worker(parent):
 def _exit_with(parent):
     """Exit this process soon after its parent was killed.
 
-    A worker waits at a queue whose other end its siblings hold open, so it
+    A worker waits on a queue whose other end its siblings keep open, so it
     would otherwise wait forever.
     """
     while os.getppid() == parent:
@@ -72,8 +72,8 @@ def finish_jobs(function, jobs, num_workers, retry=None):
     function : callable
         Called as ``function(*job)`` in a worker process.
     jobs : iterable of tuple
-        The arguments of each call. Only a few jobs per worker are taken ahead,
-        so that a million of them are not pickled at once.
+        The arguments of each call. Only a few jobs per worker are fetched in
+        advance, so that a million of them are not pickled at once.
     num_workers : int
         Worker processes; ``0`` runs the jobs in this process.
     retry : callable, optional
@@ -119,7 +119,7 @@ def finish_jobs(function, jobs, num_workers, retry=None):
                 raise
             suspects += pending.values()
         finally:
-            # After an interrupt nobody waits for the jobs in the queue.
+            # After an interrupt the results of queued jobs are not needed.
             pool.shutdown(wait=True, cancel_futures=True)
         for job in suspects:
             yield job, retry(*job)

@@ -1,1 +1,1 @@
-"""Folders that stock SpeechBrain loads."""
+"""Write, test, upload and read model folders that stock SpeechBrain loads."""

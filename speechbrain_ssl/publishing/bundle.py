@@ -1,4 +1,4 @@
-"""A model folder that can be published, proven before anybody sees it."""
+"""Write a model folder for publication and test it with stock SpeechBrain."""
 
 import json
 import os
@@ -30,7 +30,7 @@ from speechbrain_ssl.report.results import FILE_NAME as RESULTS
 #: as a share of the largest value.
 TOLERANCE = 1e-5
 
-# Where our package cannot be imported, as at a user of the model.
+# Runs where our package cannot be imported, as on the machine of a user.
 _STOCK = """
 import sys
 sys.modules["speechbrain_ssl"] = None
@@ -48,7 +48,7 @@ numpy.save(found, numpy.stack(rows))
 
 
 class ProofError(UserError):
-    """Stock SpeechBrain does not give the embeddings that it should."""
+    """Raised when stock SpeechBrain does not reproduce our embeddings."""
 
 
 def threshold_of(calibration, results, p_target=0.5):
@@ -57,16 +57,16 @@ def threshold_of(calibration, results, p_target=0.5):
     Arguments
     ---------
     calibration : CosineCalibration, optional
-        Of the model; goes first.
+        The calibration of the model; takes precedence over ``results``.
     results : dict
         ``results.json``; its ``threshold`` is that of the equal error rate.
     p_target : float
-        Prior of the calibrated threshold, costs being equal.
+        Prior of the calibrated threshold, with equal costs of both errors.
 
     Returns
     -------
     tuple
-        The cosine and a few words; (None, None) if nothing is known.
+        The cosine and its origin in a few words; (None, None) if unknown.
 
     Example
     -------
@@ -107,9 +107,10 @@ def make_bundle(
     about : speechbrain_ssl.publishing.card.About
         Facts for the card.
     results : str, optional
-        The ``results.json`` of an evaluation; else that of the run, if any.
+        The ``results.json`` of an evaluation. By default that of the run, if
+        it has one.
     calibration : str, optional
-        A ``calibration.json``; else that beside the model, if any.
+        A ``calibration.json``. By default the one beside the model, if any.
     p_target : float
         See ``threshold_of``.
     onnx : bool
@@ -119,13 +120,14 @@ def make_bundle(
     -------
     dict
         ``folder``, ``threshold`` and ``threshold_from`` (or None),
-        ``evaluations`` (how many) and ``difference``, the largest that the
-        proof has seen.
+        ``evaluations`` (how many) and ``difference``, the value that
+        ``prove`` returned.
 
     Raises
     ------
     ConfigError
-        If something given is not there, or is not what it should be.
+        If a given file is missing or invalid, or the output folder is the
+        model itself.
     ProofError
         As ``prove``.
     """
@@ -149,7 +151,7 @@ def make_bundle(
     threshold, why = threshold_of(calibrated, record, p_target)
     card = make_card(about, describe(encoder, features), record, threshold, why)
     folder = export_encoder(output_folder, encoder, features, threshold, why)
-    # Those of an earlier call would be taken for this model's.
+    # Files of an earlier call would be taken for this model's.
     for name, content in (
         (RESULTS, record),
         (CALIBRATION, None if calibrated is None else vars(calibrated)),
@@ -186,21 +188,21 @@ def _records(given, model):
     record = read_json(pathlib.Path(given))
     if of_run:
         record["training"] = of_run
-        # An evaluation of a lone model folder cannot know.
+        # The evaluation of a model folder without its run cannot know them.
         if record.get("labels_seen") in (None, "unknown"):
             record["labels_seen"] = of_run.get("labels_seen", "unknown")
     return record
 
 
 def _waveforms(sample_rate):
-    """Make test signals: noise of several lengths that comes and goes."""
+    """Make test signals: noise of several lengths and varying loudness."""
     waves = {}
     for number, seconds in enumerate((0.7, 2.0, 4.3)):
         count = round(seconds * sample_rate)
         noise = uniform("publishing", number, size=count) - 0.5
         time = np.arange(count) / sample_rate
         envelope = 0.1 + np.sin(2 * np.pi * (1 + number) * time) ** 2
-        # A random walk has a spectrum that falls, as that of speech.
+        # A random walk has a falling spectrum, as speech has.
         walk = np.cumsum(noise * envelope)
         wave = 0.3 * walk / np.abs(walk).max()
         waves[f"wave{number}"] = wave.astype(np.float32)
@@ -211,8 +213,8 @@ def _waveforms(sample_rate):
 def prove(folder, encoder, features):
     """Compare stock SpeechBrain's embeddings with the training code's.
 
-    SpeechBrain runs in a process of its own in which our package cannot be
-    imported, without a network.
+    SpeechBrain runs in a separate process, without a network, in which our
+    package cannot be imported.
 
     Arguments
     ---------
@@ -271,7 +273,7 @@ def prove(folder, encoder, features):
         theirs = np.load(found)
     if theirs.shape != ours.shape or not np.isfinite(theirs).all():
         raise ProofError(
-            f"stock SpeechBrain makes other embeddings of {folder}: shape "
+            f"stock SpeechBrain computes other embeddings from {folder}: shape "
             f"{theirs.shape} instead of {ours.shape}; nothing was uploaded"
         )
     difference = float(np.abs(theirs - ours).max() / np.abs(ours).max())

@@ -1,8 +1,8 @@
-"""The calibration of a model folder: ``calibration.json``.
+"""Read the calibration of a model folder: ``calibration.json``.
 
 ``{"scale": a, "offset": b, "trials": name}``: the log-likelihood ratio of a
 cosine ``s`` is ``a * s + b``, learnt on the trials of that name. Further keys,
-such as those that ``evaluate.py`` writes for its other scorings, are left out.
+such as those that ``evaluate.py`` writes for its other scorings, are ignored.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ FILE_NAME = "calibration.json"
 
 @dataclasses.dataclass
 class CosineCalibration:
-    """From a cosine to a log-likelihood ratio.
+    """Maps cosines to log-likelihood ratios.
 
     Arguments
     ---------
@@ -26,7 +26,7 @@ class CosineCalibration:
         The ratio is ``scale * cosine + offset``, in nats; ``scale`` is
         positive.
     trials : str
-        What it was learnt on.
+        Name of the trials that it was learnt on.
 
     Example
     -------
@@ -44,7 +44,7 @@ class CosineCalibration:
         return self.scale * cosine + self.offset
 
     def threshold(self, p_target):
-        """Find the cosine above which to accept at this prior, costs equal."""
+        """Find the cosine above which to accept, at a prior and equal costs."""
         return (bayes_threshold(p_target) - self.offset) / self.scale
 
 
@@ -64,7 +64,7 @@ def read_calibration(path):
     Raises
     ------
     ConfigError
-        If the file is no calibration.
+        If the file is not a valid calibration.
     """
     path = pathlib.Path(path)
     if path.is_dir():
@@ -84,6 +84,6 @@ def read_calibration(path):
                 float(scale), float(offset), str(found.get("trials", "unknown"))
             )
     raise ConfigError(
-        f"{path} is no calibration: it must hold a positive number `scale` and "
+        f"{path} is not a calibration: it must hold a positive `scale` and "
         f"a number `offset`, not {scale!r} and {offset!r}"
     )

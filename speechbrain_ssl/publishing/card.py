@@ -1,4 +1,4 @@
-"""The model card: what a stranger must know before using a model."""
+"""Write the model card: what a user must know before using a model."""
 
 import dataclasses
 
@@ -6,7 +6,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from speechbrain_ssl.errors import ConfigError
 
-# What the methods here come from; any other arXiv number may be cited too.
+# Papers of the methods here; any other arXiv number may be cited too.
 _PAPERS = {
     "2304.05754": (
         "Bing Han and Zhengyang Chen and Yanmin Qian",
@@ -34,7 +34,7 @@ _PAPERS[_SPEECHBRAIN] = (
 
 @dataclasses.dataclass
 class About:
-    """What the card says that no file of the model knows.
+    """Facts for the card that cannot be read from the files of the model.
 
     Arguments
     ---------
@@ -43,9 +43,9 @@ class About:
     data : str
         What it was trained on, in a sentence.
     licence : str
-        Licence of the weights, an identifier of the hub's.
+        Licence of the weights, as one of the hub's identifiers.
     datasets : list of str
-        Names of the training sets on the hub, if they are there.
+        Names of those training sets that are on the hub.
     languages : list of str
         Codes of the languages in the training data.
     papers : list of str
@@ -69,14 +69,14 @@ def evaluations(results):
     Arguments
     ---------
     results : dict
-        Of a training run, or of ``evaluate.py``.
+        Written by a training run or by ``evaluate.py``.
 
     Returns
     -------
     list of dict
-        ``list``, ``scoring``, ``eer_percent``, ``ci_low``, ``ci_high``, and
-        where they are known ``min_dcf_0.01``, ``min_dcf_0.05``, ``trials``,
-        ``speakers``.
+        ``list``, ``scoring``, ``eer_percent``, ``ci_low``, ``ci_high``, and,
+        where they are known, ``min_dcf_0.01``, ``min_dcf_0.05``, ``trials``
+        and ``speakers``.
 
     Example
     -------
@@ -113,13 +113,13 @@ def make_card(about, description, results, threshold=None, why=None):
     Arguments
     ---------
     about : About
-        What its author says.
+        Facts that the author states.
     description : dict
-        Of ``speechbrain_ssl.publishing.description.describe``.
+        From ``speechbrain_ssl.publishing.description.describe``.
     results : dict
         ``results.json``; empty if there is none.
     threshold : float, optional
-        Of cosines.
+        The cosine above which two recordings are taken for one speaker.
     why : str, optional
         Where the threshold is from.
 
@@ -131,7 +131,7 @@ def make_card(about, description, results, threshold=None, why=None):
     Raises
     ------
     ConfigError
-        If nothing is said of the data.
+        If the training data is not stated.
     """
     if not about.data.strip():
         raise ConfigError(

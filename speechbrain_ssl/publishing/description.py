@@ -1,11 +1,11 @@
-"""What a model is, as plain data that nothing has to be executed for.
+"""Describe a model as plain data, so that nothing is executed to load it.
 
 A ``hyperparams.yaml`` is a program: ``!apply:os.system`` in it runs when
-SpeechBrain loads it. Our exports therefore say in a ``config.json`` beside it
-which encoder on which features they hold, and that is what we read ourselves.
-A folder without one, such as a published model of SpeechBrain's, is understood
-where its YAML says nothing but that: an ``ECAPA_TDNN`` on an ``Fbank`` with the
-mean subtracted, with plain values as arguments. It is parsed, not executed.
+SpeechBrain loads it. Our exports therefore name their encoder and features in a
+``config.json`` beside it, and this library reads only that.
+A folder without a ``config.json``, such as a model that SpeechBrain published,
+is supported if its YAML describes an ``ECAPA_TDNN`` on an ``Fbank`` with the
+mean subtracted, with plain values as arguments. The YAML is parsed, never run.
 """
 
 import inspect
@@ -52,7 +52,7 @@ def describe(encoder, features):
     Raises
     ------
     ConfigError
-        If ``build`` could not make them from it.
+        If ``build`` could not rebuild them from the description.
 
     Example
     -------
@@ -66,7 +66,7 @@ def describe(encoder, features):
             if _activation(value.__name__) is not value:
                 raise ConfigError(
                     f"an encoder with {value.__qualname__} as its {name} "
-                    "cannot be described: it is no activation of torch.nn"
+                    "cannot be described: it is not an activation of torch.nn"
                 )
             value = value.__name__
         arguments[name] = value
@@ -83,7 +83,7 @@ def describe(encoder, features):
 
 
 def read_description(folder):
-    """Read what a folder says it holds; nothing is executed.
+    """Read the description of a model folder without executing anything.
 
     Arguments
     ---------
@@ -93,12 +93,12 @@ def read_description(folder):
     Returns
     -------
     dict
-        As ``describe`` makes it.
+        As returned by ``describe``.
 
     Raises
     ------
     ConfigError
-        If the folder describes nothing that is known here.
+        If the folder describes no model that is known here.
     """
     folder = pathlib.Path(folder)
     if not is_described(folder):
@@ -149,26 +149,26 @@ def read_json(path):
     Raises
     ------
     ConfigError
-        If it cannot be read, or is none.
+        If the file cannot be read or holds no JSON object.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is no JSON: {error}") from error
+        raise ConfigError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(found, dict):
         raise ConfigError(f"{path} holds no JSON object")
     return found
 
 
 def build(about, where):
-    """Make the encoder, its weights undefined, and the features.
+    """Build the features and the encoder, whose weights are undefined.
 
     Arguments
     ---------
     about : dict
-        Of ``read_description``.
+        From ``read_description``.
     where : str or pathlib.Path
-        What to name in an error.
+        File or folder to name in an error.
 
     Returns
     -------
@@ -179,7 +179,7 @@ def build(about, where):
     Raises
     ------
     ConfigError
-        If the description names what is not known here.
+        If the description names a class or setting that is not known here.
     """
     try:
         kind = _ENCODERS[about["encoder"]["class"]]
@@ -191,11 +191,11 @@ def build(about, where):
             name = arguments["activation"]
             arguments["activation"] = _activation(name)
             if arguments["activation"] is None:
-                raise ValueError(f"{name!r} is no activation of torch.nn")
+                raise ValueError(f"{name!r} is not an activation of torch.nn")
         if settings["n_mels"] != arguments["input_size"]:
             raise ValueError("n_mels is not the encoder's input_size")
         for value in (*settings.values(), *_numbers(arguments)):
-            # What decides over memory.
+            # These sizes determine the memory needed.
             if not (math.isfinite(value) and 0 <= value <= 10**6):
                 raise ValueError(f"{value} is out of range")
         with torch.device("meta"):
@@ -241,14 +241,14 @@ def _activation(name):
 
 
 class _Loader(yaml.SafeLoader):
-    """Keeps what an object's tag is, and acts on none."""
+    """YAML loader that keeps the tags of objects without acting on them."""
 
 
 def _keep(loader, suffix, node):
     if isinstance(node, yaml.MappingNode):
         return {"!": suffix, **loader.construct_mapping(node, deep=True)}
     if isinstance(node, yaml.SequenceNode):
-        # Positional arguments: nothing of what is understood has them.
+        # Positional arguments: no supported object has them.
         return f"!{suffix} [...]"
     return f"!{suffix} {loader.construct_scalar(node)}"
 
@@ -257,11 +257,11 @@ _Loader.add_multi_constructor("!", _keep)
 
 
 def _read_yaml(path):
-    """Read the keys of a HyperPyYAML file, without making any object."""
+    """Read the keys of a HyperPyYAML file without creating any object."""
     try:
         plain = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"{path} is no valid YAML: {error}") from error
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(plain, dict):
         raise ConfigError(f"{path} holds no keys")
     return plain
@@ -284,16 +284,16 @@ def _from_yaml(path):
     if norm["norm_type"] != "sentence" or norm["std_norm"]:
         raise ConfigError(
             f"{path} normalises its features in another way than by the mean "
-            "of the utterance, which is what can be done here"
+            "of the utterance, which is the only way supported here"
         )
-    # What our own features can be.
+    # The settings that our own features have.
     settings = {k: fbank.pop(k) for k in ("n_mels", "sample_rate")}
     plain_fbank = _defaults(Fbank)
     others = sorted(k for k in fbank if fbank[k] != plain_fbank[k])
     if others:
         raise ConfigError(
-            f"{path} sets {', '.join(others)} of Fbank, which cannot be done "
-            "here"
+            f"{path} sets {', '.join(others)} of Fbank, which is not "
+            "supported here"
         )
     if "activation" in encoder:
         encoder["activation"] = str(encoder["activation"]).rsplit(".", 1)[-1]
@@ -311,7 +311,7 @@ _STOCK_NAMES = {
 
 
 def _defaults(kind):
-    """Return the arguments of a class that have a default."""
+    """Return the default values of the arguments of a class."""
     return {
         name: parameter.default
         for name, parameter in inspect.signature(kind).parameters.items()
@@ -320,7 +320,7 @@ def _defaults(kind):
 
 
 def _made(plain, value, kind):
-    """Return the arguments that a YAML object of this class is made with."""
+    """Return the arguments of a YAML object that must be of this class."""
     value = _resolved(plain, value)
     wanted = _STOCK_NAMES[kind]
     found = value.pop("!", None) if isinstance(value, dict) else value
@@ -335,7 +335,7 @@ def _made(plain, value, kind):
 
 
 def _resolved(plain, value, depth=0):
-    """Follow a value's references to other keys; compute nothing."""
+    """Follow the references of a value to other keys, without computing any."""
     if depth > 20:
         raise ValueError("references go round in circles")
     if isinstance(value, dict):

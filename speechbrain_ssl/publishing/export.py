@@ -1,11 +1,11 @@
-"""A folder that stock SpeechBrain loads, and that is loaded without executing it.
+"""Write a folder that stock SpeechBrain loads; load it without executing it.
 
 ``EncoderClassifier.from_hparams(folder)`` and ``SpeakerRecognition`` need a
 ``hyperparams.yaml`` with ``modules`` and a ``pretrainer``, and a checkpoint.
-The YAML names stock classes only: nothing of ours has to be installed where the
-model is used. Beside them lie ``config.json``, which says what the model is, and
-``model.safetensors``, our encoder's own weights: that is what we read ourselves,
-so that neither a YAML nor a pickle of others is ever run.
+The YAML names stock classes only, so that this package need not be installed
+where the model is used. Beside them lie ``config.json``, the description of the
+model, and ``model.safetensors``, the weights of our encoder. This library reads
+only these two, so that it never executes a YAML or a pickle from somebody else.
 """
 
 import contextlib
@@ -76,7 +76,7 @@ verification_threshold: {value!r}
 
 
 def export_encoder(folder, encoder, features, threshold=None, why=None):
-    """Write encoder and features as a folder of stock SpeechBrain.
+    """Write encoder and features as a folder that stock SpeechBrain loads.
 
     Arguments
     ---------
@@ -88,8 +88,8 @@ def export_encoder(folder, encoder, features, threshold=None, why=None):
     features : speechbrain_ssl.encoders.features.LogMel
         Its input features.
     threshold : float, optional
-        Of cosines, for a verification; a key ``verification_threshold`` of the
-        YAML.
+        The cosine above which two recordings are taken for one speaker;
+        written as ``verification_threshold`` into the YAML.
     why : str, optional
         Where the threshold is from, in a few words.
 
@@ -101,8 +101,7 @@ def export_encoder(folder, encoder, features, threshold=None, why=None):
     Raises
     ------
     ConfigError
-        If the stock features cannot be those, or no stock classes make the
-        encoder.
+        If the features or the encoder cannot be expressed in stock classes.
     """
     if not features.mean_norm:
         raise ConfigError(
@@ -112,7 +111,7 @@ def export_encoder(folder, encoder, features, threshold=None, why=None):
     folder = pathlib.Path(folder)
     text, state = stock_encoder(encoder)
     about = describe(encoder, features)
-    # A clone each: safetensors knows no shared memory.
+    # Cloned, because safetensors cannot store tensors that share memory.
     own = {
         name: value.detach().cpu().clone().contiguous()
         for name, value in encoder.state_dict().items()
@@ -140,7 +139,7 @@ def export_encoder(folder, encoder, features, threshold=None, why=None):
 
 
 def load_encoder(folder, device="cpu", trust=False):
-    """Load such a folder into our own, faster classes.
+    """Load an exported folder into our own, faster classes.
 
     Nothing in the folder is executed: ``config.json`` is read, or, without it,
     the YAML is parsed; the weights are safetensors, or tensors that torch loads
@@ -150,11 +149,11 @@ def load_encoder(folder, device="cpu", trust=False):
     ---------
     folder : str
         A folder written by ``export_encoder``, the output folder of a training
-        run, or the name of a published model of the same make-up.
+        run, or the name of a published model of the same architecture.
     device : str
         Where to put the encoder.
     trust : bool
-        Whether a ``hyperparams.yaml`` that is not understood otherwise may be
+        Whether a ``hyperparams.yaml`` that cannot be parsed safely may be
         executed. It can do whatever the user can.
 
     Returns
@@ -165,11 +164,11 @@ def load_encoder(folder, device="cpu", trust=False):
     Raises
     ------
     ConfigError
-        If the folder is none, or holds another kind of model.
+        If it is not a model folder, or holds another kind of model.
     HubError
-        If a published model cannot be had.
+        If a published model cannot be fetched.
     CheckpointError
-        If the weights are not those of the model.
+        If the weights do not fit the described encoder.
     """
     path = find_model(folder)
     try:
@@ -186,17 +185,20 @@ def load_encoder(folder, device="cpu", trust=False):
 
 
 def _load_weights(encoder, path):
-    """Give an encoder on the meta device its weights."""
+    """Load the weights of an encoder that is on the meta device."""
     if not path.is_file():
-        raise ConfigError(f"{path.parent} is no model: {path.name} is missing")
+        raise ConfigError(
+            f"{path.parent} is not a model: {path.name} is missing"
+        )
     with _weights_error(path):
         if path.suffix == ".safetensors":
             state = safetensors.torch.load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-        # In memory of torch's own. What safetensors returns lies wherever the
-        # file has it, and kernels round differently where a matrix is not
-        # aligned: equal weights would give embeddings of other last bits.
+        # Copied into memory that torch allocates. Tensors of safetensors keep
+        # their alignment in the file, and kernels round differently where a
+        # matrix is not aligned: equal weights would give embeddings that
+        # differ in the last bits.
         state = {
             name: value.to(
                 torch.float32 if value.is_floating_point() else value.dtype,
@@ -214,7 +216,7 @@ def _load_executed(path):
     except UserError:
         raise
     except Exception as error:
-        # Whatever the YAML does may fail: there is no common class.
+        # The YAML may raise any exception: they share no narrower class.
         why = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ConfigError(
             f"{path} holds no model in SpeechBrain's layout ({why})"
@@ -240,7 +242,7 @@ def _load_executed(path):
 
 @torch.no_grad()
 def _compare_features(path, modules, features):
-    """Refuse a model whose features differ from ours."""
+    """Reject a model whose features differ from ours."""
     count = features.sample_rate
     draws = uniform("publishing features", size=count) - 0.5
     wave = torch.from_numpy(draws * np.linspace(0, 1, count)).float()[None]
@@ -250,7 +252,7 @@ def _compare_features(path, modules, features):
         found, wanted, atol=1e-2
     ):
         raise ConfigError(
-            f"the features of {path} are not those that can be computed here: "
+            f"the features of {path} are not those that are supported here: "
             "log-mel energies less their mean over the utterance"
         )
 
@@ -278,7 +280,7 @@ def _weights_error(path):
 
 
 def initialise(encoder, folder):
-    """Give an encoder the weights of an exported model of the same shape.
+    """Load the weights of an exported model into an encoder of the same shape.
 
     Arguments
     ---------
@@ -290,7 +292,7 @@ def initialise(encoder, folder):
     Raises
     ------
     ConfigError
-        If the model is of another shape, or none.
+        If the folder is not a model, or its shape differs.
     """
     try:
         other, _ = load_encoder(folder)

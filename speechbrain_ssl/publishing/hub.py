@@ -1,9 +1,9 @@
-"""Model folders on the Hugging Face hub: fetched by name, and uploaded.
+"""Fetch model folders from the Hugging Face hub, and upload them.
 
-Only the files of a model are ever fetched, by their names, and none of them is
+Only the known files of a model are fetched, by name, and none of them is
 executed or unpickled here. ``HF_ENDPOINT``, ``HF_HOME``, ``HF_HUB_OFFLINE`` and
-``HF_TOKEN`` are the hub's own environment variables and mean here what they
-mean there.
+``HF_TOKEN`` are environment variables of the hub's client and keep their
+meaning.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from speechbrain_ssl.publishing.description import is_described
 SAFE_WEIGHTS = "model.safetensors"
 STOCK_WEIGHTS = "embedding_model.ckpt"
 
-#: What a model folder may hold, and all that is uploaded of one.
+#: The files that a model folder may hold; no others are uploaded.
 FILES = (
     "hyperparams.yaml",
     "config.json",
@@ -44,7 +44,7 @@ FILES = (
 
 
 class HubError(ConfigError):
-    """The hub refuses, is not reached, or has no such model."""
+    """Raised if the hub refuses, cannot be reached, or lacks the model."""
 
 
 def is_name(text):
@@ -53,7 +53,7 @@ def is_name(text):
     Arguments
     ---------
     text : str
-        What the user gave for a model.
+        The model as the user named it.
 
     Returns
     -------
@@ -81,13 +81,13 @@ def pull(name, revision=None):
     -------
     pathlib.Path
         A folder with the model's files, all of one commit. The checkpoint
-        for SpeechBrain is not among them where our safetensors are.
+        for SpeechBrain is left out if the model has our safetensors.
 
     Raises
     ------
     HubError
-        If there is no such model, access to it is refused, or there is
-        neither a network nor a copy from before.
+        If there is no such model, access to it is refused, or it was never
+        fetched before and there is no network.
     """
 
     def fetch(filename):
@@ -97,7 +97,7 @@ def pull(name, revision=None):
 
     with _explained(name):
         folder = fetch("hyperparams.yaml").parent
-        # snapshots/<commit>/<file>: all else is of the same commit.
+        # snapshots/<commit>/<file>: fetch the other files of the same commit.
         revision = folder.name
         for filename in ("config.json", "calibration.json", "results.json"):
             _optional(fetch, name, filename, revision)
@@ -114,7 +114,8 @@ def _optional(fetch, name, filename, revision):
     try:
         return fetch(filename)
     except LocalEntryNotFoundError:
-        # Not reached now. That the model has no such file may be known.
+        # The hub cannot be reached, but an earlier call may have found that
+        # the model has no such file.
         known = huggingface_hub.try_to_load_from_cache(
             name, filename, revision=revision
         )
@@ -128,44 +129,44 @@ def _optional(fetch, name, filename, revision):
 def push(folder, name, public=False, message="Model folder"):
     """Upload a model folder as one commit.
 
-    A push that broke can be started again: what has arrived is not sent twice,
-    and until the commit at the end nobody sees a part of the model.
+    An interrupted upload can be started again: files that have arrived are not
+    sent twice, and nothing is visible before the commit at the end.
 
     Arguments
     ---------
     folder : str or pathlib.Path
-        A model folder; of it only ``FILES`` are uploaded.
+        A model folder, of which only ``FILES`` are uploaded.
     name : str
-        ``owner/model``; made if it does not exist.
+        ``owner/model``; created if it does not exist.
     public : bool
-        Whether all may see a model that is made now. One that exists stays as
-        visible as it is.
+        Whether a newly created model is public. The visibility of an existing
+        one is not changed.
     message : str
-        Of the commit.
+        Message of the commit.
 
     Returns
     -------
     dict
-        ``url`` of the model and ``private``, whether it is.
+        ``url`` of the model and ``private``, whether it is private.
 
     Raises
     ------
     HubError
-        If there is no token, it does not suffice, the hub is not reached, or
-        the upload breaks.
+        If there is no token, the token does not permit it, the hub cannot be
+        reached, or the upload is interrupted.
     ConfigError
-        If the folder is no model folder, or the name cannot be one.
+        If the folder is not a model folder, or the name is not valid.
     """
     folder = pathlib.Path(folder)
     if not is_name(name):
         raise ConfigError(
-            f"'{name}' is no name on the hub; give owner/model, such as "
+            f"'{name}' is not a name on the hub; give owner/model, such as "
             "my-name/my-model"
         )
     for filename in ("hyperparams.yaml", STOCK_WEIGHTS):
         if not (folder / filename).is_file():
             raise ConfigError(
-                f"{folder} is no model folder: {filename} is missing"
+                f"{folder} is not a model folder: {filename} is missing"
             )
     token = huggingface_hub.get_token()
     if not token:
@@ -188,10 +189,10 @@ def push(folder, name, public=False, message="Model folder"):
 
 @contextlib.contextmanager
 def _explained(name, pushing=False):
-    """Turn an error of the hub into a ``UserError`` with the remedy."""
+    """Turn an error of the hub's client into a ``UserError`` with a remedy."""
     again = (
-        "; what was sent stays, and the model is not changed before all of it "
-        "is there: start the same command again"
+        "; files already sent are kept, and the model does not change before "
+        "all have arrived: start the same command again"
         if pushing
         else "; try again"
     )
@@ -200,8 +201,8 @@ def _explained(name, pushing=False):
     except UserError:
         raise
     except Exception as error:
-        # The client raises what its parts raise: of the hub, of HTTP, of the
-        # operating system, and a RuntimeError around an upload's.
+        # The client raises errors of the hub, of HTTP and of the operating
+        # system, and wraps those of an upload in a RuntimeError.
         causes = list(_causes(error))
         for kind, text in _remedies(name, error):
             if any(isinstance(cause, kind) for cause in causes):
@@ -217,29 +218,29 @@ def _explained(name, pushing=False):
         )
         if status in (401, 403):
             raise HubError(
-                f"the hub does not let this token work on {name} ({status}); "
+                f"the hub does not let this token access {name} ({status}); "
                 "set HF_TOKEN to one that may write there"
             ) from error
         for cause in causes:
             if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
-                # Not the hub's doing; run() has words for it.
+                # A full disk is not an error of the hub; run() explains it.
                 raise cause from error
         what = "push of" if pushing else "fetching"
         raise HubError(
-            f"the {what} {name} broke ({_first_line(causes[-1])}){again}"
+            f"the {what} {name} failed ({_first_line(causes[-1])}){again}"
         ) from error
 
 
 def _remedies(name, error):
-    """List the hub's errors, the special before the general, with texts."""
+    """List the hub's errors with their messages, subclasses first."""
     return (
         (
             HFValidationError,
-            f"'{name}' is no name on the hub; give owner/model",
+            f"'{name}' is not a name on the hub; give owner/model",
         ),
         (
             GatedRepoError,
-            f"access to {name} has to be asked for on its page; then set "
+            f"request access to {name} on its page on the hub; then set "
             "HF_TOKEN",
         ),
         (
@@ -253,12 +254,12 @@ def _remedies(name, error):
         ),
         (
             LocalEntryNotFoundError,
-            f"the hub is not reached, and {name} was not fetched before; "
+            f"the hub cannot be reached, and {name} was not fetched before; "
             "check the network and HF_HUB_OFFLINE, or give a folder",
         ),
         (
             OfflineModeIsEnabled,
-            "HF_HUB_OFFLINE forbids to reach the hub; unset it",
+            "HF_HUB_OFFLINE keeps the client from the hub; unset it",
         ),
         (
             EntryNotFoundError,
@@ -291,9 +292,9 @@ def find_model(model, revision=None):
     ---------
     model : str or pathlib.Path
         A model folder, the output folder of a training run, or a name on the
-        hub. A folder of that name goes first.
+        hub. An existing folder of that name takes precedence.
     revision : str, optional
-        For the hub.
+        A branch, a tag or a commit of a model on the hub.
 
     Returns
     -------
@@ -303,7 +304,7 @@ def find_model(model, revision=None):
     Raises
     ------
     ConfigError
-        If it is none.
+        If it is neither a model folder nor a name on the hub.
     HubError
         As ``pull``.
     """
@@ -325,18 +326,18 @@ def find_model(model, revision=None):
             missing = STOCK_WEIGHTS
         if missing:
             raise ConfigError(
-                f"{model} is no model: {missing} is missing; {remedy}"
+                f"{model} is not a model: {missing} is missing; {remedy}"
             )
         return path
-    # Nothing is looked for on the hub that cannot be there.
+    # Do not ask the hub for a name that cannot exist there.
     if os.path.isabs(model) or not is_name(model):
         raise ConfigError(
-            f"{model} is no model: there is no such folder; {remedy}"
+            f"{model} is not a model: there is no such folder; {remedy}"
         )
     try:
         return pull(str(model), revision)
     except HubError as error:
-        raise HubError(f"{model} is no folder here, and {error}") from error
+        raise HubError(f"{model} is not a folder here, and {error}") from error
 
 
 def find_record(model, name):
@@ -345,7 +346,7 @@ def find_record(model, name):
     Arguments
     ---------
     model : str or pathlib.Path
-        What the user gave for the model.
+        The model as the user named it.
     name : str
         Name of the file.
 

@@ -1,11 +1,11 @@
-"""Waveform to embedding as one ONNX graph, for use without Python's torch.
+"""Export waveform to embedding as one ONNX graph, for use without torch.
 
-``onnxruntime`` has no counterpart of ``torch.stft`` for every machine, so the
-spectrum is a convolution here: cosines and sines under the window as its
-kernels, the hop as its stride. On speech its energies differ from those of the
-transform by 3e-5 dB in the root mean square, by 2e-3 dB in the worst of
-millions: the rounding of fp32. Batch and length are dynamic; all waveforms of a
-batch are of one length (pad none, or run them one by one).
+``onnxruntime`` does not implement ``torch.stft`` on every machine, so the
+spectrum is a convolution here: windowed cosines and sines are its kernels, the
+hop is its stride. On speech its energies differ from those of the transform by
+3e-5 dB in the root mean square, and by 2e-3 dB in the worst of millions, which
+is the rounding of fp32. Batch and length are dynamic; all waveforms of a batch
+must have one length (do not pad them; run them one by one instead).
 
 Needs the extra ``onnx`` (``pip install speechbrain_ssl[onnx]``).
 """
@@ -36,11 +36,11 @@ _SECONDS = (1.0, 3.0, 10.0, 30.0)
 
 
 class ParityError(UserError):
-    """The graph does not give the encoder's embeddings."""
+    """Raised when the graph does not reproduce the encoder's embeddings."""
 
 
 class ConvLogMel(LogMel):
-    """``LogMel`` whose spectrum is a convolution.
+    """``LogMel`` that computes the spectrum by a convolution.
 
     Arguments
     ---------
@@ -57,7 +57,7 @@ class ConvLogMel(LogMel):
 
     def __init__(self, n_mels=80, sample_rate=16000, mean_norm=True):
         super().__init__(n_mels, sample_rate, mean_norm)
-        # The window lies in the middle of the transform, as in torch.stft.
+        # The window is centred in the transform, as in torch.stft.
         left = (self.n_fft - self.win_length) // 2
         window = torch.zeros(self.n_fft, dtype=torch.float64)
         window[left : left + self.win_length] = self.window.double()
@@ -96,7 +96,7 @@ class ConvLogMel(LogMel):
 
 
 class WaveEncoder(torch.nn.Module):
-    """Features and encoder in one.
+    """Features and encoder as one module, from waveform to embedding.
 
     Arguments
     ---------
@@ -117,7 +117,7 @@ class WaveEncoder(torch.nn.Module):
 
 
 def _require_extra():
-    """Check that the packages of the export are installed."""
+    """Check that the packages needed for the export are installed."""
     missing = [
         name
         for name in ("onnx", "onnxruntime", "onnxscript")
@@ -125,35 +125,35 @@ def _require_extra():
     ]
     if missing:
         raise ConfigError(
-            f"an ONNX export wants {', '.join(missing)}, which is not "
+            f"an ONNX export needs {', '.join(missing)}, which is not "
             "installed: pip install onnx onnxruntime onnxscript"
         )
 
 
 def export_onnx(path, encoder, features):
-    """Write features and encoder as one ONNX file, if their ``parity`` is good.
+    """Write features and encoder as one ONNX file, checked by ``parity``.
 
     Arguments
     ---------
     path : str or pathlib.Path
         The file to write.
     encoder : torch.nn.Module
-        ``FastECAPA``, ``ResNet34`` or ``FastResNet34``; it goes to the CPU and
-        into evaluation mode.
+        ``FastECAPA``, ``ResNet34`` or ``FastResNet34``; it is moved to the
+        CPU and set to evaluation mode.
     features : speechbrain_ssl.encoders.features.LogMel
         Its features.
 
     Returns
     -------
     float
-        The least cosine that ``parity`` has found.
+        The least cosine that ``parity`` found.
 
     Raises
     ------
     ConfigError
         If onnx, onnxruntime or onnxscript is not installed.
     ParityError
-        If the graph gives other embeddings.
+        If the graph's embeddings differ from the encoder's.
     """
     _require_extra()
     path = pathlib.Path(path)
@@ -183,7 +183,7 @@ def export_onnx(path, encoder, features):
 
 
 def _write(path, whole, sample_rate):
-    """Export the graph, without the exporter's own remarks."""
+    """Export the graph, silencing the exporter's own messages."""
     example = torch.randn(2, 2 * sample_rate)
     shapes = {
         INPUT: {
@@ -213,7 +213,7 @@ def _write(path, whole, sample_rate):
 
 
 def _forget_origin(path):
-    """Remove where each node was traced: paths of this machine."""
+    """Remove the traces of nodes, which name paths of this machine."""
     import onnx
 
     model = onnx.load(path)
@@ -223,17 +223,17 @@ def _forget_origin(path):
 
 
 def load_onnx(path):
-    """Make a function from waveforms to embeddings, by onnxruntime on the CPU.
+    """Load a graph as a function that embeds waveforms on the CPU.
 
     Arguments
     ---------
     path : str or pathlib.Path
-        A file of ``export_onnx``.
+        A file that ``export_onnx`` wrote.
 
-    Returns
+            Returns
     -------
     callable
-        Takes float32 ``[batch, samples]``, gives float32 ``[batch, size]``.
+        Takes float32 ``[batch, samples]``, returns float32 ``[batch, size]``.
 
     Raises
     ------
@@ -264,24 +264,24 @@ def parity(path, encoder, features, seconds=_SECONDS, batch=2):
     Arguments
     ---------
     path : str or pathlib.Path
-        A file of ``export_onnx``.
+        A file that ``export_onnx`` wrote.
     encoder, features
-        What it was made from.
+        The encoder and features that were exported.
     seconds : sequence of float
         Lengths to compare at.
     batch : int
-        Waveforms of each length.
+        Number of waveforms of each length.
 
     Returns
     -------
     dict
-        Seconds to the least cosine.
+        Maps seconds to the least cosine at that length.
     """
     embed, found = load_onnx(path), {}
     for length in seconds:
         count = round(length * features.sample_rate)
         generator = torch.Generator().manual_seed(count)
-        # Louder and softer, so that a loss of precision would show.
+        # Vary the loudness, so that a loss of precision would show.
         waves = torch.randn(batch, count, generator=generator)
         waves = waves * torch.logspace(-3, -0.5, batch).unsqueeze(1)
         waves = waves * torch.linspace(0.01, 1, count)

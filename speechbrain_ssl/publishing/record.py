@@ -1,18 +1,18 @@
-"""A record of a run as strangers may see it: without the folders of a machine.
+"""Remove the folders of a machine from the record of a run.
 
-Where a corpus lay, and under whose name, is nobody's business; which options
-were given is what others need.
+A published record must not tell where a corpus was stored, or under which
+user's name; the options are kept, because others need them.
 """
 
 import re
 import shlex
 
-# What ends a path inside a list or a mapping of YAML.
+# Characters that end a path inside a list or a mapping of YAML.
 _ENDS = r",;'\"\[\]{}()"
-# Where an absolute path begins: not within a relative one, or a URL.
+# The start of an absolute path: not within a relative one, or a URL.
 _BEGIN = rf"(?<![^\s{_ENDS}=])(?:~\w*)?/"
 _IN_TEXT = re.compile(rf"{_BEGIN}[^\s{_ENDS}]*")
-# The blanks in an argument are those of its paths.
+# Blanks within an argument belong to its paths.
 _IN_ARGUMENT = re.compile(rf"{_BEGIN}[^{_ENDS}]*")
 _SHOWN = "/path/to/"
 
@@ -23,8 +23,8 @@ def without_folders(record):
     Arguments
     ---------
     record : dict, list, str, number or None
-        What a ``results.json`` holds. A ``command`` is split as a shell would,
-        so that folders with blanks in their names are found as well.
+        Contents of a ``results.json``. A ``command`` is split as a shell
+        would, so that folders with blanks in their names are found as well.
 
     Returns
     -------
@@ -59,7 +59,7 @@ def _command(text):
     try:
         words = shlex.split(text)
     except ValueError:
-        # Quotes that do not close: no command, but text.
+        # Unbalanced quotes: this is text, not a command.
         return without_folders(text)
     return shlex.join(_IN_ARGUMENT.sub(_last, word) for word in words)
 

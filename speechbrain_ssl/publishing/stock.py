@@ -1,22 +1,21 @@
-"""Encoders as networks of classes that stock SpeechBrain and torch have.
+"""Rebuild encoders from classes that stock SpeechBrain and torch provide.
 
-An ECAPA-TDNN is one. A ResNet of ours is none: SpeechBrain's own is another
-network. It becomes a *sequence* of stock layers with the same output. A residual
-branch needs no class of its own, since an input that came out of a ReLU passes
-the next one unchanged: the first convolution of a block hands its input on in
-channels of their own (a kernel that is one in its middle), and the second one
+SpeechBrain has an ECAPA-TDNN, but not our ResNet: its own is another network.
+Our ResNet therefore becomes a *sequence* of stock layers with the same output.
+A residual branch needs no class of its own, because the output of a ReLU passes
+the next ReLU unchanged: the first convolution of a block copies its input to
+additional channels (a kernel that is one in its middle), and the second one
 adds them. ::
 
     x  ->  [conv1(x); x]  ->  ReLU  ->  conv2(.) + shortcut(.)  ->  ReLU
 
-So nothing of ours has to be installed where the model is used. It costs: on one
+So this package need not be installed where the model is used. The price: on one
 core stock SpeechBrain took 1.8 times as long as our forward pass for ResNet-34
 (300 frames of 80 bands) and 2.4 times for the fast one, and has 11.3 M
 parameters instead of 6.6 M, 4.1 M instead of 1.4 M. Norms are folded into the
-convolutions where that is exact: it is a network for inference.
+convolutions where that is exact, since the network is for inference only.
 
-What is sequential treats bands as the last dimension, so every kernel is
-transposed.
+The sequence has the bands as its last dimension, so every kernel is transposed.
 """
 
 import copy
@@ -31,7 +30,7 @@ from speechbrain_ssl.encoders.ecapa import FastECAPA
 from speechbrain_ssl.encoders.resnet import FastResNet34, ResNet34
 from speechbrain_ssl.errors import ConfigError
 
-# A sigmoid of this is one in fp32.
+# The sigmoid of this is exactly one in fp32.
 _OPEN = 100.0
 
 
@@ -93,7 +92,7 @@ def _yaml_value(value):
 
 
 class _Sequence:
-    """Stock layers, each remembered with the arguments that made it."""
+    """Sequence of stock layers and the arguments that each was created with."""
 
     def __init__(self):
         self.layers, self.lines = {}, []
@@ -107,7 +106,7 @@ class _Sequence:
                 state[key] = value.reshape(state[key].shape)
             layer.load_state_dict(state)
         self.layers[name] = layer
-        # Classes of torch have a short name.
+        # Classes of torch.nn are named by their short path.
         short = getattr(torch.nn, kind.__name__, None) is kind
         module = "torch.nn" if short else kind.__module__
         text = ", ".join(f"{k}: {_yaml_value(v)}" for k, v in arguments.items())
@@ -118,7 +117,7 @@ class _Sequence:
         )
 
     def conv(self, name, weight, bias, stride=(1, 1)):
-        """Add a padded convolution; bands come last from here on."""
+        """Add a padded convolution; the bands are its last dimension."""
         outputs, inputs, *kernel = weight.shape
         self.add(
             name,
@@ -150,14 +149,14 @@ def _folded(conv, norm):
 
 
 def _affine(norm):
-    """Return what a norm in evaluation multiplies by, and adds."""
+    """Return the scale and the shift of a norm in evaluation mode."""
     scale = norm.weight.detach().double()
     scale = scale / (norm.running_var.double() + norm.eps).sqrt()
     return scale, norm.bias.detach() - norm.running_mean.double() * scale
 
 
 def _handing_on(weight, inputs):
-    """Extend a convolution: further channels hand on its input."""
+    """Extend a convolution by channels that copy its input."""
     size = weight.shape[2]
     through = weight.new_zeros(inputs, inputs, size, size)
     index = torch.arange(inputs)
@@ -166,7 +165,7 @@ def _handing_on(weight, inputs):
 
 
 def _shortcut(block):
-    """Return matrix and bias of a block's shortcut."""
+    """Return the matrix and the bias of a block's shortcut."""
     if block.shortcut is None:
         outputs = block.conv2.out_channels
         return (
@@ -178,7 +177,7 @@ def _shortcut(block):
 
 
 def _middle(matrix, like):
-    """Put a matrix in the middle of a kernel of the size of another."""
+    """Place a matrix in the middle of a kernel of the size of another."""
     size = like.shape[2]
     kernel = like.new_zeros(*matrix.shape, size, size)
     kernel[:, :, size // 2, size // 2] = matrix
@@ -202,7 +201,7 @@ def _add_basic(sequence, name, block):
 
 
 def _add_gated(sequence, name, block):
-    """Add a ``GatedBlock``, whose gates leave the handed-on channels alone."""
+    """Add a ``GatedBlock``, whose gates do not change the copied channels."""
     inputs, outputs = block.conv1.in_channels, block.conv1.out_channels
     weight = block.conv1.weight.detach().double()
     sequence.conv(
@@ -213,7 +212,8 @@ def _add_gated(sequence, name, block):
     )
     sequence.add(f"{name}b", torch.nn.ReLU)
     scale, shift = _affine(block.bn1)
-    # A norm of its own: what a convolution is padded with is no input of it.
+    # A separate norm: the next convolution pads its input with zeros, so
+    # that folding the shift into it would not be exact.
     _add_affine(
         sequence,
         f"{name}c",
@@ -253,7 +253,7 @@ def _add_gated(sequence, name, block):
 
 
 def _add_affine(sequence, name, scale, shift):
-    """Add a batch norm that multiplies and adds."""
+    """Add a batch norm with a given scale and shift."""
     eps = 1e-5
     sequence.add(
         name,
@@ -269,7 +269,7 @@ def _add_affine(sequence, name, scale, shift):
 
 
 def _add_statistics(sequence, encoder):
-    """Add mean and deviation: stock pooling with even attention."""
+    """Add mean and deviation pooling: stock pooling with uniform attention."""
     channels = 8 * encoder.conv1.out_channels
     rows = encoder.fc.in_features // (2 * channels)
     # Every channel and row becomes a channel.
@@ -299,8 +299,8 @@ def _add_statistics(sequence, encoder):
 def _add_attentive(sequence, encoder):
     """Add self-attentive pooling, expressed by that of ECAPA.
 
-    That has a ReLU before its tanh, so both signs get a channel; and weights
-    for every channel of the input, which all are made the same.
+    ECAPA's has a ReLU before its tanh, so both signs get a channel; and it has
+    weights for every channel of the input, which are all set to the same.
     """
     sequence.add("mean", torch.nn.AdaptiveAvgPool2d, output_size=[None, 1])
     sequence.add("frames", torch.nn.Flatten, start_dim=2)
@@ -323,7 +323,7 @@ def _add_attentive(sequence, encoder):
     )
     weight = encoder.fc.weight
     if encoder.pooling == "sap":
-        # Of mean and deviation only the mean counts.
+        # Of mean and deviation only the mean is used.
         weight = torch.cat([weight, torch.zeros_like(weight)], dim=1)
     return weight
 
@@ -331,7 +331,7 @@ def _add_attentive(sequence, encoder):
 @torch.no_grad()
 def _sequence(encoder):
     """Build stock layers from a ResNet of this library."""
-    # Where it is trained it stays.
+    # A copy, so that the given encoder stays on its device.
     encoder = copy.deepcopy(encoder).cpu()
     fast = isinstance(encoder, FastResNet34)
     sequence = _Sequence()

@@ -1,4 +1,4 @@
-"""The encoder that a configuration names, or a baseline, and its results."""
+"""Load the encoder of a configuration, or a baseline, and write its results."""
 
 import dataclasses
 import pathlib
@@ -19,20 +19,20 @@ from speechbrain_ssl.report.results import gpu_name, write_results
 
 @dataclasses.dataclass
 class System:
-    """An encoder with its features, its name, and how it was trained.
+    """Encoder with its features, its name, and how it was trained.
 
     Attributes
     ----------
     encoder : torch.nn.Module
         ``encoder(features, lengths)`` -> ``[batch, 1, size]``.
     features : speechbrain_ssl.encoders.features.LogMel
-        The features that it takes.
+        The features that the encoder takes.
     name : str
         Its name in the results.
     seed : int or None
-        Seed of its training; None where nothing is drawn or known.
+        Seed of its training; None where nothing is drawn, or it is unknown.
     labels_seen : str
-        The labels that its training saw.
+        The labels that its training used.
     """
 
     encoder: torch.nn.Module
@@ -43,7 +43,7 @@ class System:
 
     @property
     def folder(self):
-        """Name of a folder that no other system shares."""
+        """Folder name that no other system shares."""
         if self.name == "untrained":
             return f"{self.name}/{self.seed}"
         return self.name
@@ -59,11 +59,11 @@ def load_system(model, encoder, features, seed):
         (mean and deviation of the log-mel energies) or ``untrained`` (the
         encoder as it is initialised).
     encoder : torch.nn.Module
-        The encoder of ``untrained``.
+        The encoder that ``untrained`` evaluates.
     features : speechbrain_ssl.encoders.features.LogMel
         The features of both baselines.
     seed : int
-        The seed that ``encoder`` was made with.
+        The seed that ``encoder`` was initialised with.
 
     Returns
     -------
@@ -96,7 +96,7 @@ def load_system(model, encoder, features, seed):
     parts = path.resolve().parts if path.is_dir() else path.parts
     if parts[-1] == "model":
         parts = parts[:-1]
-    # Only the run that trained it can tell seed and labels.
+    # Only the record of the training run has seed and labels.
     record = find_record(folder, RESULTS)
     about = {} if record is None else read_json(record)
     return System(
@@ -121,7 +121,7 @@ def write_system_results(
     labels_seen,
     extra,
 ):
-    """Write ``results.json`` of a script that judges a system.
+    """Write the ``results.json`` of a script that evaluates a system.
 
     Arguments
     ---------
@@ -136,7 +136,7 @@ def write_system_results(
     argv : list of str
         Command-line arguments of the script.
     seed : int
-        Seed of the script, for a system whose own is not known.
+        Seed of the script, for a system whose own seed is not known.
     start : float
         ``time.perf_counter()`` when the script began.
     device : str

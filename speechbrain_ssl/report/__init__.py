@@ -1,1 +1,1 @@
-"""The record of a run and the page that shows it."""
+"""Write the record of a run and the page that shows it."""

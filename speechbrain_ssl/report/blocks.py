@@ -1,7 +1,7 @@
-"""The parts of a page: figures, tables, sections, and the page itself.
+"""Build a page as HTML: figures, tables, sections, and the page itself.
 
-Figures are inline SVG whose colours are CSS variables, so that they follow the
-reader into dark mode. A page needs no other file.
+Figures are inline SVG whose colours are CSS variables, so that they adapt to
+dark mode. A page needs no other file.
 """
 
 import html
@@ -92,7 +92,7 @@ def write_page(path, title, sections):
     title : str
         Heading of the page.
     sections : list of str
-        HTML, as ``section`` makes it; empty ones are left out.
+        HTML from ``section``; empty ones are left out.
     """
     light = ";".join(f"{name}:{colour}" for colour, name, _ in _COLOURS)
     dark = ";".join(f"{name}:{colour}" for _, name, colour in _COLOURS)
@@ -116,17 +116,17 @@ def has(metrics, key, stage=None):
 
 
 def picture(figure, caption, badge=None, wide=False, heading=None):
-    """Put a figure beside the sentence that says how to read it."""
+    """Format a figure with a caption that says how to read it."""
     title = ""
     if len(figure.axes) == 1:
-        # As text of the page it wraps where the screen is narrow.
+        # The title is text of the page, so that it wraps on a narrow screen.
         title = figure.axes[0].get_title(loc="left")
         figure.axes[0].set_title("", loc="left")
     name = " / ".join(ax.get_title(loc="left") for ax in figure.axes)
     if heading:
         title = f"{heading}: {title[:1].lower()}{title[1:]}"
     drawing = _svg(figure, title or name)
-    # A number and its unit stay on one line.
+    # Keep a number and its unit on one line.
     title = title.replace(" %", "\u00a0%")
     title = f"<h3>{escape(title)}</h3>" if title else ""
     badge = f'<span class="reader">{escape(badge)}</span> ' if badge else ""
@@ -143,7 +143,7 @@ def picture(figure, caption, badge=None, wide=False, heading=None):
 def _svg(figure, name):
     """Convert a figure to inline SVG in the colours of the page."""
     stream = io.StringIO()
-    # The salt makes the page the same, byte by byte, from the same numbers.
+    # With a fixed salt the same numbers give the same page, byte by byte.
     with matplotlib.rc_context(
         {"svg.fonttype": "none", "svg.hashsalt": "speechbrain_ssl"}
     ):
@@ -163,8 +163,8 @@ def _svg(figure, name):
     )
     text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
     text = text.replace("xlink:href", "href")
-    # What only groups needs no name; what is referred to needs one that no
-    # other figure of the page has.
+    # Drop the IDs of plain groups, and make those that are referred to unique
+    # on the page.
     used = set(re.findall(r'(?:href="|url\()#([^")]+)', text))
     prefix = f"f{zlib.crc32(text.encode('utf-8')):x}-"
     text = re.sub(
@@ -206,7 +206,7 @@ _CODE = ' class="code"'
 
 
 def table(header, rows, attributes=""):
-    """Make a table that scrolls where the screen is narrow.
+    """Format a table that scrolls where the screen is narrow.
 
     Arguments
     ---------
@@ -242,7 +242,7 @@ def grid(parts):
 
 
 def section(heading, body):
-    """Put a heading above a body; nothing where the body is empty."""
+    """Put a heading above a body; return "" if the body is empty."""
     if not body:
         return ""
     return f"<section><h2>{escape(heading)}</h2>\n{body}</section>"

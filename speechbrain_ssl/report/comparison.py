@@ -1,9 +1,10 @@
-"""Several systems on the same trials: one page with their DET curves.
+"""Compare several systems on the same trials, on a page with their DET curves.
 
-The score files of ``evaluate.py`` are read: a trial and its score in each line.
-Figures are computed from them again, all in the same way. The trials of a list
-are the same for all systems, and so are the speakers that the bootstrap draws:
-the interval of a *difference* is far narrower than those of the two rates suggest.
+The input is the score files of ``evaluate.py``, with a trial and its score in
+each line. All metrics are computed again from them, in the same way. The trials
+of a list are the same for all systems, and so are the speakers that the
+bootstrap draws: the interval of a *difference* is far narrower than those of
+the two rates suggest.
 """
 
 import pathlib
@@ -32,7 +33,7 @@ def read_scores(path):
     Arguments
     ---------
     path : str or pathlib.Path
-        Lines of label, utterance, utterance and score.
+        Text file with lines of label, utterance, utterance and score.
 
     Returns
     -------
@@ -65,7 +66,7 @@ def read_scores(path):
                 scores.append(float(score))
             except (ValueError, KeyError):
                 raise TrialError(
-                    f"{path}, line {number}: '{line.strip()[:100]}' is no "
+                    f"{path}, line {number}: '{line.strip()[:100]}' is not a "
                     "scored trial; expected '1 a.wav b.wav 0.5'"
                 ) from None
             left.append(numbers.setdefault(a, len(numbers)))
@@ -91,8 +92,8 @@ def read_systems(paths):
     Raises
     ------
     TrialError
-        As ``read_scores``, and if the trials are not the same, in the same
-        order.
+        As ``read_scores``, and if the files differ in their trials or in the
+        order of these.
     """
     trials, scores, first = None, {}, None
     for name, path in paths.items():
@@ -115,7 +116,7 @@ def _same(one, other):
 
 
 def compare(trials, scores, replicates=1000, seed=0):
-    """Compute the figures of all systems, and of each against the first.
+    """Compute the metrics of all systems and their differences from the first.
 
     Arguments
     ---------
@@ -124,14 +125,15 @@ def compare(trials, scores, replicates=1000, seed=0):
     scores : dict
         Name to scores ``[T]``.
     replicates, seed : int
-        Those of the bootstrap; with 0 replicates there are no intervals.
+        Replicates and seed of the bootstrap; with 0 replicates there are no
+        intervals.
 
     Returns
     -------
     list of dict
-        What ``evaluate_scores`` returns, with ``system`` and, from the second
-        on, ``difference``, ``difference_low`` and ``difference_high`` of the
-        equal error rates (percent; None without a bootstrap).
+        The results of ``evaluate_scores``, with ``system`` and, from the
+        second on, ``difference``, ``difference_low`` and ``difference_high``
+        of the equal error rates (percent; None without a bootstrap).
 
     Raises
     ------
@@ -188,14 +190,14 @@ def write_comparison(path, lists, title="Systems compared"):
             "better, and the dot is where both errors are equal. Where curves "
             "cross, which system is better depends on the use.",
         )
-        # The figure first: the page leaves no room between a table and it.
+        # The figure comes first: the page has no space between the two.
         body = f"<p>{escape(counts)}.</p>\n{grid([drawing])}\n{_table(rows)}"
         sections.append(section(name, body))
     write_page(path, title, sections)
 
 
 def _table(rows):
-    """Format the figures as a table of HTML."""
+    """Format the metrics as an HTML table."""
     header = ["system", "EER %", "minDCF 0.01", "minDCF 0.05"]
     header.append(f"EER less that of {rows[0]['system']}")
     cells = []

@@ -1,4 +1,4 @@
-"""The page of a downstream task, with its confusion matrix."""
+"""Write the page of a downstream task, with its confusion matrix."""
 
 import pathlib
 
@@ -22,17 +22,17 @@ PICTURE = "confusion.svg"
 def confusion_figure(confusion, classes, title=None):
     """Draw the confusion matrix, with a row for each true class.
 
-    The colour and the large number are the share of the row in percent, the
-    small number counts utterances.
+    The colour and the large number show the share of the row in percent; the
+    small number is the count of utterances.
 
     Arguments
     ---------
     confusion : array_like
-        Counts ``[classes, classes]``, the truth in rows.
+        Counts ``[classes, classes]``, with the true class in rows.
     classes : list of str
-        Their names.
+        Names of the classes.
     title : str, optional
-        If not given, the most frequent mistake.
+        By default, the most frequent mistake.
 
     Returns
     -------
@@ -60,7 +60,7 @@ def confusion_figure(confusion, classes, title=None):
                 0.96,
                 0.96,
                 color=BLUE,
-                # Dark figures stay legible on the strongest of it.
+                # Light enough that dark digits stay legible at 100 %.
                 alpha=0.04 + 0.66 * value / 100,
                 linewidth=0,
             )
@@ -112,8 +112,8 @@ def write_confusion(path, confusion, classes, title=None):
 
 _CAPTION = (
     "Each row is a true class, and sums to 100 %; the small numbers count "
-    "utterances. Only utterances of speakers that were not learned from are in "
-    "it. The diagonal should be darkest. A bad sign is one dark column: "
+    "utterances. It has only utterances of speakers that were not trained on. "
+    "The diagonal should be darkest. A bad sign is one dark column: "
     "everything is taken for one class."
 )
 

@@ -1,4 +1,4 @@
-"""A map of embeddings in the plane, coloured by group."""
+"""Draw a map of embeddings in the plane, coloured by group."""
 
 import numpy as np
 
@@ -15,14 +15,14 @@ from speechbrain_ssl.report.style import (
     note,
 )
 
-# Seven colours in three shapes: more groups than that no eye tells apart.
+# Seven colours in three shapes; more groups cannot be told apart by eye.
 MARKERS = ("o", "^", "s")
 MAX_GROUPS = 20
 MAX_POINTS = 1500
 
 
 def embedding_map(embeddings, groups=None, group_name="group", seed=0):
-    """Lay embeddings of length one out in the plane by t-SNE.
+    """Draw embeddings of length one in the plane by t-SNE.
 
     Arguments
     ---------
@@ -34,7 +34,7 @@ def embedding_map(embeddings, groups=None, group_name="group", seed=0):
     group_name : str
         Name of a group, in the singular.
     seed : int
-        Seeds the choice and t-SNE.
+        Seed of the random part and of t-SNE.
 
     Returns
     -------
@@ -87,14 +87,14 @@ def _lay_out(embeddings, seed):
     if count == 1 or np.ptp(unit, axis=0).max() < 1e-9:
         return np.zeros((count, 2)), True
     if count < 5:
-        # Too few for t-SNE: the plane of largest variance.
+        # Too few for t-SNE: use the plane of largest variance.
         centered = unit - unit.mean(axis=0)
         left, scale, _ = np.linalg.svd(centered, full_matrices=False)
         places = np.zeros((count, 2))
         used = min(2, left.shape[1])
         places[:, :used] = left[:, :used] * scale[:used]
         return places, False
-    # Costs a second to import and nothing else here needs it.
+    # Imported here, because it takes a second and only this needs it.
     from sklearn.manifold import TSNE
 
     tsne = TSNE(
@@ -106,7 +106,7 @@ def _lay_out(embeddings, seed):
 
 
 def _scatter_groups(ax, places, groups, group_name, title):
-    """Draw the groups; return the title with what the colours say."""
+    """Draw the groups; return the title, which explains the colours."""
     names, counts = np.unique(groups, return_counts=True)
     names = names[np.argsort(-counts, kind="stable")]
     shown = names[:MAX_GROUPS]

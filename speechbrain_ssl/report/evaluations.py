@@ -1,6 +1,6 @@
-"""Evaluations of several lists in several ways, and the files of them.
+"""Format evaluations of several lists and scorings, and write them to files.
 
-An evaluation is what ``evaluate_scores`` returns, with ``list`` and ``scoring``.
+An evaluation is a dict from ``evaluate_scores``, with ``list`` and ``scoring``.
 """
 
 import csv
@@ -9,7 +9,7 @@ import pathlib
 from speechbrain_ssl.files import atomic_write
 from speechbrain_ssl.verification.breakdown import breakdown
 
-# Those of the tables in `results/`, and further ones after them.
+# The columns of the tables in `results/`, and further ones after them.
 COLUMNS = (
     "system",
     "seed",
@@ -164,9 +164,9 @@ def write_table(path, evaluations, system, record):
     evaluations : list of dict
         The evaluations.
     system : speechbrain_ssl.publishing.systems.System
-        ``name``, ``seed`` and ``labels_seen`` are taken.
+        Its ``name``, ``seed`` and ``labels_seen`` are written.
     record : dict
-        What ``results.json`` holds; ``minutes`` and ``command`` are taken.
+        Contents of ``results.json``; ``minutes`` and ``command`` are written.
     """
     calibrated = any("cllr" in found for found in evaluations)
     columns = COLUMNS + (CALIBRATED if calibrated else ())
@@ -188,7 +188,7 @@ def write_table(path, evaluations, system, record):
 
 
 def write_rows(path, columns, rows):
-    """Write a CSV file; other keys of the rows are left out.
+    """Write a CSV file, without the keys that are not columns.
 
     Arguments
     ---------

@@ -1,4 +1,4 @@
-"""Figures of a run: pure functions from numbers to matplotlib figures."""
+"""Draw the figures of a run: pure functions from numbers to matplotlib."""
 
 import itertools
 
@@ -23,7 +23,7 @@ from speechbrain_ssl.report.style import (
     thousands,
 )
 
-# Below this many points a curve is drawn as it is.
+# Curves with fewer points than this are drawn without smoothing.
 SMOOTH_FROM = 80
 
 
@@ -39,26 +39,26 @@ def curves(
 ):
     """Draw scalars of a run over its steps or epochs.
 
-    A curve of many points is smoothed: the line is a running mean, the band
-    around it holds eight points in ten. Values that were not finite are marked
-    by crosses at the foot.
+    A curve of many points is smoothed: the line is a running mean, and the band
+    around it contains eight points in ten. Values that were not finite are
+    marked by crosses at the bottom.
 
     Arguments
     ---------
     metrics : list of dict
         As ``read_metrics`` gives them.
     keys : list of str or dict
-        The scalars to draw; a dict also says what to call them.
+        The scalars to draw; a dict maps them to their names in the figure.
     stage : str, optional
         Only lines of this stage are drawn.
     x : str
         ``"step"`` or ``"epoch"``.
     title : str, optional
-        If not given, first and last value of the first curve.
+        By default, the first and last value of the first curve.
     ylabel : str
         Label of the vertical axis, with the unit.
     references : dict, optional
-        Name to value of horizontal dashed lines.
+        Maps names to the values of horizontal dashed lines.
     from_zero : bool
         Whether the vertical axis begins at zero.
 
@@ -118,7 +118,7 @@ def curves(
 
 
 def schedules(arrays):
-    """Draw what each schedule does from the first step to the last.
+    """Draw the value of each schedule from the first step to the last.
 
     Arguments
     ---------
@@ -152,7 +152,7 @@ def schedules(arrays):
         )
         finite = array[np.isfinite(array)]
         if len(finite) and np.ptp(finite) <= 1e-9 * np.abs(finite).max():
-            # Else rounding is blown up until it fills the picture.
+            # Without this, a constant's rounding errors would fill the axes.
             center = finite[0]
             half = abs(center) * 0.5 or 1.0
             ax.set_ylim(center - half, center + half)
@@ -176,14 +176,14 @@ def series(metrics, key, stage=None, x="step"):
     key : str
         The scalar.
     stage : str, optional
-        Only lines of this stage count.
+        Only lines of this stage are used.
     x : str
         ``"step"`` or ``"epoch"``.
 
     Returns
     -------
     tuple of numpy.ndarray
-        Places and values, NaN where the value was not finite; sorted.
+        Positions and values, NaN where the value was not finite; sorted.
     """
     rows = [
         (line[x], line[key])
@@ -201,7 +201,7 @@ def series(metrics, key, stage=None, x="step"):
 
 
 def _draw_curve(ax, places, values, colour, name):
-    """Draw a curve, or its running mean in a band; return its two ends."""
+    """Draw a curve, or its running mean and band; return its two end values."""
     if len(values) < SMOOTH_FROM:
         ax.plot(
             places,
@@ -254,7 +254,7 @@ def _draw_references(ax, references):
 
 
 def _mark_broken(ax, places):
-    """Mark by crosses at the foot where values were not finite."""
+    """Mark by crosses at the bottom where values were not finite."""
     shown = thin(np.unique(places))
     ax.plot(
         shown,

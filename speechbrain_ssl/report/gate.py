@@ -1,7 +1,7 @@
-"""Records of the loss gate, and their section of the page of a run.
+"""Write the records of the loss gate, and their section of a run's page.
 
 ``gate/epoch_00001.json`` and so on hold a histogram of the log losses of each
-epoch, the mixture that the threshold came from, and the shares kept.
+epoch, the mixture from which the threshold was computed, and the shares kept.
 """
 
 import json
@@ -15,7 +15,7 @@ from speechbrain_ssl.report.blocks import grid, has, picture
 
 FOLDER = "gate"
 
-#: Epochs whose histogram is drawn; more make a page nobody scrolls through.
+#: Number of epochs whose histogram is drawn; more would make the page too long.
 MAX_EPOCHS = 6
 
 _SHARES = {
@@ -41,7 +41,7 @@ def write_gate_epoch(
     correct=None,
     known=None,
 ):
-    """Write what the gate saw in an epoch, for the report.
+    """Write the losses and decisions of the gate in an epoch, for the report.
 
     Arguments
     ---------
@@ -54,12 +54,12 @@ def write_gate_epoch(
     threshold : float
         Log loss below which samples were kept; infinity for all.
     fit : GateFit or None
-        The mixture the threshold came from (of the epoch before).
+        The mixture that gave the threshold (fitted in the previous epoch).
     scalars : dict
-        Shares that the gate has reported.
+        Shares that the gate reported.
     correct, known : torch.Tensor, optional
         bool ``[N]``, for monitoring: whether a label is right, and whether
-        that is known. The histogram is then of the known ones.
+        that is known. The histogram then covers only known ones.
     """
     losses = losses.double().cpu().numpy()
     usable = np.isfinite(losses) & (losses > 0)
@@ -146,7 +146,7 @@ def loss_histogram(record):
         ax.stairs(share, edges, color=style.MUTED, linewidth=1.3)
     mixture = record.get("mixture")
     if mixture is not None:
-        # Of the epoch before, from which the threshold is; on the same scale.
+        # The mixture of the previous epoch, which gave the threshold.
         x = np.linspace(edges[0], edges[-1], 200)
         width = np.diff(edges).mean()
         for weight, mean, variance in zip(*mixture.values(), strict=True):
@@ -196,7 +196,7 @@ def chosen_epochs(records):
 
 
 def body(folder, metrics):
-    """Make the body of the page's section on the gate.
+    """Format the body of the page's section on the gate.
 
     Arguments
     ---------
@@ -217,16 +217,16 @@ def body(folder, metrics):
             _SHARES,
             "Share kept, share corrected",
             "Kept are the utterances whose loss is below the threshold. "
-            "Corrected are those that come back under the label which the "
-            "network itself is confident of.",
+            "Corrected are those that are used after all, with the label that "
+            "the network itself is confident of.",
             None,
         ),
         (
             _MONITORED,
             "Was it right?",
-            "Against speaker labels: they are for the reader, and took no part "
-            "in training. A cluster's right members are those of the speaker "
-            "most of it is of.",
+            "Compared with speaker labels, which are for the reader and took "
+            "no part in training. The right members of a cluster are those of "
+            "its most frequent speaker.",
             "for the reader",
         ),
     ):
@@ -244,11 +244,11 @@ def body(folder, metrics):
             parts.append(picture(drawn, caption, badge))
     caption = (
         "Losses of the epoch's utterances. Lines: the two components of the "
-        "epoch before, and the threshold where they cross; left of it the "
+        "previous epoch, and the threshold where they cross; left of it the "
         "labels are trusted."
     )
     for record in chosen_epochs(records):
-        # Colours by label are for the reader; no label took part.
+        # Colours by label are for the reader; training used no label.
         badge = "for the reader" if "counts_right" in record else None
         parts.append(picture(loss_histogram(record), caption, badge))
     return grid(parts)

@@ -1,10 +1,10 @@
-"""The head of a page: tiles for the main figures, a table of all of them."""
+"""Format the head of a page: tiles of the main results, a table of all."""
 
 import re
 
 from speechbrain_ssl.report.blocks import escape, facts, section
 
-# Shown after the figures, in this order.
+# Shown after the metrics, in this order.
 _LAST = ("minutes", "labels_seen", "seed", "git_revision", "command")
 
 _NAMES = {
@@ -25,7 +25,7 @@ _NAMES = {
 
 
 def headline(final):
-    """Show the main figures as tiles, and all figures as a table.
+    """Format the main results as tiles, and all results as a table.
 
     Arguments
     ---------
@@ -63,7 +63,7 @@ def headline(final):
         rows.append((name_of(key), text))
     if final.get("minutes") is not None:
         tiles.append(("Wall time", _duration(final["minutes"]), ""))
-    # A longer answer is in the table alone.
+    # A longer text is shown only in the table.
     if "labels_seen" in final and _labels(final) in ("yes", "none"):
         tiles.append((_NAMES["labels_seen"], _labels(final), ""))
     rows += [(name_of(k), _closing(final, k)) for k in _LAST if k in final]
@@ -80,7 +80,7 @@ def headline(final):
 
 
 def name_of(key):
-    """Return what a figure is called on the page.
+    """Return the name of a metric on the page.
 
     Example
     -------
@@ -107,7 +107,7 @@ def _is_dcf(key):
 
 
 def _interval(final, key):
-    """Return the bounds of a figure's interval, or None."""
+    """Return the bounds of a metric's interval, or None."""
     prefixes = [f"{key}_"]
     if key in ("eer", "eer_percent"):
         prefixes.append("")
@@ -120,7 +120,7 @@ def _interval(final, key):
 
 
 def _closing(final, key):
-    """Return the text of a row that follows the figures."""
+    """Return the text of a row that follows the metrics."""
     if key == "labels_seen":
         return _labels(final)
     if key == "git_revision" and final[key] is None:
@@ -129,13 +129,13 @@ def _closing(final, key):
 
 
 def _labels(final):
-    """Return whether labels were seen, in words."""
+    """Describe in words whether labels were seen."""
     seen = final["labels_seen"]
     return {True: "yes", False: "none", None: "none"}.get(seen, str(seen))
 
 
 def _number(value):
-    # Files that others write may hold NaN, which Python's JSON reads.
+    # Files of other programs may hold NaN, which Python's JSON reads.
     if value is None or value != value:
         return "n/a"
     if isinstance(value, bool):

@@ -1,8 +1,8 @@
-"""Every scalar of a run, a JSON object a line in ``metrics.jsonl``.
+"""Log the scalars of a run to ``metrics.jsonl``, a JSON object in each line.
 
-The file is only ever appended to while a run goes on. A kill can therefore
-tear the last line and no other, and a resume from a checkpoint finds lines of
-steps that it is about to take again. ``rewind`` mends both.
+A run only appends to the file. A kill can therefore truncate only the last
+line, and a run that resumes from a checkpoint finds lines of steps that it is
+about to repeat. ``rewind`` repairs both.
 """
 
 import errno
@@ -21,8 +21,8 @@ FILE_NAME = "metrics.jsonl"
 class Logbook:
     """Writes ``metrics.jsonl``.
 
-    Nothing is touched before the first ``log`` or ``rewind``. Under several
-    processes only the main one may call these two.
+    The file is not opened before the first ``log`` or ``rewind``. Only the main
+    process may call these two.
 
     Arguments
     ---------
@@ -56,22 +56,22 @@ class Logbook:
         step : int
             Optimiser steps taken so far.
         **scalars : dict
-            Numbers, or numpy or torch tensors of one element. What is not
-            finite is written as ``null``: the key stays, so that the gap can
-            be seen.
+            Numbers, or numpy or torch tensors of one element. A value that is
+            not finite is written as ``null``: the key is kept, so that the gap
+            can be seen.
 
         Raises
         ------
         UserError
             If the disk is full.
         TypeError
-            If a value is no scalar.
+            If a value is not a scalar.
         """
         line = {"stage": str(stage), "epoch": int(epoch), "step": int(step)}
         line.update({key: plain(value) for key, value in scalars.items()})
         data = (json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8")
         if not self._mended:
-            # A killed run that begins anew appends to its torn last line.
+            # A killed run that starts again appends to its truncated last line.
             self._keep(lambda line: True)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         end = self.path.stat().st_size if self.path.exists() else 0
@@ -87,8 +87,8 @@ class Logbook:
     def rewind(self, step):
         """Remove the lines that a resumed run will write again.
 
-        Every line of a later step goes, and a last line that a kill has torn.
-        The file is replaced as a whole or not at all.
+        These are the lines of later steps, and a last line that a kill has
+        truncated. The file is replaced atomically.
 
         Arguments
         ---------
@@ -103,7 +103,7 @@ class Logbook:
         self._keep(lambda line: line["step"] <= step)
 
     def _keep(self, wanted):
-        """Rewrite the file with the whole lines that are wanted."""
+        """Rewrite the file with the complete lines that are kept."""
         self._mended = True
         if not self.path.is_file():
             return
@@ -121,7 +121,7 @@ class Logbook:
 
 
 def read_metrics(path):
-    """Read ``metrics.jsonl``; a torn last line is left out.
+    """Read ``metrics.jsonl``, without a truncated last line.
 
     Arguments
     ---------
@@ -135,13 +135,13 @@ def read_metrics(path):
     Raises
     ------
     UserError
-        If a line other than the last is no JSON object.
+        If a line other than the last is not a JSON object.
     """
     return [line for _, line in _lines(pathlib.Path(path))]
 
 
 def plain(value):
-    """Convert a number to a type that JSON knows.
+    """Convert a number to a type that JSON can represent.
 
     Arguments
     ---------
@@ -151,7 +151,7 @@ def plain(value):
     Returns
     -------
     bool, int, float, str or None
-        ``None`` for what is not finite.
+        ``None`` for a number that is not finite.
 
     Raises
     ------
@@ -188,7 +188,7 @@ def plain(value):
 
 
 def _lines(path):
-    """Yield raw bytes and parsed object of each line but a torn last one."""
+    """Yield the bytes and the object of each line but a truncated last one."""
     pieces = path.read_bytes().split(b"\n")
     while pieces and not pieces[-1].strip():
         pieces.pop()
@@ -199,20 +199,20 @@ def _lines(path):
             if not isinstance(line, dict) or "step" not in line:
                 raise ValueError("no object with a step")
         except ValueError as error:
-            # No beginning of an object is itself an object, so that a line
-            # which parses is whole even where its newline is missing.
+            # A truncated object never parses as one, so a line that parses is
+            # complete even if its newline is missing.
             if number == len(pieces):
                 break
             raise UserError(
-                f"{path}, line {number} is no line of metrics ({error}); "
-                "remove it, or begin the run in a new output_folder"
+                f"{path}, line {number} is not a line of metrics ({error}); "
+                "remove it, or start the run in a new output_folder"
             ) from error
         lines.append((raw, line))
     return lines
 
 
 def _explained(error, path):
-    """Make the error to raise in place of an ``OSError``."""
+    """Return the error to raise in place of an ``OSError``."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return UserError(
             f"the disk is full: {path} cannot be written; make room, then "

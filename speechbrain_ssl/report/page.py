@@ -1,7 +1,7 @@
-"""One run on one page: ``report.html``, which needs no other file.
+"""Write ``report.html``, a single page on a run that needs no other file.
 
-Figures are inline SVG whose colours are CSS variables, so that they follow the
-reader into dark mode. A section whose file is missing is left out.
+Figures are inline SVG whose colours are CSS variables, so that they adapt to
+dark mode. A section whose file is missing is left out.
 """
 
 import csv
@@ -38,7 +38,7 @@ def build_report(
     embeddings=None,
     extra_sections=(),
 ):
-    """Write ``report.html`` from what a run has left in its folder.
+    """Write ``report.html`` from the files in the folder of a run.
 
     ``results.json``, ``metrics.jsonl``, ``bad_audio.csv``,
     ``hyperparams.yaml`` and ``env.log`` are read, each if it exists.
@@ -50,15 +50,15 @@ def build_report(
     title : str
         Heading of the page.
     schedules : dict, optional
-        Name to array ``[steps]``.
+        Maps names to arrays ``[steps]``.
     trials : dict, optional
-        Name to a dict of ``scores`` (``[N]``), ``labels`` (``[N]``, true for
-        same-speaker trials) and, if there is one, ``threshold``.
+        Maps names to dicts of ``scores`` (``[N]``), ``labels`` (``[N]``, true
+        for same-speaker trials) and, if there is one, ``threshold``.
     embeddings : dict, optional
         ``embeddings`` (``[N, D]``) and, if there are any, ``groups``
         (``[N]``) and ``group_name``.
     extra_sections : list of str
-        HTML, as ``blocks.section`` makes it; put after the results.
+        HTML from ``blocks.section``, inserted after the results.
 
     Returns
     -------
@@ -119,11 +119,11 @@ def _warnings(metrics):
         if share > 0.98:
             texts.append(
                 "The teacher is as good as uniform over the prototypes at the "
-                "end (entropy at ln K): it tells utterances apart no more."
+                "end (entropy at ln K): it no longer tells utterances apart."
             )
         elif share < 0.02:
             texts.append(
-                "The teacher gives all to one prototype at the end (entropy "
+                "The teacher chooses a single prototype at the end (entropy "
                 "near 0). If it is the same for all, this is collapse."
             )
     return "".join(warning(text) for text in texts)
@@ -137,7 +137,7 @@ def _training(metrics):
 
 
 def _loss(metrics):
-    """Draw the loss of the steps, or what there is of it."""
+    """Draw the loss of the steps, or of the epochs if it is all there is."""
     if has(metrics, "loss", "train"):
         stage = "train"
         caption = (
@@ -166,7 +166,7 @@ _TEACHER = {
 
 
 def _teacher(metrics):
-    """Draw how sharp the teacher is, beside the entropy of guessing."""
+    """Draw the entropy of the teacher beside that of a uniform choice."""
     keys = {key: name for key, name in _TEACHER.items() if has(metrics, key)}
     if not keys:
         return []
@@ -298,7 +298,7 @@ def _verification(metrics, trials):
 
 
 def _det_points(trials):
-    """Compute the curves of the lists; say why a list has none."""
+    """Compute the curves of the lists; explain why a list has none."""
     points, refused = {}, ""
     for name, trial in trials.items():
         try:
@@ -346,7 +346,7 @@ def _schedules(schedules):
         [
             picture(
                 figures.schedules(schedules),
-                "What was set for each step, from the first to the last. A "
+                "The value set for each step, from the first to the last. A "
                 "bad sign is a curve that stops before its end value: the "
                 "run was planned longer than it was.",
                 wide=len(schedules) > 2,

@@ -1,4 +1,4 @@
-"""The final figures of a run, with all that is needed to get them again."""
+"""Write the results of a run, with all that is needed to reproduce them."""
 
 import importlib.metadata
 import json
@@ -36,7 +36,7 @@ def write_results(
         The folder of the run.
     figures : dict
         Scalars, written at the top level: ``eer`` (percent), ``eer_ci_low``,
-        ``eer_ci_high``, ``min_dcf_0.01``, ... A figure that is not finite is
+        ``eer_ci_high``, ``min_dcf_0.01``, ... A value that is not finite is
         written as ``null``.
     seed : int
         The seed of the run.
@@ -47,7 +47,7 @@ def write_results(
     extra : dict, optional
         Further entries for the top level, of any type that JSON can hold.
     labels_seen : bool or str
-        Whether speaker labels were seen, or which.
+        Whether speaker labels were seen, or which ones.
     gpu : str, optional
         Name of the GPU, if one was used.
 
@@ -94,7 +94,7 @@ def write_results(
 
 
 def git_revision(folder=None):
-    """Find the revision of the code that runs.
+    """Find the revision of the running code.
 
     Arguments
     ---------
@@ -105,7 +105,7 @@ def git_revision(folder=None):
     -------
     str or None
         The commit, with ``+changes`` where the checkout differs from it;
-        ``None`` where the folder belongs to no checkout.
+        ``None`` if the folder does not belong to a checkout.
     """
     if folder is None:
         folder = pathlib.Path(speechbrain_ssl.__file__).parent
@@ -121,7 +121,7 @@ def git_revision(folder=None):
         return done.stdout.strip()
 
     try:
-        # An installed copy may lie inside a checkout of something else.
+        # An installed copy may lie inside the checkout of another project.
         git("ls-files", "--error-unmatch", "__init__.py")
         revision = git("rev-parse", "HEAD")
         changes = git("status", "--porcelain")
@@ -141,7 +141,7 @@ def gpu_name(device):
     Returns
     -------
     str or None
-        None for a device that is no CUDA GPU.
+        None for a device that is not a CUDA GPU.
 
     Example
     -------

@@ -1,4 +1,4 @@
-"""All rounds of pseudo labels on one page."""
+"""Write one page on all rounds of pseudo-labels."""
 
 import json
 import pathlib
@@ -22,7 +22,7 @@ _COLUMNS = {
     "clusters": "Clusters",
     "labelled": "Labelled",
     "silhouette": "Silhouette",
-    "agreement_nmi": "NMI with the round before",
+    "agreement_nmi": "NMI with the previous round",
     "eer": "EER (%)",
     "monitor_nmi": "NMI with speakers*",
     "monitor_purity": "Purity*",
@@ -76,19 +76,19 @@ def _headline(results):
 
 
 def _initial_eer(stages):
-    """Find the EER of the model that the first training began with."""
+    """Find the EER of the model that the first training started from."""
     return next((r.get("eer_initial") for r in stages if "eer" in r), None)
 
 
 def _curves(results):
-    """Draw error rate and agreement over the rounds."""
+    """Draw the error rate and the agreement of labels over the rounds."""
     stages, parts = results["stages"], []
     eers = [(r["round"], r["eer"]) for r in stages if r.get("eer") is not None]
     first = _initial_eer(stages)
     if first is not None:
         eers.insert(0, (0, first))
     if len(eers) > 1:
-        # The final stage belongs to no round of its own.
+        # The final stage does not belong to a round.
         eers = [(i, value) for i, (_, value) in enumerate(eers)]
         parts.append(
             picture(
@@ -100,7 +100,7 @@ def _curves(results):
         )
     curves = {}
     for key, name in (
-        ("agreement_nmi", "with the round before"),
+        ("agreement_nmi", "with the previous round"),
         ("monitor_nmi", "with speakers (for the reader)"),
     ):
         points = [(r["round"], r[key]) for r in stages if key in r]
@@ -140,7 +140,7 @@ def _by_round(stages):
     for record in stages:
         name = record["round"]
         if record["stage"] == "fine_tune":
-            # After more rounds there is another one.
+            # Named after its round: a run extended by more rounds has several.
             name = f"{name}, fine-tuning"
         row = rows.setdefault(name, {})
         minutes = row.get("minutes", 0.0) + record["minutes"]
@@ -149,7 +149,7 @@ def _by_round(stages):
 
 
 def _table(stages):
-    """Make a table with a row for each round."""
+    """Format a table with a row for each round."""
     stages = _by_round(stages)
     there = {
         k: name for k, name in _COLUMNS.items() if any(k in r for r in stages)

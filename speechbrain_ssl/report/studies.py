@@ -2,8 +2,8 @@
 
 A study has a folder ``runs`` with a folder ``<system>_<seed>`` for each run,
 and a script ``make_table.py`` that makes the table and the figures from them.
-Scores are kept in a file, so that a study can grow: only new runs are scored,
-and every comparison is made again over all seeds.
+Scores are kept in a file, so that runs can be added to a study: only new runs
+are scored, and every comparison is computed again over all seeds.
 """
 
 import json
@@ -27,7 +27,7 @@ def saved_runs(study, systems=("*",)):
     study : pathlib.Path
         The folder of the study.
     systems : iterable of str
-        The systems in the order wanted; all of them, by name, as a default.
+        The systems in the order wanted. By default all, sorted by name.
 
     Yields
     ------
@@ -104,15 +104,15 @@ def epoch_lines(metrics):
 
 
 def run_row(system, seed, trials, results):
-    """Make the row of a run, with what every table of error rates has.
+    """Return the row of a run, with the columns of every table of error rates.
 
     Arguments
     ---------
     system, seed, trials : str
         Name of the system, seed of the run, name of the list.
     results : dict
-        What ``results.json`` holds. Error rates are taken from its entry
-        ``evaluation``, if a study evaluated the run once more.
+        Contents of ``results.json``. Error rates are taken from its entry
+        ``evaluation``, if a study evaluated the run again.
 
     Returns
     -------
@@ -159,7 +159,7 @@ def write_study(study, columns, rows, **figures):
     columns : sequence of str
         The header of the table.
     rows : iterable of dict
-        The rows; what is not in the header is left out.
+        The rows; keys that are not in the header are left out.
     **figures : matplotlib.figure.Figure
         Written as ``<name>.svg``.
     """
@@ -177,7 +177,7 @@ def score_runs(folders, cache, evaluate):
         Output folders of train.py. A run without ``results.json`` has not
         finished and is left out.
     cache : pathlib.Path
-        An ``.npz`` file, made if missing. Delete it after repeating a run.
+        An ``.npz`` file, created if missing. Delete it after repeating a run.
     evaluate : callable
         Takes a folder and returns the scores of the study's trials,
         ``numpy.ndarray [T]``.
@@ -185,7 +185,7 @@ def score_runs(folders, cache, evaluate):
     Returns
     -------
     dict
-        Name of the run -> its scores.
+        Maps the name of each run to its scores.
     """
     known = dict(np.load(cache)) if cache.is_file() else {}
     for folder in folders:
@@ -209,7 +209,7 @@ def compare_systems(scores, better, other, trials, among=None, draw_runs=False):
     trials : Trials
         The trials, with speakers.
     among : collection of str, optional
-        The seeds that may take part; all as a default.
+        The seeds that may be used. By default all.
     draw_runs : bool
         Whether the bootstrap draws runs as well as speakers (see
         ``paired_difference``).

@@ -1,11 +1,11 @@
-"""The house style of all figures: colours, fonts, axes, legends.
+"""Define the style of all figures: colours, fonts, axes, legends.
 
-No pyplot: a figure belongs to whoever called for it and nothing global
-changes. Every colour comes from the palette below, by which ``blocks`` finds
-the colours again and gives each its counterpart for dark mode.
+pyplot is not used, so that a figure belongs to its caller and no global state
+changes. Every colour comes from the palette below, from which ``blocks`` knows
+the colours to replace in dark mode.
 
-The hues are those of Okabe and Ito, told apart under all common forms of
-colour blindness.
+The hues are those of Okabe and Ito, which can be told apart with all common
+forms of colour blindness.
 """
 
 import matplotlib
@@ -21,10 +21,10 @@ GRID = "#e3e7ec"
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 BLUE, RED = SERIES[:2]
 
-# More points than a figure has pixels only make the page heavy.
+# More points than a figure has pixels only make the page larger.
 MAX_DRAWN = 300
 
-# At 5 inches a figure fills a telephone's width with its text still legible.
+# At 5 inches the text is still legible when a phone's width is filled.
 SIZE = (5.0, 3.3)
 SQUARE = (5.0, 4.6)
 
@@ -32,7 +32,7 @@ DASHED = {"color": INK, "linewidth": 1.1, "linestyle": (0, (5, 3))}
 
 
 def blank_figure(size):
-    """Make a transparent figure without axes.
+    """Create a transparent figure without axes.
 
     Arguments
     ---------
@@ -50,7 +50,7 @@ def blank_figure(size):
 
 
 def new_figure(size=SIZE):
-    """Make a figure with one axes in house style.
+    """Create a figure with one axes in the style of this module.
 
     Arguments
     ---------
@@ -69,7 +69,7 @@ def new_figure(size=SIZE):
 
 
 def style_axes(ax):
-    """Give axes the house style: two spines, a light grid, small ticks."""
+    """Apply the style to axes: two spines, a light grid, small ticks."""
     ax.patch.set_alpha(0)
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
@@ -135,7 +135,7 @@ def write_svg(path, figure):
     """Write a figure as an SVG file.
 
     The same figure gives the same bytes, so that a file in a repository
-    changes only when its picture does.
+    changes only if the figure does.
 
     Arguments
     ---------

@@ -1,4 +1,4 @@
-"""Figures of scored trials: error rates and scores."""
+"""Draw the error rates and the scores of trials."""
 
 import itertools
 import statistics
@@ -23,13 +23,13 @@ from speechbrain_ssl.verification.metrics import eer_of_curve
 
 
 def det_curves(points):
-    """Draw misses against false alarms on probit axes, the EER as a dot.
+    """Draw misses against false alarms on probit axes, with the EER as a dot.
 
     Arguments
     ---------
     points : dict
-        Name to a pair of arrays, miss and false-alarm rates in ``[0, 1]``, a
-        value for each threshold, in any order.
+        Maps names to pairs of arrays, the miss and false-alarm rates in
+        ``[0, 1]`` at each threshold, in any order.
 
     Returns
     -------
@@ -53,7 +53,7 @@ def det_curves(points):
             floor = min(floor, miss[inside].min(), alarm[inside].min())
         ceiling = max(ceiling, min(1.0, 1.3 * eer))
         across, up = _probit(alarm), _probit(miss)
-        # Points that fall on the same hundredth of an inch are one point.
+        # Merge points that fall on the same hundredth of an inch.
         grid = np.stack([np.round(across, 2), np.round(up, 2)])
         new = np.ones(len(across), dtype=bool)
         new[1:] = (np.diff(grid) != 0).any(axis=0)
@@ -96,7 +96,7 @@ def score_histogram(scores, labels, threshold=None, title=None):
     threshold : float, optional
         Scores at or above it are accepted.
     title : str, optional
-        If not given, the share of wrong decisions at the threshold.
+        By default, the shares of wrong decisions at the threshold.
 
     Returns
     -------
@@ -117,7 +117,7 @@ def score_histogram(scores, labels, threshold=None, title=None):
     figure, ax = new_figure()
     if len(scores):
         _draw_histograms(ax, scores, labels)
-        # Below the axes: within them it would lie on the threshold's line.
+        # Below the axes: inside, it would cover the line of the threshold.
         figure.legend(
             loc="outside lower center",
             ncols=2,
@@ -146,7 +146,7 @@ def _by_false_alarms(miss, alarm):
     alarm = np.asarray(alarm, dtype=float).ravel()
     order = np.lexsort((-miss, alarm))
     miss, alarm = miss[order], alarm[order]
-    # By rising threshold, with the ends that a curve of few points may lack.
+    # By rising threshold, with both ends, which a curve of few points may lack.
     eer = eer_of_curve(
         np.concatenate(([0], miss[::-1], [1])),
         np.concatenate(([1], alarm[::-1], [0])),
@@ -155,7 +155,7 @@ def _by_false_alarms(miss, alarm):
 
 
 def _set_probit_axes(ax, floor, ceiling):
-    """Scale both axes alike, from one rate to another."""
+    """Scale both axes equally, from one rate to another."""
     low, high = _probit(np.array([floor, ceiling]))
     ax.plot([low, high], [low, high], color=MUTED, linewidth=0.8, linestyle=":")
     ticks = np.array([0.01, 0.1, 0.5, 1, 2, 5, 10, 20, 40, 60, 80, 90])

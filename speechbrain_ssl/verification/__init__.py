@@ -1,1 +1,1 @@
-"""Trials, scoring and metrics of speaker verification."""
+"""Trial lists, scoring, back-ends, metrics and calibration of verification."""

@@ -1,7 +1,7 @@
-"""Back-ends: what is learnt from training embeddings before trials are scored.
+"""Back-ends: models that are learnt on training embeddings and score trials.
 
-A back-end is declared in a YAML. None of them sees a speaker label: clusters come
-from pseudo labels, or from k-means in ``fit``.
+A back-end is declared in a YAML. None of them sees a speaker label: clusters
+are pseudo-labels, or are found by k-means in ``fit``.
 """
 
 import numpy as np
@@ -21,7 +21,7 @@ from speechbrain_ssl.verification.scoring import check_table, product_scores
 
 
 class Backend:
-    """Base of the back-ends: clusters that are given or made by k-means.
+    """Base of the back-ends, with clusters that are given or found by k-means.
 
     A back-end has a ``name``, which names its scores in files and tables, and
     the methods below.
@@ -29,7 +29,7 @@ class Backend:
     Arguments
     ---------
     clusters : int or None
-        Number of clusters that k-means makes where ``fit`` is given none.
+        Number of clusters that k-means makes if ``fit`` is given none.
     seed : int
         Seed of k-means.
     """
@@ -39,7 +39,7 @@ class Backend:
         self.seed = seed
 
     def check(self, utterances, clusters=None):
-        """Refuse what ``fit`` could not use, before hours of embedding.
+        """Validate the arguments of ``fit`` before hours of embedding.
 
         Arguments
         ---------
@@ -65,13 +65,13 @@ class Backend:
         embeddings : numpy.ndarray
             ``[N, D]``, of training utterances.
         clusters : array_like, optional
-            int ``[N]``, pseudo labels; negative where an utterance has none.
-            Made by k-means if they are needed and not given.
+            int ``[N]``, pseudo-labels; negative where an utterance has none.
+            Found by k-means if they are needed and not given.
 
         Returns
         -------
         Backend
-            This one.
+            The back-end itself.
         """
         raise NotImplementedError
 
@@ -93,14 +93,14 @@ class Backend:
         raise NotImplementedError
 
     def _count(self, utterances, clusters):
-        """Count the clusters that were given, or that k-means is to make."""
+        """Return the number of clusters, given or to be found by k-means."""
         if clusters is not None:
             clusters = np.asarray(clusters)
             return len(np.unique(clusters[clusters >= 0]))
         if self.clusters is None:
             raise ConfigError(
-                "this back-end wants clusters: give backend_labels (pseudo "
-                "labels), or say in its `clusters` how many k-means shall make"
+                "this back-end needs clusters: give backend_labels (pseudo "
+                "labels), or set its `clusters` to a number for k-means"
             )
         check_count(utterances, self.clusters)
         return self.clusters
@@ -112,17 +112,17 @@ class Backend:
 
 
 class NormalisedCosine(Backend):
-    """Cosine after the training mean is subtracted, relative to a cohort.
+    """Cosine of mean-subtracted embeddings, normalised by a cohort.
 
     Arguments
     ---------
     kind : str
         ``"z"``, ``"t"`` or ``"s"``, as in ``normalise_scores``.
     top : int or None
-        Number of highest cohort scores that count (adaptive); None: all.
+        Number of highest cohort scores that are used (adaptive); None: all.
     centroids : bool
-        Whether the cohort is the centroids of clusters (pseudo-speakers)
-        instead of the utterances.
+        Whether the cohort consists of the centroids of clusters
+        (pseudo-speakers) instead of the utterances.
     clusters, seed
         Those of ``Backend``.
 
@@ -153,14 +153,14 @@ class NormalisedCosine(Backend):
         self.name = f"{adaptive}{kind}_norm"
 
     def check(self, utterances, clusters=None):
-        """Refuse a cohort that is too small, as ``Backend.check``."""
+        """Raise if the cohort is too small; see ``Backend.check``."""
         size = utterances
         if self.centroids:
             size = self._count(utterances, clusters)
         check_cohort_size(size, self.top)
 
     def fit(self, embeddings, clusters=None):
-        """Make the cohort, as ``Backend.fit``.
+        """Build the cohort; see ``Backend.fit``.
 
         Raises
         ------
@@ -182,7 +182,7 @@ class NormalisedCosine(Backend):
         return self
 
     def score(self, embeddings, trials):
-        """Compute normalised cosines, as ``Backend.score``.
+        """Compute normalised cosines; see ``Backend.score``.
 
         Raises
         ------
@@ -200,7 +200,7 @@ class NormalisedCosine(Backend):
 
 
 class PLDABackend(Backend):
-    """PLDA of clusters, as ``speechbrain_ssl.verification.plda.PLDA``.
+    """PLDA on clusters; see ``speechbrain_ssl.verification.plda.PLDA``.
 
     Arguments
     ---------
@@ -209,8 +209,8 @@ class PLDABackend(Backend):
     clusters, seed
         Those of ``Backend``.
     least, most : int, optional
-        Clusters of fewer or more utterances are left out: small ones are
-        often chips of a speaker, large ones several speakers.
+        Clusters of fewer or more utterances are left out: a small one is
+        often a fragment of a speaker, a large one several speakers.
 
     Example
     -------
@@ -233,16 +233,16 @@ class PLDABackend(Backend):
         self.most = most
 
     def check(self, utterances, clusters=None):
-        """Refuse labels without a cluster of the wanted size.
+        """Raise if no cluster has a size between ``least`` and ``most``.
 
-        As ``Backend.check``.
+        See ``Backend.check``.
         """
         self._count(utterances, clusters)
         if clusters is not None:
             self._usable(np.asarray(clusters))
 
     def _usable(self, clusters):
-        """Return the clusters, with -1 for those of an unwanted size."""
+        """Return the clusters, with -1 for those of an excluded size."""
         _, number, sizes = np.unique(
             clusters, return_inverse=True, return_counts=True
         )
@@ -258,12 +258,12 @@ class PLDABackend(Backend):
         return np.where(usable, clusters, -1)
 
     def fit(self, embeddings, clusters=None):
-        """Train on clusters, as ``Backend.fit``.
+        """Train on clusters; see ``Backend.fit``.
 
         Raises
         ------
         ConfigError
-            As ``PLDA.fit``, and if no cluster is of the wanted size.
+            As ``PLDA.fit``, and if no cluster has a size within the bounds.
         EmbeddingError
             As ``PLDA.fit``.
         """
@@ -277,5 +277,5 @@ class PLDABackend(Backend):
         return self
 
     def score(self, embeddings, trials):
-        """Compute log-likelihood ratios, as ``PLDA.score``."""
+        """Compute log-likelihood ratios; see ``PLDA.score``."""
         return self.plda.score(embeddings, trials)

@@ -1,4 +1,4 @@
-"""Intervals of error rates by a bootstrap over speakers.
+"""Compute intervals of error rates by a bootstrap over speakers.
 
 Trials are not independent: those of one speaker succeed or fail together. An
 interval from resampling trials, or from a formula that counts them, is far too
@@ -14,8 +14,8 @@ narrow (Vox1-O has 37 720 trials but 40 speakers). So speakers are resampled:
 4. The metric of the weighted list is one replicate. The interval is between
    percentiles of the replicates.
 
-It speaks of speakers only. That another training run, with another seed, gives
-another figure is not in it.
+The interval covers the choice of speakers only. It does not cover that another
+training run, with another seed, gives another result.
 
 Scores are sorted once; a replicate is two gathers and two cumulative sums.
 """
@@ -31,13 +31,13 @@ from speechbrain_ssl.verification.scored_trials import (
     curve_from_sums,
 )
 
-# With more replicates than this lost, what remains no longer describes the
-# list: it says what happens on condition that certain speakers are drawn.
+# If more replicates than this are lost, the others no longer describe the
+# list: they describe only draws that contain certain speakers.
 MAX_SKIPPED = 0.1
 
 
 class Interval(NamedTuple):
-    """A bootstrap interval.
+    """Bootstrap interval of a metric.
 
     Arguments
     ---------
@@ -71,7 +71,7 @@ class WeightedCurves:
     Attributes
     ----------
     speakers : int
-        Number of speakers that take part in a trial.
+        Number of speakers that occur in a trial.
 
     Raises
     ------
@@ -101,8 +101,8 @@ class WeightedCurves:
         self.speakers = len(present)
         order = scored.order
         labels = scored.labels[order]
-        # Each class is summed by itself; up to the end of each run of equal
-        # scores there are so many of it. Index 0 stands for none.
+        # For each class, the number of its trials up to the end of each run
+        # of equal scores. Index 0 stands for none.
         self._target_ends = scored.targets_up_to
         self._other_ends = scored.ends + 1 - self._target_ends
         self._target = left[order][labels]
@@ -110,12 +110,12 @@ class WeightedCurves:
         self._other_right = right[order][~labels]
 
     def curve(self, multiplicity):
-        """Make the curve where speaker ``s`` counts ``multiplicity[s]`` times.
+        """Compute the curve with each speaker weighted by its multiplicity.
 
         Arguments
         ---------
         multiplicity : numpy.ndarray
-            int ``[speakers]``.
+            int ``[speakers]``, how often each speaker counts.
 
         Returns
         -------
@@ -160,12 +160,12 @@ def bootstrap_interval(
     trials : Trials
         The trials, with speakers.
     metric : callable
-        Takes ``miss`` and ``false_alarm`` and gives a float: ``eer_of_curve``,
-        ``min_dcf_of_curve``, or your own.
+        Takes ``miss`` and ``false_alarm`` and returns a float:
+        ``eer_of_curve``, ``min_dcf_of_curve``, or your own.
     replicates : int
         Number of times that speakers are drawn.
     confidence : float
-        The share of the replicates between the ends.
+        Share of the replicates that lie between the ends.
     seed : int
         Equal seeds give equal intervals, whatever the order of the trials.
 
@@ -220,10 +220,10 @@ def paired_difference(
 ):
     """Compute how much better one system is than another, with an interval.
 
-    Both meet the same speakers in each replicate, so that what is hard about
-    a speaker cancels out: the interval of a difference is far narrower than
-    those of the two figures suggest. Of several runs a system (seeds) the mean
-    over the runs is compared.
+    Each replicate has the same speakers for both, so that the difficulty of a
+    speaker cancels out: the interval of the difference is far narrower than
+    the intervals of the two metrics suggest. If a system has several runs
+    (seeds), the mean over its runs is compared.
 
     Arguments
     ---------
@@ -234,9 +234,9 @@ def paired_difference(
     metric, replicates, confidence, seed
         As in ``bootstrap_interval``.
     draw_runs : bool
-        Whether the runs, in pairs, are drawn anew as well as the speakers. The
-        interval is then of what other runs of other speakers would give, and
-        not of what these runs would; with few pairs it is a rough one.
+        Whether pairs of runs are resampled as well as the speakers. The
+        interval then also covers other runs, not only these runs with other
+        speakers; with few pairs it is a rough one.
 
     Returns
     -------
@@ -249,7 +249,7 @@ def paired_difference(
     TrialError
         As ``bootstrap_interval``.
     ValueError
-        If runs are to be drawn, and the two systems have not as many.
+        If runs are to be drawn and the systems differ in their number.
 
     Example
     -------
@@ -278,7 +278,7 @@ def paired_difference(
         means = []
         for side in sides:
             curves = [run.curve(multiplicity) for run in side]
-            # All runs have the same trials: all curves are there, or none.
+            # All runs have the same trials: either all curves exist or none.
             if curves[0] is None:
                 return None
             found = np.array([metric(*curve) for curve in curves])

@@ -1,13 +1,13 @@
-"""Error rates of groups of speakers.
+"""Compute error rates of groups of speakers.
 
-One figure over all speakers hides whom a system serves badly. VoxCeleb's
-``vox1_meta.csv`` tells gender and nationality of every speaker, so that the
-trials within a group can be looked at by themselves.
+An error rate over all speakers hides which groups a system serves badly.
+VoxCeleb's ``vox1_meta.csv`` lists gender and nationality of every speaker, so
+that the trials within a group can be evaluated separately.
 
-A group has fewer trials than the list, and its non-targets are alike in one more
-respect: its error rate is to be compared with other groups, not with the whole
-list. Few speakers make a wide interval; ``LEAST_SPEAKERS`` leaves such groups
-out.
+A group has fewer trials than the list, and its non-targets share one more
+property: compare its error rate with those of other groups, not with that of
+the whole list. Few speakers give a wide interval; groups of fewer than
+``LEAST_SPEAKERS`` are left out.
 """
 
 import csv
@@ -29,15 +29,15 @@ def read_speaker_table(path):
     Arguments
     ---------
     path : str or pathlib.Path
-        Text with a header, separated by tabs. Read are the columns
+        Text with a header, separated by tabs. The columns read are
         ``VoxCeleb1 ID`` (or any that begins so; else the first one),
-        ``Gender`` and, if it is there, ``Nationality``.
+        ``Gender`` and, if present, ``Nationality``.
 
     Returns
     -------
     dict
-        Speaker to a dict of ``gender`` and ``nationality`` (lower-case keys;
-        only those that the table has).
+        Maps a speaker to a dict of ``gender`` and ``nationality`` (lower-case
+        keys; only those that the table has).
 
     Raises
     ------
@@ -95,7 +95,7 @@ def check_in_table(lists, table):
     Raises
     ------
     TrialError
-        If a speaker is not, with the list.
+        If a speaker is not in the table; names the list.
 
     Example
     -------
@@ -129,8 +129,8 @@ def breakdown(scores, trials, table, replicates=0, seed=0):
     table : dict
         From ``read_speaker_table``.
     replicates : int
-        Replicates of the bootstrap over the speakers of a group; with 0 there
-        is no interval, and neither where the group is too small for one.
+        Replicates of the bootstrap over the speakers of a group. There is no
+        interval with 0, or where the group is too small for one.
     seed : int
         Seed of the bootstrap.
 
@@ -141,7 +141,7 @@ def breakdown(scores, trials, table, replicates=0, seed=0):
         sides, one for each gender and one for each nationality (of both
         sides), largest first: ``group``, ``value``, ``speakers``,
         ``targets``, ``nontargets``, ``eer_percent``, ``ci_low``, ``ci_high``
-        (None where there is no figure).
+        (None where one cannot be computed).
 
     Raises
     ------
@@ -169,7 +169,7 @@ def breakdown(scores, trials, table, replicates=0, seed=0):
         if key == "gender":
             groups.append(("same gender", "", left == right))
         sizes = Counter(table[s][key] for s in set(speakers[used]))
-        # Largest first; the name decides among equals.
+        # Largest first; equal sizes in the order of their names.
         for value in sorted(sizes, key=lambda v: (-sizes[v], v)):
             if sizes[value] >= LEAST_SPEAKERS:
                 groups.append((key, value, (left == value) & (right == value)))
@@ -193,7 +193,7 @@ def _part(trials, chosen, speakers):
 
 
 def _figures(scores, trials, replicates, seed):
-    """Compute counts and rates of a part; None where it has no such figure."""
+    """Compute counts and rates of a part; None where a rate is undefined."""
     row = dict.fromkeys(("speakers", "targets", "nontargets"), 0)
     row.update(dict.fromkeys(("eer_percent", "ci_low", "ci_high")))
     if trials is None:
@@ -211,7 +211,7 @@ def _figures(scores, trials, replicates, seed):
                 scored, trials, replicates=replicates, seed=seed
             )
         except TrialError:
-            # Too few speakers for an interval; the rate stands without one.
+            # Too few speakers for an interval; the rate is given without one.
             return row
         row["ci_low"], row["ci_high"] = 100 * found.low, 100 * found.high
     return row

@@ -1,11 +1,11 @@
-"""Calibration of scores to log-likelihood ratios, and their costs.
+"""Calibrate scores to log-likelihood ratios, and compute their costs.
 
-A calibrated score is a log-likelihood ratio in nats: it says by itself how much
-a trial speaks for one speaker, and the threshold of any operating point follows
-from its costs and prior alone (``bayes_threshold``).
+A calibrated score is a log-likelihood ratio in nats: it measures by itself how
+strongly a trial supports a single speaker, and the threshold of any operating
+point follows from its costs and prior alone (``bayes_threshold``).
 
-Calibration is learnt from labelled trials. Learn it on other speakers than it
-is used on; figures on the trials it was learnt from flatter it.
+Calibration is learnt from labelled trials. Learn it on other speakers than
+those it is used on; results on the trials it was learnt from are too good.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ from speechbrain_ssl.verification.metrics import operating_costs
 from speechbrain_ssl.verification.scored_trials import ScoredTrials
 
 # Weight of the squared slope against one trial's loss: scikit-learn's default.
-# Where the classes do not overlap it is all that bounds the slope.
+# Where the classes do not overlap, nothing else bounds the slope.
 _PENALTY = 1.0
 
 
@@ -49,7 +49,7 @@ def bayes_threshold(p_target=0.01, c_miss=1.0, c_fa=1.0):
 
 
 class Calibration:
-    """Affine maps of scores to log-likelihood ratios, one score or several.
+    """Affine map of one or several scores to a log-likelihood ratio.
 
     Logistic regression, in which the targets together weigh ``p_target``
     (Brummer et al., *Fusion of heterogeneous speaker recognition systems*,
@@ -58,7 +58,7 @@ class Calibration:
     Arguments
     ---------
     p_target : float
-        Prior at which the fit is to be best. 0.5 is our default.
+        Prior at which the fit is optimal. 0.5 is our default.
 
     Attributes
     ----------
@@ -83,7 +83,7 @@ class Calibration:
     """
 
     def __init__(self, p_target=0.5):
-        # Refuse what is no prior.
+        # Raise unless it is a prior.
         bayes_threshold(p_target)
         self.p_target = p_target
 
@@ -100,7 +100,7 @@ class Calibration:
         Returns
         -------
         Calibration
-            This one.
+            The calibration itself.
 
         Raises
         ------
@@ -115,7 +115,7 @@ class Calibration:
         prior = self.p_target
         share = labels.mean()
         mean, scale = scores.mean(axis=1), scores.std(axis=1)
-        # Constant scores say nothing: they get no slope, not a division by 0.
+        # Constant scores carry no information: slope 0, no division by 0.
         scale[scale == 0] = 1
         model = LogisticRegression(C=1 / _PENALTY, tol=1e-8, max_iter=1000)
         model.fit(
@@ -169,15 +169,15 @@ class Calibration:
         Returns
         -------
         float
-            In the unit of the scores that go in.
+            In the unit of the raw scores.
 
         Raises
         ------
         ConfigError
             As ``bayes_threshold``.
         TrialError
-            If several scores go in, or the weight is not positive: then there
-            is no such score.
+            If there are several scores a trial, or the weight is not
+            positive: then there is no such score.
         """
         if len(self.weights) != 1 or not self.weights[0] > 0:
             raise TrialError(
@@ -214,8 +214,8 @@ def cllr(scores, labels=None):
                 + mean over non-targets of log2(1 + exp(score))) / 2
 
     (Brummer and du Preez, *Application-independent evaluation of speaker
-    detection*, 2006, equation 13). 0 is perfect; 1 is what saying nothing
-    (a score of 0 everywhere) costs; a bad calibration costs more than that.
+    detection*, 2006, equation 13). 0 is perfect; 1 is the cost of a score of 0
+    for every trial; a bad calibration costs more than that.
 
     Arguments
     ---------
@@ -262,8 +262,8 @@ def pav(scores, labels=None):
     Returns
     -------
     numpy.ndarray
-        float64 ``[T]``; infinite where scores above (or below) all of the
-        other class are.
+        float64 ``[T]``; infinite for scores that are above (or below) all
+        those of the other class.
 
     Raises
     ------
@@ -301,7 +301,7 @@ def min_cllr(scores, labels=None):
     Returns
     -------
     float
-        In bits, in ``[0, 1]``. What ``cllr`` is above it is the fault of the
+        In bits, in ``[0, 1]``. ``cllr`` less this is the loss due to
         calibration.
 
     Raises
@@ -333,8 +333,8 @@ def act_dcf(scores, labels=None, p_target=0.01, c_miss=1.0, c_fa=1.0):
     Returns
     -------
     float
-        Normalised as ``min_dcf``, never below it, and above 1 where it were
-        better not to listen.
+        Normalised as ``min_dcf``, never below it, and above 1 where rejecting
+        or accepting every trial would cost less.
 
     Raises
     ------

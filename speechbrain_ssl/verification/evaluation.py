@@ -1,4 +1,4 @@
-"""The figures that every table, monitor and results file shows."""
+"""Compute the metrics that every table, monitor and results file shows."""
 
 import json
 import pathlib
@@ -29,7 +29,7 @@ def evaluate_scores(scores, trials, replicates=1000, seed=0):
         The trials.
     replicates : int
         Replicates of the bootstrap over speakers. With 0 no speaker is looked
-        at, and ``ci_low``, ``ci_high`` and ``speakers`` are None.
+        up, and ``ci_low``, ``ci_high`` and ``speakers`` are None.
     seed : int
         Seed of the bootstrap.
 
@@ -80,7 +80,7 @@ def evaluate_scores(scores, trials, replicates=1000, seed=0):
 
 
 def calibrated_figures(ratios, trials):
-    """Compute what calibrated scores cost, ready for JSON.
+    """Compute the costs of calibrated scores, ready for JSON.
 
     Arguments
     ---------
@@ -119,26 +119,28 @@ def calibrated_figures(ratios, trials):
 def evaluate_lists(
     folder, lists, scores, calibrate_on=None, replicates=1000, seed=0
 ):
-    """Evaluate all lists; write their scores, and calibrations if asked.
+    """Evaluate all lists; write their scores and, if asked, calibrations.
 
     Arguments
     ---------
     folder : str or pathlib.Path
-        Gets ``scores_<list>_<scoring>.txt`` and ``calibration.json``.
+        Where ``scores_<list>_<scoring>.txt`` and ``calibration.json`` go.
     lists : dict
         Name to a pair of ``Trials`` and anything, from ``load_lists``.
     scores : dict
         Name of a list to name of a scoring to scores ``[T]``.
     calibrate_on : str, optional
-        The list that a calibration of every scoring is learnt on. All others
-        are evaluated with it as well; on its own list it would be flattered.
+        The list on which a calibration of every scoring is learnt. All other
+        lists are evaluated with it as well; on its own list the result would
+        be too good.
     replicates, seed : int
         As in ``evaluate_scores``.
 
     Returns
     -------
     tuple
-        Evaluations (list of dict) and what ``build_report`` draws (dict).
+        Evaluations (list of dict) and the data that ``build_report`` draws
+        (dict).
 
     Raises
     ------
@@ -188,7 +190,7 @@ def evaluate_lists(
 
 
 def write_calibrations(path, calibrations, learnt_on):
-    """Write how raw scores become log-likelihood ratios.
+    """Write the maps from raw scores to log-likelihood ratios.
 
     Arguments
     ---------
@@ -196,7 +198,7 @@ def write_calibrations(path, calibrations, learnt_on):
         A JSON file with ``scale`` and ``offset`` (the ratio is ``scale * score
         + offset``) and ``thresholds`` (raw scores, by the prior of a target,
         both errors costing 1; None where the scale is not positive) of the
-        plain cosine, which is what a published model goes by; those of the
+        plain cosine, the scoring that a published model uses; those of the
         other scorings are under ``scorings``. ``trials`` names the list.
     calibrations : dict
         Scoring to ``Calibration`` of a single score.

@@ -1,4 +1,4 @@
-"""Fusion of the scores of several systems."""
+"""Fuse the scores of several systems."""
 
 import numpy as np
 
@@ -45,7 +45,7 @@ def weighted_fusion(scores, weights=None):
     usable = np.isfinite(weights).all() and (weights >= 0).all()
     if weights.shape != (len(scores),) or not usable or weights.sum() == 0:
         raise TrialError(
-            f"{len(scores)} systems want as many weights, none of them "
+            f"{len(scores)} systems need as many weights, none of them "
             f"negative and not all zero; got {weights.tolist()}"
         )
     return weights @ scores / weights.sum()
@@ -57,8 +57,8 @@ def learn_fusion(scores, labels, p_target=0.5):
     Arguments
     ---------
     scores : array_like
-        ``[S, T]``, of labelled trials. Take other speakers than those the
-        fusion is used on.
+        ``[S, T]``, of labelled trials. Their speakers must differ from those
+        that the fusion is used on.
     labels : array_like
         ``[T]``; true for targets.
     p_target : float
@@ -67,7 +67,7 @@ def learn_fusion(scores, labels, p_target=0.5):
     Returns
     -------
     Calibration
-        Called with scores ``[S, T']`` it gives log-likelihood ratios.
+        Called with scores ``[S, T']``, it returns log-likelihood ratios.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def learn_fusion(scores, labels, p_target=0.5):
 
 
 def _table(scores):
-    """Make scores float64 ``[S, T]``; refuse different lengths and NaN."""
+    """Convert scores to float64 ``[S, T]``; reject other lengths and NaN."""
     lengths = {np.shape(system) for system in scores}
     if len(lengths) != 1 or len(next(iter(lengths))) != 1:
         raise TrialError(

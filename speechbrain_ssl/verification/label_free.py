@@ -1,8 +1,8 @@
-"""Figures of an encoder that need no label.
+"""Compute metrics of an encoder that need no label.
 
-All of them look at several crops of each of some held-out utterances. They are
-comparable between epochs of one run and between runs of one method; across
-methods they are a hint.
+All of them are computed from several crops of each of some held-out utterances.
+They can be compared between epochs of a run and between runs of a method;
+across methods they are only a hint.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ def _unit(rows):
 
 
 def _effective_rank(values):
-    """Compute exp of the entropy of values, scaled to add up to 1."""
+    """Compute exp of the entropy of values, after scaling them to sum to 1."""
     values = np.clip(values, 0, None)
     p = values / max(values.sum(), 1e-30)
     p = p[p > 0]
@@ -28,8 +28,8 @@ def pseudo_eer(left, right):
     """Compute the EER of halves of one utterance against halves of two.
 
     Targets are the pairs (left_i, right_i), nontargets all pairs of different
-    utterances. The halves should be augmented differently, or the channel
-    gives the answer.
+    utterances. Augment the halves differently, or the channel alone tells the
+    utterances apart.
 
     Arguments
     ---------
@@ -58,8 +58,7 @@ def rank_me(embeddings):
 
     RankMe (Garrido et al., 2022, arXiv 2210.02885, equation 1): exp of the
     entropy of the normalised singular values. A falling value is an alarm; a
-    high one alone proves nothing, since channel and content fill dimensions
-    too.
+    high one proves nothing, since channel and content fill dimensions too.
 
     Arguments
     ---------
@@ -86,8 +85,8 @@ def lidar(embeddings, regulariser=1e-4):
     LiDAR (Thilak et al., 2023, arXiv 2312.04000): a class is an utterance, its
     members are augmented crops of it; with between-class covariance S_b and
     within-class covariance S_w, the effective rank of
-    S_w^(-1/2) S_b S_w^(-1/2). Dimensions that only move with the augmentation
-    do not count.
+    S_w^(-1/2) S_b S_w^(-1/2). Dimensions that vary only with the augmentation
+    do not contribute.
 
     Arguments
     ---------
@@ -117,7 +116,7 @@ def lidar(embeddings, regulariser=1e-4):
 
 
 def label_free_scores(embeddings):
-    """Compute all label-free figures of a set of crops.
+    """Compute all label-free metrics of a set of crops.
 
     Arguments
     ---------

@@ -1,9 +1,9 @@
-"""Error rates of verification scores, exact and by one sort.
+"""Compute exact error rates of verification scores, with a single sort.
 
 The conventions are those of ``speechbrain_ssl.verification.scored_trials``.
-Functions that read a curve (``eer_of_curve``, ``min_dcf_of_curve``) are apart
-from those that make one, so that the bootstrap can make weighted curves and
-read them by the same definitions.
+Functions that read a curve (``eer_of_curve``, ``min_dcf_of_curve``) are
+separate from those that compute one, so that the bootstrap can compute weighted
+curves and read them by the same definitions.
 """
 
 import numpy as np
@@ -50,7 +50,7 @@ def det_points(scores, labels=None):
 
 
 def eer_of_curve(miss, false_alarm):
-    """Compute the equal error rate of a curve; ``eer`` has the definition.
+    """Compute the equal error rate of a curve, as ``eer`` defines it.
 
     Arguments
     ---------
@@ -139,7 +139,7 @@ def eer(scores, labels=None):
 
 
 def operating_costs(p_target=0.01, c_miss=1.0, c_fa=1.0):
-    """Compute what it costs to reject, or to accept, every trial.
+    """Compute the costs of rejecting and of accepting every trial.
 
     Arguments
     ---------
@@ -210,10 +210,10 @@ def min_dcf(scores, labels=None, p_target=0.01, c_miss=1.0, c_fa=1.0):
         min_dcf = min over t of cost(t)
                   / min(c_miss * p_target, c_fa * (1 - p_target))
 
-    The denominator is the cost of the better one of the two systems that do
-    not listen (reject everything, accept everything), so that 1 means useless
-    and figures at different ``p_target`` can be compared. It is what papers
-    and NIST report. SpeechBrain's ``minDCF`` leaves the division out.
+    The denominator is the cost of the better of the two systems that ignore
+    the audio (reject everything, accept everything), so that 1 means useless
+    and costs at different ``p_target`` can be compared. Papers and NIST report
+    this value. SpeechBrain's ``minDCF`` leaves the division out.
 
     Arguments
     ---------

@@ -1,13 +1,13 @@
-"""Scores of several crops of an utterance and of the whole of it.
+"""Score utterances by several crops and by their whole length.
 
     score = (mean over all pairs of crops of their cosines
              + cosine of the whole utterances) / 2
 
 with 15 crops of 4 s, as Miara, Lepage and Dehak (*Towards supervised performance
 on speaker verification with self-supervised learning by leveraging large-scale
-ASR models*, 2024, arXiv 2406.02285) evaluate; the half for each side is in their
-code. A mean of products is the product of the means, so that the crops of an
-utterance become one row, and no pair of crops is ever visited.
+ASR models*, 2024, arXiv 2406.02285) evaluate; the equal weight of both parts is
+from their code. A mean of products is the product of the means, so that the
+crops of an utterance become one row, and pairs of crops need not be computed.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ from speechbrain_ssl.errors import EmbeddingError
 
 
 def multicrop_rows(whole, crops, names=None):
-    """Rows whose inner product is the multi-crop score.
+    """Compute rows whose inner product is the multi-crop score.
 
     Arguments
     ---------

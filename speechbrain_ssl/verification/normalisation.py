@@ -1,8 +1,8 @@
-"""Scores relative to those of a cohort: z-, t-, s- and adaptive s-norm.
+"""Normalise scores by those of a cohort: z-, t-, s- and adaptive s-norm.
 
-Some utterances score high with everybody. Their scores are set in proportion to
-those that they get with a cohort of other speakers: the mean is subtracted, and
-the difference divided by the deviation.
+Some utterances score high with every speaker. Their scores are therefore
+compared with those that they get with a cohort of other speakers: the mean is
+subtracted, and the difference divided by the standard deviation.
 
 * z-norm: by the cohort scores of the left (enrolment) side of a trial,
 * t-norm: by those of the right (test) side,
@@ -12,14 +12,14 @@ the difference divided by the deviation.
   (AS-norm1 of Matejka et al., *Analysis of score normalization in multilingual
   speaker recognition*, 2017, section 2).
 
-No label is needed: the cohort is training utterances, or the centroids of their
-clusters. A few of the utterances may well be of a speaker of the cohort twice,
+No label is needed: the cohort consists of training utterances, or of the
+centroids of their clusters. Several of these utterances may be of one speaker,
 which only makes a large cohort a little redundant.
 
-Mean and deviation belong to an utterance, not to a trial, so each is computed
-once however many trials name it. Over a whole cohort they follow from the
-cohort's mean and covariance, without one cohort score; over the highest ones
-they need the scores, which are made and dropped in blocks.
+Mean and deviation belong to an utterance, not to a trial, so they are computed
+once, however many trials name the utterance. Over a whole cohort they follow
+from the cohort's mean and covariance, without a single cohort score; over the
+highest scores they need the scores, which are computed and dropped in blocks.
 """
 
 import numpy as np
@@ -29,7 +29,7 @@ from speechbrain_ssl.errors import ConfigError, EmbeddingError
 
 KINDS = ("z", "t", "s")
 
-# Below this deviation (of scores in [-1, 1]) there is nothing but rounding.
+# A deviation below this (of scores in [-1, 1]) is rounding error.
 _ROUNDING = 1e-6
 
 
@@ -44,12 +44,13 @@ def cohort_statistics(rows, cohort, top=None, names=None, block=2**27):
     cohort : numpy.ndarray
         ``[C, D]``, of the same kind.
     top : int, optional
-        Number of highest scores of each utterance that count; all if not
+        Number of highest scores of each utterance that are used; all if not
         given.
     names : sequence of str, optional
         ``[U]``, for messages.
     block : int
-        Most bytes of cohort scores at a time (at least one utterance's).
+        Upper bound of the bytes of cohort scores at a time (but at least the
+        scores of one utterance).
 
     Returns
     -------
@@ -63,8 +64,8 @@ def cohort_statistics(rows, cohort, top=None, names=None, block=2**27):
         If the cohort has fewer than two rows, or ``top`` is not from 2 to the
         size of the cohort.
     EmbeddingError
-        If the shapes do not fit, a number is not finite, or an utterance has
-        the same score with all that counts.
+        If the shapes do not fit, a number is not finite, or all scores used
+        for an utterance are the same.
 
     Example
     -------
@@ -90,7 +91,7 @@ def cohort_statistics(rows, cohort, top=None, names=None, block=2**27):
 
 
 def _check(rows, cohort, top):
-    """Refuse tables of different widths, NaN, and too small a cohort."""
+    """Raise for tables of different widths, NaN, or too small a cohort."""
     if rows.ndim != 2 or cohort.ndim != 2 or rows.shape[1] != cohort.shape[1]:
         raise EmbeddingError(
             "utterances and cohort must be tables of one width; got shapes "
@@ -106,7 +107,7 @@ def _check(rows, cohort, top):
 
 
 def check_cohort_size(size, top=None):
-    """Refuse a cohort that is too small.
+    """Raise if a cohort is too small.
 
     Arguments
     ---------
@@ -127,13 +128,13 @@ def check_cohort_size(size, top=None):
     if size < 2:
         raise ConfigError(
             f"a cohort of {size} has no deviation to divide by; score "
-            "normalisation wants hundreds of utterances or clusters: name "
+            "normalisation needs hundreds of utterances or clusters: give "
             "more training utterances"
         )
     if top is not None and not 2 <= top <= size:
         raise ConfigError(
-            f"top is {top}: of a cohort of {size} at least 2 and at most all "
-            "can count; lower `top` or enlarge the cohort"
+            f"top is {top}: it must be at least 2 and at most the size of the "
+            f"cohort, {size}; lower `top` or enlarge the cohort"
         )
 
 
@@ -152,7 +153,7 @@ def _of_highest(rows, cohort, top, block):
     size = len(cohort)
     dtype = np.result_type(rows, cohort)
     step = min(len(rows), max(1, block // (size * dtype.itemsize)))
-    # One buffer for all blocks: fresh memory costs as much as the product.
+    # One buffer for all blocks: allocating costs as much as the product.
     buffer = np.empty((step, size), dtype=dtype)
     mean, deviation = np.empty((2, len(rows)))
     for begin in range(0, len(rows), step):
@@ -175,7 +176,7 @@ def check_kind(kind):
 
 
 def normalise_scores(scores, trials, mean, deviation, kind="s"):
-    """Set scores in proportion to the cohort scores of their sides.
+    """Normalise scores by the cohort statistics of their two sides.
 
     Arguments
     ---------
@@ -221,7 +222,7 @@ def normalise_scores(scores, trials, mean, deviation, kind="s"):
 
 
 def cohort_centroids(rows, clusters):
-    """Make one cohort member of each cluster: the direction of its mean.
+    """Compute the centroid of each cluster, scaled to length one.
 
     Arguments
     ---------
@@ -261,14 +262,14 @@ def cohort_centroids(rows, clusters):
 
 
 def members(rows, clusters):
-    """Select the rows that are in a cluster; number clusters from 0.
+    """Select the rows that are in a cluster, and number clusters from 0.
 
     Arguments
     ---------
     rows : numpy.ndarray
         ``[N, D]``.
     clusters : array_like
-        int ``[N]``; negative: in none.
+        int ``[N]``; negative where a row is in none.
 
     Returns
     -------

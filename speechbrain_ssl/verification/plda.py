@@ -1,4 +1,4 @@
-"""PLDA, trained on clusters, scored by matrix products.
+"""Train PLDA on clusters, and score trials by matrix products.
 
 The model is the two-covariance one (Brummer and de Villiers, *The speaker
 partitioning problem*, 2010): utterance ``j`` of cluster ``k`` is
@@ -6,18 +6,19 @@ partitioning problem*, 2010): utterance ``j`` of cluster ``k`` is
     x_kj = m + y_k + e_kj,   y_k ~ N(0, B),   e_kj ~ N(0, W)
 
 with full covariances ``B`` between and ``W`` within clusters. A subspace for
-``y`` is not needed: the LDA in front takes that part. Maximum likelihood by EM,
-exact; the score of a trial is the log-likelihood ratio of "one y" against "two".
+``y`` is not needed, since the LDA in front reduces the dimensions. Training is
+maximum likelihood by exact EM; the score of a trial is the log-likelihood ratio
+of "one y" against "two".
 
-Why not SpeechBrain's ``PLDA``: it wants the embeddings as an object with a
-string for each of them, loops over clusters, and gives scores as a full matrix
-of models and segments (some 170 GB for Vox1-E), its rows sorted by name. Here
-``B`` and ``W`` are diagonalised at once, so that EM and the score are a few
-products. It can be tested against the joint Gaussian of all utterances.
+Why not SpeechBrain's ``PLDA``: it takes the embeddings as an object with a
+string for each of them, loops over clusters, and returns scores as a full
+matrix of models and segments (some 170 GB for Vox1-E), its rows sorted by name.
+Here ``B`` and ``W`` are diagonalised together, so that EM and the score are a
+few products. They can be tested against the joint Gaussian of all utterances.
 
 In front: centring, LDA, whitening, length normalisation (Garcia-Romero and
 Espy-Wilson, *Analysis of i-vector length normalization*, 2011). Hyperion's
-self-supervised recipe has the same parts; that they come in this order is ours.
+self-supervised recipe has the same parts; their order here is ours.
 """
 
 import numpy as np
@@ -28,7 +29,7 @@ from speechbrain_ssl.errors import ConfigError, EmbeddingError
 from speechbrain_ssl.verification.normalisation import cluster_sums, members
 from speechbrain_ssl.verification.scoring import check_table, product_scores
 
-# Share of the mean variance that every direction is given at least.
+# Least variance of every direction, as a share of the mean variance.
 _FLOOR = 1e-6
 
 
@@ -38,11 +39,11 @@ class PLDA:
     Arguments
     ---------
     lda : int, optional
-        Dimensions that LDA leaves; without it all are kept. At most the number
-        of clusters less one.
+        Number of dimensions after LDA, at most the number of clusters less
+        one. By default all are kept.
     iterations : int
-        Steps of EM. It starts at the moments, which are close to its end where
-        clusters are of one size. 10 is our default.
+        Steps of EM, which starts at the moments; these are close to the
+        solution if all clusters have one size. 10 is our default.
 
     Attributes
     ----------
@@ -84,21 +85,21 @@ class PLDA:
         embeddings : numpy.ndarray or torch.Tensor
             ``[N, D]``.
         clusters : array_like
-            int ``[N]``, pseudo labels; a negative one leaves the utterance
-            out.
+            int ``[N]``, pseudo-labels; utterances with a negative one are
+            left out.
 
         Returns
         -------
         PLDA
-            This one.
+            The model itself.
 
         Raises
         ------
         ConfigError
-            If fewer than two clusters, or no cluster of two, are left, or LDA
-            is to leave more dimensions than it can.
+            If fewer than two clusters are left, no cluster has two
+            utterances, or ``lda`` is larger than possible.
         EmbeddingError
-            If the embeddings are no table, not finite, or all the same.
+            If the embeddings are not a table, not finite, or all the same.
         """
         rows, number, sizes = members(_table(embeddings), clusters)
         if len(sizes) < 2 or sizes.max() < 2:
@@ -152,8 +153,8 @@ class PLDA:
     def score(self, embeddings, trials):
         """Compute log-likelihood ratios of trials, in nats.
 
-        A model of several recordings is their mean embedding and is taken for
-        one recording.
+        A model of several recordings is represented by their mean embedding
+        and scored like a single recording.
 
         Arguments
         ---------
@@ -165,7 +166,7 @@ class PLDA:
         Returns
         -------
         numpy.ndarray
-            float64 ``[T]``; positive: rather one speaker.
+            float64 ``[T]``; positive scores favour a single speaker.
 
         Raises
         ------
@@ -175,8 +176,8 @@ class PLDA:
         embeddings = as_array(embeddings)
         check_table(embeddings, trials.names)
         rows = self.transform(embeddings, trials.names)
-        # In a coordinate both sides have variance t = 1 + b and, if of one
-        # speaker, covariance b: a ratio of Gaussians in two dimensions.
+        # In each coordinate both sides have variance t = 1 + b and, for a
+        # single speaker, covariance b: a ratio of Gaussians in two dimensions.
         b, t = self.between, 1 + self.between
         determinant = 1 + 2 * b
         own = rows**2 @ (-0.5 * b**2 / (t * determinant))
@@ -218,13 +219,13 @@ def scatters(rows, number, sizes):
     number : numpy.ndarray
         int ``[N]``, the cluster of each row, from 0.
     sizes : numpy.ndarray
-        ``[K]``, how many rows each has.
+        ``[K]``, the number of rows in each cluster.
 
     Returns
     -------
     tuple of numpy.ndarray
-        Means of the clusters ``[K, D]``; scatter between them, each weighted
-        by its size, and within them, both ``[D, D]`` and not divided.
+        Means of the clusters ``[K, D]``; scatter between them (each weighted
+        by its size) and scatter within them, both ``[D, D]`` sums, not means.
 
     Example
     -------
@@ -242,7 +243,7 @@ def scatters(rows, number, sizes):
 
 
 def lda_directions(rows, number, sizes, size):
-    """Find the directions in which clusters differ most for their spread.
+    """Find the directions with the largest ratio of between to within scatter.
 
     Arguments
     ---------
@@ -260,7 +261,7 @@ def lda_directions(rows, number, sizes, size):
     Raises
     ------
     ConfigError
-        If there cannot be so many.
+        If ``size`` is larger than possible.
     EmbeddingError
         If no cluster has any spread.
 
@@ -291,13 +292,13 @@ def _lifted(covariance):
     if not level > 0:
         raise EmbeddingError(
             "the embeddings of each cluster are all the same: nothing can be "
-            "learnt of how utterances of one speaker differ"
+            "learnt about how utterances of one speaker differ"
         )
     return covariance + _FLOOR * level * np.eye(size)
 
 
 def _whitening(rows):
-    """Make the covariance of centred rows the identity, ``[P, P]``."""
+    """Return the ``[P, P]`` that whitens centred rows."""
     values, vectors = np.linalg.eigh(_lifted(rows.T @ rows / len(rows)))
     return vectors / np.sqrt(values)
 
@@ -305,13 +306,14 @@ def _whitening(rows):
 def _two_covariances(rows, number, sizes, iterations):
     """Fit the two-covariance model by EM.
 
-    Returns the mean ``[P]``, a basis ``[P, P]`` that makes the covariance
-    within the identity and that between diagonal, and that diagonal ``[P]``.
+    Returns the mean ``[P]``, a basis ``[P, P]`` in which the covariance within
+    clusters is the identity and that between them diagonal, and the diagonal
+    ``[P]``.
     """
     means, between, within = scatters(rows, number, sizes)
     count, total = len(sizes), sizes.sum()
     scatter = within
-    # Moments. n0 is the size of the clusters, where they are of one size.
+    # Moments. If all clusters have one size, n0 is that size.
     within = _lifted(scatter / max(total - count, 1))
     n0 = (total - (sizes.astype(float) ** 2).sum() / total) / (count - 1)
     between = (between / (count - 1) - within) / n0
@@ -325,7 +327,7 @@ def _two_covariances(rows, number, sizes, iterations):
         around = (means - center) @ basis
         back = np.linalg.inv(basis)
         y = center + (weight * around) @ back
-        # M: mean and covariance of y; covariance of what is left.
+        # M: mean and covariance of y; covariance of the residuals.
         center = y.mean(axis=0)
         between = (y - center).T @ (y - center) / count
         between += (back.T * variance.mean(axis=0)) @ back
@@ -339,5 +341,5 @@ def _two_covariances(rows, number, sizes, iterations):
 def _diagonalise(between, within):
     """Find the basis where ``within`` is the identity, ``between`` diagonal."""
     values, basis = linalg.eigh(between, _lifted(within))
-    # EM cannot leave zero, and moments may lie below it.
+    # EM cannot leave zero, and moments may be negative.
     return basis, np.maximum(values, _FLOOR)

@@ -1,4 +1,4 @@
-"""Audio files of trial lists, checks before the work, and score files."""
+"""Find and check the audio files of trial lists; write score files."""
 
 import os
 import pathlib
@@ -30,8 +30,8 @@ def check_files(trials, root):
     Raises
     ------
     TrialError
-        Names the first absent file of the list with its line, and says how
-        many are absent in total.
+        If a file is absent; names the first one with its line, and the number
+        of all absent files.
 
     Example
     -------
@@ -63,7 +63,7 @@ def check_files(trials, root):
 
 
 def first_trial_of(trials, recordings):
-    """Find the first trial that needs one of some recordings.
+    """Find the first trial that uses one of the given recordings.
 
     Arguments
     ---------
@@ -106,7 +106,8 @@ def load_trials(path, audio_folder, speaker_component):
     audio_folder : str
         Folder the paths in it are relative to.
     speaker_component : int
-        Which component of a path names the speaker (for the interval).
+        Position of the path component that names the speaker (for the
+        interval).
 
     Returns
     -------
@@ -206,13 +207,13 @@ def load_lists(
     lists : dict
         Name to path, from ``named_lists``.
     speaker_component : int or None
-        Which component of an utterance's name is the speaker. None: names that
+        Position of the name component that is the speaker. None: names that
         target trials link are of one speaker (``linked_speakers``).
     folder : str, optional
         Folder that the names in the lists are relative to.
     manifest : Manifest, optional
         Instead of ``folder``: a manifest whose IDs are the names, with or
-        without their extension. So the audio may lie in several trees.
+        without their extension, for audio that lies in several trees.
     layout : str, optional
         As in ``read_trials``, for all lists.
     enrolment : str, optional
@@ -227,7 +228,7 @@ def load_lists(
     Raises
     ------
     TrialError
-        With the list, the line and the remedy.
+        If a list is malformed or a file is missing; names list and line.
     """
     rows = None
     if manifest is not None:
@@ -253,7 +254,7 @@ def load_lists(
 
 
 def _look_up(trials, rows, manifest, path):
-    """Look up audio files in a manifest; refuse a name that it lacks."""
+    """Look up audio files in a manifest; raise for a name that it lacks."""
     found = {
         name: rows.get(
             name, rows.get(str(pathlib.PurePosixPath(name).with_suffix("")))
@@ -262,7 +263,7 @@ def _look_up(trials, rows, manifest, path):
     }
     lost = {name for name, row in found.items() if row is None}
     if lost:
-        # Every name is in some trial: they come from the list.
+        # Every name is used by some trial, since all come from the list.
         line, name = first_trial_of(trials, lost)
         raise TrialError(
             f"{path}, line {line}: '{name}' is not in trials_manifest; "
@@ -280,7 +281,7 @@ def _look_up(trials, rows, manifest, path):
 
 
 def _named(error, path):
-    """Add the name of the list to an error that lacks it."""
+    """Add the name of the list to an error that does not name it."""
     text = str(error)
     if path in text:
         return error
@@ -298,7 +299,7 @@ def check_speakers(lists):
     Raises
     ------
     TrialError
-        As ``Trials.speaker_indices``, with the list at fault.
+        As ``Trials.speaker_indices``; names the list.
     """
     for name, (trials, _) in lists.items():
         try:
@@ -312,7 +313,7 @@ def check_speakers(lists):
 
 
 def choose_training(manifest, trial_paths, count=None, purpose="training"):
-    """Choose training utterances, none of which may be of the trials.
+    """Choose training utterances, none of which may be in the trials.
 
     Arguments
     ---------
@@ -321,8 +322,8 @@ def choose_training(manifest, trial_paths, count=None, purpose="training"):
     trial_paths : list of str
         The audio files of the trials.
     count : int, optional
-        Number of utterances; all if not given. They are chosen by key, so that
-        the order of the manifest does not matter.
+        Number of utterances; all if not given. The choice depends on their
+        keys, so that the order of the manifest does not matter.
     purpose : str
         Their purpose, for errors that name ``<purpose>_manifest``.
 
@@ -334,8 +335,8 @@ def choose_training(manifest, trial_paths, count=None, purpose="training"):
     Raises
     ------
     ConfigError
-        If ``count`` is below 1, an utterance is of the trials, or a file is
-        not there.
+        If ``count`` is below 1, an utterance is in the trials, or a file is
+        missing.
     """
     chosen = np.arange(len(manifest))
     if count is not None:
@@ -364,7 +365,7 @@ def choose_training(manifest, trial_paths, count=None, purpose="training"):
 
 
 def write_scores(path, trials, scores):
-    """Write the trials with their scores, in their order.
+    """Write the trials with their scores, in the order of the list.
 
     Arguments
     ---------

@@ -1,4 +1,4 @@
-"""Scores with the labels of their trials, checked once.
+"""Check the scores and labels of trials once, for all metrics.
 
 Conventions, for all error rates:
 
@@ -24,16 +24,16 @@ from speechbrain_ssl.verification.trials import as_labels
 
 
 class ScoredTrials:
-    """One score and one label for each trial, of which both classes occur.
+    """Scores and labels of trials in which both classes occur.
 
     Metrics, calibration and bootstrap take this object, so that scores are
-    checked and sorted once however many figures are read from them. Those
-    functions also take scores and labels and build it themselves.
+    checked and sorted once, however many metrics are computed. Those functions
+    also take scores and labels, and then build the object themselves.
 
     Arguments
     ---------
     scores : array_like
-        ``[T]``; a CPU tensor will do.
+        ``[T]``; may be a CPU tensor.
     labels : array_like
         ``[T]``; bool, or 1 for target and 0 for non-target.
 
@@ -83,7 +83,7 @@ class ScoredTrials:
 
     @classmethod
     def of(cls, scores, labels=None):
-        """Return ``scores`` if they are checked already, else check them."""
+        """Return ``scores`` if it is a ``ScoredTrials``, else build one."""
         return scores if isinstance(scores, cls) else cls(scores, labels)
 
     @functools.cached_property
@@ -93,7 +93,7 @@ class ScoredTrials:
 
     @functools.cached_property
     def ends(self):
-        """int64 ``[P - 1]``, in ``order`` the last trial of each score."""
+        """int64 ``[P - 1]``, the last position in ``order`` of each score."""
         ordered = self.scores[self.order]
         return np.append(
             np.flatnonzero(ordered[1:] != ordered[:-1]), len(ordered) - 1
@@ -137,6 +137,6 @@ def curve_from_sums(targets, others):
     miss = np.zeros(len(targets) + 1)
     false_alarm = np.ones(len(others) + 1)
     np.divide(targets, targets[-1], out=miss[1:])
-    # Dividing what is left, not subtracting from one, keeps the ends exact.
+    # Dividing the rest, instead of subtracting from one, is exact at the ends.
     np.divide(others[-1] - others, others[-1], out=false_alarm[1:])
     return miss, false_alarm

@@ -1,4 +1,4 @@
-"""Cosine scores of trials, as products of rows of length one."""
+"""Compute cosine scores of trials, as products of rows of length one."""
 
 import numpy as np
 
@@ -17,7 +17,8 @@ def cosine_scores(embeddings, trials, mean=None, chunk=65536):
         The trials, ``T`` of them.
     mean : numpy.ndarray or torch.Tensor, optional
         ``[D]``, subtracted from every embedding before its length is
-        normalised. Take it from training utterances, never from the trials'.
+        normalised. It must be the mean of training utterances, never of the
+        trials.
     chunk : int
         Number of trials that are gathered at a time; bounds the memory.
 
@@ -30,7 +31,7 @@ def cosine_scores(embeddings, trials, mean=None, chunk=65536):
     ------
     EmbeddingError
         If the shapes do not fit, or an embedding is not finite, is zero, or
-        equals the mean: such a one has no direction. The utterance is named.
+        equals the mean, so that it has no direction. Names the utterance.
 
     Example
     -------
@@ -83,7 +84,7 @@ def product_scores(rows, trials, chunk=65536):
 
 
 def check_table(embeddings, names):
-    """Refuse embeddings that are not one row for each name of the trials."""
+    """Raise unless there is one embedding for each name of the trials."""
     if embeddings.ndim != 2 or len(embeddings) != len(names):
         raise EmbeddingError(
             f"the trials name {len(names)} utterances, so the embeddings must "

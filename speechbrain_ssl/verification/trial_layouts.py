@@ -1,4 +1,4 @@
-"""Layouts of the lines of trial lists.
+"""Parse the lines of trial lists, in several layouts.
 
     | name | line | lists |
     |---|---|---|
@@ -8,15 +8,15 @@
     | kaldi | `model b target`, `... nontarget` | Kaldi's `trials` |
     | pairs | `a.wav b.wav` | VoxSRC test: without labels |
 
-A *model* is the name of what a speaker is enrolled with. An enrolment list says
-which recordings those are.
+A *model* is a name for the recordings with which a speaker is enrolled. An
+enrolment list maps each model to its recordings.
 """
 
 import pathlib
 
 from speechbrain_ssl.errors import TrialError
 
-# The position of the label (None: there is none) and the words it may be.
+# Position of the label (None: no label) and its permitted words.
 LAYOUTS = {
     "voxceleb": (0, {"1": True, "0": False}),
     "cnceleb": (2, {"1": True, "0": False}),
@@ -24,7 +24,7 @@ LAYOUTS = {
     "kaldi": (2, {"target": True, "nontarget": False}),
     "pairs": (None, {}),
 }
-# Lists that have the layout of another.
+# Other names of a layout.
 ALIASES = {"voxsrc": "voxceleb", "voices": "sitw"}
 
 
@@ -44,7 +44,7 @@ def lines_of(path):
     Raises
     ------
     TrialError
-        If the file is no text.
+        If the file is not a text file.
 
     Example
     -------
@@ -62,7 +62,7 @@ def lines_of(path):
                     yield number, line
     except UnicodeDecodeError as error:
         raise TrialError(
-            f"{path} is no text file in UTF-8 ({error}); is it an archive?"
+            f"{path} is not a text file in UTF-8 ({error}); is it an archive?"
         ) from error
 
 
@@ -72,7 +72,7 @@ def split_trial(fields, layout):
     Arguments
     ---------
     fields : list of str
-        The line at its white space.
+        The line, split at white space.
     layout : str
         A key of ``LAYOUTS``.
 
@@ -102,12 +102,12 @@ def detect_layout(fields):
     Arguments
     ---------
     fields : list of str
-        The line at its white space.
+        The line, split at white space.
 
     Returns
     -------
     str or None
-        None where it is of no layout, or of several.
+        None where the line fits no layout, or several.
 
     Example
     -------
@@ -116,7 +116,7 @@ def detect_layout(fields):
     >>> detect_layout("1 model 0".split())
     """
     found = [name for name in LAYOUTS if split_trial(fields, name)]
-    # A word is a label for sure; `1` and `0` may be the name of a model.
+    # A word is certainly a label; `1` and `0` may be the name of a model.
     by_word = [name for name in found if name in ("sitw", "kaldi")]
     found = by_word or found
     return found[0] if len(found) == 1 else None
@@ -137,7 +137,7 @@ def check_layout(layout):
     Raises
     ------
     TrialError
-        If there is none of that name.
+        If there is no layout of that name.
 
     Example
     -------
@@ -155,19 +155,19 @@ def check_layout(layout):
 
 
 def read_enrolment(path):
-    """Read which recordings every model is enrolled with.
+    """Read the recordings with which every model is enrolled.
 
     Arguments
     ---------
     path : str or pathlib.Path
-        Lines of a model and its recordings: ``12013 audio/a.flac`` (SITW's
+        Each line has a model and its recording: ``12013 audio/a.flac`` (SITW's
         ``enroll-core.lst``, VOiCES' ``dev-enroll.lst``, CN-Celeb's
-        ``enroll.lst``), or several recordings in a line.
+        ``enroll.lst``), or several recordings.
 
     Returns
     -------
     dict
-        Model to a tuple of recordings.
+        Maps a model to a tuple of recordings.
 
     Raises
     ------

@@ -1,11 +1,11 @@
-"""Trial lists, as columns.
+"""Read trial lists into columns.
 
-A trial asks of two utterances whether one speaker said both. A list of 600 000
-trials names some 150 000 utterances: each name is kept once and a trial is two
-integers, so that embeddings and scores are plain array indexing later on.
+A trial asks whether two utterances are of one speaker. A list of 600 000 trials
+names some 150 000 utterances: each name is stored once and a trial is two
+integers, so that embeddings and scores are found by plain array indexing.
 
-Names are kept exactly as they stand in the list. Nothing is cut at a dot, no
-extension is removed: whoever looks up an embedding uses the very same string.
+Names are kept exactly as in the list, without cutting at a dot or removing an
+extension, so that the same string looks up the embedding.
 """
 
 import pathlib
@@ -23,18 +23,18 @@ from speechbrain_ssl.verification.trial_layouts import (
 
 
 def path_component(position):
-    """Make a rule that takes one component of the path as the speaker.
+    """Return a rule that takes one component of a path as the speaker.
 
     Arguments
     ---------
     position : int
-        Which component between slashes, counted from 0; negative counts from
-        the end.
+        Position of the component between slashes, counted from 0; a negative
+        one counts from the end.
 
     Returns
     -------
     callable
-        Takes a name, gives the speaker (``None`` where the path is too short).
+        Takes a name, returns the speaker (``None`` if the path is too short).
 
     Example
     -------
@@ -70,7 +70,7 @@ def as_labels(labels):
     Raises
     ------
     TrialError
-        If a label is anything else. In particular -1 is not taken for true.
+        If a label is anything else; -1, for example, is not taken for true.
 
     Example
     -------
@@ -98,15 +98,15 @@ class Trials:
     names : sequence of str
         ``[U]`` unique utterance names.
     speaker_of : callable or dict, optional
-        Gives the speaker for a name. By default the first component of the
-        path, as in VoxCeleb's ``id10270/x6uYqmx31kE/00001.wav``. Only what
-        needs speakers (the bootstrap) calls it.
+        Maps a name to its speaker. By default the first component of the
+        path, as in VoxCeleb's ``id10270/x6uYqmx31kE/00001.wav``. Called only
+        where speakers are needed (by the bootstrap).
     lines : array_like, optional
         ``[T]``; the line of each trial in its file, for error messages. By
         default trials are counted from 1.
     enrolment : dict, optional
-        For names that are no recording but a model, the recordings it is
-        enrolled with.
+        Maps each name that is a model, not a recording, to the recordings it
+        is enrolled with.
 
     Attributes
     ----------
@@ -187,7 +187,7 @@ class Trials:
         return self._enrolment.get(name, (name,))
 
     def pool(self, embeddings):
-        """Turn rows of recordings into rows of names: a model is their mean.
+        """Convert rows of recordings to rows of names; a model is their mean.
 
         Arguments
         ---------
@@ -234,7 +234,7 @@ class Trials:
         Raises
         ------
         TrialError
-            If a name gets none.
+            If a name has no speaker.
         """
         if callable(self.speaker_of):
             speakers = [self.speaker_of(name) for name in self.names]
@@ -263,8 +263,8 @@ class Trials:
         Raises
         ------
         TrialError
-            If an utterance gets no speaker, or if the speakers contradict the
-            labels (which is how a rule for another folder layout shows).
+            If an utterance has no speaker, or if the speakers contradict the
+            labels (which reveals a rule for another folder layout).
         """
         speakers = self.speakers()
         indices = np.unique(np.asarray(speakers, str), return_inverse=True)[1]
@@ -287,8 +287,8 @@ class Trials:
 def linked_speakers(trials):
     """Derive speakers from the trials: names that a target links are one.
 
-    For lists whose names do not tell the speaker (SITW, VOiCES, CN-Celeb). A
-    speaker whose names no target trial links counts as several.
+    For lists whose names do not contain the speaker (SITW, VOiCES, CN-Celeb).
+    A speaker whose names no target trial links counts as several.
 
     Arguments
     ---------
@@ -330,13 +330,14 @@ def read_trials(
     speaker_of : callable or dict, optional
         As in ``Trials``.
     require_both : bool
-        Whether a list that lacks targets or non-targets is refused: no error
-        rate can be computed from it.
+        Whether to reject a list that lacks targets or non-targets, from which
+        no error rate can be computed.
     layout : str, optional
-        One of ``LAYOUTS`` or ``ALIASES``. By default the first line tells.
+        One of ``LAYOUTS`` or ``ALIASES``. By default it is detected from the
+        first line.
     enrolment : dict, optional
-        Model to recordings, from ``read_enrolment``. All left names are then
-        models.
+        Maps models to recordings, from ``read_enrolment``. All left names are
+        then models.
 
     Returns
     -------
@@ -345,7 +346,7 @@ def read_trials(
     Raises
     ------
     TrialError
-        If the file is missing, empty or no text, a line is malformed, a class
+        If the file is missing, empty or not text, a line is malformed, a class
         is missing, or a model is not in the enrolment list.
 
     Example
@@ -374,8 +375,8 @@ def read_trials(
         trial = layout and split_trial(fields, layout)
         if not trial:
             raise TrialError(
-                f"{path}, line {line_number}: '{_shorten(line)}' is no trial; "
-                + _EXPECTED.get(layout, _EXPECTED[None])
+                f"{path}, line {line_number}: '{_shorten(line)}' is not a "
+                "trial; " + _EXPECTED.get(layout, _EXPECTED[None])
             )
         label, a, b = trial
         if enrolment is not None and (a not in enrolment or b in enrolment):
@@ -417,7 +418,7 @@ _EXPECTED = {
 
 
 def _check_classes(path, labels):
-    """Refuse a list from which no error rate can be computed."""
+    """Raise if no error rate can be computed from a list."""
     if labels is None:
         raise TrialError(
             f"the trials of {path} have no labels (two fields a line): they "
@@ -433,6 +434,6 @@ def _check_classes(path, labels):
 
 
 def _shorten(line, limit=100):
-    """Cut a line for a message."""
+    """Shorten a line for a message."""
     line = line.rstrip("\r\n")
     return line if len(line) <= limit else line[:limit] + "..."

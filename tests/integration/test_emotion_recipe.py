@@ -258,7 +258,7 @@ def test_any_column_of_a_csv(call, corpora, tmp_path):
         call("RAVDESS", "probe_column", **{**keys, "label": "city"})
     # Every speaker is a group of its own, so that nothing can be learned.
     one = {**keys, "bins": "[15, 25, 35]"}
-    with pytest.raises(ConfigError, match="nobody of the class"):
+    with pytest.raises(ConfigError, match="no training utterance of the class"):
         call("RAVDESS", "probe_column", **one)
 
 

@@ -305,7 +305,7 @@ def test_sitw_from_the_command_line(call, corpus, tmp_path):
             "cosine_one_list",
             {"crops": 3, "crop_seconds": 0.01},
             ConfigError,
-            "got 3 of 0.01 s",
+            "CropGrid's seconds must be",
         ),
         ("cosine_one_list", {"calibrate_on": "E"}, ConfigError, "'E', which"),
         ("cosine_one_list", {"speaker_table": "no.csv"}, TrialError, "no.csv"),

@@ -205,7 +205,7 @@ def test_verify_what_cannot_be_used(
         ("--model=/no/where", "there is no such folder"),
         ("--model=.", "hyperparams.yaml is missing"),
         ("--device=cuda:99", "GPU"),
-        ("--device=toaster", "no device"),
+        ("--device=toaster", "not a device"),
     ],
 )
 def test_what_is_no_model_or_device(command, model, audio, option, match):
@@ -473,7 +473,7 @@ def test_cluster_what_cannot_be(command, model, audio, options, match):
 
 def test_too_few_files_to_guess_from(command, model, audio):
     code, _, err = command("cluster", audio / "s0/0.wav", f"--model={model}")
-    assert code == 1 and "too few to guess" in err
+    assert code == 1 and "too few to estimate" in err
 
 
 def test_candidates_end_at_half_of_the_files():

@@ -142,7 +142,9 @@ def test_proof_finds_every_overlap():
     inner = [(np.array([0]), np.array([1]))]
     prove_disjoint([Fold("x", good.train, good.test, inner)], speakers)
     peeking = [(np.array([0]), np.array([2]))]
-    with pytest.raises(ConfigError, match="look at its test side"):
+    with pytest.raises(
+        ConfigError, match="contain utterances of its test side"
+    ):
         prove_disjoint([Fold("x", good.train, good.test, peeking)], speakers)
     speakers[1] = "a"
     with pytest.raises(ConfigError, match="an inner fold of x has .*'a'"):
@@ -160,7 +162,7 @@ def test_proof_finds_every_overlap():
         (
             make_task(np.arange(40) // 4, np.arange(40) < 4),
             3,
-            "nobody of the class 'True'",
+            "no training utterance of the class 'True'",
         ),
     ],
 )

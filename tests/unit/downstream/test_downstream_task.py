@@ -71,7 +71,7 @@ def test_several_files_are_one(path, tmp_path):
         (None, {"classes": ["sad"]}, ConfigError, "one class only (sad)"),
         (None, {"classes": ["sad", "sad"]}, ConfigError, "names one twice"),
         (None, {"label": "age", "bins": [4, 2]}, ConfigError, "rising"),
-        (None, {"bins": [4]}, ManifestError, "'sad' in row 1 is no number"),
+        (None, {"bins": [4]}, ManifestError, "'sad' in row 1 is not a number"),
         (("$data_root/a", "a"), {"data_root": None}, ManifestError, "$data_r"),
         (("a,1.0", "b,1.0"), {}, ManifestError, "'b' has occurred before"),
     ],

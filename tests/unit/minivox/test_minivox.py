@@ -146,7 +146,7 @@ def test_changed_argument_is_refused(tmp_path, change):
 
 def test_folder_of_another_corpus_is_refused(tmp_path):
     (tmp_path / "wav").mkdir()
-    with pytest.raises(ConfigError, match="has not made"):
+    with pytest.raises(ConfigError, match="did not write"):
         write_corpus(tmp_path, jobs=1, **TINY)
 
 

@@ -264,7 +264,7 @@ def test_the_calibration_of_an_evaluation(tmp_path):
     assert found(0.4) == pytest.approx(float(calibration([0.4])[0]))
     assert found.threshold(0.05) == pytest.approx(calibration.threshold(0.05))
     write_calibrations(path, {"as_norm": calibration}, "dev")
-    with pytest.raises(ConfigError, match="is no calibration"):
+    with pytest.raises(ConfigError, match="is not a calibration"):
         read_calibration(path)
 
 

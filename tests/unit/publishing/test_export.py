@@ -224,7 +224,7 @@ def test_the_output_folder_of_a_run_will_do(tmp_path):
 
 
 def test_what_is_no_model_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="is no model: hyperparams.yaml"):
+    with pytest.raises(ConfigError, match="is not a model: hyperparams.yaml"):
         load_encoder(str(tmp_path))
     folder = export_encoder(tmp_path / "model", trained(), LogMel())
     (folder / "model.safetensors").unlink()
@@ -246,7 +246,9 @@ def test_a_folder_that_is_not_there(monkeypatch, tmp_path, name):
         raise AssertionError("the hub was asked")
 
     monkeypatch.setattr(hub, "pull", forbidden)
-    match = f"{re.escape(name)} is no model: there is no such folder; give the"
+    match = (
+        f"{re.escape(name)} is not a model: there is no such folder; give the"
+    )
     with pytest.raises(ConfigError, match="^" + match):
         load_encoder(name)
     with pytest.raises(ConfigError, match="^initial_model: " + match):

@@ -132,6 +132,6 @@ def test_without_the_extra(tmp_path, monkeypatch):
         "find_spec",
         lambda name: None if name == "onnxruntime" else find(name),
     )
-    with pytest.raises(ConfigError, match="wants onnxruntime.*pip install"):
+    with pytest.raises(ConfigError, match="needs onnxruntime.*pip install"):
         export_onnx(tmp_path / "model.onnx", trained("ecapa"), LogMel())
     assert os.listdir(tmp_path) == []

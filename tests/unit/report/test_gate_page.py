@@ -159,7 +159,7 @@ def test_the_section_of_the_page(tmp_path, truth):
     for epoch in range(1, 5):
         assert f"<h3>Epoch {epoch}: " in text
     assert ("Was it right?" in text) == truth
-    assert ("they are for the reader" in text) == truth
+    assert ("which are for the reader" in text) == truth
     for name in ("wrong among the dropped", "dropped among the wrong"):
         assert (name in text) == truth
 

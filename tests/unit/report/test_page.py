@@ -174,7 +174,7 @@ def test_a_run_that_diverged(tmp_path):
         (0.97, None),
         (0.5, None),
         (0.03, None),
-        (0.01, "all to one prototype"),
+        (0.01, "a single prototype"),
     ],
 )
 def test_collapse_is_told(tmp_path, share, told):
@@ -185,7 +185,7 @@ def test_collapse_is_told(tmp_path, share, told):
     entropy = 8.3 * share
     logbook.log("train", 1, 2, teacher_entropy=entropy, log_prototypes=8.3)
     text, _ = check(build_report(tmp_path))
-    for warning in ("as good as uniform", "all to one prototype"):
+    for warning in ("as good as uniform", "a single prototype"):
         assert (warning in text) == (warning == told)
 
 

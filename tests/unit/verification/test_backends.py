@@ -75,7 +75,7 @@ def test_pseudo_speakers_as_cohort():
     np.testing.assert_allclose(
         np.linalg.norm(made.cohort, axis=1), 1, rtol=1e-5
     )
-    with pytest.raises(ConfigError, match="this back-end wants clusters"):
+    with pytest.raises(ConfigError, match="this back-end needs clusters"):
         NormalisedCosine(centroids=True).fit(rows)
 
 
@@ -115,7 +115,7 @@ def test_degenerate_training_sets():
     rows, _ = draw(5)
     with pytest.raises(ConfigError, match="cohort of 1 has no"):
         NormalisedCosine(top=None, centroids=True).fit(rows, [0] * len(rows))
-    with pytest.raises(ConfigError, match="top is 300: of a cohort of 30"):
+    with pytest.raises(ConfigError, match="top is 300: .* cohort, 30;"):
         NormalisedCosine().fit(rows)
     with pytest.raises(EmbeddingError, match="equals the mean"):
         NormalisedCosine(top=2).fit(np.ones((4, 3)))
@@ -123,7 +123,7 @@ def test_degenerate_training_sets():
         bad = rows.copy()
         bad[2] = np.nan
         PLDABackend(clusters=5).fit(bad)
-    with pytest.raises(ConfigError, match="wants clusters"):
+    with pytest.raises(ConfigError, match="needs clusters"):
         PLDABackend().fit(rows)
     with pytest.raises(ClusteringError):
         PLDABackend(clusters=31).fit(rows)

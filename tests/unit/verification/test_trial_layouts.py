@@ -72,9 +72,13 @@ def test_lines_as_the_corpora_have_them():
 def test_a_line_of_another_layout_is_named(tmp_path, layout):
     other = next(name for name in LINES if name != layout)
     path = write(tmp_path / "trials", *LINES[layout], "", LINES[other][0])
-    with pytest.raises(TrialError, match=r"trials, line 4: '.*' is no trial"):
+    with pytest.raises(
+        TrialError, match=r"trials, line 4: '.*' is not a trial"
+    ):
         read_trials(path)
-    with pytest.raises(TrialError, match=r"trials, line 1: '.*' is no trial"):
+    with pytest.raises(
+        TrialError, match=r"trials, line 1: '.*' is not a trial"
+    ):
         read_trials(path, layout=other)
 
 

@@ -69,7 +69,7 @@ def test_an_empty_file(tmp_path, text):
 def test_a_missing_file_and_a_binary_one(tmp_path):
     with pytest.raises(TrialError, match="no trial list"):
         read_trials(tmp_path / "nowhere.txt")
-    with pytest.raises(TrialError, match="no text file"):
+    with pytest.raises(TrialError, match="not a text file"):
         read_trials(write(tmp_path, "1 é a", encoding="latin-1"))
 
 
