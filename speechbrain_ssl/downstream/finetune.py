@@ -178,7 +178,7 @@ class FineTuning:
             checkpointer=AtomicCheckpointer(folder / f"fold_{fold.name}"),
         )
 
-    def _identity(self, task, fold, system, seed):
+    def _fingerprint(self, task, fold, system, seed):
         """Return the settings that a checkpoint must share to be resumed."""
         digest = hashlib.sha256()
         for indices in (fold.train, fold.test):
