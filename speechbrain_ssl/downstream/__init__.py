@@ -1,1 +1,1 @@
-"""Downstream tasks other than the speaker: linear probes and fine-tuning."""
+"""Downstream tasks: probes and fine-tuning for labels other than speakers."""

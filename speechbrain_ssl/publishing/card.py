@@ -135,7 +135,7 @@ def make_card(about, description, results, threshold=None, why=None):
     """
     if not about.data.strip():
         raise ConfigError(
-            "a model card must say what the model was trained on; say it with "
+            "a model card must say what the model was trained on; state it with "
             "--data"
         )
     found = evaluations(results)
