@@ -285,7 +285,12 @@ def test_sitw_from_the_command_line(call, corpus, tmp_path):
 @pytest.mark.parametrize(
     "config, changes, error, message",
     [
-        ("cosine_asnorm", {"top": 300}, ConfigError, "of a cohort of 40"),
+        (
+            "cosine_asnorm",
+            {"top": 300},
+            ConfigError,
+            "the size of the cohort, 40",
+        ),
         (
             "cosine_asnorm",
             {"backend_utterances": 1, "top": "null"},
