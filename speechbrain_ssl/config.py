@@ -75,6 +75,7 @@ def check_keys(merged, overrides, known):
             raise ConfigError(
                 f"--{key} on the command line: {where} has no such key"
                 + _suggest(key, plain)
+                + "; a key of a block is set by --block='{key: value}'"
             )
         if type(plain[key]) in (int, float) and not _may_be_number(value):
             raise ConfigError(
@@ -88,7 +89,7 @@ def check_keys(merged, overrides, known):
         if key.startswith("__") or key in known | options | referred:
             continue
         source = merged.sources[key]
-        remedy = _suggest(key, known | options)
+        remedy = _suggest(key, known | options | referred)
         if source != str(pathlib.Path(where)):
             remedy += f"; to leave it out, write `drop: [{key}]` in {where}"
         raise ConfigError(

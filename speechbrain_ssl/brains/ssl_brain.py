@@ -9,7 +9,7 @@ and the state of the objective (a centre, say, or a queue) follow.
 
 The objectives are in ``speechbrain_ssl.objectives``. Everything that does not
 depend on them, such as the optimiser step, validation and checkpoints, is in
-``training_brain``.
+``training_brain``, which calls the methods below; ``hooks`` tells when.
 """
 
 import torch

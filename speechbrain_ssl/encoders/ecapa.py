@@ -22,6 +22,8 @@ import torch
 import torch.nn.functional as F
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 
+from speechbrain_ssl.errors import ConfigError
+
 # The clamp under the square root of the standard deviations, as in the stock
 # pooling layer.
 _EPS = 1e-12
@@ -37,6 +39,11 @@ class FastECAPA(ECAPA_TDNN):
     *args, **kwargs
         Passed to ``speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN``.
 
+    Raises
+    ------
+    ConfigError
+        If the sizes do not fit each other.
+
     Example
     -------
     >>> encoder = FastECAPA(80, channels=[16, 16, 16, 16, 48], lin_neurons=8)
@@ -45,7 +52,14 @@ class FastECAPA(ECAPA_TDNN):
     """
 
     def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
+        try:
+            super().__init__(*args, **kwargs)
+        except AssertionError as error:
+            raise ConfigError(
+                "ECAPA-TDNN's `channels` must be multiples of `res2net_scale` "
+                "(8 unless set) and as many as `kernel_sizes` and `dilations`; "
+                f"got {kwargs.get('channels')}"
+            ) from error
 
     @property
     def arguments(self):

@@ -1,4 +1,4 @@
-"""SSPS: take positives from other utterances, found by clustering.
+"""SSPS (self-supervised positive sampling): positives from other utterances.
 
 Lepage and Dehak, 2025 (arXiv 2505.14561, 2501.17772). Two crops of one
 utterance share the recording. In the last epochs SSPS therefore compares a crop

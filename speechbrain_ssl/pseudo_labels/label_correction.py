@@ -2,12 +2,12 @@
 
 Han, Chen and Qian, 2022 (DLG-LC, arXiv 2208.01928) and 2023 (arXiv
 2304.05754). With the loss l_i on the pseudo-label and the gate's threshold
-tau, the network's own prediction p^_i on a clean view of the utterance (no
+tau on its logarithm, the network's own prediction p^_i on a clean view of the utterance (no
 gradient), sharpened by a temperature c, and its prediction p_i on the
 augmented view:
 
     p^_i = softmax(logits_i / c)
-    L_LC = sum over i of  1[l_i > tau, max(p^_i) > tau_2] H(p^_i | p_i)
+    L_LC = sum over i of  1[log l_i > tau, max(p^_i) > tau_2] H(p^_i | p_i)
     H(p^ | p) = - sum over k of  p^_k log p_k
 
     L = L_DLG + L_LC

@@ -1,9 +1,9 @@
 """Loss gates: decide which pseudo-labels to trust by their loss.
 
 A network learns right labels before wrong ones, so their losses diverge during
-training. With the loss l_i of sample i and a threshold tau,
+training. With the loss l_i of sample i and a threshold tau on its logarithm,
 
-    L_gate = sum over i of  1[l_i < tau] l_i
+    L_gate = sum over i of  1[log l_i < tau] l_i
 
 Loss-Gated Learning (Tao et al., 2022) fixes tau beforehand. The dynamic loss
 gate (Han, Chen and Qian, 2022, arXiv 2208.01928; 2023, arXiv 2304.05754) fits

@@ -65,6 +65,9 @@ def test_a_misspelt_key_in_the_file(load):
     ) as e:
         load(GOOD + "batchsize: 64\n")
     assert str(e.value).endswith("did you mean `batch_size`?")
+    # A key that only another one refers to is suggested, too.
+    with pytest.raises(ConfigError, match="`helpr` .*did you mean `helper`"):
+        load(GOOD + "helpr: 2.0\n")
     with pytest.raises(ConfigError, match="`zzzzz` .*not read by anything$"):
         load(GOOD + "zzzzz: 64\n")
 
@@ -74,6 +77,8 @@ def test_a_misspelt_key_on_the_command_line(load):
         load(GOOD, "--batchsize=64")
     with pytest.raises(ConfigError, match="--batchsize "):
         load(GOOD, "--batchsize", "64")
+    with pytest.raises(ConfigError, match=r"a block is set by --block='\{key"):
+        load(GOOD, "--margin=0.2")
 
 
 def test_a_word_for_a_number(load):

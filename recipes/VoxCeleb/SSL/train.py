@@ -5,13 +5,14 @@
     torchrun --nproc_per_node=8 train.py hparams/dino_ecapa.yaml ...
     python train.py hparams/dino_ecapa.yaml --device=cpu ...
 
-Every key of the YAML can be set on the command line (--batch_size=32); a key
-that does not exist is an error; --print_config prints all keys and exits. The
-same command resumes a run that was interrupted. The README beside this file
+Every key of the merged YAML, which --print_config prints, can be set on the
+command line (--batch_size=32), and a key of a building block through the block
+(--simclr='{margin: 0.2}'). A key that does not exist is an error. The same
+command resumes a run that was interrupted. recipes/VoxCeleb/SSL/README.md
 describes the outputs.
 
 The script is the same for all corpora: the YAML names the prepare function.
-The training loop is in speechbrain_ssl/brains/ssl_brain.py.
+The training loop is in speechbrain_ssl/brains/training_brain.py.
 """
 
 from speechbrain_ssl.runtime import set_up_process

@@ -8,6 +8,7 @@ import torch
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 
 from speechbrain_ssl.encoders.ecapa import FastECAPA
+from speechbrain_ssl.errors import ConfigError
 
 SMALL = {"channels": [32, 32, 32, 32, 96], "lin_neurons": 24}
 CONFIGS = {
@@ -288,3 +289,9 @@ def test_is_not_slower_than_stock(precision):
             spent = time.process_time() - start
             best[name] = min(spent, best.get(name, spent))
     assert best["ours"] < best["stock"]
+
+
+def test_channels_that_do_not_divide():
+    """The stock module's bare assertion names no key."""
+    with pytest.raises(ConfigError, match="`channels` must be multiples.*20"):
+        FastECAPA(20, channels=[20, 20, 20, 20, 60], lin_neurons=8)
