@@ -101,3 +101,18 @@ class TrainingHooks(sb.Brain):
             Name -> scalar.
         """
         return {}
+
+    @property
+    def encoder(self):
+        """The encoder that is trained."""
+        return self.modules.encoder
+
+    @property
+    def evaluated_encoder(self):
+        """The encoder that is evaluated and exported."""
+        return self.encoder
+
+    @property
+    def has_pretrained_init(self):
+        """Whether the encoder starts with the weights of another run."""
+        return bool(self.hparams.initial_model)

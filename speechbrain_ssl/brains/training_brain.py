@@ -84,24 +84,9 @@ class TrainingBrain(TrainingHooks):
     # -- set-up ------------------------------------------------------------
 
     @property
-    def encoder(self):
-        """The encoder that is trained."""
-        return self.modules.encoder
-
-    @property
-    def evaluated_encoder(self):
-        """The encoder that is evaluated and exported."""
-        return self.encoder
-
-    @property
     def is_resuming(self):
         """Whether this run resumes from a checkpoint of its own."""
         return self.checkpoints.found is not None
-
-    @property
-    def has_pretrained_init(self):
-        """Whether the encoder starts with the weights of another run."""
-        return bool(self.hparams.initial_model)
 
     @property
     def epoch_reached(self):
