@@ -156,7 +156,7 @@ class TrialMonitor:
         # Compute the metrics once, with the labels as scores: a list that gives
         # no confidence interval then fails now, not after hours of training.
         check_speakers({path: (self.trials, None)})
-        self.figures(self.trials.labels.astype(float), replicates=100)
+        self.metrics(self.trials.labels.astype(float), replicates=100)
 
     def score(self, encoder, features, device):
         """Return the scores of all trials and the embeddings of all files."""
@@ -164,7 +164,7 @@ class TrialMonitor:
             encoder, features, self.trials, self.audio_folder, device=device
         )
 
-    def figures(self, scores, replicates=1000):
+    def metrics(self, scores, replicates=1000):
         """Return the metrics of given scores; ``eer`` is the EER in percent."""
         found = evaluate_scores(scores, self.trials, replicates)
         eer = found.pop("eer_percent")
@@ -173,7 +173,7 @@ class TrialMonitor:
     def eer(self, encoder, features, device):
         """Return the EER of an encoder, in percent."""
         scores, _ = self.score(encoder, features, device)
-        return self.figures(scores, replicates=0)["eer"]
+        return self.metrics(scores, replicates=0)["eer"]
 
     def baselines(self, features, device):
         """Return the EERs of baselines that this run did not train, in percent.

@@ -34,19 +34,19 @@ def conclude(brain):
     folder = pathlib.Path(brain.hparams.output_folder)
     encoder, monitor = brain.evaluated_encoder, brain.trials
     export_encoder(folder / "model", encoder, brain.features)
-    figures, drawn, mapped = {}, None, None
+    metrics, drawn, mapped = {}, None, None
     if monitor is not None:
         scores, embeddings = monitor.score(
             encoder, brain.features, brain.device
         )
-        figures = monitor.figures(scores)
-        figures.update(monitor.baselines(brain.features, brain.device))
+        metrics = monitor.metrics(scores)
+        metrics.update(monitor.baselines(brain.features, brain.device))
         trials = monitor.trials
         drawn = {
             monitor.name: {
                 "scores": scores,
                 "labels": trials.labels,
-                "threshold": figures["threshold"],
+                "threshold": metrics["threshold"],
             }
         }
         mapped = {
@@ -59,15 +59,15 @@ def conclude(brain):
             "%s: EER %.2f %% [%.2f, %.2f]; without training: statistics "
             "%.2f %%, untrained encoder %.2f %%",
             monitor.name,
-            figures["eer"],
-            figures["ci_low"],
-            figures["ci_high"],
-            figures["eer_statistics"],
-            figures["eer_untrained"],
+            metrics["eer"],
+            metrics["ci_low"],
+            metrics["ci_high"],
+            metrics["eer_statistics"],
+            metrics["eer_untrained"],
         )
     path = write_results(
         folder,
-        figures,
+        metrics,
         seed=brain.hparams.seed,
         seconds=brain.seconds(),
         extra={

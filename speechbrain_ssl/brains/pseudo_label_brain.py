@@ -243,12 +243,12 @@ class PseudoLabelBrain(TrainingBrain):
             The content of ``results.json`` (empty on all but the main
             process).
         """
-        figures = super().finish()
-        if figures:
+        metrics = super().finish()
+        if metrics:
             save = pathlib.Path(self.hparams.output_folder) / "save"
             with atomic_write(save / "classifier.pt", "wb") as stream:
                 torch.save(self.classifier.state_dict(), stream)
-        return figures
+        return metrics
 
     def trusted(self):
         """Return which utterances the gate keeps, by their last losses.

@@ -212,12 +212,12 @@ class Rounds:
         if self._record(number, stage) is None:
             begin = time.monotonic()
             logger.info("round %d: %s", number, stage)
-            figures = getattr(self.stages, stage)(number)
+            metrics = getattr(self.stages, stage)(number)
             record = {
                 "round": number,
                 "stage": stage,
                 "minutes": round((time.monotonic() - begin) / 60, 2),
-                **figures,
+                **metrics,
             }
             # Every process must read the old file before rank 0 replaces it,
             # and the new one only after that.

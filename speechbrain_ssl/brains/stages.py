@@ -42,7 +42,7 @@ class Stages:
     """Implements the stages of a round.
 
     ``embed``, ``cluster``, ``train`` and ``fine_tune`` are the stages. Each
-    takes the number of the round and returns a dictionary of figures for
+    takes the number of the round and returns a dictionary of metrics for
     ``rounds.json``. All processes call them.
 
     Arguments
@@ -160,22 +160,22 @@ class Stages:
     def cluster(self, number):
         """Write the labels of a round and measure their quality."""
         source, seed = self.hparams["labels_from"], self.hparams["seed"]
-        figures = {}
+        metrics = {}
         if self.labels_are_given:
             labels = source.read(self.manifest, seed)
         else:
             rows, places = self._read_share(number)
             names = _Names(self.manifest.ids, places)
-            own, figures = source(rows, seed + number, self.device, names)
+            own, metrics = source(rows, seed + number, self.device, names)
             labels = self._everywhere(own, places)
-            figures |= cluster_sizes(labels[labels >= 0])
-            figures |= self._quality(number, rows, labels)
+            metrics |= cluster_sizes(labels[labels >= 0])
+            metrics |= self._quality(number, rows, labels)
         if self.speakers is not None:
             known = (labels >= 0) & (self.speakers >= 0)
             if known.any():
-                figures |= against_speakers(labels[known], self.speakers[known])
+                metrics |= against_speakers(labels[known], self.speakers[known])
         labels = keep_large(labels, self.hparams["min_cluster_size"])
-        figures["labelled"] = int((labels >= 0).sum())
+        metrics["labelled"] = int((labels >= 0).sum())
         if if_main_process():
             write_labels(
                 self.round_folder(number) / "labels.csv", self.manifest, labels
@@ -184,13 +184,13 @@ class Stages:
         logger.info(
             "round %d: %d utterances in %d clusters%s",
             number,
-            figures["labelled"],
+            metrics["labelled"],
             labels.max() + 1,
-            f", NMI {figures['agreement_nmi']:.3f} with the previous round"
-            if "agreement_nmi" in figures
+            f", NMI {metrics['agreement_nmi']:.3f} with the previous round"
+            if "agreement_nmi" in metrics
             else "",
         )
-        return figures
+        return metrics
 
     def _read_share(self, number):
         """Return this process's share of the embeddings, views joined.
@@ -267,7 +267,7 @@ class Stages:
             # of most of them.
             with distributed.single_process():
                 rows, _ = self._read(number, 0, len(self.manifest))
-        figures = {
+        metrics = {
             "silhouette": silhouette(
                 rows, labels[labels >= 0], self.hparams["silhouette_sample"]
             )
@@ -279,9 +279,9 @@ class Stages:
             now, old = labels >= 0, before >= 0
             keys = self.manifest.keys
             found = agreement(keys[now], labels[now], keys[old], before[old])
-            figures["agreement_nmi"] = found["nmi"]
-            figures["agreement_ari"] = found["ari"]
-        return figures
+            metrics["agreement_nmi"] = found["nmi"]
+            metrics["agreement_ari"] = found["ari"]
+        return metrics
 
     def train(self, number):
         """Train an encoder on the labels of a round."""
@@ -332,7 +332,7 @@ class Stages:
         )
 
     def _train(self, folder, labels_csv, number, initial_model, **changes):
-        """Train once and return the figures.
+        """Train once and return the metrics.
 
         Arguments
         ---------
@@ -394,7 +394,7 @@ class Stages:
             truth, _ = majority_classes(labels[rows], self.speakers[rows])
         brain.set_labels(labels[rows], truth)
         brain.fit(hparams["epoch_counter"], train_loader, valid_loader)
-        figures = brain.finish()
+        metrics = brain.finish()
         if if_main_process():
             kept = np.full(len(self.manifest), -1)
             kept[rows] = np.where(brain.trusted(), labels[rows], -1)
@@ -407,7 +407,7 @@ class Stages:
                 {"handlers": {"file_handler": to_file}},
             )
         names = ("eer", "ci_low", "ci_high", "eer_initial")
-        return {k: figures[k] for k in names if k in figures}
+        return {k: metrics[k] for k in names if k in metrics}
 
 
 class _Names:

@@ -31,7 +31,7 @@ SILHOUETTE_SAMPLE = 10_000
 
 @dataclasses.dataclass
 class Choice:
-    """Hold the chosen number of clusters, and the figures of all candidates.
+    """Hold the chosen number of clusters, and the metrics of all candidates.
 
     Arguments
     ---------

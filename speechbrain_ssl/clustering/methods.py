@@ -33,8 +33,8 @@ class KMeansClusters:
     -------
     >>> import numpy as np
     >>> corners = np.repeat(np.eye(3), 4, axis=0)
-    >>> labels, figures = KMeansClusters(3)(corners, seed=1)
-    >>> len(set(labels.tolist())), figures["inertia"] < 1e-4
+    >>> labels, metrics = KMeansClusters(3)(corners, seed=1)
+    >>> len(set(labels.tolist())), metrics["inertia"] < 1e-4
     (3, True)
     """
 
@@ -107,7 +107,7 @@ class KMeansClusters:
         Returns
         -------
         tuple
-            The cluster of each row, int64 ``[n]``, and a dictionary of figures
+            The cluster of each row, int64 ``[n]``, and a dictionary of metrics
             for the log.
 
         Raises
@@ -122,18 +122,18 @@ class KMeansClusters:
             "names": names,
             "device": device,
         }
-        figures, clusters = {}, self.clusters
+        metrics, clusters = {}, self.clusters
         if not self._one:
             self.check_alone()
             chosen = choose_k(rows, clusters, seed=seed, **options)
             # A silhouette may be NaN, which JSON cannot represent.
-            figures["candidates"] = [
+            metrics["candidates"] = [
                 {k: v for k, v in row.items() if v == v} for row in chosen.table
             ]
             clusters = chosen.clusters
         found = spherical_kmeans(rows, clusters, seed=seed, **options)
-        figures["inertia"] = found.inertia[-1]
-        return found.assignments.cpu().numpy(), figures
+        metrics["inertia"] = found.inertia[-1]
+        return found.assignments.cpu().numpy(), metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +158,7 @@ class MergedClusters:
     -------
     >>> import numpy as np
     >>> corners = np.repeat(np.eye(3), 4, axis=0)
-    >>> labels, figures = MergedClusters(4, 3)(corners, seed=1)
+    >>> labels, metrics = MergedClusters(4, 3)(corners, seed=1)
     >>> len(set(labels.tolist()))
     3
     """
@@ -195,5 +195,5 @@ class MergedClusters:
             names=names,
             device=device,
         )
-        figures = {"inertia": found.kmeans.inertia[-1]}
-        return found.assignments.cpu().numpy(), figures
+        metrics = {"inertia": found.kmeans.inertia[-1]}
+        return found.assignments.cpu().numpy(), metrics
