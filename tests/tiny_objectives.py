@@ -117,7 +117,7 @@ POSITIVES = {
     ),
     "cluster_aware": (
         "cluster_aware.yaml",
-        "partners",
+        "positives",
         {"clusters": [8, 6], "start_epoch": 2, "every": 1},
     ),
 }

@@ -184,7 +184,7 @@ class ClusterAwarePositives(_RulePositives):
 
     def loader_options(self):
         """Return the function that chooses the utterance of each crop."""
-        return {"partners": self.rule.partners}
+        return {"pseudo_positives": self.rule.pseudo_positives}
 
     def set_up(self, embedding_size, projection_size):
         """Create the table of clusters on the CPU, where loaders read it."""

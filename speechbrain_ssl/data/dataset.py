@@ -71,12 +71,12 @@ class CropDataset(torch.utils.data.Dataset):
         How crops are cut.
     seed : int
         Seed of all draws.
-    partners : callable, optional
-        Chooses the utterance each crop is cut from: ``partners(epoch, index,
+    pseudo_positives : callable, optional
+        Chooses the utterance each crop is cut from: ``pseudo_positives(epoch, index,
         key, crops, global_crops)`` -> positions in the manifest, int64
-        ``[crops]``, as ``positives.cluster_aware.ClusterAware.partners``. A
+        ``[crops]``, as ``positives.cluster_aware.ClusterAware.pseudo_positives``. A
         crop is cut where it would be if the anchor (the utterance at ``index``)
-        were as long as its partner. By default all crops come from the anchor.
+        were as long as its pseudo-positive. By default all crops come from the anchor.
     reference_seconds : float, optional
         Length of one more crop of the anchor, for ``CropBatch.reference``
         (SSPS). By default there is none.
@@ -87,7 +87,7 @@ class CropDataset(torch.utils.data.Dataset):
     -----
     An utterance that cannot be used (unreadable, NaN) is replaced by another
     one, drawn at the address of the bad one, and reported in the batch. If a
-    partner cannot be used, its crops are cut from the anchor. The Brain lists
+    pseudo-positive cannot be used, its crops are cut from the anchor. The Brain lists
     such files and stops a run that has too many (``brains.bad_audio``).
     """
 
@@ -99,14 +99,14 @@ class CropDataset(torch.utils.data.Dataset):
         manifest,
         plan,
         seed,
-        partners=None,
+        pseudo_positives=None,
         reference_seconds=None,
         reference_from=1,
     ):
         self.manifest = manifest
         self.plan = plan
         self.seed = seed
-        self.partners = partners
+        self.pseudo_positives = pseudo_positives
         self.reference_seconds = reference_seconds
         self.reference_from = reference_from
 
@@ -162,13 +162,13 @@ class CropDataset(torch.utils.data.Dataset):
         plan = self.plan
         address = (self.seed, epoch, key)
         sources = np.full(plan.num_crops, index)
-        if self.partners is not None:
-            sources[:] = self.partners(
+        if self.pseudo_positives is not None:
+            sources[:] = self.pseudo_positives(
                 epoch, index, key, plan.num_crops, plan.global_crops
             )
         crops = [None] * plan.num_crops
         # Each utterance is opened once. The anchor comes last: it steps in for
-        # a partner that cannot be used.
+        # a pseudo-positive that cannot be used.
         for source in np.unique(sources[sources != index]).tolist():
             wanted = np.flatnonzero(sources == source)
             try:

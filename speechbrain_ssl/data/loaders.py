@@ -17,7 +17,7 @@ def make_loaders(
     valid_utterances=1000,
     valid_seconds=2.0,
     grad_accumulation_factor=1,
-    partners=None,
+    pseudo_positives=None,
     reference_seconds=None,
     reference_from=1,
 ):
@@ -41,7 +41,7 @@ def make_loaders(
         Length of the crops that are compared in validation.
     grad_accumulation_factor : int
         Batches per optimiser step.
-    partners, reference_seconds, reference_from
+    pseudo_positives, reference_seconds, reference_from
         See ``speechbrain_ssl.data.dataset.CropDataset``.
 
     Returns
@@ -68,7 +68,7 @@ def make_loaders(
         valid_utterances, 2 * valid_seconds, usable
     )
     train_set = CropDataset(
-        train, plan, seed, partners, reference_seconds, reference_from
+        train, plan, seed, pseudo_positives, reference_seconds, reference_from
     )
     sampler = EpochBatchSampler(
         len(train),

@@ -36,7 +36,7 @@ class ClusterAware(torch.nn.Module):
     """Draw the utterances that crops are cut from.
 
     The clusters are a buffer, so that checkpoints contain them. Loader workers
-    call ``partners``, so they must be started after ``recluster``; a loader
+    call ``pseudo_positives``, so they must be started after ``recluster``; a loader
     without ``persistent_workers`` does that at the start of each epoch.
 
     Arguments
@@ -72,7 +72,7 @@ class ClusterAware(torch.nn.Module):
     >>> sampling.due(1), sampling.due(2)
     (False, True)
     >>> sampling.recluster(2, torch.eye(2)[[0, 1, 0, 1]])
-    >>> set(sampling.partners(2, 1, key=77, crops=6, global_crops=2)) <= {1, 3}
+    >>> set(sampling.pseudo_positives(2, 1, key=77, crops=6, global_crops=2)) <= {1, 3}
     True
     """
 
@@ -224,7 +224,7 @@ class ClusterAware(torch.nn.Module):
         self.assignments.copy_(labels)
         _tabulate(self)
 
-    def partners(self, epoch, index, key, crops, global_crops):
+    def pseudo_positives(self, epoch, index, key, crops, global_crops):
         """Draw the utterance of each crop of a sample.
 
         Called by loader workers. The cost does not depend on the size of the

@@ -4,7 +4,7 @@
 
 A step of SimCLR (ECAPA-TDNN, two crops an utterance: encode, loss, backward,
 optimiser), the reference forward pass of SSPS, and what SSPS does beside it
-(drawing partners, replacing vectors, taking up memory and queue), in turns in one
+(drawing pseudo_positives, replacing vectors, taking up memory and queue), in turns in one
 process, at the paper's sizes: 1 092 009 utterances, K and queue 25 000. The
 k-means of each epoch is not in it. Features and clusters are drawn at random; SSPS
 takes as long for any. ``--channels=64`` is an encoder so small that SSPS weighs

@@ -30,9 +30,9 @@ def replacements(monkeypatch):
     seen = []
     original = ssps.put_vectors
 
-    def put_vectors(target, queue, partners):
-        after = original(target, queue, partners)
-        seen.append((target, partners, queue.vectors.clone(), after))
+    def put_vectors(target, queue, pseudo_positives):
+        after = original(target, queue, pseudo_positives)
+        seen.append((target, pseudo_positives, queue.vectors.clone(), after))
         return after
 
     monkeypatch.setattr(ssps, "put_vectors", put_vectors)
@@ -52,11 +52,11 @@ def test_ssps_replaces_vectors(corpus, train, tmp_path, replacements, name):
     assert all(0 < line["coverage"] <= 1 for line in lines[STEPS:])
     assert all(line["loss"] == line["loss"] for line in lines)
     assert len(replacements) == STEPS
-    for target, partners, queue, after in replacements:
-        found = partners.slots >= 0
+    for target, pseudo_positives, queue, after in replacements:
+        found = pseudo_positives.slots >= 0
         assert found.any()
-        assert (partners.utterances[found] != target.index[found]).all()
-        there = queue[partners.slots[found]].to(after.projections.dtype)
+        assert (pseudo_positives.utterances[found] != target.index[found]).all()
+        there = queue[pseudo_positives.slots[found]].to(after.projections.dtype)
         assert torch.equal(after.projections[found], there)
         assert (
             (after.projections[found] != target.projections[found])
@@ -136,10 +136,13 @@ def test_crops_come_from_the_cluster(
     """In the second epoch every utterance that is read is of the cluster."""
     rule = "locals" if name == "deepcluster" else "all"
     drawn, read, clusters = collections.defaultdict(list), set(), []
-    partners, recluster = ClusterAware.partners, ClusterAware.recluster
+    pseudo_positives, recluster = (
+        ClusterAware.pseudo_positives,
+        ClusterAware.recluster,
+    )
 
     def watched(sampling, epoch, index, *rest, **options):
-        found = partners(sampling, epoch, index, *rest, **options)
+        found = pseudo_positives(sampling, epoch, index, *rest, **options)
         drawn[epoch].append((index, found))
         return found
 
@@ -147,7 +150,7 @@ def test_crops_come_from_the_cluster(
         recluster(sampling, epoch, embeddings)
         clusters.append((epoch, sampling.assignments.clone()))
 
-    monkeypatch.setattr(ClusterAware, "partners", watched)
+    monkeypatch.setattr(ClusterAware, "pseudo_positives", watched)
     monkeypatch.setattr(ClusterAware, "recluster", noted)
     original = Manifest.path
 
@@ -185,7 +188,7 @@ def test_crops_come_from_the_cluster(
     "name, positives", [("moco", "ssps"), ("simclr", "cluster_aware")]
 )
 def test_two_processes_are_one(corpus, train, tmp_path, name, positives):
-    """Scalars, clusters and partners agree, up to the order of additions."""
+    """Scalars, clusters and pseudo_positives agree, up to the order of additions."""
     path = tiny_objectives.configuration(corpus, name, positives)
     # Adam's first steps depend on signs: see test_distributed.py.
     text = path.read_text().replace("AdamW", "SGD")

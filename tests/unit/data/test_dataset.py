@@ -268,12 +268,12 @@ def test_halves_refuse_a_bad_file(manifest, tmp_path):
 def fixed(sources):
     """Partners that are the same for every sample; checks what is asked."""
 
-    def partners(epoch, index, key, crops, global_crops):
+    def pseudo_positives(epoch, index, key, crops, global_crops):
         assert (crops, global_crops) == (PLAN.num_crops, PLAN.global_crops)
         assert epoch == 2 and isinstance(int(key), int)
         return np.array([index if s is None else s for s in sources])
 
-    return partners
+    return pseudo_positives
 
 
 def cut_by_hand(manifest, source, anchor, epoch=2):
@@ -290,10 +290,10 @@ def cut_by_hand(manifest, source, anchor, epoch=2):
     ]
 
 
-def test_crops_of_partners(manifest):
+def test_crops_of_pseudo_positives(manifest):
     """Each from its own utterance; the anchor's are what they were."""
     sources = [None, 9, 14, 9]
-    data = CropDataset(manifest, PLAN, 3, partners=fixed(sources))
+    data = CropDataset(manifest, PLAN, 3, pseudo_positives=fixed(sources))
     _, index, groups, bad = data[(2, 12)]
     assert index == 12 and bad == []
     crops = [crop for group in groups for crop in group]
@@ -304,7 +304,7 @@ def test_crops_of_partners(manifest):
     plain = CropDataset(manifest, PLAN, 3)[(2, 12)][2]
     assert np.array_equal(groups[0][0], plain[0][0])
     assert not np.array_equal(groups[0][1], plain[0][1])
-    itself = CropDataset(manifest, PLAN, 3, partners=fixed([None] * 4))
+    itself = CropDataset(manifest, PLAN, 3, pseudo_positives=fixed([None] * 4))
     for one, other in zip(itself[(2, 12)][2], plain, strict=True):
         assert np.array_equal(one, other)
 
@@ -318,7 +318,7 @@ def test_each_utterance_is_opened_once(manifest, monkeypatch):
         return original(self, index, address)
 
     monkeypatch.setattr(CropDataset, "_wave", wave)
-    data = CropDataset(manifest, PLAN, 3, partners=fixed([9, 7, 9, 7]))
+    data = CropDataset(manifest, PLAN, 3, pseudo_positives=fixed([9, 7, 9, 7]))
     data[(2, 12)]
     assert sorted(opened) == [7, 9]
     opened.clear()
@@ -329,10 +329,12 @@ def test_each_utterance_is_opened_once(manifest, monkeypatch):
     assert sorted(opened) == [9, 12]
 
 
-def test_a_bad_partner_leaves_its_crops_to_the_anchor(manifest, tmp_path):
+def test_a_bad_pseudo_positive_leaves_its_crops_to_the_anchor(
+    manifest, tmp_path
+):
     broken = with_bad(manifest, {5, 6}, tmp_path)
     sources = [5, 9, None, 5]
-    data = CropDataset(broken, PLAN, 3, partners=fixed(sources))
+    data = CropDataset(broken, PLAN, 3, pseudo_positives=fixed(sources))
     _, index, groups, bad = data[(2, 12)]
     assert index == 12
     [(path, reason)] = bad
@@ -413,7 +415,7 @@ def test_crops_of_a_cluster(manifest):
     sampling.recluster(2, torch.randn(COUNT, 4, generator=generator))
 
     def samples(workers, batch):
-        data = CropDataset(manifest, PLAN, 3, sampling.partners)
+        data = CropDataset(manifest, PLAN, 3, sampling.pseudo_positives)
         loader = torch.utils.data.DataLoader(
             data,
             batch_sampler=[
@@ -429,7 +431,7 @@ def test_crops_of_a_cluster(manifest):
     assert torch.equal(one, samples(2, 8))
     label = sampling.assignments.tolist()
     for i in range(COUNT):
-        drawn = sampling.partners(2, i, manifest.keys[i], 4, 2)
+        drawn = sampling.pseudo_positives(2, i, manifest.keys[i], 4, 2)
         assert {label[j] for j in drawn} == {label[i]}
         for number in range(2):
             wanted = cut_by_hand(manifest, drawn[number], i)[number]

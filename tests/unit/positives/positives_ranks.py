@@ -39,7 +39,7 @@ def run(rank, world):
         batch=10,
         seed=3,
     )
-    partners = []
+    pseudo_positives = []
     for epoch in (1, 2, 3):
         ssps.before_epoch(epoch)
         for index in torch.arange(101).roll(epoch).split(10):
@@ -47,7 +47,7 @@ def run(rank, world):
             mine = torch.tensor_split(index, world)[rank]
             if ssps.active(epoch):
                 found = ssps.draw(mine, epoch, keys[mine.numpy()])
-                partners.append(found.utterances)
+                pseudo_positives.append(found.utterances)
             ssps.observe(
                 mine, x[mine], torch.stack([x[mine], epoch + x[mine]], dim=1)
             )
@@ -57,7 +57,7 @@ def run(rank, world):
     aware.recluster(2, x)
     return {
         "state": ssps.state_dict(),
-        "partners": partners,
+        "pseudo_positives": pseudo_positives,
         "aware": aware.assignments,
     }
 

@@ -21,10 +21,10 @@ def made(rows, clusters=6, start_epoch=2, local_crops=4, **options):
     return sampling
 
 
-def all_partners(sampling, epoch, count, crops=6, global_crops=2):
+def all_pseudo_positives(sampling, epoch, count, crops=6, global_crops=2):
     return np.stack(
         [
-            sampling.partners(epoch, i, KEYS[i], crops, global_crops)
+            sampling.pseudo_positives(epoch, i, KEYS[i], crops, global_crops)
             for i in range(count)
         ]
     )
@@ -38,7 +38,7 @@ def test_crops_come_from_the_cluster(voices, rule):
     sampling.recluster(2, rows)
     label = sampling.assignments.tolist()
     for epoch in (2, 3):
-        found = all_partners(sampling, epoch, 60)
+        found = all_pseudo_positives(sampling, epoch, 60)
         assert found.dtype == np.int64
         for i in range(60):
             members = [j for j in range(60) if label[j] == label[i]]
@@ -49,7 +49,7 @@ def test_crops_come_from_the_cluster(voices, rule):
             assert found[i].tolist() == wanted
         # Clear voices: all clusters are of one speaker.
         assert (speaker[found] == speaker[:, None]).all()
-    assert not np.array_equal(found, all_partners(sampling, 2, 60))
+    assert not np.array_equal(found, all_pseudo_positives(sampling, 2, 60))
 
 
 def test_members_are_drawn_evenly(voices):
@@ -57,7 +57,9 @@ def test_members_are_drawn_evenly(voices):
     sampling = made(rows)
     sampling.recluster(2, rows)
     members = (sampling.assignments == sampling.assignments[4]).nonzero()
-    drawn = [sampling.partners(e, 4, KEYS[4], 6, 2) for e in range(2, 402)]
+    drawn = [
+        sampling.pseudo_positives(e, 4, KEYS[4], 6, 2) for e in range(2, 402)
+    ]
     counts = np.bincount(np.concatenate(drawn), minlength=60)
     assert set(np.flatnonzero(counts)) == set(members.flatten().tolist())
     expected = 2400 / len(members)
@@ -66,12 +68,12 @@ def test_members_are_drawn_evenly(voices):
 
 
 def test_singletons_and_the_unembedded_keep_their_crops():
-    """Whoever has no cluster is nobody's partner, either."""
+    """Whoever has no cluster is no pseudo-positive, either."""
     rows = torch.eye(8)[torch.tensor([0, 0, 1, 2, 2, 3, 3, 4])]
     rows[1], rows[5, 0] = 0, float("nan")
     sampling = made(rows, clusters=4)
     sampling.recluster(2, 5 * rows)
-    found = all_partners(sampling, 2, 8)
+    found = all_pseudo_positives(sampling, 2, 8)
     for i in (0, 1, 2, 5, 6, 7):
         label = sampling.assignments
         if i in (1, 5) or (label == label[i]).sum() == 1:
@@ -119,9 +121,9 @@ def test_merged_clusters(voices):
 def test_only_the_anchor_before_the_start(voices):
     rows, _ = voices()
     sampling = made(rows, start_epoch=5)
-    assert sampling.partners(4, 7, KEYS[7], 6, 2).tolist() == [7] * 6
+    assert sampling.pseudo_positives(4, 7, KEYS[7], 6, 2).tolist() == [7] * 6
     with pytest.raises(ConfigError, match="epoch 5, but nothing has been clu"):
-        sampling.partners(5, 7, KEYS[7], 6, 2)
+        sampling.pseudo_positives(5, 7, KEYS[7], 6, 2)
 
 
 def test_a_checkpoint_carries_the_clusters(voices, tmp_path):
@@ -134,14 +136,14 @@ def test_a_checkpoint_carries_the_clusters(voices, tmp_path):
     again.load_state_dict(
         torch.load(tmp_path / "aware.ckpt", weights_only=True)
     )
-    wanted = all_partners(sampling, 3, 60)
-    assert np.array_equal(all_partners(again, 3, 60), wanted)
+    wanted = all_pseudo_positives(sampling, 3, 60)
+    assert np.array_equal(all_pseudo_positives(again, 3, 60), wanted)
     copy = pickle.loads(pickle.dumps(again))
-    assert np.array_equal(all_partners(copy, 3, 60), wanted)
+    assert np.array_equal(all_pseudo_positives(copy, 3, 60), wanted)
     # Inside another module, too.
     parent = torch.nn.ModuleDict({"aware": made(rows)})
     parent.load_state_dict({"aware.assignments": sampling.assignments})
-    assert np.array_equal(all_partners(parent["aware"], 3, 60), wanted)
+    assert np.array_equal(all_pseudo_positives(parent["aware"], 3, 60), wanted)
 
 
 @pytest.mark.parametrize(

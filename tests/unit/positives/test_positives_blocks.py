@@ -39,9 +39,9 @@ def test_ssps_block(repository):
 
 
 def test_cluster_aware_block(repository):
-    partners = load(repository, "cluster_aware.yaml")["partners"]
-    assert isinstance(partners, ClusterAware)
-    assert partners.counts == [7500] and partners.rule == "all"
+    sampling = load(repository, "cluster_aware.yaml")["positives"]
+    assert isinstance(sampling, ClusterAware)
+    assert sampling.counts == [7500] and sampling.rule == "all"
     other = {
         "clusters": [30, 15],
         "start_epoch": 3,
@@ -50,7 +50,7 @@ def test_cluster_aware_block(repository):
         "iterations": 5,
         "merge_from": 50,
     }
-    partners = load(repository, "cluster_aware.yaml", other)["partners"]
-    assert partners.counts == [30, 15]
+    sampling = load(repository, "cluster_aware.yaml", other)["positives"]
+    assert sampling.counts == [30, 15]
     del other["clusters"]
-    assert {key: getattr(partners, key) for key in other} == other
+    assert {key: getattr(sampling, key) for key in other} == other

@@ -87,19 +87,24 @@ def by_the_paper(ssps, index, epoch):
 
 @pytest.mark.parametrize("queue", [8, 30, 200])
 @pytest.mark.parametrize("neighbours", [0, 1, 3])
-def test_partners_as_the_paper_draws_them(voices, make, neighbours, queue):
+def test_pseudo_positives_as_the_paper_draws_them(
+    voices, make, neighbours, queue
+):
     rows, _ = voices()
     ssps = make(rows, neighbours=neighbours, queue=queue)
     ssps.before_epoch(2)
     index = torch.randperm(60, generator=torch.Generator().manual_seed(0))
     for epoch in (2, 3, 4):
-        partners = ssps.draw(index, epoch, KEYS[index.numpy()])
+        pseudo_positives = ssps.draw(index, epoch, KEYS[index.numpy()])
         wanted = by_the_paper(ssps, index, epoch)
-        assert partners.utterances.tolist() == wanted
-        assert not (partners.utterances == index).any()
+        assert pseudo_positives.utterances.tolist() == wanted
+        assert not (pseudo_positives.utterances == index).any()
         slots = newest_slots(ssps.queue)
         for u, s, c in zip(
-            wanted, partners.slots.tolist(), partners.clusters, strict=True
+            wanted,
+            pseudo_positives.slots.tolist(),
+            pseudo_positives.clusters,
+            strict=True,
         ):
             assert s == slots.get(u, -1)
             assert int(c) == (int(ssps.assignments[u]) if u >= 0 else -1)
@@ -172,10 +177,10 @@ def test_merged_clusters_are_those_of_small_ones(voices, make):
         mean = unit[ssps.assignments == c].sum(0)
         torch.testing.assert_close(ssps.centroids[c], mean / mean.norm())
     index = torch.arange(60)
-    partners = ssps.draw(index, 2, KEYS).utterances
-    there = partners >= 0
+    pseudo_positives = ssps.draw(index, 2, KEYS).utterances
+    there = pseudo_positives >= 0
     assert torch.equal(
-        ssps.assignments[partners[there]], ssps.assignments[there]
+        ssps.assignments[pseudo_positives[there]], ssps.assignments[there]
     )
 
 
@@ -203,10 +208,10 @@ def test_vectors_are_replaced_and_gradients_stop(voices, make, neighbours):
     index = torch.arange(60)
     target = branch_of(index)
     changed, scalars = ssps.substitute(target, 2, KEYS[index.numpy()])
-    partners = ssps.draw(index, 2, KEYS[index.numpy()])
-    replaced = partners.slots >= 0
+    pseudo_positives = ssps.draw(index, 2, KEYS[index.numpy()])
+    replaced = pseudo_positives.slots >= 0
     assert not replaced[::3].any() and replaced.any()
-    assert set(partners.utterances[replaced].tolist()) <= set(seen)
+    assert set(pseudo_positives.utterances[replaced].tolist()) <= set(seen)
     assert (ssps.assignments[::3] == -1).all()
     assert float(scalars["coverage"]) == pytest.approx(
         replaced.float().mean().item()
@@ -214,7 +219,7 @@ def test_vectors_are_replaced_and_gradients_stop(voices, make, neighbours):
     for i in range(60):
         row = target.projections[i]
         if replaced[i]:
-            row = ssps.queue.vectors[partners.slots[i]]
+            row = ssps.queue.vectors[pseudo_positives.slots[i]]
         assert torch.equal(changed.projections[i], row)
     assert changed.embeddings is target.embeddings
     assert changed.index is target.index
@@ -367,9 +372,9 @@ def test_references_without_direction_are_not_taken_up(voices, make):
     # None of the four rows can be a positive; their slots stay unfilled.
     assert not torch.isin(ssps.queue.ids, torch.tensor([50, 51])).any()
     ssps.before_epoch(2)
-    partners = ssps.draw(torch.arange(60), 2, KEYS)
+    pseudo_positives = ssps.draw(torch.arange(60), 2, KEYS)
     target = branch_of(torch.arange(60))
-    drawn = put_vectors(target, ssps.queue, partners).projections
+    drawn = put_vectors(target, ssps.queue, pseudo_positives).projections
     assert drawn.isfinite().all()
 
 
@@ -403,9 +408,9 @@ def test_dino_with_vectors_is_dino_with_logits(voices, make):
     target = Branch(views[:, :2], vectors[:, :2].detach(), head, index)
     changed, scalars = ssps.substitute(target, 2, KEYS[:10])
     assert 0 < float(scalars["coverage"])
-    partners = ssps.draw(index, 2, KEYS[:10])
+    pseudo_positives = ssps.draw(index, 2, KEYS[:10])
     wanted = head.logits(target.projections).detach()
-    for i, slot in enumerate(partners.slots.tolist()):
+    for i, slot in enumerate(pseudo_positives.slots.tolist()):
         if slot >= 0:
             wanted[i] = logits[slot]
     loss, _ = dino(online, changed, teacher_temperature=0.04, cosine_weight=0)
@@ -464,10 +469,10 @@ def test_simclr_learns_from_pseudo_positives(voices, make):
     views = rows[:8, None].repeat(1, 2, 1).requires_grad_()
     branch = Branch(views, views, torch.nn.Identity(), index)
     changed, _ = ssps.substitute(branch, 2, KEYS[:8])
-    partners = ssps.draw(index, 2, KEYS[:8]).utterances
-    assert (partners >= 0).all()
+    pseudo_positives = ssps.draw(index, 2, KEYS[:8]).utterances
+    assert (pseudo_positives >= 0).all()
     own = torch.nn.functional.normalize(rows[:8], dim=1)
-    towards = torch.nn.functional.normalize(rows[partners], dim=1)
+    towards = torch.nn.functional.normalize(rows[pseudo_positives], dim=1)
     towards -= (towards * own).sum(1, keepdim=True) * own
 
     def pull(target):
@@ -487,15 +492,16 @@ def test_accuracy_is_for_monitoring(voices, make):
     ssps = make(rows, queue=60, neighbours=0, clusters=12)
     ssps.before_epoch(2)
     index = torch.arange(60)
-    partners = ssps.draw(index, 2, KEYS).utterances
+    pseudo_positives = ssps.draw(index, 2, KEYS).utterances
     right = [
-        j >= 0 and speaker[j] == speaker[i] for i, j in enumerate(partners)
+        j >= 0 and speaker[j] == speaker[i]
+        for i, j in enumerate(pseudo_positives)
     ]
     monitor = PositiveMonitor({"voice": speaker, "unknown": [-1] * 60})
-    found = monitor(partners, index)
+    found = monitor(pseudo_positives, index)
     assert float(found["same_voice"]) == pytest.approx(np.mean(right))
     assert found["same_voice"] > 0.9 and found["same_unknown"] == 0
-    assert found["known_voice"] == (partners >= 0).float().mean()
+    assert found["known_voice"] == (pseudo_positives >= 0).float().mean()
     assert found["known_unknown"] == 0
     nobody = torch.full_like(index, -1)
     assert monitor(nobody, index)["same_voice"] == 0
@@ -606,7 +612,7 @@ def test_clusters_before_any_reference_are_refused(voices, make):
 
 @pytest.mark.slow
 def test_two_processes_are_one(tmp_path):
-    """Memory, queue, clusters and partners; batches of uneven size, too."""
+    """Memory, queue, clusters and pseudo_positives; batches of uneven size, too."""
     status, stderr = tiny.torchrun(positives_ranks.__file__, tmp_path)
     assert status == 0, stderr
     ranks = [
@@ -619,10 +625,10 @@ def test_two_processes_are_one(tmp_path):
             torch.testing.assert_close(
                 found["state"][key], one["state"][key], rtol=0, atol=1e-6
             )
-    for step, whole in enumerate(one["partners"]):
-        both = torch.cat([found["partners"][step] for found in ranks])
+    for step, whole in enumerate(one["pseudo_positives"]):
+        both = torch.cat([found["pseudo_positives"][step] for found in ranks])
         assert torch.equal(both, whole)
-    assert (torch.cat(one["partners"]) >= 0).any()
+    assert (torch.cat(one["pseudo_positives"]) >= 0).any()
     for found in ranks:
         assert torch.equal(found["aware"], one["aware"])
 

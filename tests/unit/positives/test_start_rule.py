@@ -99,7 +99,7 @@ def test_figures_by_brute_force(voices, clusters, neighbours, ratio):
 
 
 def accuracy(rows, speaker, clusters, neighbours):
-    """By labels: the share of right partners."""
+    """By labels: the share of right pseudo_positives."""
     weights = possible(spherical_kmeans(rows, clusters, 10), neighbours)
     same = speaker[:, None] == speaker
     return (weights * same).sum() / weights.sum()
