@@ -6,8 +6,13 @@ import posixpath
 import re
 import shlex
 
+from speechbrain_ssl.config_base import merge
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "reproduce.md"
+
+#: First line of a table of settings.
+HEADER = "| | the source | ours | why |"
 
 #: What the commands of the page call the folder of all corpora.
 CORPORA = "/path/to/corpora"
@@ -40,6 +45,16 @@ class Command:
     def place(self, path):
         """Return a path of a flag, relative to the repository."""
         return posixpath.normpath(posixpath.join(self.folder, path))
+
+    @property
+    def output(self):
+        """Return the output folder of a training; None for an evaluation."""
+        if self.yaml is None:
+            return None
+        folder = merge(ROOT / self.yaml).plain()["output_folder"]
+        if folder is None:
+            return None
+        return self.place(folder.removeprefix("!ref ").replace("<seed>", "1"))
 
 
 @dataclasses.dataclass
@@ -82,9 +97,15 @@ def commands(text):
                 folder = posixpath.normpath(posixpath.join(start, line[3:]))
             elif line.startswith("#"):
                 found[-1].rows += re.findall(r"`(\w+)`", line)
-            elif line:
+            elif line.startswith(("python ", "torchrun ")):
                 found.append(_command(folder, shlex.split(line)))
     return found
+
+
+def chains():
+    """Return heading -> commands of the sections with configurations."""
+    found = {title: commands(text) for title, text in sections().items()}
+    return {k: v for k, v in found.items() if any(c.yaml for c in v)}
 
 
 def _command(folder, words):
@@ -100,12 +121,12 @@ def _command(folder, words):
 def rows(text):
     """Return the rows of the tables of a section that compare settings."""
     found = []
-    pattern = r"\((\.\./recipes/[^)]+\.yaml)\)[^\n|]*\n\n((?:\|.*\n)+)"
+    # A paragraph that begins with a link, and the table that follows it.
+    pattern = r"\]\((\.\./recipes/[^)]+\.yaml)\)(?:.+\n)+\n((?:\|.*\n)+)"
     for link, table in re.findall(pattern, text):
-        lines = table.splitlines()
-        if lines[0].count("|") != 5 or "ours" not in lines[0]:
-            continue
-        for line in lines[2:]:
+        header, _, *lines = table.splitlines()
+        assert header == HEADER, header
+        for line in lines:
             cells = [cell.strip() for cell in line.strip("|").split(" | ")]
             found.append(Row(link.removeprefix("../"), *cells))
     return found
