@@ -34,6 +34,7 @@ from speechbrain_ssl.brains.checkpointing import (
     schedules_digest,
     shapes_digest,
 )
+from speechbrain_ssl.brains.divergence import diverged, refuse_divergence
 from speechbrain_ssl.brains.encoding import crop_features, encode
 from speechbrain_ssl.brains.evaluation import (
     RecentWeights,
@@ -301,14 +302,14 @@ class TrainingBrain(TrainingHooks):
             weight_decay=self.scheduled("weight_decay", self.optimizer_step),
             max_norm=self.hparams.clip_per_tensor,
         )
+        # A skipped step counts, so that schedules and data stay in step.
+        self.optimizer_step += 1
         self.stepped = norm is not None
         if self.stepped:
             self.log.add(grad_norm=norm)
             self.state.values["skipped"] = 0
         else:
             self._count_skipped()
-        # A skipped step counts, so that schedules and data stay in step.
-        self.optimizer_step += 1
 
     def _count_skipped(self):
         self.state.values["skipped"] += 1
@@ -316,11 +317,7 @@ class TrainingBrain(TrainingHooks):
             "step %d skipped: its gradient is not finite", self.optimizer_step
         )
         if self.state.values["skipped"] >= self.MAX_SKIPPED:
-            raise ConfigError(
-                f"{self.MAX_SKIPPED} steps in a row had a gradient that is not "
-                "finite; lower the learning rate, or train in fp32 "
-                "(`--precision=fp32`) to see whether the precision is to blame"
-            )
+            raise diverged(self, "the gradient is not finite")
 
     def on_fit_batch_end(self, batch, outputs, loss, should_step):
         """Update what follows the weights (a teacher, say), and log."""
@@ -376,6 +373,7 @@ class TrainingBrain(TrainingHooks):
             self._log_steps()
             self._after_epoch = self.after_epoch()
             return
+        refuse_divergence(self, self._collected)
         scalars = label_free_scores(np.concatenate(self._collected))
         held_out = self._held_out.read()
         scalars.update({f"held_out_{k}": v for k, v in held_out.items()})
@@ -489,6 +487,7 @@ class TrainingBrain(TrainingHooks):
         )
 
     def _save_intra_epoch_ckpt(self):
+        refuse_divergence(self)
         self._save_checkpoint(end_of_epoch=False)
         if self.stopping:
             self._stop()
