@@ -20,13 +20,15 @@ import re
 import sys
 
 import ruamel.yaml
+import speechbrain.core
 import yaml
 from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.run_opts import RunOptions
 
-from speechbrain_ssl import distributed, precision
+from speechbrain_ssl import distributed, precision, shared_memory
 from speechbrain_ssl.config_base import merge, read_plain
 from speechbrain_ssl.errors import ConfigError, UserError
+from speechbrain_ssl.progress import open_bar
 
 logger = logging.getLogger(__name__)
 
@@ -314,6 +316,8 @@ def run(main):
     main : callable
         Takes the command-line arguments.
     """
+    # SpeechBrain's bar of an epoch would be redrawn into a log file, too.
+    speechbrain.core.tqdm = open_bar
     try:
         main(sys.argv[1:])
         distributed.leave()
@@ -323,6 +327,12 @@ def run(main):
         # traceback; the user needs only the end of it.
         text = str(error).strip().split(f"{type(error).__name__}: ")[-1]
         sys.stderr.write(f"\nError: {text}\n")
+        sys.exit(1)
+    except RuntimeError as error:
+        explanation = shared_memory.explain(error)
+        if explanation is None:
+            raise
+        sys.stderr.write(f"\nError: {explanation}\n")
         sys.exit(1)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
