@@ -35,6 +35,21 @@ logger = logging.getLogger(__name__)
 #: The flag of every script that prints the configuration and exits.
 PRINT_CONFIG = "--print_config"
 
+#: What SpeechBrain's own ``--help``, which follows, does not know.
+_HELP = f"""\
+Keys of the configuration are set by --key=value. Besides them and the options
+of SpeechBrain below, there are:
+
+  {PRINT_CONFIG}        print the configuration, with its base and the command
+                        line, and exit; every key is explained in the files of
+                        hparams/
+  --precision=auto, --eval_precision=auto
+                        bf16 on hardware with bf16 arithmetic, otherwise fp16 on
+                        a GPU and fp32 on a CPU; the default of configurations
+                        that train
+
+"""
+
 
 def _suggest(key, candidates):
     near = difflib.get_close_matches(key, sorted(candidates), n=1)
@@ -250,6 +265,8 @@ def load_config(argv, known, changes=None):
         If the configuration or the command line is wrong. The message names
         the key and the remedy.
     """
+    if {"-h", "--help"} & set(argv):
+        sys.stdout.write(_HELP)
     argv, changes = _take_auto(argv, changes)
     printing = PRINT_CONFIG in argv
     path, run_opts, overrides = RunOptions.from_command_line_args(

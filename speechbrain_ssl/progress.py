@@ -9,7 +9,7 @@ import time
 
 from tqdm import tqdm
 
-#: Seconds between two lines; what takes less time prints none.
+#: Seconds between two lines of a process, whatever they are about.
 INTERVAL = 30.0
 
 
@@ -37,9 +37,12 @@ def open_bar(*arguments, **options):
 
 
 class ProgressLines:
-    """Prints a line every ``INTERVAL`` seconds, and one at the end.
+    """Prints a line if the last one was ``INTERVAL`` seconds ago.
 
-    Has the methods of a ``tqdm`` bar that this library and SpeechBrain call.
+    The last one may be that of another object, so that many short epochs print
+    as rarely as a long one does. An object that has printed also prints where it
+    ended. It has the methods of a ``tqdm`` bar that this library and SpeechBrain
+    call.
 
     Arguments
     ---------
@@ -59,12 +62,15 @@ class ProgressLines:
         Further options of ``tqdm`` concern how a bar looks.
     """
 
+    #: When any object printed the last line.
+    last_line = time.monotonic()
+
     def __init__(
         self,
         iterable=None,
         desc="progress",
         total=None,
-        unit="it",
+        unit="steps",
         initial=0,
         disable=False,
         **_,
@@ -75,7 +81,8 @@ class ProgressLines:
         self.desc, self.unit, self.disable = desc, unit.strip(), disable
         self.n = self.initial = initial
         self.postfix = ""
-        self.started = self.printed = time.monotonic()
+        self.started = time.monotonic()
+        self.printed = None  # how far it was when it last printed
 
     def __enter__(self):
         return self
@@ -92,7 +99,7 @@ class ProgressLines:
     def update(self, n=1):
         """Count ``n`` more steps."""
         self.n += n
-        if time.monotonic() - self.printed >= INTERVAL:
+        if time.monotonic() - ProgressLines.last_line >= INTERVAL:
             self._print()
 
     def set_postfix(self, **values):
@@ -100,26 +107,25 @@ class ProgressLines:
         self.postfix = "".join(f", {k} {v:.4g}" for k, v in values.items())
 
     def close(self):
-        """Print the last line, unless there was no line before."""
-        if self.printed > self.started:
+        """Print the last line if there was a line before."""
+        if self.printed not in (None, self.n):
             self._print()
         self.disable = True
 
     def _print(self):
         if self.disable:
             return
-        self.printed = time.monotonic()
-        elapsed = self.printed - self.started
+        self.printed, ProgressLines.last_line = self.n, time.monotonic()
+        elapsed = ProgressLines.last_line - self.started
         text = f"{self.desc}: {self.n:.0f} {self.unit}"
         left = ""
         if self.total:
-            share = self.n / self.total
             text = (
                 f"{self.desc}: {self.n:.0f} of {self.total:.0f} {self.unit} "
-                f"({share:.0%})"
+                f"({self.n / self.total:.0%})"
             )
             done = self.n - self.initial
-            if 0 < done and self.n < self.total:
+            if done > 0 and self.n < self.total:
                 seconds = elapsed * (self.total - self.n) / done
                 left = f", {tqdm.format_interval(seconds)} left"
         sys.stderr.write(

@@ -7,7 +7,7 @@ import speechbrain.core
 
 from speechbrain_ssl import progress
 from speechbrain_ssl.config import run
-from speechbrain_ssl.progress import open_bar
+from speechbrain_ssl.progress import ProgressLines, open_bar
 
 
 @pytest.fixture
@@ -15,6 +15,7 @@ def clock(monkeypatch):
     """A clock that only the test moves."""
     times = [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: times[0])
+    monkeypatch.setattr(ProgressLines, "last_line", times[0])
 
     def advance(seconds):
         times[0] += seconds
@@ -50,12 +51,23 @@ def test_what_is_quick_prints_nothing(capsys, clock):
     assert capsys.readouterr().err == ""
 
 
+def test_many_short_ones_print_as_rarely_as_a_long_one(capsys, clock):
+    for epoch in range(1, 13):
+        for _ in open_bar(range(10), desc=f"epoch {epoch}"):
+            clock(1.0)
+    assert capsys.readouterr().err.splitlines() == [
+        "epoch 3: 10 of 10 steps (100%), 00:10 elapsed",
+        "epoch 6: 10 of 10 steps (100%), 00:10 elapsed",
+        "epoch 9: 10 of 10 steps (100%), 00:10 elapsed",
+        "epoch 12: 10 of 10 steps (100%), 00:10 elapsed",
+    ]
+
+
 def test_without_a_total(capsys, clock):
     with open_bar(desc="list wav", unit=" files") as bar:
         clock(40)
         bar.update(7)
-    first, last = capsys.readouterr().err.splitlines()
-    assert first == last == "list wav: 7 files, 00:40 elapsed"
+    assert capsys.readouterr().err == "list wav: 7 files, 00:40 elapsed\n"
 
 
 def test_switched_off(capsys, clock):
@@ -93,6 +105,8 @@ def test_the_bar_of_speechbrain(capsys, clock, monkeypatch):
     run(epoch)
     text = capsys.readouterr().err
     assert "\r" not in text
-    assert text.splitlines()[0] == (
-        "progress: 30 of 100 it (30%), 00:30 elapsed, 01:10 left, train_loss 31"
+    assert text.splitlines()[1] == (
+        "progress: 31 of 100 steps (31%), 00:31 elapsed, 01:09 left, "
+        "train_loss 32"
     )
+    assert len(text.splitlines()) == 5
