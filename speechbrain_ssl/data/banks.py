@@ -9,12 +9,12 @@ import os
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from speechbrain_ssl.data.audio import AudioFile
 from speechbrain_ssl.data.draws import uniform
 from speechbrain_ssl.data.manifest import Manifest
 from speechbrain_ssl.errors import AudioError, ConfigError, ManifestError
+from speechbrain_ssl.progress import open_bar
 
 _NOISE_REMEDY = (
     "name a folder of noises (`--noise_folder`, or `--musan_folder` for "
@@ -66,9 +66,7 @@ def _read_all(manifest_paths, sample_rate, seconds, most=None):
     """
     manifest = Manifest.read(manifest_paths)
     order = np.argsort(manifest.keys)[:most]
-    # disable=None: a bar on a terminal, nothing in a log file.
-    bar = tqdm(np.sort(order), desc="noise and rooms", disable=None)
-    for i in bar:
+    for i in open_bar(np.sort(order), desc="noise and rooms", unit=" files"):
         with AudioFile(
             manifest.path(i), sample_rate, float(manifest.durations[i])
         ) as audio:
