@@ -27,7 +27,7 @@ from speechbrain_ssl.precision import DTYPES
 from speechbrain_ssl.pseudo_labels.centers import set_centers
 from speechbrain_ssl.pseudo_labels.given import GivenLabels
 from speechbrain_ssl.pseudo_labels.labels import (
-    keep_large,
+    keep_sizes,
     majority_classes,
     read_labels,
     write_labels,
@@ -174,7 +174,7 @@ class Stages:
             known = (labels >= 0) & (self.speakers >= 0)
             if known.any():
                 metrics |= against_speakers(labels[known], self.speakers[known])
-        labels = keep_large(labels, self.hparams["min_cluster_size"])
+        labels = keep_sizes(labels, self.hparams["min_cluster_size"])
         metrics["labelled"] = int((labels >= 0).sum())
         if if_main_process():
             write_labels(
