@@ -1,6 +1,6 @@
 """Add noise and reverberation to batches of crops, on the training device.
 
-Every crop has its own room, noise file, start and SNR. If crops of one
+Every crop has its own room, noise file, start, SNR and telephone codec. If crops of one
 utterance shared any of these, the encoder could match the crops by it. (Stock
 SpeechBrain draws one response for the whole batch.) All draws are addressed by seed, epoch,
 utterance and crop.
@@ -35,6 +35,9 @@ class Augmentation(torch.nn.Module):
         crops come first: with the number of global crops, the teacher sees
         clean crops and the student's local crops are augmented, as in SDPN.
         This also applies to the crops of label-free validation.
+    telephone : speechbrain_ssl.data.telephone.Telephone, optional
+        A telephone channel, which its share of the crops passes after room and
+        noise, clean ones as well.
 
     Raises
     ------
@@ -44,7 +47,12 @@ class Augmentation(torch.nn.Module):
     """
 
     def __init__(
-        self, probabilities, noises=None, responses=None, clean_first_crops=0
+        self,
+        probabilities,
+        noises=None,
+        responses=None,
+        clean_first_crops=0,
+        telephone=None,
     ):
         super().__init__()
         check_int(
@@ -85,6 +93,7 @@ class Augmentation(torch.nn.Module):
         self.limits = np.cumsum(values) / np.cumsum(values)[-1]
         self.banks = torch.nn.ModuleDict(banks)
         self.responses = responses
+        self.telephone = telephone
         if banks:
             # All kinds of noise are equally likely.
             self.kind_limits = np.arange(1, len(banks) + 1) / len(banks)
@@ -125,7 +134,8 @@ class Augmentation(torch.nn.Module):
             return values.reshape((batch * count,) + values.shape[2:])
 
         case = np.searchsorted(self.limits, draw("case"), side="right")
-        case[np.tile(number < self.clean_first_crops, batch)] = 0
+        untouched = np.tile(number < self.clean_first_crops, batch)
+        case[untouched] = 0
         waves = crops.reshape(batch * count, length).clone()
 
         rows = np.flatnonzero((case == 1) | (case == 3))
@@ -144,6 +154,13 @@ class Augmentation(torch.nn.Module):
                     self._add_noise(
                         waves, rows, bank, level[rows], voices[rows], draw
                     )
+
+        if self.telephone is not None and self.telephone.probability > 0:
+            called = draw("telephone") < self.telephone.probability
+            rows = np.flatnonzero(called & ~untouched)
+            if len(rows):
+                index = _to(rows, waves)
+                waves[index] = self.telephone(waves[index], draw("codec")[rows])
         return waves.view(batch, count, length)
 
     @staticmethod
