@@ -15,7 +15,6 @@ import pathlib
 import torch
 
 from speechbrain_ssl.embedding.baselines import LogMelStatistics
-from speechbrain_ssl.encoders.features import LogMel
 from speechbrain_ssl.errors import CheckpointError, ConfigError
 from speechbrain_ssl.files import atomic_write
 from speechbrain_ssl.verification.evaluation import evaluate_scores
@@ -199,7 +198,7 @@ class TrialMonitor:
             ``eer_statistics`` (mean and deviation of the log-mel energies),
             ``eer_untrained`` and, if there is one, ``eer_initial``.
         """
-        plain = LogMel(features.n_mels, features.sample_rate, mean_norm=False)
+        plain = features.without_normalization()
         found = {
             "eer_statistics": self.eer(LogMelStatistics(), plain, device),
             "eer_untrained": self.eer(self.untrained, features, device),

@@ -193,7 +193,9 @@ class Rounds:
         if initial is not None:
             # Only a check that the weights fit: every stage makes its own
             # encoder.
-            initialise(self.hparams["encoder"], initial)
+            initialise(
+                self.hparams["encoder"], initial, self.hparams["features"]
+            )
         if self.hparams["final_stage"]:
             self.load(**self.hparams["final_stage"])
 

@@ -163,7 +163,9 @@ class TrainingBrain(TrainingHooks):
         self.checkpoints = RunCheckpoints(self.checkpointer)
         self._set_up_trials()
         if self.hparams.initial_model and not self.is_resuming:
-            initialise(self.encoder, self.hparams.initial_model)
+            initialise(
+                self.encoder, self.hparams.initial_model, self.hparams.features
+            )
         self.features = self.hparams.features.to(self.device)
         self.augmentation = self.hparams.augmentation
         self.augmentation.load()
@@ -350,6 +352,7 @@ class TrainingBrain(TrainingHooks):
             self.epoch = epoch
             self.train_sampler.set_epoch(epoch)
             self.train_sampler.seek(self.step)
+            self.augmentation.begin_epoch(epoch)
             if self.step == 0:
                 self.log.begin_epoch()
                 self.bad_audio.begin_epoch()

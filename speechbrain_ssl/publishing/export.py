@@ -38,6 +38,7 @@ from speechbrain_ssl.publishing.hub import (
     find_model,
 )
 from speechbrain_ssl.publishing.stock import stock_encoder
+from speechbrain_ssl.publishing.stock_features import stock_features
 
 _YAML = """\
 # Speaker embeddings, trained without labels by speechbrain-ssl.
@@ -47,13 +48,7 @@ _YAML = """\
 
 sample_rate: {sample_rate}
 {threshold}
-compute_features: !new:speechbrain.lobes.features.Fbank
-    n_mels: {n_mels}
-    sample_rate: {sample_rate}
-
-mean_var_norm: !new:speechbrain.processing.features.InputNormalization
-    norm_type: sentence
-    std_norm: False
+{features}
 
 {encoder}
 
@@ -103,12 +98,8 @@ def export_encoder(folder, encoder, features, threshold=None, why=None):
     ConfigError
         If the features or the encoder cannot be expressed in stock classes.
     """
-    if not features.mean_norm:
-        raise ConfigError(
-            "an encoder of features without mean_norm cannot be exported: "
-            "stock SpeechBrain has no such normalisation"
-        )
     folder = pathlib.Path(folder)
+    front = stock_features(features)
     text, state = stock_encoder(encoder)
     about = describe(encoder, features)
     # Cloned, because safetensors cannot store tensors that share memory.
@@ -130,7 +121,7 @@ def export_encoder(folder, encoder, features, threshold=None, why=None):
         stream.write(
             _YAML.format(
                 sample_rate=features.sample_rate,
-                n_mels=features.n_mels,
+                features=front,
                 encoder=text,
                 threshold=shown,
             )
@@ -279,7 +270,7 @@ def _weights_error(path):
         ) from error
 
 
-def initialise(encoder, folder):
+def initialise(encoder, folder, features):
     """Load the weights of an exported model into an encoder of the same shape.
 
     Arguments
@@ -288,16 +279,29 @@ def initialise(encoder, folder):
         Changed in place.
     folder : str
         See ``load_encoder``.
+    features : speechbrain_ssl.encoders.features.LogMel
+        The features that the encoder will get.
 
     Raises
     ------
     ConfigError
-        If the folder is not a model, or its shape differs.
+        If the folder is not a model, or its shape or its features differ.
     """
     try:
-        other, _ = load_encoder(folder)
+        other, known = load_encoder(folder)
     except ConfigError as error:
         raise ConfigError(f"initial_model: {error}") from error
+    differing = [
+        f"{name} is {value} here and {known.settings[name]} there"
+        for name, value in features.settings.items()
+        if value != known.settings[name]
+    ]
+    if differing:
+        raise ConfigError(
+            f"initial_model {folder} was trained on other features "
+            f"({'; '.join(differing)}); include the features block of its "
+            "configuration"
+        )
     wanted, found = encoder.state_dict(), other.state_dict()
     for name, tensor in wanted.items():
         if name not in found or found[name].shape != tensor.shape:
