@@ -34,7 +34,11 @@ from speechbrain_ssl.brains.checkpointing import (
     schedules_digest,
     shapes_digest,
 )
-from speechbrain_ssl.brains.encoding import crop_features, encode
+from speechbrain_ssl.brains.encoding import (
+    check_rows,
+    crop_features,
+    encode,
+)
 from speechbrain_ssl.brains.evaluation import (
     RecentWeights,
     TrialMonitor,
@@ -147,6 +151,7 @@ class TrainingBrain(TrainingHooks):
         if self.optimizer_step_limit is not None:
             # SpeechBrain passes the value from the command line as a string.
             self.optimizer_step_limit = int(self.optimizer_step_limit)
+        check_rows(self.encoder, self.hparams.crops, self.hparams.batch_size)
         self.schedules = compute_schedules(
             self.hparams.schedules,
             self.wanted_schedules,
