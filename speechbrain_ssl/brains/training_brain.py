@@ -35,7 +35,11 @@ from speechbrain_ssl.brains.checkpointing import (
     shapes_digest,
 )
 from speechbrain_ssl.brains.divergence import diverged, refuse_divergence
-from speechbrain_ssl.brains.encoding import crop_features, encode
+from speechbrain_ssl.brains.encoding import (
+    check_rows,
+    crop_features,
+    encode,
+)
 from speechbrain_ssl.brains.evaluation import (
     RecentWeights,
     TrialMonitor,
@@ -148,6 +152,7 @@ class TrainingBrain(TrainingHooks):
         if self.optimizer_step_limit is not None:
             # SpeechBrain passes the value from the command line as a string.
             self.optimizer_step_limit = int(self.optimizer_step_limit)
+        check_rows(self.encoder, self.hparams.crops, self.hparams.batch_size)
         self.schedules = compute_schedules(
             self.hparams.schedules,
             self.wanted_schedules,
@@ -164,7 +169,9 @@ class TrainingBrain(TrainingHooks):
         self.checkpoints = RunCheckpoints(self.checkpointer)
         self._set_up_trials()
         if self.hparams.initial_model and not self.is_resuming:
-            initialise(self.encoder, self.hparams.initial_model)
+            initialise(
+                self.encoder, self.hparams.initial_model, self.hparams.features
+            )
         self.features = self.hparams.features.to(self.device)
         self.augmentation = self.hparams.augmentation
         self.augmentation.load()
@@ -242,7 +249,9 @@ class TrainingBrain(TrainingHooks):
         """Create the optimiser: one group with weight decay, one without."""
         self.trained = [p for p in self.modules.parameters() if p.requires_grad]
         groups = parameter_groups(
-            self.trained, self.no_weight_decay_parameters()
+            self.trained,
+            self.no_weight_decay_parameters(),
+            self.decay_vectors,
         )
         self.optimizer = self.opt_class(groups, lr=0.0)
         self.optimizers_dict = {"optimizer": self.optimizer}
@@ -347,6 +356,7 @@ class TrainingBrain(TrainingHooks):
             self.epoch = epoch
             self.train_sampler.set_epoch(epoch)
             self.train_sampler.seek(self.step)
+            self.augmentation.begin_epoch(epoch)
             if self.step == 0:
                 self.log.begin_epoch()
                 self.bad_audio.begin_epoch()
@@ -389,7 +399,7 @@ class TrainingBrain(TrainingHooks):
         )
         if if_main_process():
             self._evaluate_trials(epoch)
-            self.recent_weights.save(self.evaluated_encoder, epoch)
+            self.recent_weights.save(self.averaged_modules(), epoch)
         # The alarm needs both training and validation metrics.
         self.state.values["signs"] = self.hparams.collapse_alarm.check(
             epoch,
@@ -435,7 +445,7 @@ class TrainingBrain(TrainingHooks):
         """
         if not if_main_process():
             return {}
-        average_weights(self.evaluated_encoder, self.recent_weights.files())
+        average_weights(self.averaged_modules(), self.recent_weights.files())
         return conclude(self)
 
     # -- checkpoints -----------------------------------------------------------
