@@ -52,6 +52,7 @@ from speechbrain_ssl.brains.means import RunningMeans
 from speechbrain_ssl.brains.optimisation import (
     BatchNormStatistics,
     compute_schedules,
+    keep_lr_constant,
     parameter_groups,
     scale_learning_rate,
     take_step,
@@ -246,13 +247,14 @@ class TrainingBrain(TrainingHooks):
         distributed.prepare_modules(self.modules, self.device, self.device_type)
 
     def init_optimizers(self):
-        """Create the optimiser: one group with weight decay, one without."""
+        """Create the optimiser with its groups; see ``parameter_groups``."""
         self.trained = [p for p in self.modules.parameters() if p.requires_grad]
         groups = parameter_groups(
             self.trained,
             self.no_weight_decay_parameters(),
             self.decay_vectors,
         )
+        keep_lr_constant(groups, self.constant_lr_parameters())
         self.optimizer = self.opt_class(groups, lr=0.0)
         self.optimizers_dict = {"optimizer": self.optimizer}
 
@@ -308,8 +310,10 @@ class TrainingBrain(TrainingHooks):
             self.scaler,
             self.trained,
             lr=self.scheduled("lr", self.optimizer_step),
+            peak_lr=float(self.schedules["lr"].max()),
             weight_decay=self.scheduled("weight_decay", self.optimizer_step),
             max_norm=self.hparams.clip_per_tensor,
+            unclipped=self.unclipped_parameters(),
         )
         # A skipped step counts, so that schedules and data stay in step.
         self.optimizer_step += 1

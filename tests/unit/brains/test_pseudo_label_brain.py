@@ -16,6 +16,7 @@ from speechbrain_ssl.brains.pseudo_label_brain import (
     PseudoLabelBrain,
     load_classifier,
 )
+from speechbrain_ssl.data.crops import CropPlan
 from speechbrain_ssl.data.dataset import CropBatch
 from speechbrain_ssl.data.sampling import EpochBatchSampler
 from speechbrain_ssl.encoders.ecapa import FastECAPA
@@ -100,6 +101,7 @@ def make(tmp_path):
                 "weight_decay": Constant(0.1),
                 "margin": Constant(0.3),
             },
+            "crops": CropPlan(1, 0.25),
             "loss_gate": NoGate(),
             "label_correction": None,
             "label_correction_epoch": 1,
