@@ -28,6 +28,7 @@ from speechbrain_ssl.positives.cluster_aware import ClusterAware
 from speechbrain_ssl.positives.monitor import PositiveMonitor
 from speechbrain_ssl.positives.ssps import SSPS
 from speechbrain_ssl.positives.start_rule import fewest_utterances, judge
+from speechbrain_ssl.precision import DTYPES
 from speechbrain_ssl.pseudo_labels.labels import read_labels
 
 logger = logging.getLogger(__name__)
@@ -193,7 +194,7 @@ class _RulePositives(OwnPositives):
 class ClusterAwarePositives(_RulePositives):
     """Cuts crops from other utterances of the same cluster.
 
-    Which utterances is decided before audio is read, in the data loader.
+    Which utterances is decided before audio is read, in the sampler.
     """
 
     def loader_options(self):
@@ -201,7 +202,7 @@ class ClusterAwarePositives(_RulePositives):
         return {"pseudo_positives": self.rule.pseudo_positives}
 
     def set_up(self, embedding_size, projection_size):
-        """Create the table of clusters on the CPU, where loaders read it."""
+        """Create the table of clusters on the CPU, for the sampler."""
         super().set_up(embedding_size, projection_size)
         self.rule.set_up(
             self.brain.train_sampler.num_samples,
@@ -229,6 +230,8 @@ class ClusterAwarePositives(_RulePositives):
             [manifest.path(i) for i in mine],
             manifest.durations[mine.start :: ranks],
             device=brain.device,
+            batch_seconds=self.rule.embed_batch_seconds,
+            precision=DTYPES[brain.eval_precision],
             num_workers=brain.hparams.num_workers,
             most_seconds=brain.hparams.crops.chunk_seconds,
             bad=bad,
