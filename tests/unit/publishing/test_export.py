@@ -413,16 +413,16 @@ def test_initialise_and_the_norm_of_the_embedding(tmp_path):
     encoder = trained(embedding_batch_norm=True)
     export_encoder(tmp_path / "normed", encoder, LogMel())
     other = FastECAPA(**encoder.arguments)
-    initialise(other, tmp_path / "normed")
+    initialise(other, tmp_path / "normed", LogMel())
     for name, tensor in encoder.state_dict().items():
         assert torch.equal(other.state_dict()[name], tensor), name
     plain = trained()
     message = "embedding_norm.*the same `embedding_batch_norm`"
     with pytest.raises(ConfigError, match=message):
-        initialise(plain, tmp_path / "normed")
+        initialise(plain, tmp_path / "normed", LogMel())
     export_encoder(tmp_path / "plain", plain, LogMel())
     with pytest.raises(ConfigError, match=message):
-        initialise(other, tmp_path / "plain")
+        initialise(other, tmp_path / "plain", LogMel())
 
 
 @torch.no_grad()
