@@ -189,6 +189,14 @@ def check_blocks(merged, overrides):
 def _read_overrides(overrides):
     """Parse the overrides, which SpeechBrain returns as YAML text."""
     try:
+        (overrides or "").encode()
+    except UnicodeEncodeError as error:
+        text = overrides.encode(errors="backslashreplace").decode().strip()
+        raise ConfigError(
+            f"the command line has bytes that are no text in this locale: "
+            f"{text}. Set LC_ALL=C.UTF-8, or rename the file"
+        ) from error
+    try:
         given = yaml.safe_load(overrides) if overrides else {}
     except yaml.YAMLError as error:
         raise ConfigError(

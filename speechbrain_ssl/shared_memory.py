@@ -1,12 +1,15 @@
 """Check the space for the batches of loader workers, and explain its lack.
 
 Loader workers hand over their batches in shared memory, which Linux shows as
-the folder /dev/shm. In a container it is often small (64 MB with Docker), and a
-worker that finds it full is killed with a bus error.
+the folder /dev/shm. In a container it is often small (64 MB with Docker). If it
+is full, torch's loader kills the worker with a bus error, or waits forever for a
+batch that a thread of the worker failed to hand over.
 """
 
 import os
 import shutil
+
+import torch
 
 from speechbrain_ssl.errors import ConfigError
 
@@ -65,6 +68,31 @@ def check_space(dataset, item, batch_size, num_workers):
             f"{_megabytes(free)} left: {_REMEDY}, or lower `num_workers` (0 "
             "needs none) or `batch_size`"
         )
+
+
+def share(tensor):
+    """Move a tensor of a batch to shared memory, if this is a loader worker.
+
+    The loader would do the same after the batch has been collated, but then an
+    error does not reach the process that trains.
+
+    Arguments
+    ---------
+    tensor : torch.Tensor
+        Changed in place.
+
+    Returns
+    -------
+    torch.Tensor
+        The same one.
+
+    Raises
+    ------
+    RuntimeError
+        If there is no space left; ``explain`` says what to do.
+    """
+    in_worker = torch.utils.data.get_worker_info() is not None
+    return tensor.share_memory_() if in_worker else tensor
 
 
 def explain(error):

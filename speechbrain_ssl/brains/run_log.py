@@ -25,8 +25,9 @@ class RunLog:
 
     def __init__(self, output_folder):
         # The import warns that torchvision is missing, which nothing here needs.
-        name = "speechbrain.utils.train_logger"
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger("speechbrain.utils.train_logger").addFilter(
+            lambda record: "torchvision" not in record.getMessage()
+        )
         from speechbrain.utils.train_logger import FileTrainLogger
 
         self.logbook = Logbook(output_folder)

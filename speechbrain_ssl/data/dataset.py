@@ -18,6 +18,7 @@ from speechbrain_ssl.data.audio import AudioFile, fit_length
 from speechbrain_ssl.data.draws import uniform
 from speechbrain_ssl.data.pcm16 import pack, unpack
 from speechbrain_ssl.errors import AudioError
+from speechbrain_ssl.shared_memory import share
 
 
 @dataclasses.dataclass
@@ -253,7 +254,9 @@ class CropDataset(torch.utils.data.Dataset):
         """Make a ``CropBatch`` of what ``__getitem__`` returned."""
         epochs, index, crops, bad = zip(*samples, strict=True)
         index = np.array(index, dtype=np.int64)
-        groups = [pack(np.stack(group)) for group in zip(*crops, strict=True)]
+        groups = [
+            share(pack(np.stack(group))) for group in zip(*crops, strict=True)
+        ]
         reference = None
         if self._wants_reference(epochs[0]):
             reference = groups.pop()

@@ -9,6 +9,7 @@ import torch
 from speechbrain_ssl.data.audio import AudioFile, fit_length
 from speechbrain_ssl.errors import AudioError
 from speechbrain_ssl.progress import open_bar
+from speechbrain_ssl.shared_memory import share
 
 #: A shorter file is repeated until it has this length, in seconds.
 MIN_SECONDS = 0.5
@@ -51,7 +52,7 @@ def _pad(samples):
     batch = np.zeros((len(waves), max(sizes, default=0)), dtype=np.float32)
     for row, wave in zip(batch, waves, strict=True):
         row[: len(wave)] = wave
-    return index, torch.from_numpy(batch), torch.tensor(sizes), bad
+    return index, share(torch.from_numpy(batch)), torch.tensor(sizes), bad
 
 
 def _batches(seconds, most_seconds):

@@ -109,6 +109,24 @@ def test_what_torch_says_is_explained(text, capsys, monkeypatch):
     assert "--shm-size" in said and "`num_workers: 0`" in said
 
 
+def test_a_worker_that_finds_it_full_ends_the_run(manifest, monkeypatch):
+    """Stock torch waits forever: the worker fails after it has collated."""
+
+    def full(tensor):
+        raise RuntimeError(
+            "unable to allocate shared memory(shm) for file </t>"
+        )
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", full)
+    train, _, valid = load(manifest, num_workers=1)
+    for loader in (train, valid):
+        with pytest.raises(RuntimeError) as caught:
+            next(iter(loader))
+        assert "ran out of" in shared_memory.explain(caught.value)
+    alone, _, _ = load(manifest, num_workers=0)
+    next(iter(alone))
+
+
 def test_other_errors_are_not(monkeypatch):
     monkeypatch.setattr("sys.argv", ["train.py"])
     monkeypatch.setattr("speechbrain.core.tqdm", None)
