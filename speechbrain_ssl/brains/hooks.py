@@ -68,6 +68,14 @@ class TrainingHooks(sb.Brain):
         """Return parameters without weight decay, besides exempt vectors."""
         return []
 
+    def constant_lr_parameters(self):
+        """Return parameters that keep the highest value of the schedule."""
+        return []
+
+    def unclipped_parameters(self):
+        """Return the parameters whose gradient is not clipped."""
+        return []
+
     def averaged_modules(self):
         """Return name -> module whose weights of the last epochs are averaged.
 

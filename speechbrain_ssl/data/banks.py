@@ -12,13 +12,13 @@ import os
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from speechbrain_ssl.checks import check_int, check_number
 from speechbrain_ssl.data.audio import AudioFile
 from speechbrain_ssl.data.draws import uniform
 from speechbrain_ssl.data.manifest import Manifest
 from speechbrain_ssl.errors import AudioError, ConfigError, ManifestError
+from speechbrain_ssl.progress import open_bar
 
 _NOISE_REMEDY = (
     "name a folder of noises (`--noise_folder`, or `--musan_folder` for "
@@ -64,8 +64,8 @@ def _stretch(audio, key, seconds, epoch):
 
 
 def _progress(rows):
-    """Iterate with a bar on a terminal, and nothing in a log file."""
-    return tqdm(rows, desc="noise and rooms", disable=None)
+    """Iterate with the bar of both banks."""
+    return open_bar(rows, desc="noise and rooms", unit=" files")
 
 
 class NoiseBank(torch.nn.Module):

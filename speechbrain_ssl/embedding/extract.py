@@ -5,10 +5,11 @@ import math
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from speechbrain_ssl.data.audio import AudioFile, fit_length
 from speechbrain_ssl.errors import AudioError
+from speechbrain_ssl.progress import open_bar
+from speechbrain_ssl.shared_memory import share
 
 #: A shorter file is repeated until it has this length, in seconds.
 MIN_SECONDS = 0.5
@@ -17,8 +18,9 @@ MIN_SECONDS = 0.5
 class _Pieces(torch.utils.data.Dataset):
     """Read pieces of audio files in loader workers."""
 
-    def __init__(self, paths, pieces, sample_rate, min_samples):
+    def __init__(self, paths, seconds, pieces, sample_rate, min_samples):
         self.paths = paths
+        self.seconds = seconds
         self.pieces = pieces
         self.sample_rate = sample_rate
         self.min_samples = min_samples
@@ -29,7 +31,9 @@ class _Pieces(torch.utils.data.Dataset):
     def __getitem__(self, number):
         i, part, parts = self.pieces[number]
         try:
-            with AudioFile(self.paths[i], self.sample_rate) as audio:
+            with AudioFile(
+                self.paths[i], self.sample_rate, float(self.seconds[i])
+            ) as audio:
                 start = audio.num_samples * part // parts
                 end = audio.num_samples * (part + 1) // parts
                 wave = audio.read(start, end - start)
@@ -48,7 +52,7 @@ def _pad(samples):
     batch = np.zeros((len(waves), max(sizes, default=0)), dtype=np.float32)
     for row, wave in zip(batch, waves, strict=True):
         row[: len(wave)] = wave
-    return index, torch.from_numpy(batch), torch.tensor(sizes), bad
+    return index, share(torch.from_numpy(batch)), torch.tensor(sizes), bad
 
 
 def _batches(seconds, most_seconds):
@@ -97,6 +101,7 @@ def embed_files(
         Audio files.
     seconds : list of float, optional
         Durations of the files, for sorting; read from the headers if not given.
+        A file of another length has changed and is not read.
     device : str
         Where to compute.
     batch_seconds : float
@@ -111,7 +116,7 @@ def embed_files(
     bad : list, optional
         Receives a tuple (index of the file, reason) for each file that cannot
         be read; the rows of those files are NaN.
-    progress : bool or tqdm.tqdm
+    progress : bool or tqdm.tqdm or ProgressLines
         Whether to show a progress bar, or an existing bar to advance.
 
     Returns
@@ -136,7 +141,7 @@ def embed_files(
         pieces += [(i, part, parts) for part in range(parts)]
         lengths += [float(length) / parts] * parts
     loader = torch.utils.data.DataLoader(
-        _Pieces(paths, pieces, rate, round(MIN_SECONDS * rate)),
+        _Pieces(paths, seconds, pieces, rate, round(MIN_SECONDS * rate)),
         batch_sampler=_batches(lengths, batch_seconds),
         collate_fn=_pad,
         num_workers=num_workers,
@@ -195,12 +200,12 @@ def _durations(paths, rate):
 
 def progress_bar(progress, total):
     """Open a new bar, or reuse the given one without closing it."""
-    if isinstance(progress, tqdm):
+    if not isinstance(progress, bool):
         return contextlib.nullcontext(progress)
-    return tqdm(
+    return open_bar(
         total=total,
         unit="utt",
-        disable=None if progress else True,
+        disable=not progress,
         leave=False,
         bar_format="{l_bar}{bar}| {n:.0f}/{total} [{elapsed}<{remaining}, "
         "{rate_fmt}]",

@@ -104,6 +104,7 @@ def make(tmp_path):
                 "weight_decay": Constant(0.1),
                 "margin": Constant(0.3),
             },
+            "crops": CropPlan(1, 0.25),
             "loss_gate": NoGate(),
             "label_correction": None,
             "label_correction_epoch": 1,
