@@ -235,7 +235,12 @@ class TrainingBrain(TrainingHooks):
         SpeechBrain's DDP wrappers fail with batch norm on gloo, and with two
         forward passes before a backward pass.
         """
-        distributed.prepare_modules(self.modules, self.device, self.device_type)
+        distributed.prepare_modules(
+            self.modules,
+            self.device,
+            self.device_type,
+            self.synchronises_batch_norms,
+        )
 
     def init_optimizers(self):
         """Create the optimiser: one group with weight decay, one without."""
