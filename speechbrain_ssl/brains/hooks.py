@@ -68,6 +68,14 @@ class TrainingHooks(sb.Brain):
         """Return the matrices without weight decay; vectors never have it."""
         return []
 
+    def constant_lr_parameters(self):
+        """Return parameters that keep the highest value of the schedule."""
+        return []
+
+    def unclipped_parameters(self):
+        """Return the parameters whose gradient is not clipped."""
+        return []
+
     def after_step(self):
         """Update state that follows the weights, such as a teacher or a queue.
 

@@ -34,7 +34,11 @@ from speechbrain_ssl.brains.checkpointing import (
     schedules_digest,
     shapes_digest,
 )
-from speechbrain_ssl.brains.encoding import crop_features, encode
+from speechbrain_ssl.brains.encoding import (
+    check_rows,
+    crop_features,
+    encode,
+)
 from speechbrain_ssl.brains.evaluation import (
     RecentWeights,
     TrialMonitor,
@@ -47,6 +51,7 @@ from speechbrain_ssl.brains.means import RunningMeans
 from speechbrain_ssl.brains.optimisation import (
     BatchNormStatistics,
     compute_schedules,
+    keep_lr_constant,
     parameter_groups,
     scale_learning_rate,
     take_step,
@@ -147,6 +152,7 @@ class TrainingBrain(TrainingHooks):
         if self.optimizer_step_limit is not None:
             # SpeechBrain passes the value from the command line as a string.
             self.optimizer_step_limit = int(self.optimizer_step_limit)
+        check_rows(self.encoder, self.hparams.crops, self.hparams.batch_size)
         self.schedules = compute_schedules(
             self.hparams.schedules,
             self.wanted_schedules,
@@ -243,11 +249,12 @@ class TrainingBrain(TrainingHooks):
         )
 
     def init_optimizers(self):
-        """Create the optimiser: one group with weight decay, one without."""
+        """Create the optimiser with its groups; see ``parameter_groups``."""
         self.trained = [p for p in self.modules.parameters() if p.requires_grad]
         groups = parameter_groups(
             self.trained, self.no_weight_decay_parameters()
         )
+        keep_lr_constant(groups, self.constant_lr_parameters())
         self.optimizer = self.opt_class(groups, lr=0.0)
         self.optimizers_dict = {"optimizer": self.optimizer}
 
@@ -303,8 +310,10 @@ class TrainingBrain(TrainingHooks):
             self.scaler,
             self.trained,
             lr=self.scheduled("lr", self.optimizer_step),
+            peak_lr=float(self.schedules["lr"].max()),
             weight_decay=self.scheduled("weight_decay", self.optimizer_step),
             max_norm=self.hparams.clip_per_tensor,
+            unclipped=self.unclipped_parameters(),
         )
         self.stepped = norm is not None
         if self.stepped:

@@ -12,10 +12,11 @@ that samples with a wrong label can gather at a centre of their own.
 
 cos(theta + m) is computed from the cosine as cos(theta) cos(m) - sin(theta)
 sin(m). Beyond theta + m = pi it would rise again and reward a larger angle, so
-it is replaced there by cos(theta) - m sin(m), as in the ArcFace code and in
-SpeechBrain. That expression falls with theta too, and lies below the one it
-replaces (by 0.02 at m = 0.2, 0.12 at m = 0.5), so the target logit falls with
-the angle everywhere.
+it is replaced there by cos(theta) - m sin(m), as in the code of ArcFace, of
+Loss-Gated Learning and of SpeechBrain. That expression falls with theta too,
+and lies below the one it replaces (by 0.02 at m = 0.2, 0.12 at m = 0.5), so the
+target logit falls with the angle everywhere. WeSpeaker continues with
+cos(theta) - (1 - cos(m)) instead, which has the same slope and no gap.
 """
 
 import math
@@ -37,6 +38,11 @@ class AAMSoftmax(torch.nn.Module):
     ``losses`` and ``logits_with_margin`` take its result together with any
     labels. Label correction can thus put the margin on another label at no
     extra cost.
+
+    The centres start with Xavier's uniform distribution (Glorot and Bengio,
+    2010), as in WeSpeaker; Loss-Gated Learning draws from the normal one with
+    the same deviation. Their norms do not change a logit, but the shorter a
+    centre is, the further a step of the optimiser turns it.
 
     Arguments
     ---------
@@ -83,11 +89,9 @@ class AAMSoftmax(torch.nn.Module):
         self.scale = scale
         self.margin = _checked(margin)
         self.sub_centers = sub_centers
-        # Only the direction of a centre matters, and normal draws are uniformly
-        # distributed in direction.
         self.weight = torch.nn.Parameter(
-            torch.nn.init.normal_(
-                torch.empty(classes * sub_centers, embedding_size), std=0.01
+            torch.nn.init.xavier_uniform_(
+                torch.empty(classes * sub_centers, embedding_size)
             )
         )
 

@@ -309,13 +309,14 @@ def initialise(encoder, folder, features):
                 f"initial_model {folder} does not fit the encoder of this "
                 f"configuration: {name} is {tuple(tensor.shape)} here and "
                 f"{tuple(found[name].shape) if name in found else 'absent'} "
-                "there; choose the same encoder block"
+                "there; choose the same encoder block, with the same "
+                "`embedding_batch_norm`"
             )
     more = [name for name in found if name not in wanted]
     if more:
         raise ConfigError(
             f"initial_model {folder} does not fit the encoder of this "
             f"configuration, which has no {more[0]}; choose the same encoder "
-            "block"
+            "block, with the same `embedding_batch_norm`"
         )
     encoder.load_state_dict(found)

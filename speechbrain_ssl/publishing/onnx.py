@@ -23,6 +23,7 @@ import torch
 
 from speechbrain_ssl.encoders.features import LogMel
 from speechbrain_ssl.errors import ConfigError, UserError
+from speechbrain_ssl.publishing.stock import fold_embedding_norm
 
 FILE_NAME = "model.onnx"
 
@@ -159,8 +160,9 @@ def export_onnx(path, encoder, features):
     _require_extra()
     path = pathlib.Path(path)
     encoder = encoder.cpu().eval()
+    folded = fold_embedding_norm(encoder)
     exportable = ConvLogMel(**features.settings)
-    whole = WaveEncoder(exportable, encoder).eval()
+    whole = WaveEncoder(exportable, folded).eval()
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(
         dir=path.parent, prefix=f".{path.name}."

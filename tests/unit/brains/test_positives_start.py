@@ -19,6 +19,7 @@ from speechbrain_ssl.objectives.simclr import SimCLR
 from speechbrain_ssl.positives.cluster_aware import ClusterAware
 from speechbrain_ssl.positives.ssps import SSPS
 from speechbrain_ssl.positives.start_rule import Advice
+from speechbrain_ssl.report.logbook import read_metrics
 from speechbrain_ssl.schedules import Constant
 
 #: Batches of 4 in an epoch.
@@ -515,7 +516,9 @@ def test_a_start_behind_the_last_epoch(make, concluded, caplog, kind):
     assert f"{name} was never active: it would have started in epoch 9" in (
         caplog.text
     )
-    assert brain.extra_results() == {"positives_from_epoch": None}
+    assert brain.extra_results() == {"positives_from_epoch": None} | (
+        {"positives_coverage": None} if kind is SSPS else {}
+    )
 
 
 def test_a_start_that_was_put_off_to_the_end(make, concluded, caplog):
@@ -537,10 +540,47 @@ def test_who_begins_says_nothing(make, make_brain, concluded, caplog):
     plain = make_brain.brain(STEPS)
     fit(plain, make_brain.loader(STEPS))
     plain.finish()
-    assert brain.extra_results() == {"positives_from_epoch": 2}
+    assert brain.extra_results() == {
+        "positives_from_epoch": 2,
+        "positives_coverage": 1.0,
+    }
     assert plain.extra_results() == {}
     assert "never active" not in caplog.text
     assert "starts in epoch" not in caplog.text
+
+
+def test_low_coverage_is_warned_of_before_the_first_step(make, caplog):
+    """With a remedy; the mean coverage is recorded, also after a resumption."""
+    caplog.set_level("WARNING")
+    options = {"clusters": 16, "queue": 4, "speaker_count": None}
+    brain, loader = make("good", epochs=3, **options)
+    seen = []
+    original = brain.compute_forward
+
+    def compute_forward(batch, stage):
+        seen.append("a pseudo-positive for" in caplog.text)
+        return original(batch, stage)
+
+    brain.compute_forward = compute_forward
+    fit(brain, loader)
+    assert seen == [False] * STEPS + [True] * 2 * STEPS
+    rule, means = brain.positives.rule, []
+    assert "raise `positive_queue` (32 utter" in caplog.text.lower()
+    assert "lower `clusters`" in caplog.text
+    for epoch in (2, 3):
+        lines = [
+            line["coverage"]
+            for line in read_metrics(brain.hparams.output_folder)
+            if line["kind"] == "train" and line["epoch"] == epoch
+        ]
+        means.append(sum(lines) / len(lines))
+        assert rule.coverage[epoch] == pytest.approx(means[-1])
+        assert means[-1] < 0.5
+    found = brain.extra_results()["positives_coverage"]
+    assert found == pytest.approx(sum(means) / 2)
+    again = SSPS(clusters=16, queue=4, start_epoch=2)
+    again.set_extra_state(rule.get_extra_state())
+    assert again.coverage == rule.coverage
 
 
 def test_more_clusters_than_an_epoch_fills(make, make_brain):

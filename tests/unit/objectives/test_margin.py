@@ -67,6 +67,42 @@ def test_logits_equal_speechbrains(margin):
     )
 
 
+def test_beyond_pi_the_public_codes_part():
+    """ArcFace and LGL leave a gap at theta + m = pi, WeSpeaker does not.
+
+    Up to there all are cos(theta + m); beyond, all have the slope of cos(theta).
+    """
+    margin = 0.2
+    theta = torch.linspace(0.01, math.pi - 0.01, 400)
+    aam, _, _ = batch(margin=margin, scale=1.0)
+    labels = torch.zeros(400, dtype=torch.long)
+    found = aam.logits_with_margin(torch.cos(theta)[:, None], labels)[:, 0]
+    inside = theta + margin < math.pi
+    torch.testing.assert_close(
+        found[inside], torch.cos(theta + margin)[inside], rtol=0, atol=1e-4
+    )
+    beyond = torch.cos(theta)[~inside]
+    arcface = beyond - math.sin(math.pi - margin) * margin
+    wespeaker = beyond - (1 + math.cos(math.pi - margin))
+    torch.testing.assert_close(found[~inside], arcface)
+    assert float(found[~inside][0]) == pytest.approx(-1.02, abs=0.01)
+    assert float(wespeaker[0]) == pytest.approx(-1.0, abs=0.01)
+    gap = wespeaker - found[~inside]
+    torch.testing.assert_close(gap, gap[:1].expand_as(gap), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("sub_centers", [1, 3])
+def test_initial_centers_are_xaviers(sub_centers):
+    """Uniform in +- sqrt(6 / (rows + columns)), as in WeSpeaker."""
+    torch.manual_seed(0)
+    weight = AAMSoftmax(192, 1000, sub_centers=sub_centers).weight.detach()
+    bound = math.sqrt(6 / (192 + 1000 * sub_centers))
+    assert 0.999 * bound < float(weight.abs().max()) <= bound
+    assert float(weight.std()) == pytest.approx(bound / 3**0.5, rel=0.01)
+    norms = weight.norm(dim=1)
+    assert norms == pytest.approx((64 * bound**2) ** 0.5, rel=0.2)
+
+
 @pytest.mark.parametrize("margin", [0.0, 0.2, 0.5, 1.5])
 def test_target_logit_falls_with_the_angle_everywhere(margin):
     aam, _, _ = batch(margin=margin)

@@ -204,6 +204,7 @@ ENCODERS = [
     lambda: FastECAPA(80, activation=torch.nn.GELU, **TINY),
     lambda: ResNet34(80, 8, channels=2, blocks=[1, 1, 1, 1]),
     lambda: FastResNet34(80, 8, channels=8, pooling="asp"),
+    lambda: FastECAPA(80, embedding_batch_norm=True, **TINY),
 ]
 
 

@@ -87,6 +87,10 @@ ENCODERS = {
     "resnet": lambda: trained_resnet(ResNet34),
     "fast": lambda: trained_resnet(FastResNet34),
     "fast asp": lambda: trained_resnet(FastResNet34, pooling="asp"),
+    "ecapa, normed": lambda: trained(embedding_batch_norm=True),
+    "resnet, normed": lambda: trained_resnet(
+        ResNet34, embedding_batch_norm=True
+    ),
 }
 
 
@@ -231,8 +235,10 @@ def test_round_trip(paths, tmp_path, config):
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("name", ["resnet", "fast", "fast asp"])
-def test_resnets_come_back(paths, tmp_path, name):
+@pytest.mark.parametrize(
+    "name", ["resnet", "fast", "fast asp", "ecapa, normed", "resnet, normed"]
+)
+def test_encoders_come_back(paths, tmp_path, name):
     """The compact ones, not what stock SpeechBrain is given."""
     encoder, features = ENCODERS[name](), LogMel()
     wanted = embed_files(encoder, features, paths, progress=False)
@@ -400,6 +406,23 @@ def test_initialise_refuses_a_deeper_model(tmp_path):
     shallow = ResNet34(80, 8, channels=2, blocks=[1, 1, 1, 1])
     with pytest.raises(ConfigError, match=r"has no stages\.1\.1"):
         initialise(shallow, tmp_path, LogMel())
+
+
+def test_initialise_and_the_norm_of_the_embedding(tmp_path):
+    """It is taken along; an encoder that has none is told to have one."""
+    encoder = trained(embedding_batch_norm=True)
+    export_encoder(tmp_path / "normed", encoder, LogMel())
+    other = FastECAPA(**encoder.arguments)
+    initialise(other, tmp_path / "normed")
+    for name, tensor in encoder.state_dict().items():
+        assert torch.equal(other.state_dict()[name], tensor), name
+    plain = trained()
+    message = "embedding_norm.*the same `embedding_batch_norm`"
+    with pytest.raises(ConfigError, match=message):
+        initialise(plain, tmp_path / "normed")
+    export_encoder(tmp_path / "plain", plain, LogMel())
+    with pytest.raises(ConfigError, match=message):
+        initialise(other, tmp_path / "plain")
 
 
 @torch.no_grad()

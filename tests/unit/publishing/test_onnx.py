@@ -81,6 +81,12 @@ ENCODERS = {
     "fast": lambda: FastResNet34(
         80, 24, channels=8, blocks=[1, 1, 1, 1], pooling="asp"
     ),
+    "ecapa, normed": lambda: FastECAPA(
+        80,
+        channels=[16, 16, 16, 16, 48],
+        lin_neurons=24,
+        embedding_batch_norm=True,
+    ),
 }
 
 
