@@ -172,6 +172,7 @@ class TrainingBrain(TrainingHooks):
             initialise(
                 self.encoder, self.hparams.initial_model, self.hparams.features
             )
+        self.hparams.features.check_encoder(self.encoder)
         self.features = self.hparams.features.to(self.device)
         self.augmentation = self.hparams.augmentation
         self.augmentation.load()
