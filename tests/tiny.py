@@ -149,6 +149,7 @@ clusters: 7
 labels_from: !new:speechbrain_ssl.clustering.methods.KMeansClusters
     clusters: !ref <clusters>
 min_cluster_size: 3
+max_cluster_size: null
 silhouette_sample: 40
 monitor_labels: null
 monitor_column: spk_id
@@ -162,6 +163,7 @@ precision: fp32
 eval_precision: fp32
 lr: 0.003
 lr_reference_batch: 8
+decay_vectors: True
 clip_per_tensor: 3.0
 frozen_encoder_epochs: 1
 average_last: 2

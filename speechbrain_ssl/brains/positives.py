@@ -28,6 +28,7 @@ from speechbrain_ssl.positives.cluster_aware import ClusterAware
 from speechbrain_ssl.positives.monitor import PositiveMonitor
 from speechbrain_ssl.positives.ssps import SSPS
 from speechbrain_ssl.positives.start_rule import fewest_utterances, judge
+from speechbrain_ssl.precision import DTYPES
 from speechbrain_ssl.pseudo_labels.labels import read_labels
 
 logger = logging.getLogger(__name__)
@@ -229,6 +230,8 @@ class ClusterAwarePositives(_RulePositives):
             [manifest.path(i) for i in mine],
             manifest.durations[mine.start :: ranks],
             device=brain.device,
+            batch_seconds=self.rule.embed_batch_seconds,
+            precision=DTYPES[brain.eval_precision],
             num_workers=brain.hparams.num_workers,
             most_seconds=brain.hparams.crops.chunk_seconds,
             bad=bad,

@@ -162,6 +162,13 @@ class Rounds:
                 f"`stop_after` is one of {', '.join(STAGES)} or null; got "
                 f"{self.hparams['stop_after']!r}"
             )
+        least = self.hparams["min_cluster_size"]
+        most = self.hparams["max_cluster_size"]
+        if most is not None and most < least:
+            raise ConfigError(
+                f"no cluster has from {least} to {most} members: set "
+                "`max_cluster_size` above `min_cluster_size`, or to null"
+            )
         if self.hparams["crops"].num_crops != 1:
             raise ConfigError(
                 "training on labels takes one crop an utterance: set "

@@ -253,7 +253,9 @@ class TrainingBrain(TrainingHooks):
         """Create the optimiser with its groups; see ``parameter_groups``."""
         self.trained = [p for p in self.modules.parameters() if p.requires_grad]
         groups = parameter_groups(
-            self.trained, self.no_weight_decay_parameters()
+            self.trained,
+            self.no_weight_decay_parameters(),
+            self.decay_vectors,
         )
         keep_lr_constant(groups, self.constant_lr_parameters())
         self.optimizer = self.opt_class(groups, lr=0.0)
@@ -405,7 +407,7 @@ class TrainingBrain(TrainingHooks):
         )
         if if_main_process():
             self._evaluate_trials(epoch)
-            self.recent_weights.save(self.evaluated_encoder, epoch)
+            self.recent_weights.save(self.averaged_modules(), epoch)
         # The alarm needs both training and validation metrics.
         self.state.values["signs"] = self.hparams.collapse_alarm.check(
             epoch,
@@ -436,7 +438,7 @@ class TrainingBrain(TrainingHooks):
         """
         if not if_main_process():
             return {}
-        average_weights(self.evaluated_encoder, self.recent_weights.files())
+        average_weights(self.averaged_modules(), self.recent_weights.files())
         return conclude(self)
 
     # -- checkpoints -----------------------------------------------------------

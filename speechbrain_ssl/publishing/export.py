@@ -23,7 +23,12 @@ from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 from speechbrain_ssl.data.draws import uniform
 from speechbrain_ssl.encoders.ecapa import FastECAPA
 from speechbrain_ssl.encoders.features import LogMel
-from speechbrain_ssl.errors import CheckpointError, ConfigError, UserError
+from speechbrain_ssl.errors import (
+    CheckpointError,
+    ConfigError,
+    UserError,
+    differences,
+)
 from speechbrain_ssl.files import atomic_write
 from speechbrain_ssl.publishing.description import (
     FILE_NAME,
@@ -303,20 +308,32 @@ def initialise(encoder, folder, features):
             "configuration"
         )
     wanted, found = encoder.state_dict(), other.state_dict()
-    for name, tensor in wanted.items():
-        if name not in found or found[name].shape != tensor.shape:
-            raise ConfigError(
-                f"initial_model {folder} does not fit the encoder of this "
-                f"configuration: {name} is {tuple(tensor.shape)} here and "
-                f"{tuple(found[name].shape) if name in found else 'absent'} "
-                "there; choose the same encoder block, with the same "
-                "`embedding_batch_norm`"
-            )
-    more = [name for name in found if name not in wanted]
-    if more:
+    if _shapes(wanted) != _shapes(found):
         raise ConfigError(
             f"initial_model {folder} does not fit the encoder of this "
-            f"configuration, which has no {more[0]}; choose the same encoder "
-            "block, with the same `embedding_batch_norm`"
+            f"configuration: {_how_they_differ(other, encoder, known)}; set these "
+            "keys of `encoder_block` as in the configuration of that model"
         )
     encoder.load_state_dict(found)
+
+
+def _shapes(state):
+    """Return name -> shape of a state dictionary."""
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+#: Arguments of the encoders that have another name in the encoder blocks.
+_BLOCK_KEYS = {"lin_neurons": "embedding_size", "input_size": "n_mels"}
+
+
+def _how_they_differ(there, here, features):
+    """Describe by which settings two encoders differ, for an error message."""
+    described = []
+    for encoder in (there, here):
+        about = describe(encoder, features)["encoder"]
+        named = {
+            _BLOCK_KEYS.get(name, name): value
+            for name, value in about["arguments"].items()
+        }
+        described.append({"class": about["class"], **named})
+    return ", ".join(differences(*described))
