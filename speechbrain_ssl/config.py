@@ -25,7 +25,12 @@ import yaml
 from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.run_opts import RunOptions
 
-from speechbrain_ssl import distributed, precision, shared_memory
+from speechbrain_ssl import (
+    distributed,
+    interruption,
+    precision,
+    shared_memory,
+)
 from speechbrain_ssl.config_base import merge, read_plain
 from speechbrain_ssl.errors import ConfigError, UserError
 from speechbrain_ssl.progress import open_bar
@@ -336,6 +341,9 @@ def _take_auto(argv, changes):
 def run(main):
     """Run the ``main(argv)`` of a script, and print a user's error in one line.
 
+    The exit code is 1 after an error, and ``interruption.EXIT_CODE`` if a
+    signal stopped the run.
+
     Arguments
     ---------
     main : callable
@@ -344,8 +352,23 @@ def run(main):
     # SpeechBrain's bar of an epoch would be redrawn into a log file, too.
     speechbrain.core.tqdm = open_bar
     try:
-        main(sys.argv[1:])
-        distributed.leave()
+        with interruption.handled():
+            try:
+                main(sys.argv[1:])
+                distributed.leave()
+            except RuntimeError as error:
+                # A process that has stopped breaks the collectives of others.
+                if interruption.requested() is None:
+                    raise
+                raise interruption.Interrupted(
+                    interruption.requested()
+                ) from error
+    except interruption.Interrupted as stop:
+        sys.stderr.write(
+            f"\nStopped by {stop}. What was finished is saved: start the same "
+            "command again to continue\n"
+        )
+        sys.exit(interruption.EXIT_CODE)
     except UserError as error:
         logger.debug("where it happened", exc_info=True)
         # The text of an error from a loader worker begins with the worker's

@@ -59,9 +59,12 @@ class EmbeddedHalves:
             if len(batch.index):
                 crops = batch.to(brain.device).crops[0]
                 places = np.searchsorted(chosen, batch.index.numpy())
-                rows[torch.from_numpy(places).to(rows.device)] = encode(
-                    encoder, [crop_features(brain.features, crops)]
-                ).float()
+                with brain.evaluation_ctx:
+                    found = encode(
+                        encoder, [crop_features(brain.features, crops)]
+                    )
+                places = torch.from_numpy(places).to(rows.device)
+                rows[places] = found.float()
         rows = distributed.sum_over_ranks(rows)
         lengths = rows.norm(dim=2)
         usable = (lengths.isfinite() & (lengths > 0)).all(1)

@@ -2,7 +2,7 @@
 
 import torch
 
-from speechbrain_ssl import distributed
+from speechbrain_ssl import distributed, interruption
 from speechbrain_ssl.data.dataset import CropDataset
 from speechbrain_ssl.data.halves import HalvesDataset
 from speechbrain_ssl.data.sampling import EpochBatchSampler
@@ -109,6 +109,7 @@ def make_loaders(
         "pin_memory": torch.cuda.is_available(),
         # Its own generator: the loader must not draw from the global one.
         "generator": torch.Generator().manual_seed(seed),
+        "worker_init_fn": interruption.ignore_in_worker,
     }
     train_loader = torch.utils.data.DataLoader(
         train_set,

@@ -191,9 +191,13 @@ class FineTuning:
             if field.name != "augmentation"
         }
         banks = self.augmentation.banks.items()
+        telephone = self.augmentation.telephone
         return {
             **values,
             "augmentation": self.augmentation.limits.tolist(),
+            "kinds": self.augmentation.kind_limits.tolist(),
+            "telephone": telephone
+            and [telephone.probability, *telephone.codecs],
             "noises": {
                 name: [*bank.snr, *bank.voices, bank.samples.numel()]
                 for name, bank in banks

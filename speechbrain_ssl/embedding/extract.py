@@ -18,8 +18,9 @@ MIN_SECONDS = 0.5
 class _Pieces(torch.utils.data.Dataset):
     """Read pieces of audio files in loader workers."""
 
-    def __init__(self, paths, pieces, sample_rate, min_samples):
+    def __init__(self, paths, seconds, pieces, sample_rate, min_samples):
         self.paths = paths
+        self.seconds = seconds
         self.pieces = pieces
         self.sample_rate = sample_rate
         self.min_samples = min_samples
@@ -30,7 +31,9 @@ class _Pieces(torch.utils.data.Dataset):
     def __getitem__(self, number):
         i, part, parts = self.pieces[number]
         try:
-            with AudioFile(self.paths[i], self.sample_rate) as audio:
+            with AudioFile(
+                self.paths[i], self.sample_rate, float(self.seconds[i])
+            ) as audio:
                 start = audio.num_samples * part // parts
                 end = audio.num_samples * (part + 1) // parts
                 wave = audio.read(start, end - start)
@@ -98,6 +101,7 @@ def embed_files(
         Audio files.
     seconds : list of float, optional
         Durations of the files, for sorting; read from the headers if not given.
+        A file of another length has changed and is not read.
     device : str
         Where to compute.
     batch_seconds : float
@@ -137,7 +141,7 @@ def embed_files(
         pieces += [(i, part, parts) for part in range(parts)]
         lengths += [float(length) / parts] * parts
     loader = torch.utils.data.DataLoader(
-        _Pieces(paths, pieces, rate, round(MIN_SECONDS * rate)),
+        _Pieces(paths, seconds, pieces, rate, round(MIN_SECONDS * rate)),
         batch_sampler=_batches(lengths, batch_seconds),
         collate_fn=_pad,
         num_workers=num_workers,

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import speechbrain.core
+import tqdm
 
 from speechbrain_ssl import progress
 from speechbrain_ssl.config import run
@@ -98,7 +99,7 @@ def test_the_bar_of_speechbrain(capsys, clock, monkeypatch):
                 bar.set_postfix(train_loss=2.0 + step)
 
     # Restores SpeechBrain's own afterwards.
-    monkeypatch.setattr(speechbrain.core, "tqdm", speechbrain.core.tqdm)
+    monkeypatch.setattr(speechbrain.core, "tqdm", tqdm.tqdm)
     epoch()
     assert capsys.readouterr().err.count("\r") > 90
     monkeypatch.setattr(sys, "argv", ["train.py"])
