@@ -49,6 +49,21 @@ class Windows(NamedTuple):
     ends: np.ndarray
     embeddings: np.ndarray
 
+    def select(self, keep):
+        """Return the windows of some of the files, which are renumbered.
+
+        Arguments
+        ---------
+        keep : numpy.ndarray
+            Whether a file is kept, bool ``[files]``.
+
+        Returns
+        -------
+        Windows
+        """
+        chosen = Windows(*(column[keep[self.files]] for column in self))
+        return chosen._replace(files=np.cumsum(keep)[chosen.files] - 1)
+
 
 class _Reader(torch.utils.data.Dataset):
     """Read windows of audio files in loader workers.
