@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from speechbrain_ssl.checks import check_number
 from speechbrain_ssl.data.audio import AudioFile, fit_length
 from speechbrain_ssl.data.silence import (
     frame_energies,
@@ -241,10 +242,19 @@ def embed_windows(
 
     Raises
     ------
+    ConfigError
+        If the windows are too short.
     AudioError
         If a file cannot be read and ``bad`` is not given, or if no file can be
         read.
     """
+    check_number(
+        "embedding",
+        "length of a window",
+        window_seconds,
+        least=MIN_SECONDS,
+        remedy="set embed_most_seconds in the configuration",
+    )
     rate = features.sample_rate
     if seconds is None:
         seconds = _durations(paths, rate)
@@ -329,7 +339,7 @@ def embed_files(
 
     Raises
     ------
-    AudioError
+    ConfigError, AudioError
         As in ``embed_windows``.
     """
     found = embed_windows(
