@@ -296,7 +296,6 @@ def voices(options):
             for kind, length in (
                 ("one voice", [1]),
                 ("half each", [30, 30]),
-                ("turns of 10 s", [10, 10]),
                 ("turns of 5 s", [5, 5]),
                 ("turns of 3 s", [3, 3]),
                 ("a fifth of the other", [48, 12]),
@@ -325,7 +324,7 @@ def main():
     parser.add_argument("--system", help="a name to add to that of the file")
     parser.add_argument("--repository", help="memory: of another revision")
     parser.add_argument("--minutes", type=int, nargs="+", default=[1, 10, 60])
-    parser.add_argument("--recordings", type=int, default=60)
+    parser.add_argument("--recordings", type=int, default=40)
     options = parser.parse_args()
     torch.set_num_threads(1)
     found = measures[options.what](options)
