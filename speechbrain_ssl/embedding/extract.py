@@ -76,20 +76,21 @@ class _Reader(torch.utils.data.Dataset):
     ---------
     paths : list of str
         Audio files.
+    seconds : list of float
+        Their durations. A file of another length is not read, and so never a
+        window that is longer than intended.
     windows : list of tuple
         File, number of the window, and number of windows of that file.
-    most_samples : int
-        Samples that a window may have.
     sample_rate : int
         Hz.
     trim : bool
         Whether to trim silence.
     """
 
-    def __init__(self, paths, windows, most_samples, sample_rate, trim):
+    def __init__(self, paths, seconds, windows, sample_rate, trim):
         self.paths = paths
+        self.seconds = seconds
         self.windows = windows
-        self.most_samples = most_samples
         self.sample_rate = sample_rate
         self.trim = trim
         self._file = self._audio = self._level = None
@@ -106,7 +107,6 @@ class _Reader(torch.utils.data.Dataset):
             audio = self._audio
             start = audio.num_samples * part // parts
             end = audio.num_samples * (part + 1) // parts
-            self._check_length(end - start, parts)
             wave = audio.read(start, end - start)
         except AudioError as error:
             self._close()
@@ -123,7 +123,9 @@ class _Reader(torch.utils.data.Dataset):
 
     def _open(self, i, parts):
         self._close()
-        self._audio = AudioFile(self.paths[i], self.sample_rate)
+        self._audio = AudioFile(
+            self.paths[i], self.sample_rate, float(self.seconds[i])
+        )
         self._file = i
         if self.trim and parts > 1:
             # A window of nothing but background noise is silent beside the
@@ -135,23 +137,11 @@ class _Reader(torch.utils.data.Dataset):
             self._audio.__exit__()
         self._file = self._audio = self._level = None
 
-    def _check_length(self, samples, parts):
-        """Raise if the file is longer than it was said to be."""
-        # Lengths in headers of lossy files are estimates.
-        if samples > 1.05 * self.most_samples:
-            raise AudioError(
-                f"{self._audio.path} has "
-                f"{self._audio.num_samples / self.sample_rate:.1f} s, too much "
-                f"for the {parts} windows that the duration in the manifest "
-                "asks for; prepare the corpus again"
-            )
-
     def _speech_level(self, parts):
         """Compute the level of speech of the whole file, window by window."""
         total, energies = self._audio.num_samples, []
         for part in range(parts):
             start, end = total * part // parts, total * (part + 1) // parts
-            self._check_length(end - start, parts)
             wave = self._audio.read(start, end - start)
             energies.append(frame_energies(wave, self.sample_rate))
         return speech_level(np.concatenate(energies))
@@ -217,7 +207,8 @@ def embed_windows(
     window_seconds : float
         Length of the longest window.
     seconds : list of float, optional
-        Durations of the files; read from the headers if not given.
+        Durations of the files; read from the headers if not given. A file of
+        another length has changed and is not read.
     device : str
         Where to compute.
     batch_seconds : float
@@ -264,7 +255,7 @@ def embed_windows(
         windows += [(i, part, parts) for part in range(parts)]
         lengths += [float(length) / parts] * parts
     loader = torch.utils.data.DataLoader(
-        _Reader(paths, windows, round(window_seconds * rate), rate, trim),
+        _Reader(paths, seconds, windows, rate, trim),
         batch_sampler=_batches(lengths, batch_seconds),
         collate_fn=_pad,
         num_workers=num_workers,
