@@ -58,7 +58,8 @@ def scale_learning_rate(schedules, batch_size, accumulated, reference_batch):
     """Scale the learning rate with the effective batch.
 
     This is the only place with that rule: the learning rate, with its end and
-    its warm-up, is multiplied by effective batch / reference batch.
+    its warm-up, is multiplied by effective batch / reference batch. Without a
+    reference batch it stays as configured, whatever the number of processes.
 
     Arguments
     ---------
@@ -68,21 +69,24 @@ def scale_learning_rate(schedules, batch_size, accumulated, reference_batch):
         Utterances per process and batch.
     accumulated : int
         Batches per optimiser step.
-    reference_batch : int
-        The effective batch that the configured learning rate is for.
+    reference_batch : int or None
+        The effective batch that the configured learning rate is for; None if
+        it holds for every batch.
     """
     effective_batch = batch_size * distributed.world_size() * accumulated
-    schedules["lr"] = schedules["lr"] * (effective_batch / reference_batch)
+    scaling = "the configured one"
+    if reference_batch is not None:
+        schedules["lr"] = schedules["lr"] * (effective_batch / reference_batch)
+        scaling += f" x {effective_batch} / {reference_batch}"
     logger.info(
         "Effective batch %d (%d per process x %d processes x %d accumulated); "
-        "peak learning rate %.4g = the configured one x %d / %d",
+        "peak learning rate %.4g = %s",
         effective_batch,
         batch_size,
         distributed.world_size(),
         accumulated,
         schedules["lr"].max(),
-        effective_batch,
-        reference_batch,
+        scaling,
     )
 
 
@@ -102,17 +106,21 @@ def _check_range(name, values):
         )
 
 
-def parameter_groups(parameters, no_weight_decay):
+def parameter_groups(parameters, no_weight_decay, decay_vectors=False):
     """Split parameters into a group with weight decay and one without.
 
-    Biases and the weights of norms, which are vectors, get no weight decay.
+    Biases and the weights of norms are vectors. DINO gives them no weight
+    decay; an optimiser over a plain list of parameters, as in WeSpeaker and
+    hyperion, decays them like all others.
 
     Arguments
     ---------
     parameters : list of torch.nn.Parameter
         All parameters that are trained.
     no_weight_decay : iterable of torch.nn.Parameter
-        Matrices that get no weight decay either.
+        Further parameters that get no weight decay.
+    decay_vectors : bool
+        Whether vectors get weight decay.
 
     Returns
     -------
@@ -123,7 +131,8 @@ def parameter_groups(parameters, no_weight_decay):
     exempt = {id(p) for p in no_weight_decay}
     groups = [{"params": [], "decay": True}, {"params": [], "decay": False}]
     for p in parameters:
-        groups[p.dim() <= 1 or id(p) in exempt]["params"].append(p)
+        is_exempt = id(p) in exempt or (p.dim() <= 1 and not decay_vectors)
+        groups[is_exempt]["params"].append(p)
     for group in groups:
         group["weight_decay"] = 0.0
     return groups

@@ -3,11 +3,9 @@
 import concurrent.futures
 import os
 import pathlib
-import sys
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from speechbrain_ssl.config import check_device
 from speechbrain_ssl.embedding.extract import (
@@ -19,6 +17,7 @@ from speechbrain_ssl.embedding.voices import SAME_VOICE, voice_agreement
 from speechbrain_ssl.errors import AudioError, ConfigError
 from speechbrain_ssl.prepare.listing import list_files
 from speechbrain_ssl.prepare.probe import probe
+from speechbrain_ssl.progress import open_bar
 from speechbrain_ssl.publishing.calibration_file import (
     FILE_NAME as CALIBRATION,
 )
@@ -137,13 +136,13 @@ class Checked:
         with concurrent.futures.ThreadPoolExecutor(
             max(1, options.jobs)
         ) as pool:
-            outcomes = tqdm(
+            outcomes = open_bar(
                 pool.map(lambda path: probe(path, "decode"), paths),
                 total=len(paths),
                 desc="check",
                 unit="file",
                 leave=False,
-                disable=True if options.quiet else None,
+                disable=options.quiet,
             )
             for name, path, outcome in zip(names, paths, outcomes, strict=True):
                 if outcome.reason:
@@ -277,9 +276,7 @@ def audio_below(folder, options):
     """
     if os.path.isfile(folder):
         return [os.path.basename(folder)], [folder]
-    # Unlike the other bars, this one would also be drawn into a log.
-    shown = not options.quiet and sys.stderr.isatty()
-    listing = list_files(folder, progress=shown)
+    listing = list_files(folder, progress=not options.quiet)
     if not listing.files:
         others = ", ".join(f"{n} {e}" for e, n in listing.unknown.items())
         raise AudioError(

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from speechbrain_ssl.checks import check_number
 from speechbrain_ssl.data.audio import AudioFile, fit_length
@@ -20,6 +19,7 @@ from speechbrain_ssl.data.silence import (
     trim_silence,
 )
 from speechbrain_ssl.errors import AudioError
+from speechbrain_ssl.progress import open_bar
 
 #: A shorter window is repeated until it has this length, in seconds.
 MIN_SECONDS = 0.5
@@ -224,7 +224,7 @@ def embed_windows(
     bad : list, optional
         Receives a tuple (index of the file, reason) for each file of which some
         window cannot be read; such a file has no windows in the result.
-    progress : bool or tqdm.tqdm
+    progress : bool or tqdm.tqdm or ProgressLines
         Whether to show a progress bar, or an existing bar to advance.
 
     Returns
@@ -404,12 +404,12 @@ def _durations(paths, rate):
 
 def progress_bar(progress, total):
     """Open a new bar, or reuse the given one without closing it."""
-    if isinstance(progress, tqdm):
+    if not isinstance(progress, bool):
         return contextlib.nullcontext(progress)
-    return tqdm(
+    return open_bar(
         total=total,
         unit="utt",
-        disable=None if progress else True,
+        disable=not progress,
         leave=False,
         bar_format="{l_bar}{bar}| {n:.0f}/{total} [{elapsed}<{remaining}, "
         "{rate_fmt}]",

@@ -6,11 +6,10 @@ import os
 import shutil
 import subprocess
 
-from tqdm import tqdm
-
 from speechbrain_ssl.errors import UserError
 from speechbrain_ssl.prepare.listing import list_files
 from speechbrain_ssl.prepare.preparation import spaced
+from speechbrain_ssl.progress import open_bar
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +72,7 @@ def convert_folder(source, target, sample_rate, num_workers):
     # slices keeps a million waiting tasks out of memory.
     pool = concurrent.futures.ThreadPoolExecutor(max(1, num_workers))
     try:
-        with tqdm(total=len(todo), desc="convert", unit=" files") as bar:
+        with open_bar(total=len(todo), desc="convert", unit=" files") as bar:
             for begin in range(0, len(todo), 1024):
                 slab = todo[begin : begin + 1024]
                 failures = pool.map(convert, slab)

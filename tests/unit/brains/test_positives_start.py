@@ -57,7 +57,7 @@ def make(make_brain, manifest, noise):
             epochs,
             checkpoints=checkpoints,
             positives=positives,
-            features=LogMel(n_mels=20, mean_norm=False),
+            features=LogMel(n_mels=20, normalize="none"),
             valid_seconds=0.3,
             num_workers=0,
             run_opts={

@@ -94,6 +94,68 @@ def test_gradients(sub_centers):
     assert aam.weight.grad.abs().sum() > 0
 
 
+# -- the inter-top-k penalty ----------------------------------------------------
+
+
+def with_penalty(cosines, label, margin, k, penalty, scale):
+    """The loss of one sample by its angles, in plain Python."""
+    angles = [math.acos(c) for c in cosines]
+    others = sorted(
+        (j for j in range(len(angles)) if j != label), key=lambda j: angles[j]
+    )
+    z = [math.cos(angle) for angle in angles]
+    z[label] = math.cos(angles[label] + margin)
+    for j in others[:k]:
+        z[j] = max(z[j], math.cos(angles[j] - penalty))
+    return -scale * z[label] + math.log(sum(math.exp(scale * v) for v in z))
+
+
+@pytest.mark.parametrize("sub_centers", [1, 2])
+@pytest.mark.parametrize("k", [1, 3, 5, 99])
+def test_intertop_equals_the_equation(k, sub_centers):
+    """With the full margin, and with half of it: the penalty is halved, too."""
+    aam, embeddings, labels = batch(
+        12,
+        classes=9,
+        scale=8.0,
+        margin=0.2,
+        sub_centers=sub_centers,
+        intertop_k=k,
+        intertop_margin=0.1,
+    )
+    cosines = aam.cosines(embeddings).detach()
+    # A class so near that cos(theta - m') is the smaller of the two.
+    cosines[0, (labels[0] + 1) % 9] = 0.9999
+    for margin, penalty in ((0.2, 0.1), (0.1, 0.05), (0.0, 0.0)):
+        wanted = [
+            with_penalty(row, label, margin, k, penalty, 8.0)
+            for row, label in zip(
+                cosines.double().tolist(), labels.tolist(), strict=True
+            )
+        ]
+        found = aam.losses(cosines, labels, margin)
+        torch.testing.assert_close(
+            found, torch.tensor(wanted).float(), rtol=1e-4, atol=1e-4
+        )
+    assert (aam.logits(embeddings) == 8.0 * aam.cosines(embeddings)).all()
+
+
+def test_intertop_is_off_by_default():
+    aam, embeddings, labels = batch(classes=9)
+    other = AAMSoftmax(8, 9, intertop_margin=0.1)
+    other.load_state_dict(aam.state_dict())
+    assert (other(embeddings, labels) > aam(embeddings, labels)).all()
+    assert aam.intertop_margin == 0.0
+
+
+def test_intertop_gradient():
+    aam, embeddings, labels = batch(
+        4, scale=4.0, intertop_k=2, intertop_margin=0.1
+    )
+    cosines = aam.cosines(embeddings).detach().double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda c: aam.losses(c, labels), (cosines,))
+
+
 def test_only_the_nearest_sub_center_learns():
     aam, embeddings, labels = batch(1, classes=1, sub_centers=3)
     nearest = F.cosine_similarity(aam.weight, embeddings).argmax()
@@ -191,6 +253,8 @@ def test_logits_are_without_margin():
         ({"scale": 0.0}, "scale must be a number above 0"),
         ({"margin": -0.1}, "radians"),
         ({"margin": 20.0}, "radians"),
+        ({"intertop_k": 0}, "intertop_k must be a whole number from 1"),
+        ({"intertop_margin": 2.0}, "intertop_margin must be .*radians"),
     ],
 )
 def test_refuses_what_has_no_meaning(options, words):
