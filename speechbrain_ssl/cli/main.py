@@ -212,23 +212,36 @@ def main(argv=None):
         return 130
     try:
         if options.json:
-            print(json.dumps(found, ensure_ascii=False))
+            print(json.dumps(found))
         else:
-            print("\n".join(lines))
+            print("\n".join(map(printable, lines)))
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader of the pipe has closed it; without this the interpreter
         # would print an error at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     for file, reason in found.get("unusable", {}).items():
-        sys.stderr.write(f"not used: {file}: {reason}\n")
+        sys.stderr.write(printable(f"not used: {file}: {reason}") + "\n")
     return 1 if found.get("unusable") else 0
+
+
+def printable(line):
+    r"""Escape what would break a line or steer the terminal, as in a name.
+
+    Example
+    -------
+    >>> print(printable("speaker 1\ta\rb.wav"))
+    speaker 1	a\rb.wav
+    """
+    return "".join(
+        c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in line
+    )
 
 
 def _fail(text, as_json):
     sys.stderr.write(f"Error: {text}\n")
     if as_json:
-        print(json.dumps({"error": text}, ensure_ascii=False))
+        print(json.dumps({"error": text}))
     return 1
 
 
