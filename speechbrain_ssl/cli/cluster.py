@@ -1,13 +1,14 @@
 """The command ``speechbrain-ssl cluster folder``: group files by speaker.
 
-Every file is assumed to be of one speaker.
+Every file is assumed to be of one speaker; a note names long files that may not
+be.
 """
 
 import csv
 
 import numpy as np
 
-from speechbrain_ssl.cli.common import check_output, embed_below
+from speechbrain_ssl.cli.common import check_below, check_output
 from speechbrain_ssl.clustering.agglomerative import (
     kmeans_then_merge,
     merge_centroids,
@@ -49,7 +50,8 @@ def run(options):
     wanted = options.speakers
     if wanted is not None and wanted < 1:
         raise ConfigError(f"--speakers={wanted} must be at least 1")
-    files, rows = embed_below(options)
+    files, model = check_below(options)
+    rows = files.embed(model, options)
     count = len(rows)
     if wanted is None:
         if count < 4:

@@ -10,7 +10,12 @@ import torch
 from tqdm import tqdm
 
 from speechbrain_ssl.config import check_device
-from speechbrain_ssl.embedding.extract import embed_files
+from speechbrain_ssl.embedding.extract import (
+    MOST_SECONDS,
+    embed_windows,
+    mean_windows,
+)
+from speechbrain_ssl.embedding.voices import SAME_VOICE, voice_agreement
 from speechbrain_ssl.errors import AudioError, ConfigError
 from speechbrain_ssl.prepare.listing import list_files
 from speechbrain_ssl.prepare.probe import probe
@@ -74,16 +79,29 @@ class Model:
         path = find_record(model, RESULTS)
         self.results = {} if path is None else read_json(path)
 
-    def embed(self, paths, seconds, options, bad):
-        """Embed checked files; add those that cannot be read to ``bad``."""
-        return embed_files(
+    def embed(self, paths, seconds, window_seconds, options, bad):
+        """Embed windows of checked files; add unreadable ones to ``bad``."""
+        return embed_windows(
+            self.encoder,
+            self.features,
+            paths,
+            window_seconds,
+            seconds,
+            device=self.device,
+            batch_seconds=options.batch_seconds,
+            trim=options.trim_silence,
+            bad=bad,
+            progress=not options.quiet,
+        )
+
+    def voice_agreement(self, paths, seconds, options):
+        """Return how alike the parts of each recording are."""
+        return voice_agreement(
             self.encoder,
             self.features,
             paths,
             seconds,
             device=self.device,
-            batch_seconds=options.batch_seconds,
-            bad=bad,
             progress=not options.quiet,
         )
 
@@ -156,14 +174,12 @@ class Checked:
             raise AudioError(f"{name} cannot be used: {reason}")
 
     def embed(self, model, options):
-        """Embed the usable files; those that fail become unusable.
+        """Embed the usable files, long ones as the mean of their windows.
 
         Arguments
         ---------
-        model : Model
-            The model.
-        options : argparse.Namespace
-            ``batch_seconds`` and ``quiet``.
+        model, options
+            As in ``embed_windows``.
 
         Returns
         -------
@@ -175,10 +191,40 @@ class Checked:
         AudioError
             If no file can be used.
         """
+        windows = self.embed_windows(model, options)
+        return mean_windows(windows, len(self.names))
+
+    def embed_windows(self, model, options, window_seconds=MOST_SECONDS):
+        """Embed windows of the usable files; those that fail become unusable.
+
+        A note is made of files with more than one voice, probably.
+
+        Arguments
+        ---------
+        model : Model
+            The model.
+        options : argparse.Namespace
+            ``batch_seconds``, ``trim_silence`` and ``quiet``.
+        window_seconds : float
+            Length of the longest window.
+
+        Returns
+        -------
+        speechbrain_ssl.embedding.extract.Windows
+            Its ``files`` are positions in ``names``.
+
+        Raises
+        ------
+        AudioError
+            If no file can be used.
+        """
         self.require_some()
         bad = []
-        rows = model.embed(self.paths, self.seconds, options, bad)
-        keep = np.isfinite(rows).all(axis=1)
+        windows = model.embed(
+            self.paths, self.seconds, window_seconds, options, bad
+        )
+        means = mean_windows(windows, len(self.names))
+        keep = np.isfinite(means).all(axis=1)
         for i, reason in bad:
             self.unusable[self.names[i]] = reason
         for i in np.flatnonzero(~keep):
@@ -193,7 +239,18 @@ class Checked:
                 [v for v, k in zip(values, keep, strict=True) if k],
             )
         self.require_some()
-        return rows[keep]
+        self._note_voices(model, options)
+        return windows.select(keep)
+
+    def _note_voices(self, model, options):
+        """Note the files in which more than one voice is likely."""
+        found = model.voice_agreement(self.paths, self.seconds, options)
+        for name, cosine in zip(self.names, found, strict=True):
+            if cosine < SAME_VOICE:
+                self.notes.append(
+                    f"{name} may contain more than one voice: its parts have "
+                    f"a cosine of {cosine:.2f}"
+                )
 
 
 def audio_below(folder, options):
@@ -237,8 +294,8 @@ def audio_below(folder, options):
     return names, [os.path.join(folder, n) for n in listing.files]
 
 
-def embed_below(options):
-    """Embed the audio files below a folder.
+def check_below(options):
+    """Load the model, and check the audio files below a folder.
 
     Arguments
     ---------
@@ -248,18 +305,17 @@ def embed_below(options):
     Returns
     -------
     tuple
-        ``Checked``, and the embeddings of its usable files ``[N, size]``.
+        ``Checked`` and ``Model``.
 
     Raises
     ------
     AudioError
-        If no file can be used.
+        If there is no audio file.
     """
     names, paths = audio_below(options.folder, options)
     # Load the model first: a wrong name fails before any file is read.
     model = Model(options)
-    files = Checked(names, paths, options)
-    return files, files.embed(model, options)
+    return Checked(names, paths, options), model
 
 
 def check_output(path, extensions=None):

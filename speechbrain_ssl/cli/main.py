@@ -82,7 +82,19 @@ def _add_embed(commands, parents):
     parser.add_argument(
         "--output",
         required=True,
-        help="file to write: .npz, or .parquet where pyarrow is installed",
+        help="file to write: .npz, or .parquet where pyarrow is installed; its "
+        "columns are file(s), seconds (length of the file) and embedding(s)",
+    )
+    parser.add_argument(
+        "--windows",
+        nargs="?",
+        type=float,
+        const=10.0,
+        metavar="SECONDS",
+        help="write an embedding for each window of a file and not for the "
+        "whole file, with the columns start and end (seconds); a file is "
+        "divided into windows of equal length, SECONDS or shorter (10 if "
+        "--windows has no value)",
     )
 
 
@@ -144,6 +156,14 @@ def _common():
         "safely; it can do whatever you can",
     )
     common.add_argument(
+        "--trim-silence",
+        "--trim_silence",
+        action="store_true",
+        help="leave out silence at the ends of a recording and long pauses "
+        "within; scores change with it, so use it for all recordings or for "
+        "none, and calibrate anew",
+    )
+    common.add_argument(
         "--json", action="store_true", help="print one JSON object"
     )
     return common
@@ -160,9 +180,9 @@ def _many():
     many.add_argument(
         "--batch_seconds",
         type=float,
-        default=200.0,
+        default=150.0,
         help="seconds of audio in a batch; lower it if memory runs out "
-        "(default: 200)",
+        "(default: 150)",
     )
     many.add_argument(
         "--quiet", action="store_true", help="no progress on stderr"

@@ -33,6 +33,7 @@ import speechbrain as sb
 from speechbrain.utils.distributed import infer_device
 
 from speechbrain_ssl import precision
+from speechbrain_ssl.checks import check_number
 from speechbrain_ssl.config import load_config, run
 from speechbrain_ssl.data.manifest import Manifest
 from speechbrain_ssl.errors import ConfigError
@@ -73,7 +74,7 @@ KEYS = set(
     trials_manifest trials_speaker_component trials_layout trials_enrolment
     mean_manifest mean_utterances backend backend_manifest backend_utterances
     backend_labels crops crop_seconds calibrate_on speaker_table bootstrap_replicates
-    batch_seconds num_workers eval_precision
+    batch_seconds embed_most_seconds num_workers eval_precision
     """.split()
 )
 
@@ -227,6 +228,7 @@ def scorings(hparams, system, lists, seconds, training, device):
             seconds,
             precision.DTYPES[hparams["eval_precision"]],
             grid,
+            hparams["embed_most_seconds"],
             device=device,
             batch_seconds=hparams["batch_seconds"],
             num_workers=hparams["num_workers"],
@@ -292,6 +294,12 @@ def check_settings(hparams):
             raise ConfigError(
                 f"{key} is {hparams[key]!r}; it must be a whole number from 0"
             )
+    check_number(
+        "evaluate.py",
+        "embed_most_seconds",
+        hparams["embed_most_seconds"],
+        least=1,
+    )
     if hparams["crops"]:
         CropGrid(hparams["crops"], hparams["crop_seconds"])
     if (hparams["backend"] is None) != (hparams["backend_manifest"] is None):
