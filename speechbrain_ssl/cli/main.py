@@ -78,7 +78,7 @@ def _add_embed(commands, parents):
         parents=parents,
         help="embeddings of all audio files below a folder",
     )
-    parser.add_argument("folder", help="folder of audio files, or one file")
+    _add_source(parser)
     parser.add_argument(
         "--output",
         required=True,
@@ -103,7 +103,11 @@ def _add_score(commands, parents):
     parser = commands.add_parser(
         "score", parents=parents, help="scores of a list of trials"
     )
-    parser.add_argument("trials", help="text file: [label] a.wav b.wav")
+    parser.add_argument(
+        "trials",
+        help="text file: [label] a.wav b.wav, or where names have spaces "
+        '1,"a b.wav","c d.wav"',
+    )
     parser.add_argument(
         "--audio_folder",
         default=".",
@@ -135,13 +139,23 @@ def _add_cluster(commands, parents):
         parents=parents,
         help="who speaks in which file of a folder",
     )
-    parser.add_argument("folder", help="folder of audio files")
+    _add_source(parser)
     parser.add_argument(
         "--speakers",
         type=int,
         help="how many speakers; guessed from the embeddings if not given",
     )
     parser.add_argument("--output", help="CSV file to write: file, speaker")
+
+
+def _add_source(parser):
+    parser.add_argument(
+        "source",
+        metavar="folder",
+        help="folder of audio files, one file, or a list of files: CSV with a "
+        "column wav or path, plain paths, Kaldi's wav.scp or Lhotse's "
+        "recordings.jsonl",
+    )
 
 
 def _common():
