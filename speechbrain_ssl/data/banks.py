@@ -69,7 +69,9 @@ def _read_all(manifest_paths, sample_rate, seconds, most=None):
     # disable=None: a bar on a terminal, nothing in a log file.
     bar = tqdm(np.sort(order), desc="noise and rooms", disable=None)
     for i in bar:
-        with AudioFile(manifest.path(i), sample_rate) as audio:
+        with AudioFile(
+            manifest.path(i), sample_rate, float(manifest.durations[i])
+        ) as audio:
             room = max(0, audio.num_samples - round(seconds * sample_rate))
             start = int(uniform(manifest.keys[i], "bank") * (room + 1))
             yield (

@@ -85,7 +85,8 @@ class CropDataset(torch.utils.data.Dataset):
 
     Notes
     -----
-    An utterance that cannot be used (unreadable, NaN) is replaced by another
+    An utterance that cannot be used (unreadable, cut since it was prepared, NaN)
+    is replaced by another
     one, drawn at the address of the bad one, and reported in the batch. If a
     pseudo-positive cannot be used, its crops are cut from the anchor. The Brain lists
     such files and stops a run that has too many (``brains.bad_audio``).
@@ -194,7 +195,11 @@ class CropDataset(torch.utils.data.Dataset):
     def _wave(self, index, address):
         """Read the part of an utterance that crops are cut from."""
         plan = self.plan
-        with AudioFile(self.manifest.path(index), plan.sample_rate) as audio:
+        with AudioFile(
+            self.manifest.path(index),
+            plan.sample_rate,
+            float(self.manifest.durations[index]),
+        ) as audio:
             start, count = plan.chunk(
                 audio.num_samples, float(uniform(*address, "chunk"))
             )

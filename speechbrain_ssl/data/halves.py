@@ -70,7 +70,11 @@ class HalvesDataset(torch.utils.data.Dataset):
             "halves",
             size=2 * self.crops_per_half,
         )
-        with AudioFile(self.manifest.path(index), self.sample_rate) as audio:
+        with AudioFile(
+            self.manifest.path(index),
+            self.sample_rate,
+            float(self.manifest.durations[index]),
+        ) as audio:
             if audio.num_samples < 2:
                 raise AudioError(f"{audio.path} is too short to have halves")
             middle = audio.num_samples // 2

@@ -75,6 +75,8 @@ class _Reader(torch.utils.data.Dataset):
     ---------
     paths : list of str
         Audio files.
+    seconds : list of float
+        Their durations.
     windows : list of tuple
         File, number of the window, and number of windows of that file.
     most_samples : int
@@ -85,8 +87,11 @@ class _Reader(torch.utils.data.Dataset):
         Whether to trim silence.
     """
 
-    def __init__(self, paths, windows, most_samples, sample_rate, trim):
+    def __init__(
+        self, paths, seconds, windows, most_samples, sample_rate, trim
+    ):
         self.paths = paths
+        self.seconds = seconds
         self.windows = windows
         self.most_samples = most_samples
         self.sample_rate = sample_rate
@@ -122,7 +127,9 @@ class _Reader(torch.utils.data.Dataset):
 
     def _open(self, i, parts):
         self._close()
-        self._audio = AudioFile(self.paths[i], self.sample_rate)
+        self._audio = AudioFile(
+            self.paths[i], self.sample_rate, float(self.seconds[i])
+        )
         self._file = i
         if self.trim and parts > 1:
             # A window of nothing but background noise is silent beside the
@@ -216,7 +223,8 @@ def embed_windows(
     window_seconds : float
         Length of the longest window.
     seconds : list of float, optional
-        Durations of the files; read from the headers if not given.
+        Durations of the files; read from the headers if not given. A file of
+        another length has changed and is not read.
     device : str
         Where to compute.
     batch_seconds : float
@@ -254,7 +262,9 @@ def embed_windows(
         windows += [(i, part, parts) for part in range(parts)]
         lengths += [float(length) / parts] * parts
     loader = torch.utils.data.DataLoader(
-        _Reader(paths, windows, round(window_seconds * rate), rate, trim),
+        _Reader(
+            paths, seconds, windows, round(window_seconds * rate), rate, trim
+        ),
         batch_sampler=_batches(lengths, batch_seconds),
         collate_fn=_pad,
         num_workers=num_workers,

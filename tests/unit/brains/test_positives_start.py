@@ -304,7 +304,7 @@ def test_halves_that_can_be_read(manifest, tmp_path):
     assert batch.index.tolist() == [0, 3]
     assert np.array_equal(batch.keys, wanted.keys)
     assert [path for path, _ in batch.bad] == [bad.path(1), bad.path(2)]
-    assert all("cannot read" in reason for _, reason in batch.bad)
+    assert all("cannot use" in reason for _, reason in batch.bad)
     nothing = halves.collate([halves[1], halves[2]])
     assert nothing.crops[0].shape == (0, 2, 4800) and len(nothing.bad) == 2
     assert len(nothing.index) == len(nothing.keys) == 0

@@ -85,7 +85,11 @@ def broken_files(folder):
         soundfile.write(path(name), noise, 16000)
         whole = files[name.partition(".")[0]].read_bytes()
         files[name.partition(".")[0]].write_bytes(whole[: len(whole) // 2])
-    for name, value in (("nan.wav", np.nan), ("inf.wav", -np.inf)):
+    for name, value in (
+        ("nan.wav", np.nan),
+        ("inf.wav", -np.inf),
+        ("loud.wav", -1e30),
+    ):
         bad = noise.copy()
         bad[80000] = value
         soundfile.write(path(name), bad, 16000, subtype="FLOAT")
@@ -95,16 +99,17 @@ def broken_files(folder):
 def test_a_bad_file_is_named_with_the_reason(tmp_path):
     """One bad file in a million must be found by the message alone."""
     reasons = {
-        "missing": "cannot read",
-        "folder": "cannot read",
-        "empty": "cannot read",
-        "text": "cannot read",
-        "headerless": "cannot read",
-        "zero": "holds no audio",
-        "cut": "cannot read|is truncated",
+        "missing": "missing, No such file",
+        "folder": "unreadable, it is a folder",
+        "empty": "empty file, 0 bytes",
+        "text": "unreadable, Format not recognised",
+        "headerless": "unreadable, .*samplerate",
+        "zero": "zero length",
+        "cut": "damaged, after .* lost sync",
         "cutmp3": "is truncated",
-        "nan": "NaN or infinite",
-        "inf": "NaN or infinite",
+        "nan": "NaN, infinite or beyond 1e.06 at 5.000 s",
+        "inf": "NaN, infinite or beyond 1e.06 at 5.000 s",
+        "loud": "NaN, infinite or beyond 1e.06 at 5.000 s",
     }
     files = broken_files(tmp_path)
     assert set(files) == set(reasons)

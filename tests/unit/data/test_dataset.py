@@ -225,7 +225,7 @@ def test_halves_are_read_in_part_and_the_same(tmp_path, form, samples):
     noise = np.random.default_rng(0).normal(0, 0.1, samples)
     soundfile.write(path, noise, 16000)
     column = StringColumn.from_strings([path])
-    manifest = Manifest(column, column, [1.0])
+    manifest = Manifest(column, column, [samples / 16000])
     whole, _ = soundfile.read(path, dtype="float32")
     middle = samples // 2
     draws = uniform(4, manifest.keys[0], "halves", size=6)
@@ -248,7 +248,7 @@ def test_usable_for_validation(manifest, tmp_path, caplog):
     one = str(tmp_path / "one.wav")
     soundfile.write(one, np.zeros(1), 16000)
     column = StringColumn.from_strings([one])
-    assert not HalvesDataset(Manifest(column, column, [1.0])).usable(0)
+    assert not HalvesDataset(Manifest(column, column, [1e-4])).usable(0)
     data = HalvesDataset(with_bad(manifest, set(range(16)), tmp_path), 0.1)
     with pytest.raises(AudioError, match="10 utterances in a row.*manifest"):
         for i in range(16):

@@ -186,7 +186,7 @@ def test_bad_files_become_rows(data, tmp_path):
         "wrong sample rate",
         "empty file",
         "unreadable",
-        "samples not finite",
+        "samples out of range",
     ]
     assert table["wav"][0] == "$data_root/dev/wav/id00099/abc/00001.wav"
     assert sum(summary["rejected"].values()) == 5
