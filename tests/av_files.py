@@ -32,9 +32,18 @@ def voice(rate, seconds=3.0, seed=0):
     return (0.3 * wave / np.abs(wave).max()).astype(np.float32)
 
 
-def encode(path, codec, rate, channels=1, wave=None, video=False, options=None):
+def encode(
+    path,
+    codec,
+    rate,
+    channels=1,
+    wave=None,
+    seconds=3.0,
+    video=False,
+    options=None,
+):
     """Write an audio file, with a video stream before the audio if asked."""
-    wave = voice(rate) if wave is None else wave
+    wave = voice(rate, seconds) if wave is None else wave
     layout = "mono" if channels == 1 else "stereo"
     with av.open(str(path), "w", options=options or {}) as container:
         if video:

@@ -9,7 +9,7 @@ import os
 
 import numpy as np
 
-from speechbrain_ssl.data.decoder import TOLERANCE, TOLERANCE_SECONDS, Decoder
+from speechbrain_ssl.data.decoder import TOLERANCE, Decoder
 
 #: How to install PyAV, for messages.
 INSTALL = 'pip install "speechbrain_ssl[formats]"'
@@ -17,6 +17,10 @@ INSTALL = 'pip install "speechbrain_ssl[formats]"'
 # Formats whose duration is stated. Of a raw stream (aac, ac3, amr) FFmpeg only
 # estimates it from the bit rate.
 _STATE_DURATION = ("ape", "asf", "matroska", "mov", "tta", "wv")
+
+# By which the stated duration may exceed that of the samples: it may include
+# the delay of a coder and what fills its last block.
+_PADDING_SECONDS = 0.25
 
 
 def has_pyav():
@@ -63,7 +67,7 @@ class AVDecoder(Decoder):
             announced = self._file.seconds
             seconds = self._position / self.sample_rate
             if announced - seconds > max(
-                TOLERANCE_SECONDS, TOLERANCE * announced
+                _PADDING_SECONDS, TOLERANCE * announced
             ):
                 detail = f"{seconds:.2f} of the {announced:.2f} announced s"
                 self._fail("truncated", detail)

@@ -46,7 +46,7 @@ _SECONDS_PER_MB = 2
 
 # Silence is trimmed in stretches of this length, in seconds, which bounds the
 # memory.
-_TRIM_SECONDS = 600
+_TRIM_SECONDS = 60
 
 
 def convert_files(

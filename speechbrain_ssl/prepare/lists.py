@@ -23,7 +23,7 @@ import re
 from typing import NamedTuple
 
 from speechbrain_ssl.errors import ManifestError
-from speechbrain_ssl.prepare.listing import FileListing
+from speechbrain_ssl.prepare.listing import FileListing, unique_ids
 
 _CHANNELS_APART = (
     "its channels are separate files; mix them into one file, and list that"
@@ -131,7 +131,8 @@ def list_entries(entries):
     -------
     tuple
         The folder that holds all files, a ``FileListing`` relative to it, and
-        a dict from these files to their IDs, or None.
+        a dict from these files to their IDs, which are made of the paths where
+        the list has none.
 
     Raises
     ------
@@ -155,9 +156,10 @@ def list_entries(entries):
     files = [
         os.path.relpath(e.path, root).replace(os.sep, "/") for e in entries
     ]
-    ids = None
-    if entries[0].id is not None:
-        ids = {f: e.id for f, e in zip(files, entries, strict=True)}
+    ids = [entry.id for entry in entries]
+    if ids[0] is None:
+        ids = unique_ids(files)
+    ids = dict(zip(files, ids, strict=True))
     return root, FileListing(sorted(files), {}, []), ids
 
 
