@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from speechbrain_ssl.checks import check_number
 from speechbrain_ssl.data.audio import AudioFile, fit_length
 from speechbrain_ssl.data.silence import (
     frame_energies,
@@ -76,24 +77,20 @@ class _Reader(torch.utils.data.Dataset):
     paths : list of str
         Audio files.
     seconds : list of float
-        Their durations.
+        Their durations. A file of another length is not read, and so never a
+        window that is longer than intended.
     windows : list of tuple
         File, number of the window, and number of windows of that file.
-    most_samples : int
-        Samples that a window may have.
     sample_rate : int
         Hz.
     trim : bool
         Whether to trim silence.
     """
 
-    def __init__(
-        self, paths, seconds, windows, most_samples, sample_rate, trim
-    ):
+    def __init__(self, paths, seconds, windows, sample_rate, trim):
         self.paths = paths
         self.seconds = seconds
         self.windows = windows
-        self.most_samples = most_samples
         self.sample_rate = sample_rate
         self.trim = trim
         self._file = self._audio = self._level = None
@@ -110,7 +107,6 @@ class _Reader(torch.utils.data.Dataset):
             audio = self._audio
             start = audio.num_samples * part // parts
             end = audio.num_samples * (part + 1) // parts
-            self._check_length(end - start, parts)
             wave = audio.read(start, end - start)
         except AudioError as error:
             self._close()
@@ -141,23 +137,11 @@ class _Reader(torch.utils.data.Dataset):
             self._audio.__exit__()
         self._file = self._audio = self._level = None
 
-    def _check_length(self, samples, parts):
-        """Raise if the file is longer than it was said to be."""
-        # Lengths in headers of lossy files are estimates.
-        if samples > 1.05 * self.most_samples:
-            raise AudioError(
-                f"{self._audio.path} has "
-                f"{self._audio.num_samples / self.sample_rate:.1f} s, too much "
-                f"for the {parts} windows that the duration in the manifest "
-                "asks for; prepare the corpus again"
-            )
-
     def _speech_level(self, parts):
         """Compute the level of speech of the whole file, window by window."""
         total, energies = self._audio.num_samples, []
         for part in range(parts):
             start, end = total * part // parts, total * (part + 1) // parts
-            self._check_length(end - start, parts)
             wave = self._audio.read(start, end - start)
             energies.append(frame_energies(wave, self.sample_rate))
         return speech_level(np.concatenate(energies))
@@ -249,10 +233,19 @@ def embed_windows(
 
     Raises
     ------
+    ConfigError
+        If the windows are too short.
     AudioError
         If a file cannot be read and ``bad`` is not given, or if no file can be
         read.
     """
+    check_number(
+        "embedding",
+        "length of a window",
+        window_seconds,
+        least=MIN_SECONDS,
+        remedy="set embed_most_seconds in the configuration",
+    )
     rate = features.sample_rate
     if seconds is None:
         seconds = _durations(paths, rate)
@@ -262,9 +255,7 @@ def embed_windows(
         windows += [(i, part, parts) for part in range(parts)]
         lengths += [float(length) / parts] * parts
     loader = torch.utils.data.DataLoader(
-        _Reader(
-            paths, seconds, windows, round(window_seconds * rate), rate, trim
-        ),
+        _Reader(paths, seconds, windows, rate, trim),
         batch_sampler=_batches(lengths, batch_seconds),
         collate_fn=_pad,
         num_workers=num_workers,
@@ -339,7 +330,7 @@ def embed_files(
 
     Raises
     ------
-    AudioError
+    ConfigError, AudioError
         As in ``embed_windows``.
     """
     found = embed_windows(

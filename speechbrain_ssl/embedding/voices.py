@@ -23,6 +23,9 @@ LEAST_SECONDS = PROBES.count * PROBES.seconds
 #: Below this cosine of the two groups more than one voice is likely.
 SAME_VOICE = 0.6
 
+# A probe counts from this share of speech on (one second).
+_LEAST_SPEECH = 0.2
+
 # Probes with speech that the cosine needs, and those in the smaller group: a
 # single odd probe, such as a cough, must not count as a voice.
 _LEAST_PROBES = 6
@@ -53,7 +56,7 @@ class _Probes(torch.utils.data.Dataset):
             [frame_energies(p, self.sample_rate) for p in probes]
         )
         speech = energies > speech_level(energies.ravel())
-        return torch.from_numpy(probes[speech.mean(axis=1) > 0.5])
+        return torch.from_numpy(probes[speech.mean(axis=1) > _LEAST_SPEECH])
 
 
 @torch.no_grad()

@@ -33,7 +33,6 @@ import speechbrain as sb
 from speechbrain.utils.distributed import infer_device
 
 from speechbrain_ssl import precision
-from speechbrain_ssl.checks import check_number
 from speechbrain_ssl.config import load_config, run
 from speechbrain_ssl.data.manifest import Manifest
 from speechbrain_ssl.errors import ConfigError
@@ -294,12 +293,6 @@ def check_settings(hparams):
             raise ConfigError(
                 f"{key} is {hparams[key]!r}; it must be a whole number from 0"
             )
-    check_number(
-        "evaluate.py",
-        "embed_most_seconds",
-        hparams["embed_most_seconds"],
-        least=1,
-    )
     if hparams["crops"]:
         CropGrid(hparams["crops"], hparams["crop_seconds"])
     if (hparams["backend"] is None) != (hparams["backend_manifest"] is None):

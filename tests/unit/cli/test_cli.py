@@ -12,10 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+import torch
 from voices import RATE, voice
 
 from speechbrain_ssl.cli import common
 from speechbrain_ssl.cli.cluster import candidates
+from speechbrain_ssl.data.silence import trim_silence
 from speechbrain_ssl.embedding.extract import embed_files
 from speechbrain_ssl.publishing.export import load_encoder
 from speechbrain_ssl.report import comparison
@@ -298,6 +300,120 @@ def test_embed_parquet(command, model, audio, tmp_path, monkeypatch):
     code, _, err = command(*argv)
     assert code == 1 and "pip install pyarrow" in err
     assert not output.exists()
+
+
+# ------------------------------------------------------- long files and silence
+
+
+def test_windows(command, command_json, model, bad_audio, tmp_path):
+    """A row for each window, with its times, in the order of the files."""
+    soundfile.write(bad_audio / "long.wav", voice(5, 0, 7.0), RATE)
+    output = tmp_path / "windows.npz"
+    argv = ["embed", bad_audio, f"--model={model}", f"--output={output}"]
+    code, found, _ = command_json(*argv, "--windows=2")
+    assert code == 1 and len(found["unusable"]) == 3
+    assert found["embedded"] == 13 and found["windows"] == 16
+    with np.load(output, allow_pickle=False) as kept:
+        long = kept["files"] == "long.wav"
+        assert kept["seconds"][long] == pytest.approx([7.0] * 4)
+        assert kept["start"][long] == pytest.approx([0, 1.75, 3.5, 5.25])
+        assert kept["end"][long] == pytest.approx([1.75, 3.5, 5.25, 7.0])
+        assert kept["files"][0] == "long.wav" and kept["files"][4] == "s0/0.wav"
+        rows = kept["embeddings"]
+    encoder, features = load_encoder(model)
+    wave = soundfile.read(bad_audio / "long.wav", dtype="float32")[0]
+    wave = torch.from_numpy(wave[28000:56000])[None]
+    with torch.no_grad():
+        wanted = encoder.eval()(features(wave))[0, 0].numpy()
+    assert np.abs(rows[1] - wanted).max() < 1e-5 * np.abs(wanted).max()
+    # Without a value: 10 s, more than any of these has.
+    code, out, _ = command(*argv, "--windows", "--quiet")
+    assert "13 of 16 files embedded in 13 windows" in out
+
+
+@pytest.mark.parametrize("seconds", ["0", "0.1", "1000", "nan"])
+def test_windows_that_cannot_be(command, model, audio, tmp_path, seconds):
+    code, _, err = command(
+        "embed",
+        audio,
+        f"--model={model}",
+        f"--output={tmp_path / 'a.npz'}",
+        f"--windows={seconds}",
+    )
+    assert code == 1 and "--windows must be a number" in err
+
+
+def test_windows_in_parquet(command, model, audio, tmp_path):
+    pytest.importorskip("pyarrow")
+    output = tmp_path / "windows.parquet"
+    argv = ["embed", audio, f"--model={model}", f"--output={output}"]
+    assert command(*argv, "--windows=1")[0] == 0
+    table = pd.read_parquet(output)
+    assert list(table["file"][:2]) == ["s0/0.wav"] * 2
+    assert list(table["start"][:2]) == [0, 0.75]
+    assert set(table) == {"file", "seconds", "start", "end", "embedding"}
+
+
+def test_two_voices_in_one_file_are_noted(
+    command, command_json, model, tmp_path
+):
+    """By embed, cluster and verify; one voice is not."""
+    folder = tmp_path / "long"
+    folder.mkdir()
+    halves = [voice(speaker, 0, 31.0) for speaker in (0, 1, 2)]
+    two, one = np.append(*halves[:2]), np.append(halves[2], voice(2, 1, 31.0))
+    soundfile.write(folder / "two.flac", two, RATE)
+    soundfile.write(folder / "one.flac", one, RATE)
+    for name, *rest in (
+        ("embed", folder, f"--output={tmp_path / 'a.npz'}"),
+        ("cluster", folder, "--speakers=2"),
+        ("verify", folder / "one.flac", folder / "two.flac"),
+    ):
+        code, found, _ = command_json(name, *rest, f"--model={model}")
+        assert code == 0
+        (note,) = found["notes"]
+        assert "two.flac may contain more than one voice" in note
+    _, out, _ = command(
+        "verify", folder / "two.flac", folder / "one.flac", f"--model={model}"
+    )
+    assert "two.flac may contain more than one voice" in out
+
+
+def test_trim_silence(command, command_json, calibrated, audio, tmp_path):
+    """Off unless asked for; then silence does not count, in every command."""
+    rng = np.random.default_rng(0)
+    wave = voice(0, 0)
+    quiet = rng.normal(0, 1e-4, 3 * RATE)
+    soundfile.write(
+        audio / "s0/0.wav", np.concatenate([quiet, wave, quiet, wave]), RATE
+    )
+    files = audio / "s0/0.wav", audio / "s0/1.wav"
+    trials = tmp_path / "trials.txt"
+    trials.write_text("1 s0/0.wav s0/1.wav\n0 s0/0.wav s1/1.wav\n")
+    model = f"--model={calibrated}"
+    found = {}
+    for option in ([], ["--trim-silence"]):
+        score = command_json("verify", *files, model, *option)[1]["score"]
+        output = tmp_path / "scores.txt"
+        argv = ["score", trials, f"--audio_folder={audio}", model]
+        assert command(*argv, f"--output={output}", *option)[0] == 0
+        assert read_scores(output)[0] == pytest.approx(score, abs=1e-5)
+        output = tmp_path / "a.npz"
+        argv = ["embed", audio, model, f"--output={output}", *option]
+        assert command(*argv)[0] == 0
+        with np.load(output) as kept:
+            rows = kept["embeddings"][:2].astype(float)
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        assert rows[0] @ rows[1] == pytest.approx(score, abs=1e-5)
+        assert command("cluster", audio, model, "--speakers=3", *option)[0] == 0
+        found[len(option)] = score
+    assert found[0] == pytest.approx(cosine(calibrated, *files), abs=1e-5)
+    for path in files:
+        wave = trim_silence(soundfile.read(path)[0], RATE)
+        soundfile.write(path, wave, RATE)
+    assert len(wave) < 2 * RATE
+    assert found[1] == pytest.approx(cosine(calibrated, *files), abs=1e-4)
+    assert abs(found[1] - found[0]) > 0.05
 
 
 # ----------------------------------------------------------------------- score

@@ -15,7 +15,7 @@ from speechbrain_ssl.embedding.extract import (
 )
 from speechbrain_ssl.encoders.ecapa import FastECAPA
 from speechbrain_ssl.encoders.features import LogMel
-from speechbrain_ssl.errors import AudioError
+from speechbrain_ssl.errors import AudioError, ConfigError
 
 RATE = 16000
 
@@ -180,8 +180,14 @@ def test_unreadable_in_the_middle(model, paths, tmp_path):
 
 def test_a_file_much_longer_than_its_manifest_says(model, paths):
     """It would be read at once; there is an error instead."""
-    with pytest.raises(AudioError, match=r"7\.3 s.*1 windows"):
+    with pytest.raises(AudioError, match=r"7\.30 s, and not the 1\.00 s"):
         embed_files(*model, paths[:1], [1.0], most_seconds=2.0, progress=False)
+
+
+@pytest.mark.parametrize("most", [None, 0, 0.1, float("inf")])
+def test_a_bound_that_is_none(model, paths, most):
+    with pytest.raises(ConfigError, match="at least 0.5.*embed_most_seconds"):
+        embed_files(*model, paths, most_seconds=most, progress=False)
 
 
 def test_trimming_silence(model, tmp_path):
