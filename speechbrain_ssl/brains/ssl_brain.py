@@ -117,6 +117,14 @@ class SSLBrain(TrainingBrain):
         """Return what the objective names, such as SDPN's prototypes."""
         return self.objective.no_weight_decay_parameters()
 
+    def constant_lr_parameters(self):
+        """Return what the objective names, such as SimSiam's predictor."""
+        return self.objective.constant_lr_parameters()
+
+    def unclipped_parameters(self):
+        """Return what the objective names, such as SDPN's prototypes."""
+        return self.objective.unclipped_parameters()
+
     def extra_results(self):
         """Return the first epoch that used pseudo-positives."""
         return self.positives.results()
@@ -213,6 +221,11 @@ class SSLBrain(TrainingBrain):
         super().on_fit_batch_start(batch, should_step)
         if self.teacher is not None:
             self.teacher.train()
+
+    def after_epoch(self):
+        """Let the positives record the epoch."""
+        self.positives.after_epoch(self.epoch, self.log.epoch_means())
+        return {}
 
     def compute_forward(self, batch, stage):
         """Compute the online and the target branch of a batch.

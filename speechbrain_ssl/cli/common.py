@@ -4,12 +4,10 @@ import collections
 import concurrent.futures
 import os
 import pathlib
-import sys
 import tempfile
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from speechbrain_ssl.config import check_device
 from speechbrain_ssl.embedding.extract import (
@@ -30,6 +28,7 @@ from speechbrain_ssl.prepare.listing import (
 )
 from speechbrain_ssl.prepare.lists import read_list
 from speechbrain_ssl.prepare.probe import probe
+from speechbrain_ssl.progress import open_bar
 from speechbrain_ssl.publishing.calibration_file import (
     FILE_NAME as CALIBRATION,
 )
@@ -155,13 +154,13 @@ class Checked:
         with concurrent.futures.ThreadPoolExecutor(
             max(1, options.jobs)
         ) as pool:
-            outcomes = tqdm(
+            outcomes = open_bar(
                 pool.map(lambda path: probe(path, "decode"), paths),
                 total=len(paths),
                 desc="check",
                 unit="file",
                 leave=False,
-                disable=True if options.quiet else None,
+                disable=options.quiet,
             )
             for name, path, outcome in zip(names, paths, outcomes, strict=True):
                 if outcome.reason:
@@ -220,7 +219,7 @@ class Checked:
                 targets,
                 self._folder.name,
                 num_workers=options.jobs,
-                progress=not options.quiet and sys.stderr.isatty(),
+                progress=not options.quiet,
             )
         else:
             targets = {}
@@ -363,9 +362,7 @@ def audio_of(source, options):
         entries = read_list(source)
         names = [e.text if e.id is None else e.id for e in entries]
         return names, [e.path for e in entries], None
-    # Unlike the other bars, this one would also be drawn into a log.
-    shown = not options.quiet and sys.stderr.isatty()
-    listing = list_files(source, extensions, progress=shown)
+    listing = list_files(source, extensions, progress=not options.quiet)
     if not listing.files:
         others = ", ".join(f"{n} {e}" for e, n in listing.unknown.items())
         raise AudioError(

@@ -54,8 +54,6 @@ def fingerprint(encoder, features, precision=None):
     # The structure is part of the hash: dilations, for example, are not visible
     # in the weights.
     text = [repr(encoder), repr(features), str(precision)]
-    for name in ("n_mels", "sample_rate", "mean_norm"):
-        text.append(f"{name}={getattr(features, name, None)}")
     digest = hashlib.sha256("\n".join(text).encode("utf-8"))
     for name, value in sorted(encoder.state_dict().items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())

@@ -7,6 +7,7 @@ from speechbrain_ssl.checks import check_int, check_number
 from speechbrain_ssl.data.audio import AudioFile, fit_length
 from speechbrain_ssl.embedding.extract import MOST_SECONDS, progress_bar
 from speechbrain_ssl.embedding.rows import unit_rows
+from speechbrain_ssl.shared_memory import share
 
 
 class CropGrid:
@@ -83,7 +84,7 @@ class _Crops(torch.utils.data.Dataset):
 def _join(samples):
     """Concatenate the crops of several utterances, and their indices."""
     index, crops = zip(*samples, strict=True)
-    return np.concatenate(index), torch.cat(crops)
+    return np.concatenate(index), share(torch.cat(crops))
 
 
 @torch.no_grad()

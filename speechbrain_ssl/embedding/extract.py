@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from speechbrain_ssl.checks import check_number
 from speechbrain_ssl.data.audio import AudioFile, fit_length
@@ -20,6 +19,8 @@ from speechbrain_ssl.data.silence import (
     trim_silence,
 )
 from speechbrain_ssl.errors import AudioError
+from speechbrain_ssl.progress import open_bar
+from speechbrain_ssl.shared_memory import share
 
 #: A shorter window is repeated until it has this length, in seconds.
 MIN_SECONDS = 0.5
@@ -158,7 +159,13 @@ def _pad(samples):
     for row, (_, wave, _, _) in zip(batch, good, strict=True):
         row[: len(wave)] = wave
     times = [times for _, _, times, _ in good]
-    return numbers, torch.from_numpy(batch), torch.tensor(sizes), times, bad
+    return (
+        numbers,
+        share(torch.from_numpy(batch)),
+        torch.tensor(sizes),
+        times,
+        bad,
+    )
 
 
 def _batches(seconds, most_seconds):
@@ -224,7 +231,7 @@ def embed_windows(
     bad : list, optional
         Receives a tuple (index of the file, reason) for each file of which some
         window cannot be read; such a file has no windows in the result.
-    progress : bool or tqdm.tqdm
+    progress : bool or tqdm.tqdm or ProgressLines
         Whether to show a progress bar, or an existing bar to advance.
 
     Returns
@@ -404,12 +411,12 @@ def _durations(paths, rate):
 
 def progress_bar(progress, total):
     """Open a new bar, or reuse the given one without closing it."""
-    if isinstance(progress, tqdm):
+    if not isinstance(progress, bool):
         return contextlib.nullcontext(progress)
-    return tqdm(
+    return open_bar(
         total=total,
         unit="utt",
-        disable=None if progress else True,
+        disable=not progress,
         leave=False,
         bar_format="{l_bar}{bar}| {n:.0f}/{total} [{elapsed}<{remaining}, "
         "{rate_fmt}]",

@@ -16,13 +16,13 @@ import zipfile
 
 import numpy as np
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
-from tqdm import tqdm
 
 from speechbrain_ssl import distributed
 from speechbrain_ssl.embedding.cache import fingerprint
 from speechbrain_ssl.embedding.extract import MOST_SECONDS, embed_files
 from speechbrain_ssl.errors import AudioError, CheckpointError
 from speechbrain_ssl.files import atomic_write
+from speechbrain_ssl.progress import open_bar
 
 logger = logging.getLogger(__name__)
 
@@ -124,10 +124,10 @@ class EmbeddingStore:
         ddp_barrier()
         mine = list(enumerate(self.shards))
         mine = mine[distributed.rank() :: distributed.world_size()]
-        bar = tqdm(
+        bar = open_bar(
             total=sum(end - begin for _, (begin, end) in mine),
             unit="utt",
-            disable=None if progress and if_main_process() else True,
+            disable=not (progress and if_main_process()),
         )
         with bar:
             for number, (begin, end) in mine:

@@ -192,6 +192,14 @@ class Objective(torch.nn.Module):
         """Return matrices to exempt from weight decay; vectors always are."""
         return []
 
+    def unclipped_parameters(self):
+        """Return the parameters whose gradient is not clipped."""
+        return []
+
+    def constant_lr_parameters(self):
+        """Return parameters that keep the learning rate's highest value."""
+        return []
+
     def expect(self, key, size, rows):
         """Reject embeddings or frames whose size is not the configured one.
 

@@ -21,7 +21,6 @@ from concurrent.futures.process import BrokenProcessPool
 import numpy as np
 import soundfile
 import soxr
-from tqdm import tqdm
 
 from speechbrain_ssl.data.decoder import Decoder, UnusableAudio
 from speechbrain_ssl.data.silence import (
@@ -35,6 +34,7 @@ from speechbrain_ssl.prepare.listing import needs_decoding
 from speechbrain_ssl.prepare.probe import unusable
 from speechbrain_ssl.prepare.scan import ScanCache
 from speechbrain_ssl.prepare.workers import finish_jobs, new_pool
+from speechbrain_ssl.progress import open_bar
 
 #: Greatest sample rate of a converted file, Hz.
 SAMPLE_RATE = 16000
@@ -102,7 +102,7 @@ def convert_files(
         )
         sources = {os.path.join(root, source): source for source in targets}
         bar = stack.enter_context(
-            tqdm(
+            open_bar(
                 total=len(targets),
                 desc=f"convert {os.path.basename(root)}",
                 unit=" files",

@@ -5,9 +5,8 @@ import dataclasses
 import logging
 import os
 
-from tqdm import tqdm
-
 from speechbrain_ssl.errors import ManifestError
+from speechbrain_ssl.progress import open_bar
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +128,7 @@ def list_files(root, extensions=AUDIO_EXTENSIONS, progress=True):
         )
     files, unknown, errors = [], collections.Counter(), []
     seen = set()
-    with tqdm(
+    with open_bar(
         desc=f"list {os.path.basename(root)}",
         unit=" files",
         disable=not progress,

@@ -30,7 +30,7 @@ from speechbrain_ssl.errors import (
 )
 from speechbrain_ssl.objectives.margin import AAMSoftmax
 from speechbrain_ssl.pseudo_labels.centers import set_centers
-from speechbrain_ssl.pseudo_labels.labels import keep_large, read_labels
+from speechbrain_ssl.pseudo_labels.labels import keep_sizes, read_labels
 from speechbrain_ssl.report.rounds import build_rounds_report
 
 pytestmark = pytest.mark.usefixtures("no_report")
@@ -75,7 +75,7 @@ def untrained(monkeypatch):
     def fit(brain, *_):
         brain.on_fit_start()
         brain.epoch = 1
-        brain.recent_weights.save(brain.evaluated_encoder, 1)
+        brain.recent_weights.save(brain.averaged_modules(), 1)
 
     monkeypatch.setattr(PseudoLabelBrain, "fit", fit)
 
@@ -129,7 +129,7 @@ def test_the_labels_are_the_clusters_of_the_embeddings(
         init="k-means++",
         empty="reseed",
     )
-    wanted = keep_large(found.assignments.numpy(), 3)
+    wanted = keep_sizes(found.assignments.numpy(), 3)
     labels, names = read_labels(folder / "labels.csv", manifest)
     assert np.array_equal(labels, wanted)
     assert names == [str(k) for k in range(wanted.max() + 1)]

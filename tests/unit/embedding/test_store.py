@@ -196,7 +196,7 @@ def test_another_model_is_refused(whole, manifest, model):
     """Other weights, other features, another precision, other pieces."""
     before = shard_bytes(whole)
     encoder, features = model
-    for other in (make_model(seed=1), (encoder, LogMel(mean_norm=False))):
+    for other in (make_model(seed=1), (encoder, LogMel(normalize="none"))):
         with pytest.raises(CheckpointError, match="of another model"):
             made(whole.folder, manifest, other)
     with pytest.raises(CheckpointError, match="of another model.*precision"):
