@@ -8,7 +8,7 @@ import csv
 
 import numpy as np
 
-from speechbrain_ssl.cli.common import check_below, check_output
+from speechbrain_ssl.cli.common import check_output, check_source
 from speechbrain_ssl.clustering.agglomerative import (
     kmeans_then_merge,
     merge_centroids,
@@ -34,7 +34,7 @@ def run(options):
     tuple
         The object that ``--json`` prints: ``speakers`` (how many), ``guessed``
         (whether that number was estimated), ``files`` (file to speaker,
-        numbered from 1, most files first), ``unusable``, ``notes``; and the
+        numbered from 1, most files first), ``unusable``, ``left_out``, ``notes``; and the
         lines for a reader.
 
     Raises
@@ -50,7 +50,7 @@ def run(options):
     wanted = options.speakers
     if wanted is not None and wanted < 1:
         raise ConfigError(f"--speakers={wanted} must be at least 1")
-    files, model = check_below(options)
+    files, model = check_source(options)
     rows = files.embed(model, options)
     count = len(rows)
     if wanted is None:
@@ -75,6 +75,7 @@ def run(options):
         "guessed": options.speakers is None,
         "files": dict(zip(files.names, labels.tolist(), strict=True)),
         "unusable": files.unusable,
+        "left_out": files.left_out,
         "notes": files.notes,
     }
     if options.output is not None:
@@ -82,10 +83,7 @@ def run(options):
             writer = csv.writer(stream)
             writer.writerow(["file", "speaker"])
             writer.writerows(found["files"].items())
-        lines = [
-            f"{count} of {files.total} files, {wanted} speakers: "
-            f"{options.output}"
-        ]
+        lines = [f"{files.count()}, {wanted} speakers: {options.output}"]
     else:
         order = sorted(found["files"].items(), key=lambda item: item[::-1])
         lines = [f"speaker {number}\t{name}" for name, number in order]

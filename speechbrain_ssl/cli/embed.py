@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from speechbrain_ssl.checks import check_number
-from speechbrain_ssl.cli.common import check_below, check_output
+from speechbrain_ssl.cli.common import check_output, check_source
 from speechbrain_ssl.embedding.extract import MIN_SECONDS, MOST_SECONDS
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.files import atomic_write
@@ -30,7 +30,8 @@ def run(options):
     tuple
         The object that ``--json`` prints: ``output``, ``embedded`` (files),
         ``windows`` (None without ``--windows``) and ``size`` (numbers),
-        ``unusable`` (file to reason), ``notes``; and the lines for a reader.
+        ``unusable`` (file to reason), ``left_out`` (number of files that
+        are not audio, by extension), ``notes``; and the lines for a reader.
 
     Raises
     ------
@@ -55,7 +56,7 @@ def run(options):
             MIN_SECONDS,
             most=MOST_SECONDS,
         )
-    files, model = check_below(options)
+    files, model = check_source(options)
     table = _table(files, model, options)
     rows = table["embeddings"]
     with atomic_write(options.output, "wb") as stream:
@@ -71,11 +72,12 @@ def run(options):
         "windows": None if options.windows is None else len(rows),
         "size": rows.shape[1],
         "unusable": files.unusable,
+        "left_out": files.left_out,
         "notes": files.notes,
     }
     parts = "" if options.windows is None else f" in {len(rows)} windows"
     lines = [
-        f"{len(files.names)} of {files.total} files embedded{parts}, "
+        f"{files.count()} embedded{parts}, "
         f"{rows.shape[1]} dimensions: {options.output}",
         *files.notes,
     ]

@@ -78,7 +78,7 @@ def _add_embed(commands, parents):
         parents=parents,
         help="embeddings of all audio files below a folder",
     )
-    parser.add_argument("folder", help="folder of audio files, or one file")
+    _add_source(parser)
     parser.add_argument(
         "--output",
         required=True,
@@ -103,7 +103,11 @@ def _add_score(commands, parents):
     parser = commands.add_parser(
         "score", parents=parents, help="scores of a list of trials"
     )
-    parser.add_argument("trials", help="text file: [label] a.wav b.wav")
+    parser.add_argument(
+        "trials",
+        help="text file: [label] a.wav b.wav, or where names have spaces "
+        '1,"a b.wav","c d.wav"',
+    )
     parser.add_argument(
         "--audio_folder",
         default=".",
@@ -135,13 +139,23 @@ def _add_cluster(commands, parents):
         parents=parents,
         help="who speaks in which file of a folder",
     )
-    parser.add_argument("folder", help="folder of audio files")
+    _add_source(parser)
     parser.add_argument(
         "--speakers",
         type=int,
         help="how many speakers; guessed from the embeddings if not given",
     )
     parser.add_argument("--output", help="CSV file to write: file, speaker")
+
+
+def _add_source(parser):
+    parser.add_argument(
+        "source",
+        metavar="folder",
+        help="folder of audio files, one file, or a list of files: CSV with a "
+        "column wav or path, plain paths, Kaldi's wav.scp or Lhotse's "
+        "recordings.jsonl",
+    )
 
 
 def _common():
@@ -232,23 +246,36 @@ def main(argv=None):
         return 130
     try:
         if options.json:
-            print(json.dumps(found, ensure_ascii=False))
+            print(json.dumps(found))
         else:
-            print("\n".join(lines))
+            print("\n".join(map(printable, lines)))
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader of the pipe has closed it; without this the interpreter
         # would print an error at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     for file, reason in found.get("unusable", {}).items():
-        sys.stderr.write(f"not used: {file}: {reason}\n")
+        sys.stderr.write(printable(f"not used: {file}: {reason}") + "\n")
     return 1 if found.get("unusable") else 0
+
+
+def printable(line):
+    r"""Escape what would break a line or steer the terminal, as in a name.
+
+    Example
+    -------
+    >>> print(printable("speaker 1\ta\rb.wav"))
+    speaker 1	a\rb.wav
+    """
+    return "".join(
+        c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in line
+    )
 
 
 def _fail(text, as_json):
     sys.stderr.write(f"Error: {text}\n")
     if as_json:
-        print(json.dumps({"error": text}, ensure_ascii=False))
+        print(json.dumps({"error": text}))
     return 1
 
 
