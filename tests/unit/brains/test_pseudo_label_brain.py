@@ -48,6 +48,9 @@ class Louder(torch.nn.Module):
     def load(self):
         """Nothing."""
 
+    def begin_epoch(self, epoch):
+        """Nothing."""
+
     def forward(self, crops, address, first_crop=0):
         self.calls += 1
         tone = 0.3 * torch.sin(torch.arange(crops.shape[-1]) / 5)
@@ -109,6 +112,7 @@ def make(tmp_path):
             "frozen_encoder_epochs": 0,
             "initial_classifier": None,
             "labels_seen": "none",
+            "crops": CropPlan(1, 0.25),
             "lr_reference_batch": BATCH,
             "decay_vectors": False,
             "clip_per_tensor": 3.0,
