@@ -8,6 +8,7 @@ takes little time compared with a step of an ECAPA.
 """
 
 import contextlib
+import itertools
 
 import torch
 import torch.distributed as dist
@@ -129,6 +130,82 @@ def from_rank_0(values):
     return tensor.tolist()
 
 
+def object_from_rank_0(value):
+    """Return rank 0's value, in every process; it must be picklable.
+
+    For the start of a run and other rare occasions: it is slow.
+
+    Example
+    -------
+    >>> object_from_rank_0("name")
+    'name'
+    """
+    values = [value]
+    if is_distributed():
+        dist.broadcast_object_list(values, src=0, device=collective_device())
+    return values[0]
+
+
+def on_any_rank(wanted):
+    """Return, in every process, whether ``wanted`` is true in any of them.
+
+    Example
+    -------
+    >>> on_any_rank(False)
+    False
+    """
+    flag = torch.tensor([bool(wanted)], device=collective_device()).int()
+    return bool(sum_over_ranks(flag))
+
+
+class SameStep:
+    """Lets all processes act after the same step, when any of them wants to.
+
+    After each step a process looks at a key of the process group's store, which
+    is quicker than a collective. The average of the gradients keeps the
+    processes within one step of each other. All must create the object.
+
+    Example
+    -------
+    >>> SameStep().ask(True, step=7)
+    True
+    """
+
+    _created = itertools.count()
+
+    def __init__(self):
+        self.number = next(self._created)
+        self.acted = 0
+
+    def ask(self, wanted, step):
+        """Return whether to act now.
+
+        Arguments
+        ---------
+        wanted : bool
+            Whether this process wants to act.
+        step : int
+            The number of the step, the same in all processes.
+
+        Returns
+        -------
+        bool
+            With several processes it becomes true one step after the first of
+            them wanted to act.
+        """
+        if not is_distributed():
+            return wanted
+        store = dist.distributed_c10d._get_default_store()
+        key = f"speechbrain_ssl/{self.number}/{self.acted}"
+        if store.check([key]):
+            if int(store.get(key)) <= step:
+                self.acted += 1
+                return True
+        elif wanted:
+            store.set(key, str(step + 1))
+        return False
+
+
 @torch.no_grad()
 def gather_rows(*tensors):
     """Concatenate tensors of all processes along their first axis.
@@ -194,6 +271,34 @@ def gather(tensor):
 
 
 @torch.no_grad()
+def redistribute(rows, order):
+    """Deal the rows of all processes out anew, without gradient.
+
+    Arguments
+    ---------
+    rows : torch.Tensor
+        ``[rows, ...]``, the same shape in every process.
+    order : numpy.ndarray
+        A permutation of the rows of all processes, the same in each: process r
+        gets the r-th part of it. Its inverse (``argsort``) undoes it.
+
+    Returns
+    -------
+    torch.Tensor
+        ``[rows, ...]``.
+
+    Example
+    -------
+    >>> import numpy as np
+    >>> redistribute(torch.tensor([5, 6, 7]), np.array([2, 0, 1])).tolist()
+    [7, 5, 6]
+    """
+    count = len(rows)
+    mine = order[rank() * count : (rank() + 1) * count]
+    return gather(rows)[torch.from_numpy(mine).to(rows.device)]
+
+
+@torch.no_grad()
 def average_gradients(parameters):
     """Average the gradients over all processes, in place.
 
@@ -219,6 +324,29 @@ def broadcast_state(modules):
         for module in modules:
             for tensor in module.state_dict().values():
                 dist.broadcast(tensor, src=0)
+
+
+@torch.no_grad()
+def broadcast_statistics(modules):
+    """Copy the running statistics of rank 0's batch norms to all processes.
+
+    ``DistributedDataParallel`` does so in every forward pass where batch norms
+    are not synchronised.
+    """
+    if not is_distributed():
+        return
+    buffers = [
+        buffer
+        for root in modules
+        for module in root.modules()
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)
+        for buffer in (module.running_mean, module.running_var)
+    ]
+    flat = torch.cat(buffers)
+    dist.broadcast(flat, src=0)
+    sizes = [len(buffer) for buffer in buffers]
+    for buffer, value in zip(buffers, flat.split(sizes), strict=True):
+        buffer.copy_(value)
 
 
 class GlooSyncBatchNorm(torch.nn.modules.batchnorm._BatchNorm):
@@ -295,11 +423,10 @@ def synchronise_batch_norms(module, device_type):
     return module
 
 
-def prepare_modules(modules, device, device_type):
-    """Move modules to the device, and synchronise them over all processes.
+def prepare_modules(modules, device, device_type, synchronise=True):
+    """Move modules to the device, equal in all processes.
 
-    Batch norms become ones over all processes, and all processes start with the
-    parameters and buffers of rank 0.
+    All processes start with the parameters and buffers of rank 0.
 
     Arguments
     ---------
@@ -309,9 +436,11 @@ def prepare_modules(modules, device, device_type):
         The device of this process.
     device_type : str
         See ``synchronise_batch_norms``.
+    synchronise : bool
+        Whether batch norms become ones over all processes.
     """
     for name in modules:
-        modules[name] = synchronise_batch_norms(modules[name], device_type).to(
-            device
-        )
+        if synchronise:
+            modules[name] = synchronise_batch_norms(modules[name], device_type)
+        modules[name] = modules[name].to(device)
     broadcast_state(modules.values())

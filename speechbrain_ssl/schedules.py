@@ -45,19 +45,41 @@ class Linear:
         First value, and the value after the ramp.
     ramp_epochs : float
         Length of the ramp in epochs; with 0 the value is always ``end``.
+    by_epoch : bool
+        Whether the value changes between epochs only, and the last epoch of
+        the ramp has ``end``. This is how DINO's code and its descendants
+        compute the teacher's temperature; ``ramp_epochs`` is then a whole
+        number.
+
+    Raises
+    ------
+    ConfigError
+        If ``ramp_epochs`` is not a whole number although it has to be one.
 
     Example
     -------
     >>> Linear(0.0, 1.0, ramp_epochs=1)(epochs=2, steps_per_epoch=2).tolist()
     [0.0, 0.5, 1.0, 1.0]
+    >>> Linear(0.0, 1.0, 2, by_epoch=True)(epochs=3, steps_per_epoch=1).tolist()
+    [0.0, 1.0, 1.0]
     """
 
     start: float
     end: float
     ramp_epochs: float
+    by_epoch: bool = False
+
+    def __post_init__(self):
+        if self.by_epoch:
+            check_int("Linear", "ramp_epochs", self.ramp_epochs, least=0)
 
     def __call__(self, epochs, steps_per_epoch):
         """Return values ``[epochs * steps_per_epoch]``, float64."""
+        if self.by_epoch:
+            values = np.full(epochs, float(self.end))
+            ramp = np.linspace(self.start, self.end, self.ramp_epochs)[:epochs]
+            values[: len(ramp)] = ramp
+            return np.repeat(values, steps_per_epoch)
         steps = np.arange(epochs * steps_per_epoch)
         ramp = self.ramp_epochs * steps_per_epoch
         part = np.minimum(steps / ramp, 1.0) if ramp > 0 else 1.0

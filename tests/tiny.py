@@ -149,6 +149,7 @@ clusters: 7
 labels_from: !new:speechbrain_ssl.clustering.methods.KMeansClusters
     clusters: !ref <clusters>
 min_cluster_size: 3
+max_cluster_size: null
 silhouette_sample: 40
 monitor_labels: null
 monitor_column: spk_id
@@ -162,6 +163,7 @@ precision: fp32
 eval_precision: fp32
 lr: 0.003
 lr_reference_batch: 8
+decay_vectors: True
 clip_per_tensor: 3.0
 frozen_encoder_epochs: 1
 average_last: 2
@@ -412,7 +414,7 @@ LABEL_PARTS = (
 def final_tensors(output, parts=SSL_PARTS):
     """Return all tensors of a run: last checkpoint, kept weights, export."""
     output = pathlib.Path(output)
-    (checkpoint,) = sorted((output / "save" / "checkpoints").glob("CKPT*"))
+    *_, checkpoint = sorted((output / "save" / "checkpoints").glob("CKPT*"))
     files = [checkpoint / f"{name}.ckpt" for name in parts]
     files += sorted((output / "save" / "weights").glob("*.pt"))
     files += [output / "model" / "embedding_model.ckpt"]

@@ -97,7 +97,7 @@ CASES = {
             "centering": "sinkhorn",
         },
         "both",
-        _DINO,
+        (*_DINO, "penalty_weight"),
     ),
     "sdpn": Case("sdpn", _DINO_HEAD, "disjoint", _TEACHER),
 }
@@ -176,6 +176,7 @@ def configuration(corpus, name, positives=None, **changes):
         "momentum": "block[momentum_schedule]",
         "teacher_temperature": "block[temperature_schedule]",
         "cosine_weight": "block[cosine_schedule]",
+        "penalty_weight": "block[penalty_schedule]",
     }
     wanted = [f"    {key}: !ref <{blocks[key]}>\n" for key in case.schedules]
     text = text[:start] + "".join(wanted) + text[end:]

@@ -5,7 +5,58 @@ once, and restores the two axes. The Brains use these functions for the online
 and the target branch alike.
 """
 
+import logging
+
 import torch
+
+from speechbrain_ssl import distributed
+from speechbrain_ssl.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+#: With fewer crops in a forward pass, batch norms are mostly noise (ours).
+FEW_ROWS = 8
+
+
+def check_rows(encoder, crops, batch_size):
+    """Reject batches with too few crops for batch norms of whole crops.
+
+    Such norms, behind the pooling or the embedding, have one value for each
+    crop. In training one crop would be normalised to nothing, and two to plus
+    and minus one.
+
+    Arguments
+    ---------
+    encoder : torch.nn.Module
+        An encoder; others than those of this library are not checked.
+    crops : speechbrain_ssl.data.crops.CropPlan
+        The crops of a sample. Those of one length share a forward pass.
+    batch_size : int
+        Utterances per process and batch.
+
+    Raises
+    ------
+    ConfigError
+        If a forward pass has a single crop.
+    """
+    if not getattr(encoder, "needs_two_rows", False):
+        return
+    fewest = min(number for number, _ in crops.groups)
+    rows = batch_size * fewest * distributed.world_size()
+    remedy = "raise `batch_size` (accumulated batches do not count)"
+    if rows < 2:
+        raise ConfigError(
+            "the encoder's batch norm behind pooling or embedding cannot be "
+            f"trained on a batch of one crop: {remedy}"
+        )
+    if rows < FEW_ROWS:
+        logger.warning(
+            "the encoder's batch norm behind pooling or embedding is trained "
+            "on %d crops at a time, too few for their mean and variance to "
+            "mean much: %s",
+            rows,
+            remedy,
+        )
 
 
 def crop_features(features, crops):

@@ -1,7 +1,7 @@
 """Evaluate a run on trials, against baselines, and average its last weights.
 
 ``TrialMonitor`` computes the EER of a trial list during and after training;
-``RecentWeights`` keeps the encoders that ``average_weights`` averages at the
+``RecentWeights`` keeps the weights that ``average_weights`` averages at the
 end. The report at the end is written in ``finish``.
 
 Trials have speaker labels, so nothing computed from them reaches training: no
@@ -15,7 +15,6 @@ import pathlib
 import torch
 
 from speechbrain_ssl.embedding.baselines import LogMelStatistics
-from speechbrain_ssl.encoders.features import LogMel
 from speechbrain_ssl.errors import CheckpointError, ConfigError
 from speechbrain_ssl.files import atomic_write
 from speechbrain_ssl.verification.evaluation import evaluate_scores
@@ -34,7 +33,7 @@ INITIAL_ENCODER = "save/initial.ckpt"
 
 
 class RecentWeights:
-    """Keeps the encoders of the last epochs, to be averaged at the end.
+    """Keeps the weights of the last epochs, to be averaged at the end.
 
     Arguments
     ---------
@@ -52,16 +51,24 @@ class RecentWeights:
         """Return the paths of the saved weights, oldest first."""
         return sorted(self.folder.glob("epoch_*.pt"))
 
-    def save(self, encoder, epoch):
-        """Save the encoder of an epoch; delete the oldest beyond ``count``."""
+    def save(self, modules, epoch):
+        """Save the modules of an epoch; delete the oldest beyond ``count``.
+
+        Arguments
+        ---------
+        modules : dict
+            Name -> ``torch.nn.Module``.
+        epoch : int
+            Number of the epoch.
+        """
         path = self.folder / f"epoch_{epoch:05d}.pt"
         with atomic_write(path, "wb") as stream:
-            torch.save(encoder.state_dict(), stream)
+            torch.save(torch.nn.ModuleDict(modules).state_dict(), stream)
         for old in self.files()[: -self.count]:
             old.unlink()
 
     def drop_after(self, epoch):
-        """Delete the encoders of epochs after ``epoch``.
+        """Delete the weights of epochs after ``epoch``.
 
         They are left over from epochs that are about to be trained again, or
         from an earlier run whose checkpoints were deleted, and must not enter
@@ -73,16 +80,16 @@ class RecentWeights:
 
 
 @torch.no_grad()
-def average_weights(encoder, files):
-    """Load the mean of saved state dictionaries into an encoder.
+def average_weights(modules, files):
+    """Load the mean of saved weights into modules.
 
     Arguments
     ---------
-    encoder : torch.nn.Module
-        Changed in place. Integer buffers (counters) cannot be averaged and are
-        taken from the last file.
+    modules : dict
+        Name -> ``torch.nn.Module``, changed in place. Integer buffers
+        (counters) cannot be averaged and are taken from the last file.
     files : list of pathlib.Path
-        State dictionaries, oldest first.
+        Written by ``RecentWeights.save``, oldest first.
 
     Raises
     ------
@@ -110,7 +117,7 @@ def average_weights(encoder, files):
         )
         for name, value in state.items()
     }
-    encoder.load_state_dict(mean)
+    torch.nn.ModuleDict(modules).load_state_dict(mean)
 
 
 class TrialMonitor:
@@ -191,7 +198,7 @@ class TrialMonitor:
             ``eer_statistics`` (mean and deviation of the log-mel energies),
             ``eer_untrained`` and, if there is one, ``eer_initial``.
         """
-        plain = LogMel(features.n_mels, features.sample_rate, mean_norm=False)
+        plain = features.without_normalization()
         found = {
             "eer_statistics": self.eer(LogMelStatistics(), plain, device),
             "eer_untrained": self.eer(self.untrained, features, device),

@@ -23,6 +23,12 @@ class TrainingHooks(sb.Brain):
     #: Names of the schedules that the configuration must give, and no others.
     wanted_schedules = ("lr", "weight_decay")
 
+    #: Whether batch norms see the batch of all processes.
+    synchronises_batch_norms = True
+
+    #: Whether biases and the weights of norms get weight decay.
+    decay_vectors = False
+
     def loader_options(self):
         """Return additional keyword arguments for ``make_loaders``."""
         return {}
@@ -62,8 +68,23 @@ class TrainingHooks(sb.Brain):
         return []
 
     def no_weight_decay_parameters(self):
-        """Return the matrices without weight decay; vectors never have it."""
+        """Return parameters without weight decay, besides exempt vectors."""
         return []
+
+    def constant_lr_parameters(self):
+        """Return parameters that keep the highest value of the schedule."""
+        return []
+
+    def unclipped_parameters(self):
+        """Return the parameters whose gradient is not clipped."""
+        return []
+
+    def averaged_modules(self):
+        """Return name -> module whose weights of the last epochs are averaged.
+
+        The averages are loaded into these modules before the export.
+        """
+        return {"encoder": self.evaluated_encoder}
 
     def after_step(self):
         """Update state that follows the weights, such as a teacher or a queue.

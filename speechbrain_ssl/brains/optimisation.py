@@ -58,7 +58,8 @@ def scale_learning_rate(schedules, batch_size, accumulated, reference_batch):
     """Scale the learning rate with the effective batch.
 
     This is the only place with that rule: the learning rate, with its end and
-    its warm-up, is multiplied by effective batch / reference batch.
+    its warm-up, is multiplied by effective batch / reference batch. Without a
+    reference batch it stays as configured, whatever the number of processes.
 
     Arguments
     ---------
@@ -68,21 +69,24 @@ def scale_learning_rate(schedules, batch_size, accumulated, reference_batch):
         Utterances per process and batch.
     accumulated : int
         Batches per optimiser step.
-    reference_batch : int
-        The effective batch that the configured learning rate is for.
+    reference_batch : int or None
+        The effective batch that the configured learning rate is for; None if
+        it holds for every batch.
     """
     effective_batch = batch_size * distributed.world_size() * accumulated
-    schedules["lr"] = schedules["lr"] * (effective_batch / reference_batch)
+    scaling = "the configured one"
+    if reference_batch is not None:
+        schedules["lr"] = schedules["lr"] * (effective_batch / reference_batch)
+        scaling += f" x {effective_batch} / {reference_batch}"
     logger.info(
         "Effective batch %d (%d per process x %d processes x %d accumulated); "
-        "peak learning rate %.4g = the configured one x %d / %d",
+        "peak learning rate %.4g = %s",
         effective_batch,
         batch_size,
         distributed.world_size(),
         accumulated,
         schedules["lr"].max(),
-        effective_batch,
-        reference_batch,
+        scaling,
     )
 
 
@@ -102,17 +106,21 @@ def _check_range(name, values):
         )
 
 
-def parameter_groups(parameters, no_weight_decay):
+def parameter_groups(parameters, no_weight_decay, decay_vectors=False):
     """Split parameters into a group with weight decay and one without.
 
-    Biases and the weights of norms, which are vectors, get no weight decay.
+    Biases and the weights of norms are vectors. DINO gives them no weight
+    decay; an optimiser over a plain list of parameters, as in WeSpeaker and
+    hyperion, decays them like all others.
 
     Arguments
     ---------
     parameters : list of torch.nn.Parameter
         All parameters that are trained.
     no_weight_decay : iterable of torch.nn.Parameter
-        Matrices that get no weight decay either.
+        Further parameters that get no weight decay.
+    decay_vectors : bool
+        Whether vectors get weight decay.
 
     Returns
     -------
@@ -123,13 +131,42 @@ def parameter_groups(parameters, no_weight_decay):
     exempt = {id(p) for p in no_weight_decay}
     groups = [{"params": [], "decay": True}, {"params": [], "decay": False}]
     for p in parameters:
-        groups[p.dim() <= 1 or id(p) in exempt]["params"].append(p)
+        is_exempt = id(p) in exempt or (p.dim() <= 1 and not decay_vectors)
+        groups[is_exempt]["params"].append(p)
     for group in groups:
         group["weight_decay"] = 0.0
     return groups
 
 
-def take_step(optimizer, scaler, parameters, lr, weight_decay, max_norm):
+def keep_lr_constant(groups, parameters):
+    """Move parameters to groups whose learning rate follows no schedule.
+
+    Arguments
+    ---------
+    groups : list of dict
+        From ``parameter_groups``; groups with ``constant_lr`` are appended.
+    parameters : iterable of torch.nn.Parameter
+        The parameters to move.
+    """
+    chosen = {id(p) for p in parameters}
+    for group in list(groups):
+        moved = [p for p in group["params"] if id(p) in chosen]
+        if moved:
+            rest = [p for p in group["params"] if id(p) not in chosen]
+            group["params"] = rest
+            groups.append({**group, "params": moved, "constant_lr": True})
+
+
+def take_step(
+    optimizer,
+    scaler,
+    parameters,
+    lr,
+    peak_lr,
+    weight_decay,
+    max_norm,
+    unclipped=(),
+):
     """Take one optimiser step, or skip it if a gradient is not finite.
 
     Stock SpeechBrain clips the first parameter group only, flips the gradient
@@ -139,15 +176,17 @@ def take_step(optimizer, scaler, parameters, lr, weight_decay, max_norm):
     Arguments
     ---------
     optimizer : torch.optim.Optimizer
-        Its groups come from ``parameter_groups``.
+        Its groups come from ``parameter_groups`` and ``keep_lr_constant``.
     scaler : torch.amp.GradScaler
         The gradient scaler, enabled for fp16 only.
     parameters : list of torch.nn.Parameter
         All parameters that are trained.
     lr, weight_decay : float
         The scheduled values of this step.
-    max_norm : float
-        Greatest gradient norm of a tensor; see ``clip_per_tensor_``.
+    peak_lr : float
+        The learning rate of the groups with ``constant_lr``.
+    max_norm, unclipped
+        See ``clip_per_tensor_``.
 
     Returns
     -------
@@ -156,11 +195,11 @@ def take_step(optimizer, scaler, parameters, lr, weight_decay, max_norm):
         was skipped.
     """
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = peak_lr if group.get("constant_lr") else lr
         group["weight_decay"] = group["decay"] * weight_decay
     scaler.unscale_(optimizer)
     distributed.average_gradients(parameters)
-    norm = clip_per_tensor_(parameters, max_norm)
+    norm = clip_per_tensor_(parameters, max_norm, unclipped)
     finite = bool(torch.isfinite(norm))
     if finite:
         scaler.step(optimizer)
@@ -170,7 +209,7 @@ def take_step(optimizer, scaler, parameters, lr, weight_decay, max_norm):
 
 
 @torch.no_grad()
-def clip_per_tensor_(parameters, max_norm):
+def clip_per_tensor_(parameters, max_norm, unclipped=()):
     """Scale the gradient of every tensor to a norm of at most ``max_norm``.
 
     Arguments
@@ -180,6 +219,8 @@ def clip_per_tensor_(parameters, max_norm):
     max_norm : float
         Greatest norm of the gradient of one tensor, above 0 (``.inf``: no
         clipping).
+    unclipped : iterable of torch.nn.Parameter
+        Parameters whose gradient is left as it is.
 
     Returns
     -------
@@ -197,13 +238,18 @@ def clip_per_tensor_(parameters, max_norm):
             f"`clip_per_tensor` must be above 0, got {max_norm}; write .inf to "
             "switch clipping off"
         )
-    grads = [p.grad for p in parameters if p.grad is not None]
+    parameters = [p for p in parameters if p.grad is not None]
+    grads = [p.grad for p in parameters]
     norms = torch.stack(torch._foreach_norm(grads))
     if max_norm != float("inf"):
         # Computed on the device throughout: reading a norm on the host would
         # stall it.
-        scales = (max_norm / norms.clamp(min=1e-12)).clamp(max=1.0)
-        torch._foreach_mul_(grads, list(scales.unbind()))
+        scales = (max_norm / norms.clamp(min=1e-12)).clamp(max=1.0).unbind()
+        spared = {id(p) for p in unclipped}
+        clipped = [i for i, p in enumerate(parameters) if id(p) not in spared]
+        torch._foreach_mul_(
+            [grads[i] for i in clipped], [scales[i] for i in clipped]
+        )
     return torch.linalg.vector_norm(norms)
 
 

@@ -28,9 +28,13 @@ from speechbrain_ssl.positives.cluster_aware import ClusterAware
 from speechbrain_ssl.positives.monitor import PositiveMonitor
 from speechbrain_ssl.positives.ssps import SSPS
 from speechbrain_ssl.positives.start_rule import fewest_utterances, judge
+from speechbrain_ssl.precision import DTYPES
 from speechbrain_ssl.pseudo_labels.labels import read_labels
 
 logger = logging.getLogger(__name__)
+
+#: Below this share of samples with a pseudo-positive, a warning says so (ours).
+LOW_COVERAGE = 0.5
 
 
 def make_positives(brain):
@@ -111,6 +115,17 @@ class OwnPositives:
     def skip_step(self):
         """Discard the batches of a skipped step."""
 
+    def after_epoch(self, epoch, means):
+        """Record an epoch, in all processes.
+
+        Arguments
+        ---------
+        epoch : int
+            Counted from 1.
+        means : dict
+            Name -> mean of the scalars logged in its steps.
+        """
+
     def results(self):
         """Return entries for ``results.json``."""
         return {}
@@ -179,7 +194,7 @@ class _RulePositives(OwnPositives):
 class ClusterAwarePositives(_RulePositives):
     """Cuts crops from other utterances of the same cluster.
 
-    Which utterances is decided before audio is read, in the data loader.
+    Which utterances is decided before audio is read, in the sampler.
     """
 
     def loader_options(self):
@@ -187,7 +202,7 @@ class ClusterAwarePositives(_RulePositives):
         return {"pseudo_positives": self.rule.pseudo_positives}
 
     def set_up(self, embedding_size, projection_size):
-        """Create the table of clusters on the CPU, where loaders read it."""
+        """Create the table of clusters on the CPU, for the sampler."""
         super().set_up(embedding_size, projection_size)
         self.rule.set_up(
             self.brain.train_sampler.num_samples,
@@ -215,6 +230,8 @@ class ClusterAwarePositives(_RulePositives):
             [manifest.path(i) for i in mine],
             manifest.durations[mine.start :: ranks],
             device=brain.device,
+            batch_seconds=self.rule.embed_batch_seconds,
+            precision=DTYPES[brain.eval_precision],
             num_workers=brain.hparams.num_workers,
             most_seconds=brain.hparams.crops.chunk_seconds,
             bad=bad,
@@ -335,6 +352,37 @@ class SampledPositives(_RulePositives):
         if self.rule.filling(epoch) and self.rule.speaker_count and early:
             self._ask_start_rule(epoch)
         self.rule.before_epoch(epoch)
+        if self.rule.active(epoch):
+            self._warn_of_low_coverage(epoch)
+
+    def _warn_of_low_coverage(self, epoch):
+        """Warn if most samples will keep their ordinary positive."""
+        expected = self.rule.expected_coverage()
+        if expected < LOW_COVERAGE and if_main_process():
+            logger.warning(
+                "epoch %d: SSPS will find a pseudo-positive for %.0f %% of the "
+                "samples; the others keep their own crops, because the cluster "
+                "that is drawn has no member among the %d projections in the "
+                "queue. Raise `positive_queue` (%d utterances are trained on), "
+                "or lower `clusters`",
+                epoch,
+                100 * expected,
+                self.rule.queue_size,
+                len(self.rule.memory),
+            )
+
+    def after_epoch(self, epoch, means):
+        """Record the mean coverage."""
+        if self.rule.active(epoch):
+            self.rule.coverage[epoch] = means["coverage"]
+
+    def results(self):
+        """Return the first epoch with SSPS, and the mean coverage since."""
+        found = list(self.rule.coverage.values())
+        return {
+            **super().results(),
+            "positives_coverage": float(np.mean(found)) if found else None,
+        }
 
     # -- the start rule --------------------------------------------------------
 

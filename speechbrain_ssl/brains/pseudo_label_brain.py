@@ -42,9 +42,9 @@ class PseudoLabelBrain(TrainingBrain):
     ``loss_gate``, ``label_correction`` (or None) and its first epoch
     ``label_correction_epoch``, ``loss_reduction``, ``frozen_encoder_epochs``
     (number of first epochs in which only the last affine layer of the encoder
-    is trained; Cho et al. found this better than training everything at once)
-    and ``initial_classifier`` (or None). ``schedules`` has ``margin`` in
-    addition.
+    is trained; Cho et al. found this better than training everything at once),
+    ``decay_vectors`` (whether biases and norms get weight decay) and
+    ``initial_classifier`` (or None). ``schedules`` has ``margin`` in addition.
 
     Call ``set_labels`` before ``fit``.
     """
@@ -111,18 +111,39 @@ class PseudoLabelBrain(TrainingBrain):
         digest = hashlib.sha256(self.labels.cpu().numpy().tobytes())
         return {"labels": digest.hexdigest()[:16]}
 
-    def frozen_parameters(self):
-        """Return all but the encoder's last layer, during the first epochs."""
-        if self.epoch > self.hparams.frozen_encoder_epochs:
-            return []
-        last = {id(p) for p in self.encoder.last_affine().parameters()}
-        return [p for p in self.encoder.parameters() if id(p) not in last]
+    @property
+    def decay_vectors(self):
+        """Whether biases and norms get weight decay; see ``TrainingHooks``."""
+        return self.hparams.decay_vectors
+
+    def averaged_modules(self):
+        """Return encoder and classifier; see ``TrainingHooks``."""
+        return {**super().averaged_modules(), "classifier": self.classifier}
 
     # -- epochs --------------------------------------------------------------
 
+    @property
+    def is_frozen(self):
+        """Whether only last affine layer and classifier are trained now."""
+        return self.epoch <= self.hparams.frozen_encoder_epochs
+
     def before_epoch(self, epoch):
-        """Set the gate's threshold from the losses of the previous epoch."""
+        """Freeze or unfreeze the encoder; set the gate's threshold.
+
+        The threshold comes from the losses of the previous epoch.
+        """
+        self.encoder.requires_grad_(not self.is_frozen)
+        self.encoder.last_affine().requires_grad_(True)
         self._fit = self.gate.prepare_epoch(epoch, self.losses.previous)
+
+    def _set_training_mode(self):
+        """Put the encoder in training mode, except for frozen layers.
+
+        In evaluation mode a frozen batch norm does not update its running
+        statistics either.
+        """
+        self.encoder.train(not self.is_frozen)
+        self.encoder.last_affine().train()
 
     def after_epoch(self):
         """Log and plot what the gate and label correction did in this epoch."""
@@ -163,6 +184,7 @@ class PseudoLabelBrain(TrainingBrain):
     def compute_forward(self, batch, stage):
         """Return embeddings of the augmented crops, ``[batch, size]``."""
         batch.to(self.device)
+        self._set_training_mode()
         return encode(self.encoder, self.inputs(batch)).flatten(0, 1)
 
     def compute_objectives(self, predictions, batch, stage):
@@ -207,7 +229,7 @@ class PseudoLabelBrain(TrainingBrain):
         self.encoder.eval()
         inputs = [self.to_features(crops[chosen]) for crops in batch.crops]
         embeddings = encode(self.encoder, inputs).flatten(0, 1)
-        self.encoder.train()
+        self._set_training_mode()
         return embeddings
 
     def after_step(self):

@@ -162,6 +162,13 @@ class Rounds:
                 f"`stop_after` is one of {', '.join(STAGES)} or null; got "
                 f"{self.hparams['stop_after']!r}"
             )
+        least = self.hparams["min_cluster_size"]
+        most = self.hparams["max_cluster_size"]
+        if most is not None and most < least:
+            raise ConfigError(
+                f"no cluster has from {least} to {most} members: set "
+                "`max_cluster_size` above `min_cluster_size`, or to null"
+            )
         if self.hparams["crops"].num_crops != 1:
             raise ConfigError(
                 "training on labels takes one crop an utterance: set "
@@ -186,7 +193,9 @@ class Rounds:
         if initial is not None:
             # Only a check that the weights fit: every stage makes its own
             # encoder.
-            initialise(self.hparams["encoder"], initial)
+            initialise(
+                self.hparams["encoder"], initial, self.hparams["features"]
+            )
         if self.hparams["final_stage"]:
             self.load(**self.hparams["final_stage"])
 

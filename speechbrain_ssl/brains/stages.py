@@ -27,7 +27,7 @@ from speechbrain_ssl.precision import DTYPES
 from speechbrain_ssl.pseudo_labels.centers import set_centers
 from speechbrain_ssl.pseudo_labels.given import GivenLabels
 from speechbrain_ssl.pseudo_labels.labels import (
-    keep_large,
+    keep_sizes,
     majority_classes,
     read_labels,
     write_labels,
@@ -159,8 +159,9 @@ class Stages:
 
     def cluster(self, number):
         """Write the labels of a round and measure their quality."""
-        source, seed = self.hparams["labels_from"], self.hparams["seed"]
-        metrics = {}
+        seed, metrics = self.hparams["seed"], {}
+        # Thresholds of a clustering may depend on the round.
+        source = self.load(round=number)[-1]["labels_from"]
         if self.labels_are_given:
             labels = source.read(self.manifest, seed)
         else:
@@ -169,12 +170,16 @@ class Stages:
             own, metrics = source(rows, seed + number, self.device, names)
             labels = self._everywhere(own, places)
             metrics |= cluster_sizes(labels[labels >= 0])
-            metrics |= self._quality(number, rows, labels)
+            metrics |= self._quality(number, rows, places, labels)
         if self.speakers is not None:
             known = (labels >= 0) & (self.speakers >= 0)
             if known.any():
                 metrics |= against_speakers(labels[known], self.speakers[known])
-        labels = keep_large(labels, self.hparams["min_cluster_size"])
+        labels = keep_sizes(
+            labels,
+            self.hparams["min_cluster_size"],
+            self.hparams["max_cluster_size"],
+        )
         metrics["labelled"] = int((labels >= 0).sum())
         if if_main_process():
             write_labels(
@@ -254,7 +259,7 @@ class Stages:
             torch.distributed.all_reduce(labels, torch.distributed.ReduceOp.MAX)
         return labels.cpu().numpy()
 
-    def _quality(self, number, rows, labels):
+    def _quality(self, number, rows, places, labels):
         """Return label-free metrics of a clustering, on rank 0 only.
 
         These are the silhouette and, from the second round on, the agreement
@@ -266,10 +271,11 @@ class Stages:
             # The silhouette needs whole clusters, and a share holds only parts
             # of most of them.
             with distributed.single_process():
-                rows, _ = self._read(number, 0, len(self.manifest))
+                rows, places = self._read(number, 0, len(self.manifest))
+        own = labels[places]
         metrics = {
             "silhouette": silhouette(
-                rows, labels[labels >= 0], self.hparams["silhouette_sample"]
+                rows[own >= 0], own[own >= 0], self.hparams["silhouette_sample"]
             )
         }
         if number > 1:

@@ -4,14 +4,15 @@ Agglomerative clustering follows the shape of the clusters better than k-means,
 but compares all pairs. Merging some ten thousand centroids instead of a million
 utterances makes it affordable. The published code of Miara et al. (arXiv
 2406.02285) merges 50 000 into 7 500 for VoxCeleb2, with Ward's criterion; Cho
-and Villalba use average linkage of cosines.
+and Villalba use average linkage of cosines, and later of PLDA scores, and stop
+at a threshold (``merge_by_scores``).
 
 Every centroid has the same weight, however many members it has, as in that
 code.
 
-**Memory**: scikit-learn passes ``K`` centroids to SciPy, which holds two copies
-of the ``K * (K - 1) / 2`` distances in float64. The peak is ``8 * K * (K - 1)``
-bytes: 20 GB (18.6 GiB) for 50 000, 0.8 GB for 10 000. **Time** is
+**Memory**: SciPy, which scikit-learn calls, too, holds two copies of the
+``K * (K - 1) / 2`` distances of ``K`` centroids in float64. The peak is
+``8 * K * (K - 1)`` bytes: 20 GB (18.6 GiB) for 50 000, 0.8 GB for 10 000. **Time** is
 ``O(K^2 * d)`` for the distances and ``O(K^2)`` for the merging, on one core.
 """
 
@@ -20,6 +21,7 @@ import dataclasses
 import numpy as np
 import torch
 import torch.distributed as dist
+from scipy.cluster import hierarchy
 from sklearn.cluster import AgglomerativeClustering
 
 from speechbrain_ssl import distributed
@@ -30,6 +32,9 @@ from speechbrain_ssl.clustering.kmeans import (
     spherical_kmeans,
 )
 from speechbrain_ssl.clustering.rows import ClusteringError, unit_rows
+
+# Number of points whose scores are computed at a time.
+_BLOCK = 512
 
 
 @dataclasses.dataclass
@@ -139,6 +144,64 @@ def merge_centroids(centroids, clusters, linkage="ward", limit_gib=24.0):
         dist.broadcast_object_list(box, src=0)
         labels = box[0]
     return labels
+
+
+def merge_by_scores(scores, count, threshold, limit_gib=24.0):
+    """Merge points by average linkage, as long as a pair scores enough.
+
+    The two clusters are merged next between whose members the mean score is
+    highest; the merging ends when that mean falls below the threshold.
+
+    Arguments
+    ---------
+    scores : callable
+        ``scores(first, last)`` returns the scores of the points ``first`` to
+        ``last - 1`` with all points, ``[last - first, count]``. They are
+        symmetric.
+    count : int
+        Number K of points.
+    threshold : float
+        Smallest mean score of a merge.
+    limit_gib : float
+        Memory limit in GiB; see the module's docstring.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        The cluster of each point, int64 ``[K]`` from 0; and the mean scores of
+        all K - 1 merges, those below the threshold included, in descending
+        order.
+
+    Raises
+    ------
+    ClusteringError
+        If the distances do not fit into ``limit_gib``.
+
+    Example
+    -------
+    >>> points = np.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
+    >>> labels, merges = merge_by_scores(
+    ...     lambda first, last: points[first:last] @ points.T, 3, 0.7
+    ... )
+    >>> int(labels.max()) + 1, merges.round(1).tolist()
+    (2, [0.8, 0.3])
+    """
+    check_memory(count, limit_gib)
+    if count == 1:
+        return np.zeros(1, np.int64), np.zeros(0)
+    pairs = np.empty(count * (count - 1) // 2)
+    place = 0
+    for first in range(0, count, _BLOCK):
+        block = scores(first, min(first + _BLOCK, count))
+        for row, values in enumerate(block, first):
+            pairs[place : place + count - 1 - row] = values[row + 1 :]
+            place += count - 1 - row
+    # A distance must not be negative.
+    highest = pairs.max()
+    np.subtract(highest, pairs, out=pairs)
+    tree = hierarchy.linkage(pairs, "average")
+    labels = hierarchy.fcluster(tree, highest - threshold, criterion="distance")
+    return labels.astype(np.int64) - 1, highest - tree[:, 2]
 
 
 def check_memory(count, limit_gib=24.0):

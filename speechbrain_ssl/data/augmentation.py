@@ -1,6 +1,6 @@
 """Add noise and reverberation to batches of crops, on the training device.
 
-Every crop has its own room, noise file, start and SNR. If crops of one
+Every crop has its own room, noise file, start, SNR and telephone codec. If crops of one
 utterance shared any of these, the encoder could match the crops by it. (Stock
 SpeechBrain draws one response for the whole batch.) All draws are addressed by seed, epoch,
 utterance and crop.
@@ -30,21 +30,36 @@ class Augmentation(torch.nn.Module):
         Name -> ``NoiseBank``; a bank whose manifest is None is left out.
     responses : ResponseBank, optional
         Room responses; left out as well if the manifest is None.
+    kinds : str
+        How a kind of noise is drawn: ``equal``, all with the same probability
+        (sslsv, 3D-Speaker, hyperion), or ``files``, in proportion to the number
+        of its files (WeSpeaker draws one of all files; of MUSAN 46 % noise,
+        33 % music and 21 % speech).
     clean_first_crops : int
         How many of the first crops of a sample are not augmented. The global
         crops come first: with the number of global crops, the teacher sees
         clean crops and the student's local crops are augmented, as in SDPN.
         This also applies to the crops of label-free validation.
+    telephone : speechbrain_ssl.data.telephone.Telephone, optional
+        A telephone channel, which its share of the crops passes after room and
+        noise, clean ones as well.
 
     Raises
     ------
     ConfigError
-        If the probabilities are not valid or need a bank that is missing, or if
-        ``clean_first_crops`` is not a whole number from 0.
+        If the probabilities are not valid or need a bank that is missing, if
+        ``kinds`` is unknown, or if ``clean_first_crops`` is not a whole number
+        from 0.
     """
 
     def __init__(
-        self, probabilities, noises=None, responses=None, clean_first_crops=0
+        self,
+        probabilities,
+        noises=None,
+        responses=None,
+        kinds="equal",
+        clean_first_crops=0,
+        telephone=None,
     ):
         super().__init__()
         check_int(
@@ -85,9 +100,13 @@ class Augmentation(torch.nn.Module):
         self.limits = np.cumsum(values) / np.cumsum(values)[-1]
         self.banks = torch.nn.ModuleDict(banks)
         self.responses = responses
-        if banks:
-            # All kinds of noise are equally likely.
-            self.kind_limits = np.arange(1, len(banks) + 1) / len(banks)
+        self.telephone = telephone
+        if kinds not in ("equal", "files"):
+            raise ConfigError(
+                "the augmentation's kinds must be `equal` or `files`, got "
+                f"{kinds!r}"
+            )
+        self.kinds = kinds
 
     def load(self):
         """Read all banks; call it once, before moving to the device."""
@@ -95,6 +114,22 @@ class Augmentation(torch.nn.Module):
             bank.load()
         if self.responses is not None:
             self.responses.load()
+        sizes = [
+            len(bank.files) if self.kinds == "files" else 1
+            for bank in self.banks.values()
+        ]
+        self.kind_limits = np.cumsum(sizes) / max(sum(sizes), 1)
+
+    def begin_epoch(self, epoch):
+        """Read other stretches of the noises that are not kept as a whole.
+
+        Arguments
+        ---------
+        epoch : int
+            Counted from 1.
+        """
+        for bank in self.banks.values():
+            bank.begin_epoch(epoch)
 
     @torch.no_grad()
     def forward(self, crops, address, first_crop=0):
@@ -125,7 +160,8 @@ class Augmentation(torch.nn.Module):
             return values.reshape((batch * count,) + values.shape[2:])
 
         case = np.searchsorted(self.limits, draw("case"), side="right")
-        case[np.tile(number < self.clean_first_crops, batch)] = 0
+        untouched = np.tile(number < self.clean_first_crops, batch)
+        case[untouched] = 0
         waves = crops.reshape(batch * count, length).clone()
 
         rows = np.flatnonzero((case == 1) | (case == 3))
@@ -144,6 +180,13 @@ class Augmentation(torch.nn.Module):
                     self._add_noise(
                         waves, rows, bank, level[rows], voices[rows], draw
                     )
+
+        if self.telephone is not None and self.telephone.probability > 0:
+            called = draw("telephone") < self.telephone.probability
+            rows = np.flatnonzero(called & ~untouched)
+            if len(rows):
+                index = _to(rows, waves)
+                waves[index] = self.telephone(waves[index], draw("codec")[rows])
         return waves.view(batch, count, length)
 
     @staticmethod

@@ -1,33 +1,41 @@
 """Hold noises and room responses on the training device.
 
-Files are read once. A bank is one int16 tensor, so that noise for a crop is
-indexed on the device instead of read from a file. To limit the size, only part
-of each file is kept: with 30 s a bank of all of MUSAN takes about 1.6 GB.
+A bank is one int16 tensor, so that noise for a crop is indexed on the device
+instead of read from a file. To limit its size, only a stretch of each noise is
+kept, and another one for each epoch: of MUSAN, 30 s of each file take 1.5 GB and
+everything 12.6 GB; of RIRS_NOISES, 1 s of 10 000 responses takes 0.32 GB, of all
+60 000 1.9 GB. Every process needs as much on its device, and twice as much in
+memory while it reads.
 """
 
 import os
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from speechbrain_ssl.checks import check_int, check_number
 from speechbrain_ssl.data.audio import AudioFile
 from speechbrain_ssl.data.draws import uniform
 from speechbrain_ssl.data.manifest import Manifest
 from speechbrain_ssl.errors import AudioError, ConfigError, ManifestError
+from speechbrain_ssl.progress import open_bar
 
 _NOISE_REMEDY = (
     "name a folder of noises (`--noise_folder`, or `--musan_folder` for "
-    "VoxCeleb), another manifest (`--noise_csv`, `--music_csv` or "
+    "VoxCeleb, `--noise_manifests` for emotions), another manifest (`--noise_csv`, `--music_csv` or "
     "`--speech_csv`; null where that kind is not at hand), or train without "
     "noise (`--noise_csv=null --music_csv=null --speech_csv=null --noise=0 "
     "--both=0`, and `--clean` such that the probabilities add up to 1)"
 )
 _RESPONSE_REMEDY = (
-    "name a folder of room responses (`--rirs_folder`), another manifest "
+    "name a folder of room responses (`--rirs_folder`, or "
+    "`--noise_manifests` for emotions), another manifest "
     "(`--rirs_csv`), or train without rooms (`--rirs_csv=null --reverb=0 "
     "--both=0`, and `--clean` such that the probabilities add up to 1)"
 )
+
+#: No room answers longer; a file that is longer is no response (seconds).
+_LONGEST_RESPONSE = 60.0
 
 
 def _to_int16(wave):
@@ -48,42 +56,21 @@ def _check_manifest(manifest_paths, what, remedy):
             )
 
 
-#: Longest stretch kept of a noise recording.
-NOISE_SECONDS = 30.0
-
-#: Longest room response kept.
-RESPONSE_SECONDS = 1.0
-
-#: Most responses kept: 10 000 of 1 s take 320 MB.
-MOST_RESPONSES = 10_000
+def _stretch(audio, key, seconds, epoch):
+    """Read a stretch of an open file, which depends on its key and the epoch."""
+    count = round(min(audio.num_samples, seconds * audio.sample_rate))
+    room = audio.num_samples - count
+    start = int(uniform(key, epoch, "bank") * (room + 1))
+    return audio.read(start, count)
 
 
-def _read_all(manifest_paths, sample_rate, seconds, most=None):
-    """Yield path and waveform of the files of a manifest.
-
-    Which part of a long file is read, and which files if there are more than
-    ``most``, depends on their keys alone.
-    """
-    manifest = Manifest.read(manifest_paths)
-    order = np.argsort(manifest.keys)[:most]
-    # disable=None: a bar on a terminal, nothing in a log file.
-    bar = tqdm(np.sort(order), desc="noise and rooms", disable=None)
-    for i in bar:
-        with AudioFile(
-            manifest.path(i), sample_rate, float(manifest.durations[i])
-        ) as audio:
-            room = max(0, audio.num_samples - round(seconds * sample_rate))
-            start = int(uniform(manifest.keys[i], "bank") * (room + 1))
-            yield (
-                audio.path,
-                audio.read(
-                    start, min(audio.num_samples, round(seconds * sample_rate))
-                ),
-            )
+def _progress(rows):
+    """Iterate with the bar of both banks."""
+    return open_bar(rows, desc="noise and rooms", unit=" files")
 
 
 class NoiseBank(torch.nn.Module):
-    """Noise recordings of one kind; ``NOISE_SECONDS`` are kept of each.
+    """Noise recordings of one kind.
 
     Arguments
     ---------
@@ -93,10 +80,18 @@ class NoiseBank(torch.nn.Module):
         Lowest and highest signal-to-noise ratio in dB.
     voices : list of int
         Least and greatest number of recordings that are added up, with equal
-        power, before the SNR is set ([1, 1] for noise and music, [3, 8] for
-        babble).
+        power, before the SNR is set ([1, 1] for noise and music; babble has
+        more than one).
+    seconds : float
+        Longest stretch kept of a recording. Where a recording is longer,
+        ``begin_epoch`` reads another stretch. With .inf it is kept as a whole.
     sample_rate : int
         Hz.
+
+    Raises
+    ------
+    ConfigError
+        If the length or the numbers of voices are not possible.
     """
 
     def __init__(
@@ -104,16 +99,27 @@ class NoiseBank(torch.nn.Module):
         manifest,
         snr,
         voices=(1, 1),
+        seconds=30.0,
         sample_rate=16000,
     ):
         super().__init__()
+        if not seconds > 0:
+            raise ConfigError(
+                f"a noise bank's seconds must be above 0, got {seconds}"
+            )
+        least, most = voices
+        check_int("a noise bank", "first number of voices", least, least=1)
+        check_int("a noise bank", "second number of voices", most, least=least)
         self.manifest = manifest
         self.snr = tuple(snr)
         self.voices = tuple(voices)
+        self.seconds = seconds
         self.sample_rate = sample_rate
         # Read from disk again after a restart, so it stays out of checkpoints.
         self.register_buffer("samples", None, persistent=False)
         self.register_buffer("offsets", None, persistent=False)
+        # Path and key of each file, and whether there is more of it.
+        self.files = []
 
     def load(self):
         """Read the files, unless that is done already.
@@ -128,18 +134,42 @@ class NoiseBank(torch.nn.Module):
         if self.samples is not None:
             return
         _check_manifest(self.manifest, "noise", _NOISE_REMEDY)
-        waves = [
-            _to_int16(wave)
-            for _, wave in _read_all(
-                self.manifest, self.sample_rate, NOISE_SECONDS
-            )
-            if np.any(wave)
-        ]
+        manifest = Manifest.read(self.manifest)
+        waves = []
+        for i in _progress(range(len(manifest))):
+            path, key = manifest.path(i), manifest.keys[i]
+            with AudioFile(path, self.sample_rate) as audio:
+                wave = _stretch(audio, key, self.seconds, 0)
+                more = audio.num_samples > len(wave)
+            if np.any(wave):
+                waves.append(_to_int16(wave))
+                self.files.append((path, key, more))
         if not waves:
             raise ManifestError(f"all files of {self.manifest} are silent")
         offsets = np.cumsum([0] + [len(w) for w in waves])
         self.samples = torch.from_numpy(np.concatenate(waves))
         self.offsets = torch.from_numpy(offsets)
+
+    def begin_epoch(self, epoch):
+        """Read another stretch of each file that is not kept as a whole.
+
+        Arguments
+        ---------
+        epoch : int
+            The stretch depends on it and on the file, so that a resumed run
+            reads the same one.
+        """
+        longer = [i for i, (_, _, more) in enumerate(self.files) if more]
+        if not longer:
+            return
+        offsets = self.offsets.tolist()
+        for i in _progress(longer):
+            path, key, _ = self.files[i]
+            with AudioFile(path, self.sample_rate) as audio:
+                wave = _stretch(audio, key, self.seconds, epoch)
+            self.samples[offsets[i] : offsets[i + 1]] = torch.from_numpy(
+                _to_int16(wave)
+            )
 
     def gather(self, file_draws, start_draws, length):
         """Cut pieces of noise of unit power.
@@ -171,20 +201,33 @@ class ResponseBank(torch.nn.Module):
     """Room impulse responses.
 
     A response is cut to begin at its direct path (its greatest sample), so that
-    reverberation does not delay a crop, and to end after ``RESPONSE_SECONDS``.
-    ``MOST_RESPONSES`` are kept, chosen by their keys.
+    reverberation does not delay a crop.
 
     Arguments
     ---------
     manifest : str or list of str
         CSV file(s) of the responses.
+    seconds : float
+        Longest response kept; a longer one is cut.
+    most : int, optional
+        Most responses kept, chosen by their keys; None keeps all.
     sample_rate : int
         Hz.
+
+    Raises
+    ------
+    ConfigError
+        If the length or the number is not above 0.
     """
 
-    def __init__(self, manifest, sample_rate=16000):
+    def __init__(self, manifest, seconds=1.0, most=10_000, sample_rate=16000):
         super().__init__()
+        check_number("the room responses", "seconds", seconds, above=0)
+        if most is not None:
+            check_int("the room responses", "most", most, least=1)
         self.manifest = manifest
+        self.seconds = seconds
+        self.most = most
         self.sample_rate = sample_rate
         self.register_buffer("responses", None, persistent=False)
 
@@ -203,13 +246,15 @@ class ResponseBank(torch.nn.Module):
         if self.responses is not None:
             return
         _check_manifest(self.manifest, "reverberation", _RESPONSE_REMEDY)
-        most = round(RESPONSE_SECONDS * self.sample_rate)
+        manifest = Manifest.read(self.manifest)
+        chosen = np.sort(np.argsort(manifest.keys)[: self.most])
+        most = round(self.seconds * self.sample_rate)
         waves = []
-        for path, wave in _read_all(
-            self.manifest, self.sample_rate, 60.0, MOST_RESPONSES
-        ):
+        for i in _progress(chosen):
+            with AudioFile(manifest.path(i), self.sample_rate) as audio:
+                wave = _stretch(audio, manifest.keys[i], _LONGEST_RESPONSE, 0)
             if not np.any(wave):
-                raise AudioError(f"the room response {path} is silent")
+                raise AudioError(f"the room response {audio.path} is silent")
             wave = wave[int(np.abs(wave).argmax()) :][:most]
             waves.append(_to_int16(wave))
         longest = max(len(w) for w in waves)

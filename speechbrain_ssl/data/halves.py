@@ -12,7 +12,9 @@ import torch
 from speechbrain_ssl.data.audio import AudioFile, fit_length
 from speechbrain_ssl.data.dataset import CropBatch
 from speechbrain_ssl.data.draws import uniform
+from speechbrain_ssl.data.pcm16 import pack
 from speechbrain_ssl.errors import AudioError
+from speechbrain_ssl.shared_memory import share
 
 logger = logging.getLogger(__name__)
 
@@ -152,7 +154,7 @@ class HalvesDataset(torch.utils.data.Dataset):
         index, crops = zip(*samples, strict=True)
         index = np.array(index, dtype=np.int64)
         return CropBatch(
-            crops=[torch.from_numpy(np.stack(crops))],
+            crops=[share(pack(np.stack(crops)))],
             index=torch.from_numpy(index),
             keys=self.manifest.keys[index],
             epoch=self.EPOCH,

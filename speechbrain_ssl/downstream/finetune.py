@@ -149,6 +149,7 @@ class FineTuning:
             batch_sampler=brain.train_sampler,
             collate_fn=dataset.collate,
             num_workers=brain.hparams.num_workers,
+            persistent_workers=brain.hparams.num_workers > 0,
             # A separate generator, so that the global one is not used.
             generator=torch.Generator().manual_seed(brain.hparams.seed),
         )
@@ -190,9 +191,13 @@ class FineTuning:
             if field.name != "augmentation"
         }
         banks = self.augmentation.banks.items()
+        telephone = self.augmentation.telephone
         return {
             **values,
             "augmentation": self.augmentation.limits.tolist(),
+            "kinds": self.augmentation.kind_limits.tolist(),
+            "telephone": telephone
+            and [telephone.probability, *telephone.codecs],
             "noises": {
                 name: [*bank.snr, *bank.voices, bank.samples.numel()]
                 for name, bank in banks

@@ -11,7 +11,7 @@ class LogMelStatistics(torch.nn.Module):
     """Compute the mean and standard deviation of the features over time.
 
     It has the interface of an encoder and no parameters. Give it features that
-    are *not* mean-normalised, ``LogMel(mean_norm=False)``; otherwise half of
+    are *not* mean-normalised, ``LogMel(normalize="none")``; otherwise half of
     the output is zero.
 
     Example

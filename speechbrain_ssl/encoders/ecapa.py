@@ -1,8 +1,9 @@
 """ECAPA-TDNN with SpeechBrain's parameters and a faster forward pass.
 
 ``FastECAPA`` has the constructor, the state dictionary and the outputs of
-SpeechBrain's ``ECAPA_TDNN``, so checkpoints are interchangeable. Only the order
-of the arithmetic differs:
+SpeechBrain's ``ECAPA_TDNN``, so checkpoints are interchangeable, unless the
+embedding is to be batch-normalised (``embedding_batch_norm``). Otherwise only
+the order of the arithmetic differs:
 
 * A convolution with kernel 1 is not padded (the stock one copies its input).
 * The attention of the pooling layer never builds its 9C-channel input: of
@@ -38,6 +39,18 @@ class FastECAPA(ECAPA_TDNN):
     ---------
     *args, **kwargs
         Passed to ``speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN``.
+    embedding_batch_norm : bool
+        Whether the embedding passes a batch norm with scale and shift, as in
+        WeSpeaker's DINO recipe (its ``emb_bn``). An export for stock
+        SpeechBrain folds it into the last layer.
+
+    Attributes
+    ----------
+    embedding_norm : torch.nn.BatchNorm1d or None
+        That batch norm.
+    needs_two_rows : bool
+        Whether training needs more than one row in a batch: always, since the
+        pooled statistics are batch-normalised.
 
     Raises
     ------
@@ -51,7 +64,9 @@ class FastECAPA(ECAPA_TDNN):
     torch.Size([2, 1, 8])
     """
 
-    def __init__(self, *args, **kwargs):
+    needs_two_rows = True
+
+    def __init__(self, *args, embedding_batch_norm=False, **kwargs):
         try:
             super().__init__(*args, **kwargs)
         except AssertionError as error:
@@ -60,6 +75,10 @@ class FastECAPA(ECAPA_TDNN):
                 "(8 unless set) and as many as `kernel_sizes` and `dilations`; "
                 f"got {kwargs.get('channels')}"
             ) from error
+        self.embedding_norm = None
+        if embedding_batch_norm:
+            size = self.fc.conv.out_channels
+            self.embedding_norm = torch.nn.BatchNorm1d(size)
 
     @property
     def arguments(self):
@@ -68,6 +87,7 @@ class FastECAPA(ECAPA_TDNN):
         res2net = [block.res2net_block for block in middle]
         layers = [first, *(block.tdnn1 for block in middle), self.mfa]
         inner = [first, *(block.blocks[0] for block in res2net), self.mfa]
+        normed = {"embedding_batch_norm": True} if self.embedding_norm else {}
         return {
             "input_size": first.conv.conv.in_channels,
             "lin_neurons": self.fc.conv.out_channels,
@@ -81,11 +101,14 @@ class FastECAPA(ECAPA_TDNN):
             "global_context": self.asp.global_context,
             "groups": [block.conv.conv.groups for block in layers],
             "dropout": first.dropout.p,
+            **normed,
         }
 
     def last_affine(self):
-        """Return the layer that computes the embedding."""
-        return self.fc
+        """Return the layer that computes the embedding, with its norm."""
+        if self.embedding_norm is None:
+            return self.fc
+        return torch.nn.ModuleList([self.fc, self.embedding_norm])
 
     @classmethod
     def from_stock(cls, stock):
@@ -102,6 +125,7 @@ class FastECAPA(ECAPA_TDNN):
             The same object, ``stock``.
         """
         stock.__class__ = cls
+        stock.embedding_norm = None
         return stock
 
     def forward(self, x, lengths=None):
@@ -161,9 +185,12 @@ class FastECAPA(ECAPA_TDNN):
     def _embed(self, frames, valid):
         """Pool frames into embeddings ``[batch, 1, lin_neurons]``."""
         x = self.asp_bn.norm(_pool(self.asp, frames, valid).unsqueeze(2))
-        return F.linear(
+        x = F.linear(
             x.squeeze(2), self.fc.conv.weight.squeeze(2), self.fc.conv.bias
-        ).unsqueeze(1)
+        )
+        if self.embedding_norm is not None:
+            x = self.embedding_norm(x)
+        return x.unsqueeze(1)
 
 
 class _Valid:

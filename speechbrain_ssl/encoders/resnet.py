@@ -198,11 +198,20 @@ class _ResNet(torch.nn.Module):
     """Provide the base of both networks: stem, four stages, pooling, linear.
 
     ``stem`` is a convolution with one input channel, ``kind`` the class of the
-    blocks, and ``pooled`` the input size of the linear layer.
+    blocks, and ``pooled`` the input size of the linear layer. The other
+    arguments are those of ``ResNet34``.
     """
 
     def __init__(
-        self, input_size, stem, kind, strides, blocks, pooled, lin_neurons
+        self,
+        input_size,
+        stem,
+        kind,
+        strides,
+        blocks,
+        pooled,
+        lin_neurons,
+        embedding_batch_norm,
     ):
         super().__init__()
         self.input_size = input_size
@@ -219,15 +228,27 @@ class _ResNet(torch.nn.Module):
             channels *= 2
         self.stages = torch.nn.ModuleList(stages)
         self.fc = torch.nn.Linear(pooled, lin_neurons)
+        self.embedding_norm = None
+        if embedding_batch_norm:
+            self.embedding_norm = torch.nn.BatchNorm1d(lin_neurons)
+
+    @property
+    def needs_two_rows(self):
+        """Whether training needs more than one row in a batch."""
+        return self.embedding_norm is not None
 
     def last_affine(self):
-        """Return the layer that computes the embedding."""
-        return self.fc
+        """Return the layer that computes the embedding, with its norm."""
+        if self.embedding_norm is None:
+            return self.fc
+        return torch.nn.ModuleList([self.fc, self.embedding_norm])
 
     @property
     def arguments(self):
         """Arguments that make the same encoder (for an export)."""
+        normed = {"embedding_batch_norm": True} if self.embedding_norm else {}
         return {
+            **normed,
             "input_size": self.input_size,
             "lin_neurons": self.fc.out_features,
             "channels": self.conv1.out_channels,
@@ -257,8 +278,10 @@ class _ResNet(torch.nn.Module):
             for block in stage:
                 x, valid = block(x, valid)
         # In bf16, standard deviations would be dominated by rounding.
-        pooled = self.pool(x.float(), valid)
-        return self.fc(pooled).unsqueeze(1)
+        x = self.fc(self.pool(x.float(), valid))
+        if self.embedding_norm is not None:
+            x = self.embedding_norm(x)
+        return x.unsqueeze(1)
 
 
 class ResNet34(_ResNet):
@@ -274,6 +297,10 @@ class ResNet34(_ResNet):
         Channels of the first stage; each later stage doubles the number.
     blocks : list of int
         Number of blocks in each of the four stages.
+    embedding_batch_norm : bool
+        Whether the embedding passes a batch norm with scale and shift, as in
+        hyperion's x-vectors and DINO. An export for stock SpeechBrain folds it
+        into the linear layer.
 
     Example
     -------
@@ -285,7 +312,12 @@ class ResNet34(_ResNet):
     """
 
     def __init__(
-        self, input_size=80, lin_neurons=256, channels=32, blocks=(3, 4, 6, 3)
+        self,
+        input_size=80,
+        lin_neurons=256,
+        channels=32,
+        blocks=(3, 4, 6, 3),
+        embedding_batch_norm=False,
     ):
         strides = (1, 2, 2, 2)
         super().__init__(
@@ -296,6 +328,7 @@ class ResNet34(_ResNet):
             blocks=blocks,
             pooled=2 * 8 * channels * _rows(input_size, strides),
             lin_neurons=lin_neurons,
+            embedding_batch_norm=embedding_batch_norm,
         )
 
     def pool(self, x, valid=None):
@@ -336,6 +369,8 @@ class FastResNet34(_ResNet):
         al., 2018, arXiv 1804.05160). ``"asp"``: attentive statistics pooling,
         which adds the weighted deviation (Okabe et al., 2018, arXiv
         1803.10963).
+    embedding_batch_norm : bool
+        As in ``ResNet34``.
 
     Raises
     ------
@@ -358,6 +393,7 @@ class FastResNet34(_ResNet):
         channels=16,
         blocks=(3, 4, 6, 3),
         pooling="sap",
+        embedding_batch_norm=False,
     ):
         check_choice("FastResNet34", "pooling", pooling, ("sap", "asp"))
         last = 8 * channels
@@ -370,6 +406,7 @@ class FastResNet34(_ResNet):
             blocks=blocks,
             pooled=last if pooling == "sap" else 2 * last,
             lin_neurons=lin_neurons,
+            embedding_batch_norm=embedding_batch_norm,
         )
         self.pooling = pooling
         self.attention_hidden = torch.nn.Linear(last, last)

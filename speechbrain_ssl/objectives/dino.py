@@ -55,9 +55,9 @@ class DINO(Objective):
         ``"mean"`` subtracts the centre; ``"sinkhorn"`` balances the batch.
 
     The scheduled values are ``teacher_temperature`` (tau_t; values above 0.07
-    are known to be unstable, and a loss that stays flat calls for a lower one)
-    and ``cosine_weight`` (the weight of ``cosine_consistency``; 0 leaves it
-    out).
+    are known to be unstable, and a loss that stays flat calls for a lower one),
+    ``cosine_weight`` (the weight of ``cosine_consistency``; 0 leaves it out)
+    and, with RDINO's penalties only, ``penalty_weight`` (their lambda).
 
     Raises
     ------
@@ -105,6 +105,7 @@ class DINO(Objective):
         self.regularisers = [each for each in regularisers if each.weights]
         for regulariser in self.regularisers:
             regulariser.check_head(head)
+            self.scheduled = (*self.scheduled, *regulariser.scheduled)
         self.student_temperature = student_temperature
         self.centering = centering
         self.center_momentum = center_momentum
@@ -115,7 +116,14 @@ class DINO(Objective):
         """Return the prototypes; all recipes freeze them for one epoch."""
         return [self.head.prototypes]
 
-    def forward(self, online, target, teacher_temperature, cosine_weight):
+    def forward(
+        self,
+        online,
+        target,
+        teacher_temperature,
+        cosine_weight,
+        penalty_weight=1.0,
+    ):
         """Compute the loss.
 
         Arguments
@@ -124,7 +132,7 @@ class DINO(Objective):
             The student over all crops, global ones first (without
             ``global_pairs``: the local ones only), and the teacher over the
             global ones.
-        teacher_temperature, cosine_weight : float
+        teacher_temperature, cosine_weight, penalty_weight : float
             Scheduled values.
 
         Returns
@@ -179,13 +187,14 @@ class DINO(Objective):
             penalties = regulariser(
                 online.head, online.embeddings[:, :globals_]
             )
+            factor = penalty_weight if regulariser.scheduled else 1.0
             for name, penalty in penalties.items():
                 scalars[name] = penalty.detach()
-                loss = loss + regulariser.weights[name] * penalty
+                loss = loss + factor * regulariser.weights[name] * penalty
         return loss, scalars
 
     @torch.no_grad()
-    def held_out(self, target, teacher_temperature, cosine_weight):
+    def held_out(self, target, teacher_temperature, **_):
         """Return the teacher's entropies on held-out crops."""
         logits = target.head.logits(target.projections)
         return prototype_entropies(self._teacher(logits, teacher_temperature))

@@ -3,14 +3,22 @@
 import torch
 import torch.nn.functional as F
 
-from speechbrain_ssl.checks import check_int
+from speechbrain_ssl.checks import check_int, check_number
 
 
 class DINOHead(torch.nn.Module):
     """Project embeddings through three layers to an L2-normalised bottleneck.
 
     ``forward`` stops at the bottleneck. ``logits`` applies the last layer,
-    whose rows (the prototypes) have unit norm, so that each logit is a cosine.
+    whose rows (the prototypes) are normalised, so that each logit is a cosine.
+
+    The projector starts with truncated normal weights of deviation 0.02 and
+    zero biases. The prototypes start uniform in +-1/sqrt(bottleneck), as torch
+    initialises a linear layer: in the code of DINO, WeSpeaker and 3D-Speaker
+    the initialisation of the projector does not reach them. The gain of their
+    weight normalisation is fixed at 1. Their initial norm (about 1/sqrt(3))
+    does not change a logit, but the shorter a row is, the further a step of the
+    optimiser turns it.
 
     Arguments
     ---------
@@ -26,8 +34,11 @@ class DINOHead(torch.nn.Module):
         Whether the hidden layers are followed by batch norm (WeSpeaker: yes,
         Cho et al.: no).
     wide : int
-        Size of RDINO's layer between the hidden layers and the bottleneck; 0
-        leaves it out.
+        Size of RDINO's layer between the hidden layers and the bottleneck,
+        which is linear, without batch norm or activation; 0 leaves it out.
+    prototype_std : float, optional
+        If given, the prototypes start with truncated normal components of this
+        deviation instead (an option of ours).
 
     Attributes
     ----------
@@ -55,6 +66,7 @@ class DINOHead(torch.nn.Module):
         bottleneck=256,
         batch_norm=True,
         wide=0,
+        prototype_std=None,
     ):
         super().__init__()
         # A softmax over one prototype is constant, so the loss would stay 0.
@@ -65,39 +77,35 @@ class DINOHead(torch.nn.Module):
             ("wide", wide, 0),
         ):
             check_int("the head", key, value, least)
-        sizes = [embedding_size, hidden, hidden, bottleneck]
-        if wide:
-            sizes.insert(-1, wide)
         layers = []
-        for before, after in zip(sizes[:-2], sizes[1:-1], strict=True):
-            layers.append(torch.nn.Linear(before, after))
+        for before in (embedding_size, hidden):
+            layers.append(torch.nn.Linear(before, hidden))
             if batch_norm:
-                layers.append(torch.nn.BatchNorm1d(after))
+                layers.append(torch.nn.BatchNorm1d(hidden))
             layers.append(torch.nn.GELU())
-        layers.append(torch.nn.Linear(sizes[-2], bottleneck))
+        if wide:
+            layers.append(torch.nn.Linear(hidden, wide))
+        layers.append(torch.nn.Linear(wide or hidden, bottleneck))
         self.layers = torch.nn.Sequential(*layers)
         self.has_wide_layer = wide > 0
-        # `wide` stops after the linear map, before batch norm and GELU.
-        self._to_wide = 5 + 2 * batch_norm
         for layer in self.layers:
             if isinstance(layer, torch.nn.Linear):
                 torch.nn.init.trunc_normal_(layer.weight, std=0.02)
                 torch.nn.init.zeros_(layer.bias)
-        # The gain of the weight normalisation is fixed at 1, so it is not a
-        # parameter.
-        self.prototypes = torch.nn.Parameter(
-            torch.nn.init.trunc_normal_(
-                torch.empty(prototypes, bottleneck), std=0.02
-            )
-        )
+        self.prototypes = torch.nn.Linear(
+            bottleneck, prototypes, bias=False
+        ).weight
+        if prototype_std is not None:
+            check_number("the head", "prototype_std", prototype_std, above=0)
+            torch.nn.init.trunc_normal_(self.prototypes, std=prototype_std)
 
     def forward(self, embeddings):
         """Return projections of unit norm, ``[n, bottleneck]``."""
         return F.normalize(self.layers(embeddings).float(), dim=-1)
 
     def wide(self, embeddings):
-        """Return the wide layer's linear output, ``[n, wide]``."""
-        return self.layers[: self._to_wide](embeddings)
+        """Return the output of the wide layer, ``[n, wide]``."""
+        return self.layers[:-1](embeddings)
 
     def logits(self, vectors):
         """Return cosines with the prototypes, fp32 ``[..., K]``.

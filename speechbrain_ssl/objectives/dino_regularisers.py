@@ -1,8 +1,9 @@
 """Optional penalties of DINO's loss.
 
 * RDINO's penalties (Chen et al., 2023, arXiv 2211.04168) on a wide layer w of
-  the student's head, averaged over its global crops: alpha v(w) + beta c(w),
-  with the variance hinge and the covariance penalty of ``regularisers``.
+  the student's head, averaged over its global crops: lambda (alpha v(w) +
+  beta c(w)), with the variance hinge and the covariance penalty of
+  ``regularisers``. lambda, the ``penalty_weight``, follows a schedule.
 * KoLeo (DINOv2, Oquab et al., 2023, arXiv 2304.07193) on the student's
   embeddings of its global crops.
 * The cosine consistency of hyperion's "DINO + cosine", whose weight follows a
@@ -36,12 +37,16 @@ class Regulariser:
     ----------
     weights : dict
         The weights that are above 0.
+    scheduled : tuple of str
+        The scheduled value of ``DINO.forward`` that multiplies them, if any.
 
     Raises
     ------
     ConfigError
         If a weight is below 0.
     """
+
+    scheduled = ()
 
     def __init__(self, **weights):
         for name, weight in weights.items():
@@ -88,11 +93,11 @@ class Regulariser:
 class RDINOPenalties(Regulariser):
     """Penalise variance and covariance of the head's wide layer.
 
-    RDINO differs in four ways: it adds the penalties of the teacher, which have
-    no gradient; it halves the variance hinge; it divides the covariance by the
-    number of prototypes instead of the size of the layer; and its weight grows
-    during the first epochs. Here the student's wide layer is computed a second
-    time, for its global crops only.
+    RDINO differs in three ways: it adds the penalties of the teacher, which
+    have no gradient; it halves the variance hinge; and it divides the
+    covariance by the number of prototypes instead of the size of the layer.
+    Here the student's wide layer is computed a second time, for its global
+    crops only.
 
     Arguments
     ---------
@@ -113,6 +118,8 @@ class RDINOPenalties(Regulariser):
     >>> list(penalties(head, torch.randn(5, 2, 6)))
     ['variance']
     """
+
+    scheduled = ("penalty_weight",)
 
     def __init__(self, variance_weight, covariance_weight):
         super().__init__(variance=variance_weight, covariance=covariance_weight)

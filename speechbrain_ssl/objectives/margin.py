@@ -10,12 +10,22 @@ theta_j between an embedding and class j, the scale s and the margin m:
 With K centres w_jk per class, cos(theta_j) is the largest cosine among them, so
 that samples with a wrong label can gather at a centre of their own.
 
+With an inter-top-k penalty (Zhao et al., 2021, arXiv 2109.01989) the k classes
+j != y that are nearest to the embedding get a margin m' the other way, which
+pushes away the classes that are confused most:
+
+    z_j = s max(cos(theta_j), cos(theta_j - m'))
+
+As in hyperion, from which the maximum is, m' follows the margin: it is its own
+full value where m is, and 0 where m is 0.
+
 cos(theta + m) is computed from the cosine as cos(theta) cos(m) - sin(theta)
 sin(m). Beyond theta + m = pi it would rise again and reward a larger angle, so
-it is replaced there by cos(theta) - m sin(m), as in the ArcFace code and in
-SpeechBrain. That expression falls with theta too, and lies below the one it
-replaces (by 0.02 at m = 0.2, 0.12 at m = 0.5), so the target logit falls with
-the angle everywhere.
+it is replaced there by cos(theta) - m sin(m), as in the code of ArcFace, of
+Loss-Gated Learning and of SpeechBrain. That expression falls with theta too,
+and lies below the one it replaces (by 0.02 at m = 0.2, 0.12 at m = 0.5), so the
+target logit falls with the angle everywhere. WeSpeaker continues with
+cos(theta) - (1 - cos(m)) instead, which has the same slope and no gap.
 """
 
 import math
@@ -38,6 +48,11 @@ class AAMSoftmax(torch.nn.Module):
     labels. Label correction can thus put the margin on another label at no
     extra cost.
 
+    The centres start with Xavier's uniform distribution (Glorot and Bengio,
+    2010), as in WeSpeaker; Loss-Gated Learning draws from the normal one with
+    the same deviation. Their norms do not change a logit, but the shorter a
+    centre is, the further a step of the optimiser turns it.
+
     Arguments
     ---------
     embedding_size : int
@@ -51,11 +66,16 @@ class AAMSoftmax(torch.nn.Module):
         the call.
     sub_centers : int
         Number K of centres per class; 1 is plain AAM-softmax.
+    intertop_k : int
+        k, the number of other classes with a penalty.
+    intertop_margin : float
+        m' in radians, where the margin is ``margin``; 0: no penalty. 0.1 in
+        hyperion.
 
     Raises
     ------
     ConfigError
-        If a size is below 1, the scale is not above 0, or the margin is not in
+        If a size is below 1, the scale is not above 0, or a margin is not in
         [0, pi / 2).
 
     Example
@@ -69,13 +89,21 @@ class AAMSoftmax(torch.nn.Module):
     """
 
     def __init__(
-        self, embedding_size, classes, scale=32.0, margin=0.2, sub_centers=1
+        self,
+        embedding_size,
+        classes,
+        scale=32.0,
+        margin=0.2,
+        sub_centers=1,
+        intertop_k=5,
+        intertop_margin=0.0,
     ):
         super().__init__()
         for name, value in (
             ("embedding_size", embedding_size),
             ("classes", classes),
             ("sub_centers", sub_centers),
+            ("intertop_k", intertop_k),
         ):
             check_int("AAM-softmax", name, value, least=1)
         check_number("AAM-softmax", "scale", scale, above=0)
@@ -83,11 +111,11 @@ class AAMSoftmax(torch.nn.Module):
         self.scale = scale
         self.margin = _checked(margin)
         self.sub_centers = sub_centers
-        # Only the direction of a centre matters, and normal draws are uniformly
-        # distributed in direction.
+        self.intertop_k = intertop_k
+        self.intertop_margin = _checked(intertop_margin, "intertop_margin")
         self.weight = torch.nn.Parameter(
-            torch.nn.init.normal_(
-                torch.empty(classes * sub_centers, embedding_size), std=0.01
+            torch.nn.init.xavier_uniform_(
+                torch.empty(classes * sub_centers, embedding_size)
             )
         )
 
@@ -153,7 +181,20 @@ class AAMSoftmax(torch.nn.Module):
         margin = self.margin if margin is None else _checked(margin)
         cosine = cosines.gather(1, labels[:, None])
         target = angular_margin(cosine, margin)
+        if self.intertop_margin:
+            cosines = self._penalise_nearest(cosines, labels, margin)
         return self.scale * cosines.scatter(1, labels[:, None], target)
+
+    def _penalise_nearest(self, cosines, labels, margin):
+        """Raise the cosines of the k other classes that are nearest."""
+        share = margin / self.margin if self.margin else 1.0
+        penalty = share * self.intertop_margin
+        count = min(self.intertop_k, self.classes - 1)
+        others = cosines.detach().scatter(1, labels[:, None], _ABSENT)
+        nearest = others.topk(count, dim=1).indices
+        cosine = cosines.gather(1, nearest)
+        shifted = cosine * math.cos(penalty) + _sine(cosine) * math.sin(penalty)
+        return cosines.scatter(1, nearest, torch.maximum(cosine, shifted))
 
     def losses(self, cosines, labels, margin=None):
         """Compute the loss of each sample from cosines.
@@ -216,20 +257,24 @@ def angular_margin(cosine, margin):
     >>> round(float(at_right_angle), 4)
     -0.4794
     """
-    # (1 - c)(1 + c) keeps the digits that 1 - c^2 loses near c = 1. The clamp
-    # keeps the derivative of the square root finite at 0.
-    square = (1.0 - cosine) * (1.0 + cosine)
-    sine = square.clamp(min=1e-12).sqrt()
-    shifted = cosine * math.cos(margin) - sine * math.sin(margin)
+    shifted = cosine * math.cos(margin) - _sine(cosine) * math.sin(margin)
     beyond = cosine <= -math.cos(margin)
     return torch.where(beyond, cosine - margin * math.sin(margin), shifted)
 
 
-def _checked(margin):
+def _sine(cosine):
+    """Return sin(theta) for cos(theta), theta from 0 to pi."""
+    # (1 - c)(1 + c) keeps the digits that 1 - c^2 loses near c = 1. The clamp
+    # keeps the derivative of the square root finite at 0.
+    square = (1.0 - cosine) * (1.0 + cosine)
+    return square.clamp(min=1e-12).sqrt()
+
+
+def _checked(margin, name="margin"):
     """Return the margin, or raise if it is not in [0, pi / 2)."""
     check_number(
         "AAM-softmax",
-        "margin",
+        name,
         margin,
         least=0,
         below=math.pi / 2,

@@ -20,10 +20,11 @@ et al., 2025 (arXiv 2505.13826). Their code is not public, and neither their
 scale nor their weight is known to us. Here R is the mean squared correlation of
 different dimensions, averaged over the crops; it is off by default.
 
-In the published code no optimiser receives the prototypes, so they keep their
-initial values. The paper learns them, and so does this implementation; set
-``freeze_last_layer_epochs`` to the length of the run to match the published
-code.
+The prototypes are learnt: they get no weight decay, and their gradient is not
+clipped, as in the authors' code since April 2025 (before, no optimiser received
+them). That code adds up their gradient over its processes, while it averages
+all others; here every gradient is averaged, so that a step does not depend on
+the number of processes. Nor does it freeze them in the first epoch.
 """
 
 import math
@@ -50,7 +51,7 @@ class SDPN(Objective):
 
     Arguments
     ---------
-    embedding_size, prototypes, hidden, bottleneck, batch_norm
+    embedding_size, prototypes, hidden, bottleneck, batch_norm, prototype_std
         See ``DINOHead``, which SDPN uses too.
     temperature : float
         tau.
@@ -96,6 +97,7 @@ class SDPN(Objective):
         mean_entropy_weight=1.0,
         koleo_weight=0.1,
         dimension_weight=0.0,
+        prototype_std=None,
     ):
         super().__init__()
         for key, value in (
@@ -112,7 +114,12 @@ class SDPN(Objective):
         for name, weight in self.weights.items():
             check_number("SDPN", f"{name}_weight", weight, least=0)
         self.head = DINOHead(
-            embedding_size, prototypes, hidden, bottleneck, batch_norm
+            embedding_size,
+            prototypes,
+            hidden,
+            bottleneck,
+            batch_norm,
+            prototype_std=prototype_std,
         )
         self.temperature = temperature
         self.sharpening = sharpening
@@ -123,6 +130,10 @@ class SDPN(Objective):
         return [self.head.prototypes]
 
     def no_weight_decay_parameters(self):
+        """Return the prototypes, as in the authors' code."""
+        return [self.head.prototypes]
+
+    def unclipped_parameters(self):
         """Return the prototypes, as in the authors' code."""
         return [self.head.prototypes]
 

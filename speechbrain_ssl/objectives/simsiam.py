@@ -8,6 +8,9 @@ of crop v, the predictor h and the stop-gradient sg:
 Only the predictor and the stop-gradient prevent collapse, and on speech they do
 so poorly: sslsv's published EER on Vox1-O (Fast ResNet-34) is 28.94 %, against
 13.99 % for BYOL. Watch ``spread``.
+
+The predictor's learning rate does not decay, so that it keeps up with the
+projections (section 4.2 and appendix A of the paper, and sslsv).
 """
 
 from speechbrain_ssl.objectives.pairs import PairPrediction
@@ -24,6 +27,8 @@ class SimSiam(PairPrediction):
     ---------
     embedding_size, hidden, output_size, layers, predictor_hidden
         See ``PairPrediction``.
+    constant_predictor_lr : bool
+        Whether the predictor keeps the highest learning rate of the schedule.
 
     Raises
     ------
@@ -50,6 +55,7 @@ class SimSiam(PairPrediction):
         output_size=512,
         layers=3,
         predictor_hidden=512,
+        constant_predictor_lr=True,
     ):
         super().__init__(
             embedding_size,
@@ -59,6 +65,13 @@ class SimSiam(PairPrediction):
             predictor_hidden,
             last_batch_norm=True,
         )
+        self.constant_predictor_lr = constant_predictor_lr
+
+    def constant_lr_parameters(self):
+        """Return the predictor's parameters."""
+        if not self.constant_predictor_lr:
+            return []
+        return list(self.predictor.parameters())
 
     def loss(self, cosine):
         """Negate the mean cosine."""

@@ -11,9 +11,17 @@ prototypes are normalised whenever logits are computed; the original rescales
 them after each step.
 
 A batch much smaller than the number of prototypes cannot be balanced over them.
-A queue then adds the projections of earlier batches. It holds the projections
-of the crops themselves, even if positive sampling has replaced the rows from
-which the codes are computed.
+A queue then adds the projections of earlier batches.
+
+Positive sampling (SwAV-SSPS in sslsv's code) replaces the last global crop
+alone, as the crop whose code is predicted and as one that predicts: with the
+projection z'_2 of another utterance in place of z_2,
+
+    L = - (P_1 . log softmax(z'_2 . c / tau)
+           + P'_2 . log softmax(z_1 . c / tau)) / 2
+
+with the codes P_1 and P'_2 of z_1 and z'_2. z'_2 has no gradient, so the first
+term trains the prototypes only. The queue holds z_1 and z_2.
 """
 
 import math
@@ -152,8 +160,9 @@ class SwAV(Objective):
         Arguments
         ---------
         online, target : speechbrain_ssl.objectives.base.Branch
-            ``online`` has all crops, global ones first, and predicts the codes
-            of the global crops in ``target``.
+            ``online`` has all crops, global ones first; ``target`` the global
+            ones, of which positive sampling may have replaced rows. Of these
+            the last crop alone is used.
 
         Returns
         -------
@@ -177,8 +186,13 @@ class SwAV(Objective):
             )
         if self.queue.shape[1]:
             self.notes.append(online.projections[:, :globals_].detach().float())
-        codes = self._codes(target)
-        logits = online.head.logits(online.projections) / self.temperature
+        own, last = online.projections, globals_ - 1
+        vectors = torch.cat(
+            [own[:, :last], target.projections[:, last:], own[:, globals_:]],
+            dim=1,
+        )
+        codes = self._codes(vectors[:, :globals_])
+        logits = self.head.logits(vectors) / self.temperature
         loss = pair_cross_entropy(logits, codes, skip_same=True)
         with torch.no_grad():
             usage = logits.softmax(-1).mean(dim=(0, 1))
@@ -192,16 +206,15 @@ class SwAV(Objective):
         return loss, scalars
 
     @torch.no_grad()
-    def _codes(self, target):
+    def _codes(self, vectors):
         """Return balanced codes ``[batch, global crops, K]``, crop by crop."""
-        vectors = target.projections.detach()
         batch = len(vectors)
         if self._uses_queue():
             # Each process adds its share, so that the queue is counted once.
             share = self.queue.tensor_split(distributed.world_size(), dim=1)
             share = share[distributed.rank()].transpose(0, 1)
             vectors = torch.cat([vectors.float(), share])
-        logits = target.head.logits(vectors) / self.epsilon
+        logits = self.head.logits(vectors) / self.epsilon
         codes = [
             sinkhorn(crop, self.iterations)[:batch] for crop in logits.unbind(1)
         ]

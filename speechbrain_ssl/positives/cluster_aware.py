@@ -19,7 +19,7 @@ of its crops.
 import numpy as np
 import torch
 
-from speechbrain_ssl.checks import check_choice, check_int
+from speechbrain_ssl.checks import check_choice, check_int, check_number
 from speechbrain_ssl.clustering.replicated import (
     check_merge_from,
     clusters_of_all,
@@ -35,9 +35,9 @@ _OWNER = "cluster-aware sampling"
 class ClusterAware(torch.nn.Module):
     """Draw the utterances that crops are cut from.
 
-    The clusters are a buffer, so that checkpoints contain them. Loader workers
-    call ``pseudo_positives``, so they must be started after ``recluster``; a loader
-    without ``persistent_workers`` does that at the start of each epoch.
+    The clusters are a buffer, so that checkpoints contain them. The sampler calls
+    ``pseudo_positives`` in the process that trains and sends what was drawn to the
+    loader workers, which therefore need not know the clusters.
 
     Arguments
     ---------
@@ -57,6 +57,8 @@ class ClusterAware(torch.nn.Module):
     merge_from : int, optional
         Number of k-means clusters that are merged into ``clusters`` by Ward's
         criterion. An option of ours; see results/ssps_conditions.
+    embed_batch_seconds : float
+        Seconds of padded audio in a batch when the training set is embedded.
 
     Raises
     ------
@@ -84,6 +86,7 @@ class ClusterAware(torch.nn.Module):
         rule="all",
         iterations=20,
         merge_from=None,
+        embed_batch_seconds=200.0,
     ):
         super().__init__()
         several = isinstance(clusters, (list, tuple))
@@ -111,12 +114,16 @@ class ClusterAware(torch.nn.Module):
             "cluster-aware sampling: `merge_from`", merge_from, max(counts)
         )
         check_choice(_OWNER, "rule", rule, RULES)
+        check_number(
+            _OWNER, "embed_batch_seconds", embed_batch_seconds, above=0
+        )
         self.counts = counts
         self.start_epoch = start_epoch
         self.every = every
         self.rule = rule
         self.iterations = iterations
         self.merge_from = merge_from
+        self.embed_batch_seconds = embed_batch_seconds
         # Rebuild the member tables after a checkpoint restores the clusters.
         self.register_load_state_dict_post_hook(_tabulate)
 
@@ -227,8 +234,7 @@ class ClusterAware(torch.nn.Module):
     def pseudo_positives(self, epoch, index, key, crops, global_crops):
         """Draw the utterance of each crop of a sample.
 
-        Called by loader workers. The cost does not depend on the size of the
-        cluster.
+        The cost does not depend on the size of the cluster.
 
         Arguments
         ---------
@@ -260,7 +266,7 @@ class ClusterAware(torch.nn.Module):
             raise ConfigError(
                 f"cluster-aware sampling is to begin in epoch {epoch}, but "
                 "nothing has been clustered: call `recluster` before the "
-                "loader starts its workers"
+                "epoch"
             )
         cluster = self._cluster[index]
         if cluster < 0:

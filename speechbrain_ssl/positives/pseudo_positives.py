@@ -102,6 +102,50 @@ def draw_members(queue, assignments, clusters, index, draws):
     )
 
 
+@torch.no_grad()
+def expected_coverage(queue, assignments, near=None):
+    """Compute the mean probability that an utterance has a pseudo-positive.
+
+    The queue changes during an epoch, but stays a random part of the training
+    set, so at the start of an epoch this predicts its coverage.
+
+    Arguments
+    ---------
+    queue : speechbrain_ssl.positives.queue.PositiveQueue
+        The queue.
+    assignments : torch.Tensor
+        The cluster of each utterance, int64 ``[utterances]``; -1 for none.
+    near : torch.Tensor, optional
+        The clusters that each cluster draws from, int64 ``[K, neighbours]``;
+        -1 for none. By default a cluster draws from itself, but an utterance
+        never itself.
+
+    Returns
+    -------
+    float
+
+    Example
+    -------
+    >>> from speechbrain_ssl.positives.queue import PositiveQueue
+    >>> queue = PositiveQueue(size=2, utterances=4, crops=1, vector_size=1)
+    >>> queue.push(torch.tensor([0, 1]), torch.zeros(2, 1, 1))
+    >>> expected_coverage(queue, torch.tensor([0, 1, 1, -1]))
+    0.25
+    """
+    known = assignments >= 0
+    queued = torch.zeros_like(known)
+    queued[queue.ids[queue.ids >= 0]] = True
+    count = int(assignments.max()) + 1 if near is None else len(near)
+    members = torch.bincount(assignments[queued & known], minlength=count)
+    clusters = assignments[known]
+    if near is None:
+        found = (members[clusters] > queued[known]).float()
+    else:
+        near = near[clusters]
+        found = ((near >= 0) & (members[near] > 0)).float().mean(1)
+    return float(found.sum()) / len(assignments)
+
+
 def put_vectors(target, queue, drawn):
     """Replace the samples' projections with those of their pseudo-positives.
 

@@ -27,12 +27,14 @@ Differences from the published code, and the reasons:
   same.
 * A sample is never its own pseudo-positive, and an empty cluster is never a
   neighbour.
+* The queue is first in, first out throughout; the published one begins again
+  at its first slot in every epoch.
 
 An option of ours: ``merge_from`` merges more and smaller clusters into the K
 clusters (results/ssps_conditions).
 
-Where the papers leave it open: one pseudo-positive is drawn for all global
-crops of a sample.
+As in the published code, one pseudo-positive is drawn for all global crops of a
+sample. SwAV uses that of the last crop only (see ``objectives/swav.py``).
 
 **Memory**: 4 * utterances * embedding size bytes for the reference embeddings
 (2.2 GB for VoxCeleb2 and 512 dimensions) and 4 * queue * crops * projection
@@ -52,6 +54,7 @@ from speechbrain_ssl.positives.neighbours import nearest_clusters
 from speechbrain_ssl.positives.pseudo_positives import (
     draw_members,
     draw_neighbours,
+    expected_coverage,
     put_vectors,
 )
 from speechbrain_ssl.positives.queue import PositiveQueue
@@ -157,6 +160,8 @@ class SSPS(torch.nn.Module):
         self.choose_clusters = choose_clusters
         self.monitor_labels = monitor_labels
         check_values(self)
+        # Epoch -> mean coverage, of the epochs that are over.
+        self.coverage = {}
         # Upper limit of the clusters, set in ``set_up``.
         self._most = math.inf
         self._notes = StepNotes()
@@ -255,8 +260,8 @@ class SSPS(torch.nn.Module):
             self.merge_from = self.merge_from * clusters // self.clusters
         self.clusters, self.neighbours = clusters, neighbours
 
-    #: Settings that the start rule may change.
-    MOVED = ("start_epoch", "clusters", "neighbours", "merge_from")
+    #: Settings that the start rule may change, and the record of coverage.
+    MOVED = ("start_epoch", "clusters", "neighbours", "merge_from", "coverage")
 
     def get_extra_state(self):
         """Return what a checkpoint holds besides the buffers."""
@@ -373,6 +378,11 @@ class SSPS(torch.nn.Module):
         return draw_members(
             self.queue, self.assignments, clusters, index, member
         )
+
+    def expected_coverage(self):
+        """Return the coverage that the epoch will have; see the function."""
+        near = self.near[:, : self.neighbours] if self.neighbours else None
+        return expected_coverage(self.queue, self.assignments, near)
 
     @torch.no_grad()
     def observe(self, index, references, vectors):

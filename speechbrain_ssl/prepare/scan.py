@@ -21,7 +21,6 @@ import pathlib
 from concurrent.futures.process import BrokenProcessPool
 
 import pandas as pd
-from tqdm import tqdm
 
 from speechbrain_ssl.data.manifest import write_manifest
 from speechbrain_ssl.errors import ManifestError, UserError
@@ -38,6 +37,7 @@ from speechbrain_ssl.prepare.workers import (
     finish_jobs,
     new_pool,
 )
+from speechbrain_ssl.progress import open_bar
 
 # Files per message to a worker. An interruption may lose a chunk, so chunks are
 # small for decoding, which is slow.
@@ -329,7 +329,7 @@ def _outcomes(root, names, cache_path, check, num_workers, progress):
         chunks = (names[i : i + size] for i in range(0, len(names), size))
         jobs = ((root, c, [known.get(n) for n in c], check) for c in chunks)
         bar = stack.enter_context(
-            tqdm(
+            open_bar(
                 total=len(names),
                 desc=f"scan {os.path.basename(root)}",
                 unit=" files",

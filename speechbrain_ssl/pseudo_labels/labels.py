@@ -12,7 +12,7 @@ import pandas as pd
 from sklearn.metrics.cluster import contingency_matrix
 
 from speechbrain_ssl.errors import ManifestError
-from speechbrain_ssl.files import atomic_write
+from speechbrain_ssl.files import write_csv
 
 COLUMNS = ("ID", "label")
 
@@ -33,8 +33,7 @@ def write_labels(path, manifest, labels):
     table = pd.DataFrame(
         {"ID": [manifest.ids[i] for i in chosen], "label": labels[chosen]}
     )
-    with atomic_write(path, newline="") as stream:
-        table.to_csv(stream, index=False)
+    write_csv(path, table)
 
 
 def read_labels(path, manifest, column="label", others=False):
@@ -118,8 +117,8 @@ def read_labels(path, manifest, column="label", others=False):
     return labels, names.tolist()
 
 
-def keep_large(labels, least):
-    """Remove the labels of small clusters, and renumber the others.
+def keep_sizes(labels, least, most=None):
+    """Remove the labels of small and large clusters; renumber the others.
 
     Arguments
     ---------
@@ -127,6 +126,9 @@ def keep_large(labels, least):
         int64 ``[N]``, -1 for none.
     least : int
         Smallest number of members of a cluster that is kept.
+    most : int, optional
+        Largest number of members of a cluster that is kept; no limit if not
+        given.
 
     Returns
     -------
@@ -140,18 +142,23 @@ def keep_large(labels, least):
 
     Example
     -------
-    >>> keep_large(np.array([5, 5, 2, 7, 7, -1]), least=2).tolist()
+    >>> keep_sizes(np.array([5, 5, 2, 7, 7, -1]), least=2).tolist()
     [0, 0, -1, 1, 1, -1]
     """
     names, inverse, counts = np.unique(
         labels, return_inverse=True, return_counts=True
     )
     kept = (names >= 0) & (counts >= least)
+    limits = f"at least {least}"
+    if most is not None:
+        kept &= counts <= most
+        limits = f"from {least} to {most}"
     if kept.sum() < 2:
         raise ManifestError(
             f"of {int((names >= 0).sum())} clusters only {int(kept.sum())} "
-            f"have at least {least} members: there is nothing to tell apart; "
-            "set another number of clusters, or lower `min_cluster_size`"
+            f"have {limits} members: there is nothing to tell apart; set "
+            "another number of clusters or another threshold, lower "
+            "`min_cluster_size`, or raise `max_cluster_size`"
         )
     numbers = np.where(kept, np.cumsum(kept) - 1, -1)
     return numbers[inverse]

@@ -119,7 +119,7 @@ def crossing(weights, means, variances):
     return m1 + (m2 - m1) * 2 * at_first / (root - slope)
 
 
-def fit_threshold(losses, min_separation=0.0):
+def fit_threshold(losses):
     """Fit the mixture to the logarithms of losses, and find tau.
 
     The mixture is scikit-learn's, with the settings of the one public
@@ -136,17 +136,12 @@ def fit_threshold(losses, min_separation=0.0):
     * the two components coincide, or do not cross between their means;
     * one Gaussian explains the losses as well by the Bayesian information
       criterion: one half of a single bell is no less trustworthy than the
-      other;
-    * the components overlap more than ``min_separation`` allows.
+      other.
 
     Arguments
     ---------
     losses : array_like
         ``[N]`` in nats; NaN for unseen utterances.
-    min_separation : float
-        Smallest distance of the means, d sqrt(2 / (v_1 + v_2)) (Ashman et al.,
-        1994, who call components above 2 well separated). A single skewed mode
-        of losses typically yields 1 to 2. 0 disables the criterion.
 
     Returns
     -------
@@ -163,10 +158,7 @@ def fit_threshold(losses, min_separation=0.0):
     >>> fit_threshold([1.0, 2.0]).fallback
     'only 2 of 2 losses are positive and finite; 20 are needed'
     """
-    if isinstance(losses, torch.Tensor):
-        losses = losses.detach().cpu().numpy()
-    losses = np.asarray(losses, dtype=np.float64).ravel()
-    usable = np.sort(losses[np.isfinite(losses) & (losses > 0)])
+    usable = usable_losses(losses)
     count = len(usable)
     if count < MIN_POINTS:
         return _no_threshold(
@@ -197,17 +189,11 @@ def fit_threshold(losses, min_separation=0.0):
         )
     )
     threshold = crossing(weights, means, variances)
-    apart = (means[1] - means[0]) * math.sqrt(2 / sum(variances))
     reason = None
     if threshold is None:
         reason = "the two components do not cross between their means"
     elif mixture.bic(values[:, None]) >= _bic_of_one(values):
         reason = "one Gaussian explains the losses as well as two"
-    elif apart < min_separation:
-        reason = (
-            f"the components are {apart:.2f} apart; "
-            f"min_separation is {min_separation}"
-        )
     return GateFit(
         weights,
         means,
@@ -216,6 +202,30 @@ def fit_threshold(losses, min_separation=0.0):
         points=len(values),
         fallback=reason,
     )
+
+
+def usable_losses(losses):
+    """Return the losses that have a logarithm, sorted.
+
+    Arguments
+    ---------
+    losses : array_like
+        ``[N]`` in nats; NaN for unseen utterances.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64 ``[n]``, positive and finite, in ascending order.
+
+    Example
+    -------
+    >>> usable_losses([3.0, float("nan"), 0.0, 1.0]).tolist()
+    [1.0, 3.0]
+    """
+    if isinstance(losses, torch.Tensor):
+        losses = losses.detach().cpu().numpy()
+    losses = np.asarray(losses, dtype=np.float64).ravel()
+    return np.sort(losses[np.isfinite(losses) & (losses > 0)])
 
 
 def _bic_of_one(values):

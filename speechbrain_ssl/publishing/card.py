@@ -196,13 +196,16 @@ def _summary(description, labels):
         if labels == "none"
         else ""
     )
+    variance = (
+        "and unit variance " if features["normalize"] == "mean_variance" else ""
+    )
     return (
         f"Speaker embeddings of {encoder['arguments']['lin_neurons']} "
         f"dimensions, {how}with speechbrain-ssl on "
         "[SpeechBrain](https://speechbrain.github.io). "
         f"{encoder['class']} on {features['n_mels']} log-mel energies of "
-        f"{features['sample_rate']} Hz mono audio, the mean of every utterance "
-        "subtracted. Two recordings are compared by the cosine of their "
+        f"{features['sample_rate']} Hz mono audio, normalised to zero mean "
+        f"{variance}for every utterance. Two recordings are compared by the cosine of their "
         "embeddings.\n"
     )
 

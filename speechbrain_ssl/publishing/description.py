@@ -74,11 +74,7 @@ def describe(encoder, features):
         "format": _FORMAT,
         "version": _VERSION,
         "encoder": {"class": type(encoder).__name__, "arguments": arguments},
-        "features": {
-            "n_mels": features.n_mels,
-            "sample_rate": features.sample_rate,
-            "mean_norm": features.mean_norm,
-        },
+        "features": dict(features.settings),
     }
 
 
@@ -185,8 +181,8 @@ def build(about, where):
         kind = _ENCODERS[about["encoder"]["class"]]
         arguments = dict(about["encoder"]["arguments"])
         settings = dict(about["features"])
-        if not settings.pop("mean_norm"):
-            raise ValueError("features without mean_norm")
+        if settings["normalize"] == "none":
+            raise ValueError("features that are not normalised")
         if "activation" in arguments:
             name = arguments["activation"]
             arguments["activation"] = _activation(name)
@@ -194,7 +190,7 @@ def build(about, where):
                 raise ValueError(f"{name!r} is not an activation of torch.nn")
         if settings["n_mels"] != arguments["input_size"]:
             raise ValueError("n_mels is not the encoder's input_size")
-        for value in (*settings.values(), *_numbers(arguments)):
+        for value in _numbers([settings, arguments]):
             # These sizes determine the memory needed.
             if not (math.isfinite(value) and 0 <= value <= 10**6):
                 raise ValueError(f"{value} is out of range")
@@ -224,7 +220,7 @@ def _numbers(values):
     if isinstance(values, dict):
         values = values.values()
     for value in values:
-        if isinstance(value, (list, tuple)):
+        if isinstance(value, (dict, list, tuple)):
             yield from _numbers(value)
         elif isinstance(value, (int, float)):
             yield value
@@ -287,7 +283,8 @@ def _from_yaml(path):
             "of the utterance, which is the only way supported here"
         )
     # The settings that our own features have.
-    settings = {k: fbank.pop(k) for k in ("n_mels", "sample_rate")}
+    names = ("n_mels", "sample_rate", "n_fft", "f_min", "f_max")
+    settings = {name: fbank.pop(name) for name in names}
     plain_fbank = _defaults(Fbank)
     others = sorted(k for k in fbank if fbank[k] != plain_fbank[k])
     if others:
@@ -299,7 +296,7 @@ def _from_yaml(path):
         encoder["activation"] = str(encoder["activation"]).rsplit(".", 1)[-1]
     return {
         "encoder": {"class": "FastECAPA", "arguments": encoder},
-        "features": {**settings, "mean_norm": True},
+        "features": {**settings, "normalize": "mean"},
     }
 
 

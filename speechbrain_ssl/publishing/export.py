@@ -23,7 +23,12 @@ from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 from speechbrain_ssl.data.draws import uniform
 from speechbrain_ssl.encoders.ecapa import FastECAPA
 from speechbrain_ssl.encoders.features import LogMel
-from speechbrain_ssl.errors import CheckpointError, ConfigError, UserError
+from speechbrain_ssl.errors import (
+    CheckpointError,
+    ConfigError,
+    UserError,
+    differences,
+)
 from speechbrain_ssl.files import atomic_write
 from speechbrain_ssl.publishing.description import (
     FILE_NAME,
@@ -38,6 +43,7 @@ from speechbrain_ssl.publishing.hub import (
     find_model,
 )
 from speechbrain_ssl.publishing.stock import stock_encoder
+from speechbrain_ssl.publishing.stock_features import stock_features
 
 _YAML = """\
 # Speaker embeddings, trained without labels by speechbrain-ssl.
@@ -47,13 +53,7 @@ _YAML = """\
 
 sample_rate: {sample_rate}
 {threshold}
-compute_features: !new:speechbrain.lobes.features.Fbank
-    n_mels: {n_mels}
-    sample_rate: {sample_rate}
-
-mean_var_norm: !new:speechbrain.processing.features.InputNormalization
-    norm_type: sentence
-    std_norm: False
+{features}
 
 {encoder}
 
@@ -103,12 +103,8 @@ def export_encoder(folder, encoder, features, threshold=None, why=None):
     ConfigError
         If the features or the encoder cannot be expressed in stock classes.
     """
-    if not features.mean_norm:
-        raise ConfigError(
-            "an encoder of features without mean_norm cannot be exported: "
-            "stock SpeechBrain has no such normalisation"
-        )
     folder = pathlib.Path(folder)
+    front = stock_features(features)
     text, state = stock_encoder(encoder)
     about = describe(encoder, features)
     # Cloned, because safetensors cannot store tensors that share memory.
@@ -130,7 +126,7 @@ def export_encoder(folder, encoder, features, threshold=None, why=None):
         stream.write(
             _YAML.format(
                 sample_rate=features.sample_rate,
-                n_mels=features.n_mels,
+                features=front,
                 encoder=text,
                 threshold=shown,
             )
@@ -279,7 +275,7 @@ def _weights_error(path):
         ) from error
 
 
-def initialise(encoder, folder):
+def initialise(encoder, folder, features):
     """Load the weights of an exported model into an encoder of the same shape.
 
     Arguments
@@ -288,30 +284,56 @@ def initialise(encoder, folder):
         Changed in place.
     folder : str
         See ``load_encoder``.
+    features : speechbrain_ssl.encoders.features.LogMel
+        The features that the encoder will get.
 
     Raises
     ------
     ConfigError
-        If the folder is not a model, or its shape differs.
+        If the folder is not a model, or its shape or its features differ.
     """
     try:
-        other, _ = load_encoder(folder)
+        other, known = load_encoder(folder)
     except ConfigError as error:
         raise ConfigError(f"initial_model: {error}") from error
+    differing = [
+        f"{name} is {value} here and {known.settings[name]} there"
+        for name, value in features.settings.items()
+        if value != known.settings[name]
+    ]
+    if differing:
+        raise ConfigError(
+            f"initial_model {folder} was trained on other features "
+            f"({'; '.join(differing)}); include the features block of its "
+            "configuration"
+        )
     wanted, found = encoder.state_dict(), other.state_dict()
-    for name, tensor in wanted.items():
-        if name not in found or found[name].shape != tensor.shape:
-            raise ConfigError(
-                f"initial_model {folder} does not fit the encoder of this "
-                f"configuration: {name} is {tuple(tensor.shape)} here and "
-                f"{tuple(found[name].shape) if name in found else 'absent'} "
-                "there; choose the same encoder block"
-            )
-    more = [name for name in found if name not in wanted]
-    if more:
+    if _shapes(wanted) != _shapes(found):
         raise ConfigError(
             f"initial_model {folder} does not fit the encoder of this "
-            f"configuration, which has no {more[0]}; choose the same encoder "
-            "block"
+            f"configuration: {_how_they_differ(other, encoder, known)}; set these "
+            "keys of `encoder_block` as in the configuration of that model"
         )
     encoder.load_state_dict(found)
+
+
+def _shapes(state):
+    """Return name -> shape of a state dictionary."""
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+#: Arguments of the encoders that have another name in the encoder blocks.
+_BLOCK_KEYS = {"lin_neurons": "embedding_size", "input_size": "n_mels"}
+
+
+def _how_they_differ(there, here, features):
+    """Describe by which settings two encoders differ, for an error message."""
+    described = []
+    for encoder in (there, here):
+        about = describe(encoder, features)["encoder"]
+        named = {
+            _BLOCK_KEYS.get(name, name): value
+            for name, value in about["arguments"].items()
+        }
+        described.append({"class": about["class"], **named})
+    return ", ".join(differences(*described))

@@ -23,6 +23,7 @@ import torch
 
 from speechbrain_ssl.encoders.features import LogMel
 from speechbrain_ssl.errors import ConfigError, UserError
+from speechbrain_ssl.publishing.stock import fold_embedding_norm
 
 FILE_NAME = "model.onnx"
 
@@ -44,7 +45,7 @@ class ConvLogMel(LogMel):
 
     Arguments
     ---------
-    n_mels, sample_rate, mean_norm
+    **settings
         Those of ``LogMel``.
 
     Example
@@ -55,8 +56,8 @@ class ConvLogMel(LogMel):
     True
     """
 
-    def __init__(self, n_mels=80, sample_rate=16000, mean_norm=True):
-        super().__init__(n_mels, sample_rate, mean_norm)
+    def __init__(self, **settings):
+        super().__init__(**settings)
         # The window is centred in the transform, as in torch.stft.
         left = (self.n_fft - self.win_length) // 2
         window = torch.zeros(self.n_fft, dtype=torch.float64)
@@ -80,19 +81,20 @@ class ConvLogMel(LogMel):
         Returns
         -------
         torch.Tensor
-            ``[batch, frames, n_mels]`` in dB.
+            ``[batch, frames, n_mels]``.
         """
+        mel = torch.matmul(self._power(waveforms), self.filters)
+        return self._normalized(self._decibel(mel))
+
+    def _power(self, waveforms):
+        """Compute the power spectrum ``[batch, frames, frequencies]``."""
         half = self.n_fft // 2
         padded = torch.nn.functional.pad(waveforms.unsqueeze(1), (half, half))
         spectrum = torch.nn.functional.conv1d(
             padded, self.kernels, stride=self.hop
         )
         real, imaginary = spectrum.square().chunk(2, dim=1)
-        mel = torch.matmul((real + imaginary).transpose(1, 2), self.filters)
-        db = 10 * mel.clamp(min=self.amin).log10()
-        floor = db.amax(dim=(1, 2), keepdim=True) - self.top_db
-        db = torch.maximum(db, floor)
-        return db - db.mean(1, keepdim=True) if self.mean_norm else db
+        return (real + imaginary).transpose(1, 2)
 
 
 class WaveEncoder(torch.nn.Module):
@@ -158,10 +160,9 @@ def export_onnx(path, encoder, features):
     _require_extra()
     path = pathlib.Path(path)
     encoder = encoder.cpu().eval()
-    exportable = ConvLogMel(
-        features.n_mels, features.sample_rate, features.mean_norm
-    )
-    whole = WaveEncoder(exportable, encoder).eval()
+    folded = fold_embedding_norm(encoder)
+    exportable = ConvLogMel(**features.settings)
+    whole = WaveEncoder(exportable, folded).eval()
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(
         dir=path.parent, prefix=f".{path.name}."

@@ -13,7 +13,9 @@ So this package need not be installed where the model is used. The price: on one
 core stock SpeechBrain took 1.8 times as long as our forward pass for ResNet-34
 (300 frames of 80 bands) and 2.4 times for the fast one, and has 11.3 M
 parameters instead of 6.6 M, 4.1 M instead of 1.4 M. Norms are folded into the
-convolutions where that is exact, since the network is for inference only.
+convolutions where that is exact, since the network is for inference only. So is
+the batch norm behind an embedding, in an ECAPA-TDNN too: stock SpeechBrain has
+none there.
 
 The sequence has the bands as its last dimension, so every kernel is transposed.
 """
@@ -61,6 +63,7 @@ def stock_encoder(encoder):
         image: !new:torch.nn.Unflatten {dim: 1, unflattened_size: !tuple "(1, -1)"}
     """
     if isinstance(encoder, FastECAPA):
+        encoder = fold_embedding_norm(encoder)
         lines = [
             "embedding_model: "
             "!new:speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN"
@@ -79,6 +82,39 @@ def stock_encoder(encoder):
         )
     state = {name: value.detach().cpu() for name, value in state.items()}
     return "\n".join(lines), state
+
+
+@torch.no_grad()
+def fold_embedding_norm(encoder):
+    """Fold the batch norm behind the embedding into the layer before it.
+
+    Arguments
+    ---------
+    encoder : torch.nn.Module
+        ``FastECAPA``, ``ResNet34`` or ``FastResNet34``, in evaluation mode.
+
+    Returns
+    -------
+    torch.nn.Module
+        A copy on the CPU without that norm, which computes the same
+        embeddings; the encoder itself if it has no such norm.
+
+    Example
+    -------
+    >>> encoder = ResNet34(8, 4, 2, [1] * 4, embedding_batch_norm=True).eval()
+    >>> "embedding_batch_norm" in fold_embedding_norm(encoder).arguments
+    False
+    """
+    if encoder.embedding_norm is None:
+        return encoder
+    encoder = copy.deepcopy(encoder).cpu()
+    scale, shift = _affine(encoder.embedding_norm)
+    layer = getattr(encoder.fc, "conv", encoder.fc)
+    wide = scale.view(-1, *[1] * (layer.weight.dim() - 1))
+    layer.weight.copy_(layer.weight.double() * wide)
+    layer.bias.copy_(layer.bias.double() * scale + shift)
+    encoder.embedding_norm = None
+    return encoder
 
 
 def _yaml_value(value):
@@ -332,7 +368,7 @@ def _add_attentive(sequence, encoder):
 def _sequence(encoder):
     """Build stock layers from a ResNet of this library."""
     # A copy, so that the given encoder stays on its device.
-    encoder = copy.deepcopy(encoder).cpu()
+    encoder = fold_embedding_norm(copy.deepcopy(encoder).cpu())
     fast = isinstance(encoder, FastResNet34)
     sequence = _Sequence()
     sequence.add("image", torch.nn.Unflatten, dim=1, unflattened_size=(1, -1))

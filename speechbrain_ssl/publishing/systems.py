@@ -77,11 +77,11 @@ def load_system(model, encoder, features, seed):
     Example
     -------
     >>> system = load_system("statistics", None, LogMel(), 1)
-    >>> system.name, system.features.mean_norm
-    ('statistics', False)
+    >>> system.name, system.features.normalize
+    ('statistics', 'none')
     """
     if model == "statistics":
-        plain = LogMel(features.n_mels, features.sample_rate, mean_norm=False)
+        plain = features.without_normalization()
         return System(LogMelStatistics(), plain, model)
     if model == "untrained":
         return System(encoder, features, model, seed)

@@ -175,15 +175,39 @@ class PLDA:
         """
         embeddings = as_array(embeddings)
         check_table(embeddings, trials.names)
-        rows = self.transform(embeddings, trials.names)
+        rows, own = self._terms(self.transform(embeddings, trials.names))
+        scores = product_scores(rows, trials)
+        return scores + own[trials.left] + own[trials.right]
+
+    def llr(self, left, right):
+        """Compute log-likelihood ratios of all pairs of two tables, in nats.
+
+        Arguments
+        ---------
+        left, right : numpy.ndarray
+            ``[n, P]`` and ``[m, P]``, from ``transform``.
+
+        Returns
+        -------
+        numpy.ndarray
+            float64 ``[n, m]``; positive scores favour a single speaker.
+        """
+        left, own = self._terms(left)
+        right, other = self._terms(right)
+        scores = left @ right.T
+        scores += own[:, None]
+        scores += other
+        return scores
+
+    def _terms(self, rows):
+        """Split the score: a product of rows, and a term for each side."""
         # In each coordinate both sides have variance t = 1 + b and, for a
         # single speaker, covariance b: a ratio of Gaussians in two dimensions.
         b, t = self.between, 1 + self.between
         determinant = 1 + 2 * b
         own = rows**2 @ (-0.5 * b**2 / (t * determinant))
-        scores = product_scores(rows * np.sqrt(b / determinant), trials)
-        scores += own[trials.left] + own[trials.right]
-        return scores + np.sum(np.log(t) - 0.5 * np.log(determinant))
+        own += 0.5 * np.sum(np.log(t) - 0.5 * np.log(determinant))
+        return rows * np.sqrt(b / determinant), own
 
     def _directions(self, rows, names=None):
         """Project centred rows and scale them to length one."""

@@ -59,6 +59,7 @@ def test_values_fit_each_other(path, load, train):
     hparams = load(path)
     objective, plan = hparams["objective"], hparams["crops"]
     train.check_values(hparams)
+    hparams["features"].check_encoder(hparams["encoder"])
     wanted = {"lr", "weight_decay", *objective.scheduled}
     if objective.momentum:
         wanted.add("momentum")
@@ -66,9 +67,12 @@ def test_values_fit_each_other(path, load, train):
     epochs, batch = hparams["number_of_epochs"], hparams["batch_size"]
     for schedule in hparams["schedules"].values():
         assert schedule(epochs, 3).shape == (3 * epochs,)
-    # Prototypes are frozen if the objective has any.
+    # Prototypes are frozen if the objective has any, but for SDPN's authors.
     freezes = hparams["freeze_last_layer_epochs"] > 0
-    assert freezes == bool(objective.prototype_parameters())
+    if path.stem == "sdpn_ecapa":
+        assert not freezes
+    else:
+        assert freezes == bool(objective.prototype_parameters())
     size = hparams["encoder"].arguments["lin_neurons"]
     layers = [m for m in objective.head.modules() if hasattr(m, "in_features")]
     if layers:
@@ -124,6 +128,7 @@ def test_encoders_are_exchanged_by_one_line(
     layers = [m for m in objective.head.modules() if hasattr(m, "in_features")]
     for layer in layers[:1]:
         assert layer.in_features == arguments["lin_neurons"]
+    hparams["features"].check_encoder(hparams["encoder"])
 
 
 @pytest.mark.parametrize("path", PATHS, ids=name_of)

@@ -40,6 +40,16 @@ def test_linear_ramps_and_holds():
     assert Linear(0.0, 1.0, 10)(5, 4)[-1] == pytest.approx(19 / 40)
 
 
+@pytest.mark.parametrize("ramp", [0, 1, 4, 9])
+def test_linear_by_epoch_is_the_array_of_dinos_code(ramp):
+    """linspace over the epochs of the ramp, then ones times the end."""
+    values = Linear(0.04, 0.07, ramp, by_epoch=True)(7, 5)
+    theirs = np.concatenate((np.linspace(0.04, 0.07, ramp), np.ones(10) * 0.07))
+    assert np.array_equal(values, np.repeat(theirs[:7], 5))
+    with pytest.raises(ConfigError, match="ramp_epochs must be a whole"):
+        Linear(0.04, 0.07, 2.5, by_epoch=True)
+
+
 def test_steps_down():
     """SSPS's SimCLR: 5 % less every 5 epochs; in epoch 101 after 20 steps."""
     values = StepDecay(0.001, 0.95, every_epochs=5)(120, 3)

@@ -29,13 +29,13 @@ KEYS = set(
     """
     seed output_folder stage_folder prepare train_manifest data_folder initial_model
     rounds round start_from final_stage stop_after stop_agreement stop_gain
-    labels_from min_cluster_size other_models shard_utterances
+    labels_from min_cluster_size max_cluster_size other_models shard_utterances
     embed_batch_seconds embed_most_seconds silhouette_sample monitor_labels
     monitor_column valid_utterances valid_seconds crops batch_size num_workers
     number_of_epochs epoch_counter encoder classifier initial_classifier
     centers_from_embeddings frozen_encoder_epochs loss_gate label_correction label_correction_epoch
     loss_reduction features augmentation optimizer schedules
-    lr_reference_batch clip_per_tensor average_last log_every collapse_alarm
+    lr_reference_batch decay_vectors clip_per_tensor average_last log_every collapse_alarm
     checkpointer trials trials_folder trials_speaker_component trials_every
     """.split()
 )

@@ -9,7 +9,8 @@ import torch
 
 from speechbrain_ssl.brains.optimisation import clip_per_tensor_
 from speechbrain_ssl.brains.ssl_brain import SSLBrain
-from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.errors import ConfigError, DivergenceError
+from speechbrain_ssl.schedules import Constant, StepDecay
 
 
 def parameters(*scales):
@@ -41,6 +42,16 @@ def test_clip_is_a_loop_over_tensors(most):
         torch.nn.utils.clip_grad_norm_([b], most)
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-7)
         assert a.grad.norm() <= most * 1.0001
+
+
+def test_clip_spares_whom_it_is_told_to():
+    """The gradient stays; it counts in the norm all the same."""
+    ours = parameters(9.0, 12.0, 0.0)
+    before = ours[0].grad.clone()
+    norm = clip_per_tensor_(ours, 3.0, unclipped=ours[:1])
+    assert float(norm) == pytest.approx(15.0)
+    assert torch.equal(ours[0].grad, before)
+    assert float(ours[1].grad.norm()) == pytest.approx(3.0)
 
 
 def test_clip_passes_over_missing_gradients():
@@ -216,7 +227,7 @@ def test_skipped_step_changes_nothing(make_brain, poison, caplog):
         assert any(name.startswith(part) for name in moved)
     assert brain.optimizer_step == 5
     assert all(torch.isfinite(t).all() for t in states[4].values())
-    assert "step 2 skipped" in caplog.text
+    assert "step 3 skipped" in caplog.text
     assert brain.state.values["skipped"] == 0
 
 
@@ -241,9 +252,9 @@ def test_twenty_skips_in_a_row_stop_the_run(make_brain):
     brain.fit(brain.hparams.epoch_counter, make_brain.loader(21, range(19)))
     assert brain.optimizer_step == 21
     brain = make_brain.brain(steps=21)
-    with pytest.raises(ConfigError, match="20 steps in a row.*learning rate"):
+    with pytest.raises(DivergenceError, match="since step 1.*learning rate"):
         brain.fit(brain.hparams.epoch_counter, make_brain.loader(21, range(20)))
-    assert brain.optimizer_step == 19
+    assert brain.optimizer_step == 20
 
 
 # -- groups, last layer, teacher -----------------------------------------------
@@ -279,6 +290,35 @@ def test_weight_decay_is_for_matrices(make_brain):
         torch.testing.assert_close(p.detach(), old * factor)
         kinds.add(p.dim() > 1)
     assert kinds == {True, False}
+
+
+def test_what_keeps_its_learning_rate_and_what_is_not_clipped(make_brain):
+    """One layer keeps the peak of the schedule, one its whole gradient."""
+    brain = make_brain.brain(steps=3)
+    layers = brain.objective.head.layers
+    constant, unclipped = layers[0].weight, layers[3].weight
+    brain.objective.constant_lr_parameters = lambda: [constant]
+    brain.objective.unclipped_parameters = lambda: [unclipped]
+    brain.opt_class = torch.optim.SGD
+    brain.hparams.schedules["lr"] = StepDecay(0.5, 0.1, 1)
+    brain.hparams.schedules["weight_decay"] = Constant(0.01)
+    brain.hparams.number_of_epochs = 3
+    brain.on_fit_start()
+    # The last epoch: the learning rate has fallen to a hundredth.
+    brain.epoch, brain.optimizer_step = 3, 8
+    before = {id(p): p.detach().clone() for p in brain.trained}
+    for p in brain.trained:
+        p.grad = torch.full_like(p, 6.0 / p.numel() ** 0.5)
+    brain.optimizers_step()
+    matrices = [p for p in brain.trained if p.dim() > 1]
+    for p in matrices:
+        old, lr = before[id(p)], 0.5 if p is constant else 0.005
+        pull = (6.0 if p is unclipped else 3.0) / p.numel() ** 0.5
+        wanted = old - lr * (pull + 0.01 * old)
+        torch.testing.assert_close(p.detach(), wanted, rtol=1e-5, atol=1e-6)
+    assert {id(constant), id(unclipped)} < {id(p) for p in matrices}
+    held = [id(p) for g in brain.optimizer.param_groups for p in g["params"]]
+    assert sorted(held) == sorted(id(p) for p in brain.trained)
 
 
 def test_every_trained_parameter_is_in_one_group(make_brain):

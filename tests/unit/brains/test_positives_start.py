@@ -4,6 +4,7 @@ import copy
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from positives_noise import Referenced, Rest, write_voices
 
@@ -57,7 +58,7 @@ def make(make_brain, manifest, noise):
             epochs,
             checkpoints=checkpoints,
             positives=positives,
-            features=LogMel(n_mels=20, mean_norm=False),
+            features=LogMel(n_mels=20, normalize="none"),
             valid_seconds=0.3,
             num_workers=0,
             run_opts={
@@ -515,7 +516,9 @@ def test_a_start_behind_the_last_epoch(make, concluded, caplog, kind):
     assert f"{name} was never active: it would have started in epoch 9" in (
         caplog.text
     )
-    assert brain.extra_results() == {"positives_from_epoch": None}
+    assert brain.extra_results() == {"positives_from_epoch": None} | (
+        {"positives_coverage": None} if kind is SSPS else {}
+    )
 
 
 def test_a_start_that_was_put_off_to_the_end(make, concluded, caplog):
@@ -537,10 +540,46 @@ def test_who_begins_says_nothing(make, make_brain, concluded, caplog):
     plain = make_brain.brain(STEPS)
     fit(plain, make_brain.loader(STEPS))
     plain.finish()
-    assert brain.extra_results() == {"positives_from_epoch": 2}
+    found = brain.extra_results()
+    assert found["positives_from_epoch"] == 2
+    assert 0.5 < found["positives_coverage"] <= 1.0
     assert plain.extra_results() == {}
     assert "never active" not in caplog.text
     assert "starts in epoch" not in caplog.text
+
+
+def test_low_coverage_is_warned_of_before_the_first_step(make, caplog):
+    """With a remedy; the mean coverage is recorded, also after a resumption."""
+    caplog.set_level("WARNING")
+    options = {"clusters": 16, "queue": 4, "speaker_count": None}
+    brain, loader = make("good", epochs=3, **options)
+    seen = []
+    original = brain.compute_forward
+
+    def compute_forward(batch, stage):
+        seen.append("a pseudo-positive for" in caplog.text)
+        return original(batch, stage)
+
+    brain.compute_forward = compute_forward
+    fit(brain, loader)
+    assert seen == [False] * STEPS + [True] * 2 * STEPS
+    rule, means = brain.positives.rule, []
+    assert "raise `positive_queue` (32 utter" in caplog.text.lower()
+    assert "lower `clusters`" in caplog.text
+    for epoch in (2, 3):
+        lines = [
+            line["coverage"]
+            for line in tiny.lines(brain.hparams.output_folder)
+            if line["epoch"] == epoch
+        ]
+        means.append(sum(lines) / len(lines))
+        assert rule.coverage[epoch] == pytest.approx(means[-1])
+        assert means[-1] < 0.5
+    found = brain.extra_results()["positives_coverage"]
+    assert found == pytest.approx(sum(means) / 2)
+    again = SSPS(clusters=16, queue=4, start_epoch=2)
+    again.set_extra_state(rule.get_extra_state())
+    assert again.coverage == rule.coverage
 
 
 def test_more_clusters_than_an_epoch_fills(make, make_brain):

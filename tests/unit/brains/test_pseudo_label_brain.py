@@ -10,11 +10,13 @@ import pytest
 import torch
 from speechbrain.utils.epoch_loop import EpochCounter
 
+from speechbrain_ssl.brains import training_brain
 from speechbrain_ssl.brains.collapse import CollapseAlarm
 from speechbrain_ssl.brains.pseudo_label_brain import (
     PseudoLabelBrain,
     load_classifier,
 )
+from speechbrain_ssl.data.crops import CropPlan
 from speechbrain_ssl.data.dataset import CropBatch
 from speechbrain_ssl.data.sampling import EpochBatchSampler
 from speechbrain_ssl.encoders.ecapa import FastECAPA
@@ -44,6 +46,9 @@ class Louder(torch.nn.Module):
         self.calls = 0
 
     def load(self):
+        """Nothing."""
+
+    def begin_epoch(self, epoch):
         """Nothing."""
 
     def forward(self, crops, address, first_crop=0):
@@ -99,6 +104,7 @@ def make(tmp_path):
                 "weight_decay": Constant(0.1),
                 "margin": Constant(0.3),
             },
+            "crops": CropPlan(1, 0.25),
             "loss_gate": NoGate(),
             "label_correction": None,
             "label_correction_epoch": 1,
@@ -106,7 +112,9 @@ def make(tmp_path):
             "frozen_encoder_epochs": 0,
             "initial_classifier": None,
             "labels_seen": "none",
+            "crops": CropPlan(1, 0.25),
             "lr_reference_batch": BATCH,
+            "decay_vectors": False,
             "clip_per_tensor": 3.0,
             "average_last": 2,
             "initial_model": None,
@@ -307,7 +315,7 @@ def test_a_batch_that_is_gated_out(make, caplog, tmp_path):
     assert brain.optimizer_step == 2 * STEPS
     # Once an epoch, not once a batch; and once at the end of it.
     assert caplog.text.count("keeps none of a batch") == 2
-    assert caplog.text.count("has kept none of 18 utterances") == 2
+    assert caplog.text.count("has kept 0 % of 18 utterances") == 2
     lines = read_metrics(tmp_path / "run" / "metrics.jsonl")
     trained = [line for line in lines if line["stage"] == "train"]
     assert [line["loss"] for line in trained] == [0.0] * 2 * STEPS
@@ -463,29 +471,112 @@ def test_only_the_dropped_are_encoded_again(make):
 
 
 def test_frozen_epochs(make):
-    """Only last affine layer and classes are trained; then everything."""
-    brain = make(2, frozen_encoder_epochs=1)
+    """Only last affine layer and classes move, then everything.
+
+    Frozen are parameters and running statistics, also after the clean view of
+    label correction.
+    """
+    brain = make(
+        2,
+        frozen_encoder_epochs=1,
+        loss_gate=FixedLossGate(1e-6),
+        label_correction=LabelCorrection(0.5, 0.0),
+    )
     before = copy.deepcopy(brain.modules.state_dict())
-    moved = []
+    moved, with_gradient = [], []
     original = PseudoLabelBrain.after_epoch
 
     def noted(self):
         moved.append(
             {
                 name
-                for name, value in self.modules.named_parameters()
+                for name, value in self.modules.state_dict().items()
                 if not torch.equal(value, before[name])
             }
         )
         return original(self)
 
+    def watched(self, *args):
+        loss = objectives(self, *args)
+        loss.backward(retain_graph=True)
+        with_gradient.append(
+            {
+                n
+                for n, p in self.modules.named_parameters()
+                if p.grad is not None
+            }
+        )
+        self.optimizer.zero_grad(set_to_none=True)
+        return loss
+
+    objectives = PseudoLabelBrain.compute_objectives
     brain.after_epoch = noted.__get__(brain)
+    brain.compute_objectives = watched.__get__(brain)
     brain.fit(brain.hparams.epoch_counter, loader(), loader(crops=2))
     every = {name for name, _ in brain.modules.named_parameters()}
     last = {name for name in every if name.startswith("encoder.fc.")}
     assert len(last) == 2
     assert moved[0] == last | {"classifier.weight"}
-    assert len(moved[1]) > 0.9 * len(every) > len(moved[0])
+    # No gradient is even computed for what is frozen.
+    assert with_gradient[:STEPS] == [moved[0]] * STEPS
+    assert with_gradient[STEPS] == every
+    assert len(moved[1] & every) > 0.9 * len(every) > len(moved[0])
+    statistics = {n for n in moved[1] if n.endswith("running_mean")}
+    assert len(statistics) > 10
+
+
+def test_a_resumed_epoch_is_frozen_as_it_was(make):
+    """``before_epoch`` decides it, which a resumed run calls, too."""
+    brain = started(make(frozen_encoder_epochs=2))
+    for epoch, frozen in ((1, True), (2, True), (3, False)):
+        brain.epoch = epoch
+        brain.before_epoch(epoch)
+        needs = {p.requires_grad for p in brain.encoder.asp.parameters()}
+        assert needs == {not frozen}
+        brain.modules.train()
+        brain.compute_forward(one_batch(), None)
+        assert brain.encoder.asp.training == (not frozen)
+        assert brain.encoder.fc.training and brain.encoder.fc.conv.training
+
+
+def test_the_classes_are_averaged_like_the_encoder(make, tmp_path, monkeypatch):
+    """The exported encoder and classes are means over the same epochs."""
+    monkeypatch.setattr(training_brain, "conclude", lambda _: {"eer": 1.0})
+    brain = make(3, average_last=2)
+    seen = []
+    original = PseudoLabelBrain.after_epoch
+
+    def noted(self):
+        seen.append(copy.deepcopy(self.modules.state_dict()))
+        return original(self)
+
+    brain.after_epoch = noted.__get__(brain)
+    brain.fit(brain.hparams.epoch_counter, loader(), loader(crops=2))
+    brain.finish()
+    for name in ("classifier.weight", "encoder.fc.conv.weight"):
+        first, second, third = (state[name] for state in seen)
+        mean = (second.double() + third.double()) / 2
+        found = brain.modules.state_dict()[name]
+        torch.testing.assert_close(found, mean.float(), rtol=0, atol=0)
+        assert not torch.equal(found, third)
+    saved = torch.load(
+        tmp_path / "run" / "save" / "classifier.pt", weights_only=True
+    )
+    assert torch.equal(saved["weight"], brain.classifier.weight)
+
+
+@pytest.mark.parametrize("decay_vectors", [True, False])
+def test_which_parameters_decay(make, decay_vectors):
+    """All, as in an optimiser over a plain list; or matrices only."""
+    brain = started(make(decay_vectors=decay_vectors))
+    decayed = {
+        id(p)
+        for group in brain.optimizer.param_groups
+        for p in group["params"]
+        if group["decay"]
+    }
+    for name, p in brain.modules.named_parameters():
+        assert (id(p) in decayed) == (decay_vectors or p.dim() > 1), name
 
 
 @pytest.mark.parametrize("fault", ["audio", "gradient"])

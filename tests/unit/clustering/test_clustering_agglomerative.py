@@ -6,9 +6,11 @@ import torch
 from sklearn.cluster import AgglomerativeClustering
 from sklearn.metrics import adjusted_rand_score
 
+from speechbrain_ssl.clustering import agglomerative
 from speechbrain_ssl.clustering.agglomerative import (
     check_memory,
     kmeans_then_merge,
+    merge_by_scores,
     merge_centroids,
     merging_bytes,
 )
@@ -91,6 +93,54 @@ def test_merging_refuses(blobs):
         merge_centroids(rows, 3)
     with pytest.raises(ClusteringError, match="u4"):
         kmeans_then_merge(rows, 9, 3, names=[f"u{i}" for i in range(30)])
+
+
+# -- merging by scores, down to a threshold --------------------------------------
+
+
+def average_linkage(scores, threshold):
+    """Merge by a plain loop; return the groups and the scores of all merges."""
+    groups, merges, cut = [[i] for i in range(len(scores))], [], None
+    while len(groups) > 1:
+        best, pair = -np.inf, None
+        for a in range(len(groups)):
+            for b in range(a):
+                mean = np.mean(
+                    [scores[i, j] for i in groups[a] for j in groups[b]]
+                )
+                if mean > best:
+                    best, pair = mean, (a, b)
+        if cut is None and best < threshold:
+            cut = [list(group) for group in groups]
+        merges.append(best)
+        a, b = pair
+        groups[b] += groups.pop(a)
+    return groups if cut is None else cut, merges
+
+
+@pytest.mark.parametrize("threshold", [-99.0, -3.0, 0.0, 2.0, 99.0])
+@pytest.mark.parametrize("block", [1, 7, 512])
+def test_merging_by_scores_is_a_loop(monkeypatch, threshold, block):
+    """With scores of either sign, and whatever is computed at a time."""
+    monkeypatch.setattr(agglomerative, "_BLOCK", block)
+    draws = np.random.default_rng(0)
+    rows = draws.normal(size=(18, 3)) * 2
+    scores = rows @ rows.T - 1
+    wanted, wanted_merges = average_linkage(scores, threshold)
+    labels, merges = merge_by_scores(
+        lambda first, last: scores[first:last], 18, threshold
+    )
+    found = {tuple(np.flatnonzero(labels == c)) for c in set(labels.tolist())}
+    assert found == {tuple(sorted(group)) for group in wanted}
+    assert sorted(set(labels.tolist())) == list(range(len(wanted)))
+    np.testing.assert_allclose(merges, wanted_merges, rtol=1e-9, atol=1e-9)
+
+
+def test_merging_by_scores_of_one_point_and_of_too_many():
+    labels, merges = merge_by_scores(None, 1, 0.0)
+    assert (labels.tolist(), merges.tolist()) == ([0], [])
+    with pytest.raises(ClusteringError, match="limit of 0.001 GiB"):
+        merge_by_scores(None, 2000, 0.0, limit_gib=0.001)
 
 
 def test_joined_views_have_the_mean_of_the_cosines(blobs):

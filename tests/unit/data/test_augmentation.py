@@ -6,7 +6,6 @@ import soundfile
 import torch
 from speechbrain.processing.signal_processing import reverberate
 
-from speechbrain_ssl.data import banks
 from speechbrain_ssl.data.augmentation import Augmentation
 from speechbrain_ssl.data.banks import NoiseBank, ResponseBank
 from speechbrain_ssl.errors import AudioError, ConfigError, ManifestError
@@ -364,23 +363,105 @@ def test_silence_stays_finite(corpora, tmp_path, case):
     assert (y[::2] == 0).all() and (y[1::2] != 0).any(2).all()
 
 
-def test_banks_read_a_stretch_and_are_no_state(corpora, monkeypatch):
+def test_banks_read_a_stretch_and_are_no_state(corpora):
     """A checkpoint must not carry a corpus of noise."""
     augmentation = make(corpora, both=1.0)
     assert augmentation.state_dict() == {}
-    monkeypatch.setattr(banks, "NOISE_SECONDS", 0.1)
-    bank = NoiseBank(corpora["noise"], (0, 0))
+    bank = NoiseBank(corpora["noise"], (0, 0), seconds=0.1)
     bank.load()
     assert bank.offsets.diff().tolist() == [1600] * 6
     assert bank.samples.dtype == torch.int16
     before = bank.samples
     bank.load()
     assert bank.samples is before
-    monkeypatch.setattr(banks, "RESPONSE_SECONDS", 0.01)
-    monkeypatch.setattr(banks, "MOST_RESPONSES", 3)
-    rooms = ResponseBank(corpora["rooms"])
+    rooms = ResponseBank(corpora["rooms"], seconds=0.01, most=3)
     rooms.load()
     assert rooms.responses.shape == (3, 160)
+    rooms = ResponseBank(corpora["rooms"], most=None)
+    rooms.load()
+    assert len(rooms.responses) == 7
+
+
+def test_each_epoch_reads_another_stretch(tmp_path):
+    """Of files that are longer than what is kept, by file and epoch."""
+    long = np.arange(1, 8001) / 8000
+    manifest = write_corpus(tmp_path, "noise", [long, long[::-1], long[:300]])
+
+    def kept(*epochs):
+        bank = NoiseBank(manifest, (0, 0), seconds=0.05)
+        bank.load()
+        for epoch in epochs:
+            bank.begin_epoch(epoch)
+        return bank.samples.clone()
+
+    first, second = kept(1), kept(2)
+    for samples in (first, second):
+        # Rising as in the file, and at full scale, as far as 16 bits go.
+        rising, falling = samples[:800].float(), samples[800:1600].float()
+        for part in (rising, -falling):
+            assert (part.diff() >= 0).all() and part.abs().max() == 32767
+    # The slope tells where a stretch lay.
+    assert (first[:800] != second[:800]).any()
+    assert (first[800:1600] != second[800:1600]).any()
+    # A short file is kept as a whole.
+    assert torch.equal(first[1600:], kept()[1600:]) and len(first) == 1900
+    # A resumed run begins in the middle.
+    assert torch.equal(kept(1, 2), second)
+    assert torch.equal(kept(2, 1), first)
+
+
+def test_a_bank_may_keep_everything(corpora):
+    bank = NoiseBank(corpora["noise"], (0, 0), seconds=float("inf"))
+    bank.load()
+    lengths = [len(wave) for wave in corpora["waves"]["noise"]]
+    assert bank.offsets.diff().tolist() == lengths
+    before = bank.samples.clone()
+    bank.begin_epoch(1)
+    assert torch.equal(bank.samples, before)
+
+
+@pytest.mark.parametrize("kinds", ["equal", "files"])
+def test_shares_of_the_kinds(tmp_path, kinds):
+    """One of all files, as in WeSpeaker, or one of the kinds, as elsewhere."""
+    rng = np.random.default_rng(0)
+    counts = {"noise": 9, "music": 7, "speech": 4}
+    banks = {}
+    for number, (kind, count) in enumerate(counts.items()):
+        folder = tmp_path / kind
+        folder.mkdir()
+        waves = [rng.normal(0, 0.1, 400) for _ in range(count)]
+        # The SNR tells which kind was drawn.
+        snr = (20 * number, 20 * number)
+        banks[kind] = NoiseBank(write_corpus(folder, kind, waves), snr)
+    augmentation = Augmentation({"noise": 1.0}, banks, kinds=kinds)
+    augmentation.load()
+    x = crops(views=5, length=400)
+    found = snr_of(x, augmentation(x, (1, 1, KEYS))).div(20).round()
+    for number, (kind, count) in enumerate(counts.items()):
+        wanted = count / 20 if kinds == "files" else 1 / 3
+        share = float((found == number).float().mean())
+        # Four standard deviations of 2000 draws.
+        assert share == pytest.approx(wanted, abs=0.043), kind
+
+
+def test_one_voice_is_one_file(corpora):
+    """WeSpeaker's and sslsv's "speech" is a single recording."""
+    bank = NoiseBank(corpora["noise"], (0, 0))
+    augmentation = Augmentation({"noise": 1.0}, {"speech": bank})
+    augmentation.load()
+    x = crops(20)
+    added = (augmentation(x, (1, 1, KEYS[:20])) - x)[:, 0]
+    for noise in added.double().numpy():
+        best = 0
+        for wave in corpora["waves"]["noise"][:5]:
+            # Looked for everywhere in the file.
+            match = np.correlate(wave, noise, "valid")
+            energy = np.convolve(wave**2, np.ones(LENGTH), "valid")
+            match = match / np.sqrt(energy * np.sum(noise**2))
+            best = max(best, match.max())
+        short = np.tile(corpora["waves"]["noise"][5], 3)[:LENGTH]
+        short = short @ noise / np.sqrt(short @ short * (noise @ noise))
+        assert max(best, short) > 0.999
 
 
 def test_no_global_random_number_is_drawn(corpora):
@@ -392,6 +473,21 @@ def test_no_global_random_number_is_drawn(corpora):
     augmentation(crops(50), (1, 1, KEYS[:50]))
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.array_equal(np.random.get_state()[1], before[1])
+
+
+def test_banks_that_cannot_be(corpora):
+    for wrong, word in (
+        ({"seconds": 0}, "seconds"),
+        ({"voices": (3, 2)}, "second number of voices"),
+        ({"voices": (0, 2)}, "first number of voices"),
+    ):
+        with pytest.raises(ConfigError, match=word):
+            NoiseBank(corpora["noise"], (0, 15), **wrong)
+    for wrong, word in (({"seconds": 0}, "seconds"), ({"most": 0}, "most")):
+        with pytest.raises(ConfigError, match=word):
+            ResponseBank(corpora["rooms"], **wrong)
+    with pytest.raises(ConfigError, match="`equal` or `files`"):
+        Augmentation({"clean": 1.0}, kinds="speech")
 
 
 def test_what_cannot_be_is_refused(corpora, tmp_path):

@@ -119,7 +119,7 @@ def test_chunks_are_averaged(tmp_path):
         lines.append(f"{number},{seconds},{number}.wav,s{number},{kind}")
     (tmp_path / "labelled.csv").write_text("\n".join(lines) + "\n")
     task = read_task(tmp_path / "labelled.csv", "emotion")
-    features = LogMel(mean_norm=False)
+    features = LogMel(normalize="none")
     encoder = LogMelStatistics()
     hparams = {
         "embeddings": tmp_path / "kept.npz",

@@ -32,7 +32,7 @@ def test_padding_has_no_part():
 
 def test_of_waveforms_in_a_batch():
     """Padded in a batch or alone: the same."""
-    logmel = LogMel(mean_norm=False)
+    logmel = LogMel(normalize="none")
     waves = torch.randn(2, 16000) * torch.tensor([[0.1], [0.5]])
     waves[1, 9000:] = 0
     sizes = torch.tensor([16000, 9000])

@@ -342,6 +342,70 @@ def test_head_geometry():
     )
 
 
+def published_head(size, prototypes, bottleneck):
+    """DINO's last layer: a linear layer behind torch's weight norm, gain 1."""
+    layer = torch.nn.utils.parametrizations.weight_norm(
+        torch.nn.Linear(bottleneck, prototypes, bias=False)
+    )
+    torch.nn.init.ones_(layer.parametrizations.weight.original0)
+    return layer
+
+
+def test_initial_values_are_those_of_the_public_code():
+    """Uniform prototypes of norm 0.577; 0.02 in the projector only."""
+    torch.manual_seed(0)
+    head = DINOHead(192, prototypes=2000, hidden=512)
+    rows = head.prototypes.detach()
+    assert float(rows.abs().max()) <= 1 / 16 + 1e-6
+    assert rows.norm(dim=1) == pytest.approx(1 / 3**0.5, rel=0.15)
+    assert float(rows.norm(dim=1).mean()) == pytest.approx(0.577, abs=0.002)
+    theirs = published_head(192, 2000, 256).parametrizations.weight.original1
+    assert float(theirs.detach().norm(dim=1).mean()) == pytest.approx(
+        0.577, abs=0.002
+    )
+    linear = [m for m in head.layers if isinstance(m, torch.nn.Linear)]
+    for layer in linear:
+        assert float(layer.weight.std()) == pytest.approx(0.02, rel=0.02)
+        assert not layer.bias.any()
+    short = DINOHead(192, prototypes=2000, hidden=8, prototype_std=0.02)
+    norms = short.prototypes.detach().norm(dim=1)
+    assert float(norms.mean()) == pytest.approx(0.32, abs=0.002)
+    with pytest.raises(ConfigError, match="prototype_std must be .*above 0"):
+        DINOHead(192, prototype_std=0.0)
+
+
+def test_first_angular_step_is_that_of_weight_norm():
+    """One step of SGD turns a prototype by lr |tangent| / |row|^2."""
+    torch.manual_seed(0)
+    head = DINOHead(8, prototypes=9, hidden=4, bottleneck=16)
+    theirs = published_head(8, 9, 16)
+    with torch.no_grad():
+        theirs.parametrizations.weight.original1.copy_(head.prototypes)
+    vectors = F.normalize(torch.randn(5, 16), dim=-1)
+    weights = torch.randn(5, 9)
+    direction = theirs.parametrizations.weight.original1
+    turned = []
+    for logits, rows in (
+        (head.logits(vectors), head.prototypes),
+        (theirs(vectors), direction),
+    ):
+        before = F.normalize(rows.detach(), dim=1)
+        (weights * logits).sum().backward()
+        with torch.no_grad():
+            after = F.normalize(rows - 0.01 * rows.grad, dim=1)
+        turned.append(torch.acos((before * after).sum(1)))
+    torch.testing.assert_close(*turned, rtol=1e-3, atol=1e-5)
+    # By hand: the part of the gradient that is tangent to the sphere.
+    unit = F.normalize(head.prototypes.detach(), dim=1)
+    pull = weights.T @ vectors
+    tangent = pull - (pull * unit).sum(1, keepdim=True) * unit
+    norm = head.prototypes.detach().norm(dim=1)
+    wanted = torch.atan(0.01 * tangent.norm(dim=1) / norm**2)
+    torch.testing.assert_close(turned[0], wanted, rtol=1e-3, atol=1e-5)
+    # Rows of the former deviation turned 3.3 times further.
+    assert (0.577 / 0.32) ** 2 == pytest.approx(3.3, abs=0.1)
+
+
 def test_logits_stay_fp32_under_autocast():
     """bf16 would round a cosine by 2^-9, divided by 0.04 a tenth of a nat."""
     dino = make()

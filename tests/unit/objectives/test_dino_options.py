@@ -119,12 +119,41 @@ def test_wide_layer_is_part_of_the_head():
     assert dino.head.wide(torch.randn(3, SIZE)).shape == (3, WIDE)
     vectors = dino.head(torch.randn(3, SIZE))
     torch.testing.assert_close(vectors.norm(dim=1), torch.ones(3))
+    # RDINO's: nothing between the two linear layers at the end.
+    kinds = [type(m).__name__ for m in dino.head.layers]
+    hidden = ["Linear", "BatchNorm1d", "GELU"] * 2
+    assert kinds == [*hidden, "Linear", "Linear"]
     sizes = [
         m.out_features
         for m in dino.head.layers
-        if isinstance(m, torch.nn.Linear)
+        if hasattr(m, "bias") and isinstance(m, torch.nn.Linear)
     ]
     assert sizes == [8, 8, WIDE, 4]
+    x = torch.randn(5, SIZE)
+    last = dino.head.layers[-1]
+    by_hand = dino.head.wide(x) @ last.weight.T + last.bias
+    torch.testing.assert_close(dino.head(x), F.normalize(by_hand, dim=-1))
+
+
+def test_penalty_weight_is_rdinos_factor():
+    """It multiplies both penalties and nothing else."""
+    weights = {"variance_weight": 1.5, "covariance_weight": 0.3}
+    dino = make(wide=WIDE, koleo_weight=0.1, **weights)
+    assert dino.scheduled == (
+        "teacher_temperature",
+        "cosine_weight",
+        "penalty_weight",
+    )
+    online, target = branches(dino)
+    without, scalars = dino(online, target, **SCHEDULED, penalty_weight=0.0)
+    loss, _ = dino(online, target, **SCHEDULED, penalty_weight=0.05)
+    both = 1.5 * scalars["variance"] + 0.3 * scalars["covariance"]
+    torch.testing.assert_close(loss, without + 0.05 * both)
+    assert float(both) > 0.1
+    held_out = dino.held_out(target, **SCHEDULED, penalty_weight=0.05)
+    assert "teacher_entropy" in held_out
+    plain = make(koleo_weight=0.1)
+    assert plain.scheduled == ("teacher_temperature", "cosine_weight")
 
 
 def by_the_matrix(logits):

@@ -67,6 +67,42 @@ def test_logits_equal_speechbrains(margin):
     )
 
 
+def test_beyond_pi_the_public_codes_part():
+    """ArcFace and LGL leave a gap at theta + m = pi, WeSpeaker does not.
+
+    Up to there all are cos(theta + m); beyond, all have the slope of cos(theta).
+    """
+    margin = 0.2
+    theta = torch.linspace(0.01, math.pi - 0.01, 400)
+    aam, _, _ = batch(margin=margin, scale=1.0)
+    labels = torch.zeros(400, dtype=torch.long)
+    found = aam.logits_with_margin(torch.cos(theta)[:, None], labels)[:, 0]
+    inside = theta + margin < math.pi
+    torch.testing.assert_close(
+        found[inside], torch.cos(theta + margin)[inside], rtol=0, atol=1e-4
+    )
+    beyond = torch.cos(theta)[~inside]
+    arcface = beyond - math.sin(math.pi - margin) * margin
+    wespeaker = beyond - (1 + math.cos(math.pi - margin))
+    torch.testing.assert_close(found[~inside], arcface)
+    assert float(found[~inside][0]) == pytest.approx(-1.02, abs=0.01)
+    assert float(wespeaker[0]) == pytest.approx(-1.0, abs=0.01)
+    gap = wespeaker - found[~inside]
+    torch.testing.assert_close(gap, gap[:1].expand_as(gap), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("sub_centers", [1, 3])
+def test_initial_centers_are_xaviers(sub_centers):
+    """Uniform in +- sqrt(6 / (rows + columns)), as in WeSpeaker."""
+    torch.manual_seed(0)
+    weight = AAMSoftmax(192, 1000, sub_centers=sub_centers).weight.detach()
+    bound = math.sqrt(6 / (192 + 1000 * sub_centers))
+    assert 0.999 * bound < float(weight.abs().max()) <= bound
+    assert float(weight.std()) == pytest.approx(bound / 3**0.5, rel=0.01)
+    norms = weight.norm(dim=1)
+    assert norms == pytest.approx((64 * bound**2) ** 0.5, rel=0.2)
+
+
 @pytest.mark.parametrize("margin", [0.0, 0.2, 0.5, 1.5])
 def test_target_logit_falls_with_the_angle_everywhere(margin):
     aam, _, _ = batch(margin=margin)
@@ -92,6 +128,68 @@ def test_gradients(sub_centers):
     )
     aam(embeddings, labels).sum().backward()
     assert aam.weight.grad.abs().sum() > 0
+
+
+# -- the inter-top-k penalty ----------------------------------------------------
+
+
+def with_penalty(cosines, label, margin, k, penalty, scale):
+    """The loss of one sample by its angles, in plain Python."""
+    angles = [math.acos(c) for c in cosines]
+    others = sorted(
+        (j for j in range(len(angles)) if j != label), key=lambda j: angles[j]
+    )
+    z = [math.cos(angle) for angle in angles]
+    z[label] = math.cos(angles[label] + margin)
+    for j in others[:k]:
+        z[j] = max(z[j], math.cos(angles[j] - penalty))
+    return -scale * z[label] + math.log(sum(math.exp(scale * v) for v in z))
+
+
+@pytest.mark.parametrize("sub_centers", [1, 2])
+@pytest.mark.parametrize("k", [1, 3, 5, 99])
+def test_intertop_equals_the_equation(k, sub_centers):
+    """With the full margin, and with half of it: the penalty is halved, too."""
+    aam, embeddings, labels = batch(
+        12,
+        classes=9,
+        scale=8.0,
+        margin=0.2,
+        sub_centers=sub_centers,
+        intertop_k=k,
+        intertop_margin=0.1,
+    )
+    cosines = aam.cosines(embeddings).detach()
+    # A class so near that cos(theta - m') is the smaller of the two.
+    cosines[0, (labels[0] + 1) % 9] = 0.9999
+    for margin, penalty in ((0.2, 0.1), (0.1, 0.05), (0.0, 0.0)):
+        wanted = [
+            with_penalty(row, label, margin, k, penalty, 8.0)
+            for row, label in zip(
+                cosines.double().tolist(), labels.tolist(), strict=True
+            )
+        ]
+        found = aam.losses(cosines, labels, margin)
+        torch.testing.assert_close(
+            found, torch.tensor(wanted).float(), rtol=1e-4, atol=1e-4
+        )
+    assert (aam.logits(embeddings) == 8.0 * aam.cosines(embeddings)).all()
+
+
+def test_intertop_is_off_by_default():
+    aam, embeddings, labels = batch(classes=9)
+    other = AAMSoftmax(8, 9, intertop_margin=0.1)
+    other.load_state_dict(aam.state_dict())
+    assert (other(embeddings, labels) > aam(embeddings, labels)).all()
+    assert aam.intertop_margin == 0.0
+
+
+def test_intertop_gradient():
+    aam, embeddings, labels = batch(
+        4, scale=4.0, intertop_k=2, intertop_margin=0.1
+    )
+    cosines = aam.cosines(embeddings).detach().double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda c: aam.losses(c, labels), (cosines,))
 
 
 def test_only_the_nearest_sub_center_learns():
@@ -191,6 +289,8 @@ def test_logits_are_without_margin():
         ({"scale": 0.0}, "scale must be a number above 0"),
         ({"margin": -0.1}, "radians"),
         ({"margin": 20.0}, "radians"),
+        ({"intertop_k": 0}, "intertop_k must be a whole number from 1"),
+        ({"intertop_margin": 2.0}, "intertop_margin must be .*radians"),
     ],
 )
 def test_refuses_what_has_no_meaning(options, words):

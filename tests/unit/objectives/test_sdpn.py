@@ -246,4 +246,11 @@ def test_teacher_copies_the_head_and_the_prototypes_can_be_frozen():
     assert sdpn.prototype_parameters() == [sdpn.head.prototypes]
     # As in the authors' code.
     assert sdpn.no_weight_decay_parameters() == [sdpn.head.prototypes]
+    assert sdpn.unclipped_parameters() == [sdpn.head.prototypes]
+    # Uniform in +-1/sqrt(bottleneck), as they draw them.
+    fresh = SDPN(SIZE, prototypes=500, bottleneck=64).head.prototypes.detach()
+    assert float(fresh.abs().max()) <= 1 / 8 + 1e-6
+    assert float(fresh.std()) == pytest.approx(1 / 8 / 3**0.5, rel=0.02)
+    short = SDPN(SIZE, prototypes=500, bottleneck=64, prototype_std=0.02)
+    assert float(short.head.prototypes.std()) == pytest.approx(0.02, rel=0.02)
     assert sdpn.momentum and not sdpn.student_sees_global_crops

@@ -100,6 +100,14 @@ def test_one_utterance_and_nan():
     assert torch.isnan(forward(simsiam, vectors(1) * float("nan"))[0])
 
 
+def test_predictor_keeps_its_learning_rate():
+    simsiam = make()
+    found = {id(p) for p in simsiam.constant_lr_parameters()}
+    assert found == {id(p) for p in simsiam.predictor.parameters()}
+    follows = SimSiam(8, **SIZES, constant_predictor_lr=False)
+    assert follows.constant_lr_parameters() == []
+
+
 def test_no_pair_is_an_error():
     with pytest.raises(ConfigError, match="two global crops or some local"):
         forward(make(), vectors(1, 1))

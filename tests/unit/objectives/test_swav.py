@@ -38,20 +38,20 @@ def codes_by_the_matrix(scores):
     return q.float()
 
 
-def plain_loss(swav, online, target, queue=None):
-    """Utterance by utterance, pair by pair."""
+def plain_loss(swav, vectors_of_crops, queue=None, globals_=2):
+    """Utterance by utterance, pair by pair; all crops code or predict."""
     rows = swav.head.prototypes / swav.head.prototypes.norm(dim=1, keepdim=True)
     losses = []
-    for q in range(target.projections.shape[1]):
-        vectors = target.projections[:, q].detach()
+    for q in range(globals_):
+        vectors = vectors_of_crops[:, q].detach()
         if queue is not None:
             vectors = torch.cat([vectors, queue[q]])
         codes = codes_by_the_matrix(vectors @ rows.detach().T)
-        for v in range(online.projections.shape[1]):
+        for v in range(vectors_of_crops.shape[1]):
             if v == q:
                 continue
-            for b in range(len(online.projections)):
-                s = rows @ online.projections[b, v] / swav.temperature
+            for b in range(len(vectors_of_crops)):
+                s = rows @ vectors_of_crops[b, v] / swav.temperature
                 losses.append(-(codes[b] * torch.log_softmax(s, 0)).sum())
     return torch.stack(losses).mean()
 
@@ -61,7 +61,7 @@ def test_loss_and_gradient_are_the_equation(crops):
     swav = make()
     online, target = branches(swav, crops=crops)
     loss, _ = swav(online, target)
-    wanted = plain_loss(swav, online, target)
+    wanted = plain_loss(swav, online.projections)
     torch.testing.assert_close(loss, wanted, rtol=1e-5, atol=1e-5)
     inputs = [online.projections, swav.head.prototypes]
     ours = torch.autograd.grad(loss, inputs)
@@ -71,17 +71,41 @@ def test_loss_and_gradient_are_the_equation(crops):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-6)
 
 
-def test_replaced_vectors_make_the_codes():
-    """What positive sampling puts in the target branch is what counts."""
+@pytest.mark.parametrize("crops", [2, 4])
+def test_the_last_global_crop_alone_is_replaced(crops):
+    """In its code and in its prediction, as in sslsv's SwAV-SSPS.
+
+    With two crops: z_1 predicts the code of z'_2, and z'_2 that of z_1.
+    """
     swav = make()
-    online, target = branches(swav)
+    online, target = branches(swav, crops=crops)
     plain, _ = swav(online, target)
-    replaced = target.projections.detach().clone()
-    replaced[:4] = F.normalize(torch.randn(4, 2, D), dim=-1)
-    target.projections = replaced
-    loss, _ = swav(online, target)
-    torch.testing.assert_close(loss, plain_loss(swav, online, target))
+    new = F.normalize(torch.randn(4, 2, D), dim=-1)
+    replaced = torch.cat([new, target.projections[4:]])
+    loss, _ = swav(online, Branch(None, replaced, swav.head))
+    used = online.projections.clone()
+    used[:4, 1] = new[:, 1]
+    wanted = plain_loss(swav, used)
+    torch.testing.assert_close(loss, wanted, rtol=1e-5, atol=1e-5)
     assert abs(float((loss - plain).detach())) > 1e-3
+    inputs = [online.projections, swav.head.prototypes]
+    ours = torch.autograd.grad(loss, inputs)
+    theirs = torch.autograd.grad(wanted, inputs)
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-6)
+    # The crop that is replaced learns nothing; the others do.
+    assert not ours[0][:4, 1].any()
+    assert ours[0][:4, 0].any() and ours[0][4:, 1].any()
+
+
+def test_with_one_global_crop_that_is_replaced():
+    swav = make(global_crops=1)
+    online, _ = branches(swav, crops=3)
+    new = F.normalize(torch.randn(7, 1, D), dim=-1)
+    loss, _ = swav(online, Branch(None, new, swav.head))
+    used = torch.cat([new, online.projections[:, 1:]], dim=1)
+    wanted = plain_loss(swav, used, globals_=1)
+    torch.testing.assert_close(loss, wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_queue_joins_when_full_and_when_its_epoch_has_come():
@@ -90,7 +114,7 @@ def test_queue_joins_when_full_and_when_its_epoch_has_come():
     for step in range(2):
         online, target = branches(swav, seed=step)
         loss, _ = swav(online, target)
-        torch.testing.assert_close(loss, plain_loss(swav, online, target))
+        torch.testing.assert_close(loss, plain_loss(swav, online.projections))
         assert int(swav.queued) == 7 * step
         swav.after_step()
         kept.insert(0, online.projections[:, :2].detach())
@@ -98,12 +122,12 @@ def test_queue_joins_when_full_and_when_its_epoch_has_come():
     wanted = torch.cat(kept)[:10].transpose(0, 1)
     torch.testing.assert_close(swav.queue, wanted)
     online, target = branches(swav, seed=5)
-    plain = plain_loss(swav, online, target)
+    plain = plain_loss(swav, online.projections)
     # Full, but the epoch has not come.
     torch.testing.assert_close(swav(online, target)[0], plain)
     swav.skip_step()
     swav.before_epoch(2)
-    queued = plain_loss(swav, online, target, swav.queue)
+    queued = plain_loss(swav, online.projections, swav.queue)
     torch.testing.assert_close(swav(online, target)[0], queued)
     assert abs(float((queued - plain).detach())) > 1e-3
 

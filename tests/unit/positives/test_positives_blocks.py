@@ -49,6 +49,7 @@ def test_cluster_aware_block(repository):
         "rule": "locals",
         "iterations": 5,
         "merge_from": 50,
+        "embed_batch_seconds": 90,
     }
     sampling = load(repository, "cluster_aware.yaml", other)["positives"]
     assert sampling.counts == [30, 15]

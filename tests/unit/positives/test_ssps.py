@@ -113,6 +113,24 @@ def test_pseudo_positives_as_the_paper_draws_them(
         assert -1 not in wanted
 
 
+@pytest.mark.parametrize("neighbours", [0, 1, 3])
+@pytest.mark.parametrize("queue", [8, 20, 64])
+def test_expected_coverage_is_that_of_many_draws(
+    voices, make, neighbours, queue
+):
+    options = {"clusters": 12, "queue": queue, "neighbours": neighbours}
+    ssps = make(voices()[0], range(56), **options)
+    ssps.before_epoch(2)
+    index, found = torch.arange(60), []
+    for epoch in range(200):
+        drawn = ssps.draw(index, epoch, KEYS)
+        found.append(float((drawn.slots >= 0).float().mean()))
+    expected = ssps.expected_coverage()
+    assert expected == pytest.approx(sum(found) / len(found), abs=0.01)
+    # Four utterances were never seen.
+    assert expected <= 56 / 60 + 1e-6
+
+
 def test_draws_are_even_and_change_with_the_epoch(voices, make):
     rows, _ = voices(spread=0.02)
     ssps = make(rows, clusters=2, neighbours=0, queue=60)

@@ -2,9 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
+import tiny
 import torch
 
+from speechbrain_ssl.config_base import merge
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.objectives.margin import AAMSoftmax
 from speechbrain_ssl.pseudo_labels.label_correction import (
@@ -219,6 +222,61 @@ def test_bf16_logits_are_sharpened_in_fp32():
     assert float(prediction[0, 1]) == pytest.approx(
         1 / (1 + math.exp(5.0)), rel=1e-4
     )
+
+
+# -- how many random embeddings pass --------------------------------------------
+
+
+def pass_rate(correct, classes=7500, size=192, count=400):
+    """Share of random embeddings whose prediction would be accepted."""
+    torch.manual_seed(0)
+    aam = AAMSoftmax(size, classes, scale=32.0)
+    logits = aam.logits(torch.randn(count, size))
+    confidence = correct.predict(logits).max(-1).values
+    return float((confidence > correct.threshold).float().mean())
+
+
+def pass_rate_of_gaussians(temperature, threshold, count=400):
+    """The same by numpy: cosines of random directions are nearly Gaussian."""
+    draws = np.random.default_rng(1)
+    cosines = draws.normal(0, 1 / math.sqrt(192), (count, 7500))
+    logits = 32 * cosines / temperature
+    largest = logits.max(1, keepdims=True)
+    confidence = 1 / np.exp(logits - largest).sum(1)
+    return float((confidence > threshold).mean())
+
+
+@pytest.mark.parametrize(
+    "temperature, threshold, low, high",
+    [(0.1, 0.5, 0.9, 1.0), (0.5, 0.5, 0.18, 0.35), (1.0, 0.5, 0.0, 0.01)],
+)
+def test_pass_rate_of_noise(temperature, threshold, low, high):
+    """Nearly everything passes at a temperature of 0.1, nearly nothing at 1."""
+    rate = pass_rate(LabelCorrection(temperature, threshold))
+    assert low <= rate <= high
+    wanted = pass_rate_of_gaussians(temperature, threshold)
+    # Four standard errors of two samples of 400.
+    assert rate == pytest.approx(
+        wanted, abs=0.14 if 0.1 < wanted < 0.9 else 0.06
+    )
+
+
+def test_noise_does_not_pass_by_default():
+    """Neither here nor in the configuration of the paper's method."""
+    plain = merge(
+        tiny.ROOT / "recipes/VoxCeleb/PseudoLabels/hparams"
+        "/dlg_lc_ecapa_512.yaml"
+    ).plain()
+    assert pass_rate(LabelCorrection()) == 0.0
+    assert (LabelCorrection().temperature, LabelCorrection().threshold) == (
+        plain["correction_temperature"],
+        plain["correction_threshold"],
+    )
+    # A right class with a cosine of 0.45 does pass.
+    cosines = torch.randn(100, 7500) / math.sqrt(192)
+    cosines[:, 0] = 0.45
+    confidence = LabelCorrection().predict(32 * cosines).max(-1).values
+    assert float((confidence > 0.8).float().mean()) > 0.5
 
 
 def test_report_counts():

@@ -7,7 +7,7 @@ import pytest
 from speechbrain_ssl.data.manifest import Manifest, StringColumn
 from speechbrain_ssl.errors import ManifestError
 from speechbrain_ssl.pseudo_labels.labels import (
-    keep_large,
+    keep_sizes,
     majority_classes,
     read_labels,
     write_labels,
@@ -102,12 +102,20 @@ def test_a_file_of_a_larger_corpus(tmp_path):
 def test_small_clusters_lose_their_members():
     """Counted by hand; the rest is numbered anew in the old order."""
     labels = np.array([4, 4, 9, 0, 0, 0, -1, -1, -1, -1, 7, 7])
-    assert keep_large(labels, 2).tolist() == [
+    assert keep_sizes(labels, 2).tolist() == [
         *[1, 1, -1, 0, 0, 0],
         *[-1, -1, -1, -1, 2, 2],
     ]
-    everything = keep_large(labels, 1)
+    everything = keep_sizes(labels, 1)
     assert sorted(set(everything.tolist())) == [-1, 0, 1, 2, 3]
+
+
+def test_large_clusters_can_be_left_out():
+    labels = np.repeat([3, 1, 4, 2], [2, 3, 5, 4])
+    kept = keep_sizes(labels, 3, most=4)
+    assert kept.tolist() == [-1] * 2 + [0] * 3 + [-1] * 5 + [1] * 4
+    with pytest.raises(ManifestError, match="1 have from 5 to 9 members"):
+        keep_sizes(labels, 5, most=9)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +123,7 @@ def test_small_clusters_lose_their_members():
 )
 def test_fewer_than_two_clusters_are_refused(labels, least):
     with pytest.raises(ManifestError, match="nothing to tell apart.*min_clus"):
-        keep_large(np.array(labels), least)
+        keep_sizes(np.array(labels), least)
 
 
 def by_loops(labels, speakers):

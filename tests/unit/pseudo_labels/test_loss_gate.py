@@ -1,13 +1,17 @@
 """The gates, what they report, and the losses they read."""
 
+import json
 import logging
 import math
+import re
 
 import numpy as np
 import pytest
+import tiny
 import torch
 import torch.distributed as dist
 from loss_bells import two_bells
+from scipy import stats
 
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.pseudo_labels.loss_gate import (
@@ -109,14 +113,122 @@ def test_an_empty_batch_is_warned_of_once_an_epoch(caplog):
         assert f"epoch {epoch}" in caplog.text
 
 
-@pytest.mark.parametrize("losses, word", [([1.0, 2.0], "all"), ([5.0], "none")])
+@pytest.mark.parametrize(
+    "losses, word",
+    [
+        ([1.0, 2.0], "all of 2 .*below 1.099\\)$"),
+        ([5.0], "0 % of 1 .*later epoch.*`thresholds`"),
+        ([1.0, *[5.0] * 4], "20 % of 5 .*`gate_epoch`"),
+    ],
+)
 def test_report_warns_of_a_gate_that_does_not_part(caplog, losses, word):
     gate = FixedLossGate(3.0)
     gate.prepare_epoch(7)
     with caplog.at_level(logging.WARNING):
         found = gate.report(losses, correct=[True] * len(losses))
-    assert f"epoch 7: the gate has kept {word} of" in caplog.text
+    (record,) = caplog.records
+    assert re.search(f"epoch 7: the gate has kept {word}", record.getMessage())
     assert all(math.isfinite(value) for value in found.values())
+
+
+def test_report_is_silent_about_a_gate_that_parts(caplog):
+    gate = FixedLossGate(3.0)
+    gate.prepare_epoch(1)
+    with caplog.at_level(logging.WARNING):
+        gate.report([1.0, 1.0, 1.0, *[5.0] * 7])
+    assert not caplog.records
+
+
+# -- the smallest share that is kept --------------------------------------------
+
+#: Single modes with a long tail to the left, as log losses have early on.
+SKEWED = {
+    "gumbel": lambda draws: -draws.gumbel(size=4000),
+    "skew normal": lambda draws: stats.skewnorm.rvs(
+        -2, size=4000, random_state=draws
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SKEWED)
+def test_a_skewed_mode_is_not_dropped(name, caplog):
+    """The crossing keeps a fifth to a quarter, the gate never below 30 %."""
+    log_losses = SKEWED[name](np.random.default_rng(1))
+    losses = np.exp(log_losses)
+    tau = fit_threshold(losses).threshold
+    share = np.mean(log_losses < tau)
+    assert 0.2 < share < 0.3
+    plain = DynamicLossGate(2, least_kept=0.0)
+    plain.prepare_epoch(2, losses)
+    assert plain.threshold == pytest.approx(tau, abs=1e-6)
+    assert not caplog.records
+    gate = DynamicLossGate(2)
+    with caplog.at_level(logging.WARNING):
+        gate.prepare_epoch(2, torch.tensor(losses).float())
+    kept = gate.mask(torch.tensor(losses).float())
+    # The 1200 lowest losses, and no other.
+    assert np.array_equal(
+        np.flatnonzero(kept), np.sort(np.argsort(losses)[:1200])
+    )
+    (record,) = caplog.records
+    assert f"only {100 * share:.0f} % of" in record.getMessage()
+    assert "gate_epoch" in record.getMessage()
+
+
+def test_two_bells_are_parted_where_they_cross(caplog):
+    """The smallest share does not matter, even for one right label in three."""
+    losses = two_bells(350, 650)
+    gates = [DynamicLossGate(2, least) for least in (0.0, 0.3)]
+    for gate in gates:
+        gate.prepare_epoch(2, losses)
+    assert gates[0].limit == gates[1].limit
+    assert not caplog.records
+
+
+def recorded_epochs():
+    """Losses of a run with 40 % wrong labels, and which labels are right.
+
+    The histograms of ``results/known_noise``, one array of each an epoch.
+    """
+    path = tiny.ROOT / "results/known_noise/runs/dlglc_40_1/gate.json"
+    for record in json.loads(path.read_text(encoding="utf-8")):
+        edges = np.array(record["edges"])
+        right = np.array(record["counts_right"])
+        wrong = np.array(record["counts"]) - right
+        draws = np.random.default_rng(0)
+        logs = [
+            np.concatenate(
+                [
+                    draws.uniform(low, high, count)
+                    for low, high, count in zip(
+                        edges, edges[1:], counts, strict=False
+                    )
+                ]
+            )
+            for counts in (right, wrong)
+        ]
+        losses = np.exp(np.concatenate(logs))
+        yield losses, np.arange(len(losses)) < right.sum()
+
+
+def test_recorded_losses():
+    """Early, the crossing keeps a third of the right labels.
+
+    The share that is then kept is still nearly free of wrong labels, and later
+    the crossing itself decides.
+    """
+    recalls, crossings = [], []
+    for losses, correct in recorded_epochs():
+        plain, gate = DynamicLossGate(2, 0.0), DynamicLossGate(2)
+        for each in (plain, gate):
+            each.prepare_epoch(2, losses)
+        before, after = (each.report(losses, correct) for each in (plain, gate))
+        assert after["gate_kept"] > 0.299
+        assert after["gate_precision"] > 0.96
+        recalls.append((before["gate_recall"], after["gate_recall"]))
+        crossings.append(float(plain.limit) == float(gate.limit))
+    assert crossings == [True, False, False, False, True, True, True, True]
+    assert recalls[1][0] < 0.25 and recalls[1][1] > 0.48
 
 
 def test_report_counts():
@@ -159,6 +271,7 @@ def test_the_gate_finds_wrong_labels():
     "make, words",
     [
         (lambda: DynamicLossGate(start_epoch=1), "from 2, .*epoch before"),
+        (lambda: DynamicLossGate(2, 1.0), "least_kept must be .*below 1"),
         (lambda: FixedLossGate(0.0), "above 0"),
         (
             lambda: FixedLossGate(1.0, start_epoch=0),

@@ -190,16 +190,6 @@ def test_one_bell_inside_another_does_not_cross():
     assert "do not cross" in fit.fallback and fit.threshold == math.inf
 
 
-def test_separation_can_be_asked_for():
-    losses = two_bells(6000, 4000, apart=2.0)
-    assert fit_threshold(losses).fallback is None
-    fit = fit_threshold(losses, min_separation=3.0)
-    assert "apart; min_separation is 3.0" in fit.fallback
-    assert fit.threshold == math.inf
-    well = two_bells(6000, 4000, apart=5.0)
-    assert fit_threshold(well, min_separation=3.0).fallback is None
-
-
 def test_two_values_are_two_components():
     """Components of no width; scikit-learn gives them some."""
     fit = fit_threshold([0.1] * 50 + [5.0] * 50)

@@ -140,11 +140,19 @@ def test_a_yaml_of_others_is_executed_only_on_demand(published):
         assert torch.allclose(loaded(x), encoder(x), atol=1e-6)
 
 
+def test_bands_of_others_are_kept(published):
+    """Our features have the same settings."""
+    folder, _ = published
+    edit(folder, "deltas: False", "f_max: 4000")
+    _, features = load_encoder(folder)
+    assert features.settings == LogMel(f_max=4000).settings
+
+
 @pytest.mark.parametrize(
     "old, new",
     [
         ("std_norm: False", "std_norm: True"),
-        ("deltas: False", "f_max: 4000"),
+        ("deltas: False", "filter_shape: gaussian"),
     ],
 )
 def test_trust_does_not_make_other_features_ours(published, old, new):
@@ -196,6 +204,7 @@ ENCODERS = [
     lambda: FastECAPA(80, activation=torch.nn.GELU, **TINY),
     lambda: ResNet34(80, 8, channels=2, blocks=[1, 1, 1, 1]),
     lambda: FastResNet34(80, 8, channels=8, pooling="asp"),
+    lambda: FastECAPA(80, embedding_batch_norm=True, **TINY),
 ]
 
 

@@ -11,6 +11,7 @@ import pytest
 import safetensors.torch
 import soundfile
 import torch
+from hyperpyyaml import load_hyperpyyaml
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 
 from speechbrain_ssl.config import read_plain
@@ -25,6 +26,7 @@ from speechbrain_ssl.publishing.export import (
     initialise,
     load_encoder,
 )
+from speechbrain_ssl.publishing.stock_features import stock_features
 
 # Runs where speechbrain_ssl cannot be imported, as at a user of the model.
 STOCK = """
@@ -85,6 +87,10 @@ ENCODERS = {
     "resnet": lambda: trained_resnet(ResNet34),
     "fast": lambda: trained_resnet(FastResNet34),
     "fast asp": lambda: trained_resnet(FastResNet34, pooling="asp"),
+    "ecapa, normed": lambda: trained(embedding_batch_norm=True),
+    "resnet, normed": lambda: trained_resnet(
+        ResNet34, embedding_batch_norm=True
+    ),
 }
 
 
@@ -98,11 +104,24 @@ def offline(folder):
     }
 
 
+#: Instance normalisation, another window, an added floor.
+SSLSV = {
+    "normalize": "mean_variance",
+    "n_fft": 512,
+    "f_min": 20,
+    "window": "hann",
+    "log_floor": 1e-6,
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ENCODERS)
-def test_stock_speechbrain_loads_it(paths, tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [*((name, {}) for name in ENCODERS), ("ecapa", SSLSV)],
+)
+def test_stock_speechbrain_loads_it(paths, tmp_path, name, settings):
     """Without our package and without a network, to five digits."""
-    encoder, features = ENCODERS[name](), LogMel()
+    encoder, features = ENCODERS[name](), LogMel(**settings)
     folder = export_encoder(tmp_path / "model", encoder, features)
     done = subprocess.run(
         [sys.executable, "-c", STOCK, str(folder), str(tmp_path), *paths],
@@ -142,6 +161,45 @@ def test_only_stock_classes_are_named(tmp_path, name):
     assert str(tmp_path) not in text
 
 
+FRONT_ENDS = [
+    {},
+    {"n_mels": 40, "sample_rate": 8000},
+    {"n_fft": 512, "f_min": 20, "f_max": 7600},
+    {"normalize": "mean_variance"},
+    {"window": "hann"},
+    {"n_mels": 40, "log_floor": 1e-6},
+    {"normalize": "mean_variance", "log_floor": 9.3e-16},
+    SSLSV,
+]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("settings", FRONT_ENDS, ids=str)
+def test_the_exported_features_are_ours(settings):
+    """In a padded batch, with loud and faint stretches and digital silence."""
+    features = LogMel(**settings)
+    stock = load_hyperpyyaml(stock_features(features))
+    generator = torch.Generator().manual_seed(0)
+    waves = 0.1 * torch.randn(3, 16000, generator=generator)
+    waves = waves * torch.logspace(0, -6, 16000)
+    waves[1, 9600:], waves[2] = 0, 0
+    sizes = torch.tensor([16000, 9600, 16000])
+    wanted = features(waves, sizes)
+    frames = features.num_frames(sizes)
+    found = stock["mean_var_norm"](
+        stock["compute_features"](waves), frames / wanted.shape[1]
+    )
+    for a, b, count in zip(found, wanted, frames, strict=True):
+        torch.testing.assert_close(a[:count], b[:count], rtol=0, atol=2e-3)
+
+
+def test_settings_come_back(tmp_path):
+    """Features are loaded with what they were exported with."""
+    folder = export_encoder(tmp_path, trained(), LogMel(**SSLSV))
+    _, features = load_encoder(folder)
+    assert features.settings == LogMel(**SSLSV).settings
+
+
 CONFIGS = [
     {},
     {
@@ -177,8 +235,10 @@ def test_round_trip(paths, tmp_path, config):
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("name", ["resnet", "fast", "fast asp"])
-def test_resnets_come_back(paths, tmp_path, name):
+@pytest.mark.parametrize(
+    "name", ["resnet", "fast", "fast asp", "ecapa, normed", "resnet, normed"]
+)
+def test_encoders_come_back(paths, tmp_path, name):
     """The compact ones, not what stock SpeechBrain is given."""
     encoder, features = ENCODERS[name](), LogMel()
     wanted = embed_files(encoder, features, paths, progress=False)
@@ -252,7 +312,7 @@ def test_a_folder_that_is_not_there(monkeypatch, tmp_path, name):
     with pytest.raises(ConfigError, match="^" + match):
         load_encoder(name)
     with pytest.raises(ConfigError, match="^initial_model: " + match):
-        initialise(None, name)
+        initialise(None, name, None)
 
 
 @pytest.mark.parametrize("damage", ["prefix", "missing", "cut", "other"])
@@ -294,8 +354,8 @@ def test_a_threshold_is_a_key_of_the_yaml(tmp_path):
 
 def test_features_that_stock_has_not_are_refused(tmp_path):
     """Exported with the mean subtracted, it would be another encoder."""
-    with pytest.raises(ConfigError, match="without mean_norm"):
-        export_encoder(tmp_path, trained(), LogMel(mean_norm=False))
+    with pytest.raises(ConfigError, match="set `normalize` of the features"):
+        export_encoder(tmp_path, trained(), LogMel(normalize="none"))
     assert os.listdir(tmp_path) == []
 
 
@@ -317,7 +377,7 @@ def test_initialise_takes_the_weights(tmp_path):
     torch.manual_seed(2)
     fresh = FastECAPA(**shape)
     before = fresh.state_dict()["fc.conv.weight"].clone()
-    initialise(fresh, tmp_path)
+    initialise(fresh, tmp_path, LogMel())
     for name, tensor in trained.state_dict().items():
         assert torch.equal(fresh.state_dict()[name], tensor), name
     assert not torch.equal(before, fresh.state_dict()["fc.conv.weight"])
@@ -325,8 +385,20 @@ def test_initialise_takes_the_weights(tmp_path):
     assert all(p.requires_grad for p in fresh.parameters())
 
     other = FastECAPA(**{**shape, "lin_neurons": 12})
-    with pytest.raises(ConfigError, match=r"fc.*choose the same encoder"):
-        initialise(other, tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"embedding_size \(8 there, 12 here\)"
+    ):
+        initialise(other, tmp_path, LogMel())
+
+
+def test_initialise_refuses_other_features(tmp_path):
+    """The weights fit, and would see what they never learnt."""
+    encoder = trained()
+    export_encoder(tmp_path, encoder, LogMel(**SSLSV))
+    initialise(trained(), tmp_path, LogMel(**SSLSV))
+    match = "normalize is mean here and mean_variance there.*features block"
+    with pytest.raises(ConfigError, match=match):
+        initialise(trained(), tmp_path, LogMel())
 
 
 def test_initialise_refuses_a_deeper_model(tmp_path):
@@ -334,8 +406,25 @@ def test_initialise_refuses_a_deeper_model(tmp_path):
     deep = ResNet34(80, 8, channels=2, blocks=[1, 2, 1, 1])
     export_encoder(tmp_path, deep, LogMel())
     shallow = ResNet34(80, 8, channels=2, blocks=[1, 1, 1, 1])
-    with pytest.raises(ConfigError, match=r"has no stages\.1\.1"):
-        initialise(shallow, tmp_path)
+    with pytest.raises(ConfigError, match=r"blocks \(\[1, 2, 1, 1\] there"):
+        initialise(shallow, tmp_path, LogMel())
+
+
+def test_initialise_and_the_norm_of_the_embedding(tmp_path):
+    """It is taken along; an encoder that has none is told to have one."""
+    encoder = trained(embedding_batch_norm=True)
+    export_encoder(tmp_path / "normed", encoder, LogMel())
+    other = FastECAPA(**encoder.arguments)
+    initialise(other, tmp_path / "normed", LogMel())
+    for name, tensor in encoder.state_dict().items():
+        assert torch.equal(other.state_dict()[name], tensor), name
+    plain = trained()
+    message = "embedding_batch_norm .*as in the configuration of that model"
+    with pytest.raises(ConfigError, match=message):
+        initialise(plain, tmp_path / "normed", LogMel())
+    export_encoder(tmp_path / "plain", plain, LogMel())
+    with pytest.raises(ConfigError, match=message):
+        initialise(other, tmp_path / "plain", LogMel())
 
 
 @torch.no_grad()

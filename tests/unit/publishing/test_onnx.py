@@ -30,8 +30,17 @@ def rustle(count, batch=2, seed=0):
     return 0.5 * wave / wave.abs().amax(1, keepdim=True)
 
 
+SSLSV = {"normalize": "mean_variance", "n_fft": 512, "log_floor": 1e-6}
+
+
 @pytest.mark.parametrize(
-    "config", [{}, {"n_mels": 40, "sample_rate": 8000}, {"mean_norm": False}]
+    "config",
+    [
+        {},
+        {"n_mels": 40, "sample_rate": 8000},
+        {"normalize": "none", "window": "hann"},
+        SSLSV,
+    ],
 )
 @pytest.mark.parametrize("count", [400, 16000, 48123])
 def test_the_spectrum_as_a_convolution(config, count):
@@ -72,6 +81,12 @@ ENCODERS = {
     "fast": lambda: FastResNet34(
         80, 24, channels=8, blocks=[1, 1, 1, 1], pooling="asp"
     ),
+    "ecapa, normed": lambda: FastECAPA(
+        80,
+        channels=[16, 16, 16, 16, 48],
+        lin_neurons=24,
+        embedding_batch_norm=True,
+    ),
 }
 
 
@@ -84,11 +99,13 @@ def trained(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize(
+    ("name", "config"), [*((name, {}) for name in ENCODERS), ("ecapa", SSLSV)]
+)
 @torch.no_grad()
-def test_the_graph_is_the_encoder(tmp_path, name):
+def test_the_graph_is_the_encoder(tmp_path, name, config):
     """From half a second to 30, alone and in a batch of three."""
-    encoder, features = trained(name), LogMel()
+    encoder, features = trained(name), LogMel(**config)
     path = tmp_path / "new" / "model.onnx"
     least = export_onnx(path, encoder, features)
     assert least > 0.9999

@@ -17,6 +17,7 @@ SHAPES = {
     "fast asp": (FastResNet34, {"channels": 8, "pooling": "asp"}),
     "fast odd": (FastResNet34, {"channels": 12, "input_size": 21}),
     "published fast": (FastResNet34, {"input_size": 80}),
+    "normed": (ResNet34, {"channels": 4, "embedding_batch_norm": True}),
 }
 
 
@@ -26,7 +27,7 @@ def make(name):
     kind, config = SHAPES[name]
     encoder = kind(**{"input_size": 20, "lin_neurons": 12, **config})
     for module in encoder.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)
             torch.nn.init.normal_(module.bias, 0, 0.3)
             torch.nn.init.normal_(module.running_mean, 0, 0.3)

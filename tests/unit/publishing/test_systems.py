@@ -34,7 +34,7 @@ def test_a_run_knows_its_seed_and_its_labels(encoder, tmp_path):
         system = load_system(tmp_path / folder, None, LogMel(), 1)
         assert system.name == "study/run"
         assert (system.seed, system.labels_seen) == (7, "none")
-        assert system.features.mean_norm
+        assert system.features.normalize == "mean"
         torch.testing.assert_close(system.encoder(features), encoder(features))
     path.unlink()
     system = load_system(tmp_path / "study/run", None, LogMel(), 1)
@@ -48,7 +48,10 @@ def test_baselines(encoder):
     system = load_system("statistics", encoder, LogMel(n_mels=40), 3)
     assert system.seed is None and system.labels_seen == "none"
     assert system.folder == "statistics"
-    assert not system.features.mean_norm and system.features.n_mels == 40
+    assert system.features.settings == {
+        **LogMel(n_mels=40).settings,
+        "normalize": "none",
+    }
     assert system.encoder(torch.rand(1, 9, 40)).shape == (1, 1, 80)
 
 

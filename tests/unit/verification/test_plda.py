@@ -67,6 +67,21 @@ def log_likelihood(rows, number, m, between, within):
     return total
 
 
+def test_all_pairs_score_as_trials_do():
+    rows, number, _ = draw(30)
+    model = PLDA(4).fit(rows, number)
+    names = [f"s/{i}" for i in range(12)]
+    left, right = np.divmod(np.arange(7 * 12), 12)
+    trials = Trials(left == right, left, right, names)
+    tests = model.transform(rows[:12])
+    np.testing.assert_allclose(
+        model.llr(tests[:7], tests).ravel(),
+        model.score(rows[:12], trials),
+        rtol=1e-10,
+        atol=1e-10,
+    )
+
+
 @pytest.mark.parametrize("lda", [None, 3])
 def test_scores_are_ratios_of_joint_gaussians(lda):
     rows, number, _ = draw(30)

@@ -1,0 +1,87 @@
+"""Every configuration of pseudo-labels can begin with the model that it names."""
+
+import io
+import re
+
+import pytest
+import ruamel.yaml
+import tiny
+from hyperpyyaml import load_hyperpyyaml
+
+from speechbrain_ssl.config_base import merge
+from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.publishing.export import export_encoder, initialise
+
+SECOND_STAGES = sorted(tiny.ROOT.glob("recipes/*/PseudoLabels/hparams/*.yaml"))
+
+
+def first_stage(path):
+    """Return the configuration of stage I that a header names."""
+    header = path.read_text(encoding="utf-8").split("\nbase:")[0]
+    (named,) = re.findall(r"^# Begins with (\S+\.yaml)\.$", header, re.M)
+    return path.parent.parent / named
+
+
+def built(path, **overrides):
+    """Build encoder and features of a configuration, and nothing else."""
+    merged = merge(path)
+    plain, needed, waiting = merged.plain(), set(), {"encoder", "features"}
+    while waiting:
+        key = waiting.pop()
+        needed.add(key)
+        waiting |= set(re.findall(r"<(\w+)", str(plain[key]))) - needed
+    parser, text = ruamel.yaml.YAML(), io.StringIO()
+    tree = parser.load(merged.text)
+    for key in plain.keys() - needed:
+        del tree[key]
+    parser.dump(tree, text)
+    made = load_hyperpyyaml(
+        merged._replace(text=text.getvalue()).open(), overrides
+    )
+    return made["encoder"], made["features"]
+
+
+def name_of(path):
+    return f"{path.parts[-4]}-{path.stem}"
+
+
+@pytest.mark.parametrize("path", SECOND_STAGES, ids=name_of)
+def test_it_begins_with_the_model_its_header_names(path):
+    """The same weights, from the same features."""
+    first, theirs = built(first_stage(path))
+    second, ours = built(path)
+    second.load_state_dict(first.state_dict(), strict=True)
+    assert first.arguments == second.arguments
+    assert ours.settings == theirs.settings
+
+
+def test_papers_begin_where_they_say():
+    """DLG-LC with cluster-aware DINO, Cho et al. with their own DINO."""
+    named = {path.stem: first_stage(path).name for path in SECOND_STAGES}
+    assert named["dlg_lc_ecapa_512"] == "ca_dino_ecapa.yaml"
+    assert named["cho_resnet34"] == "dino_cho_resnet34.yaml"
+
+
+def test_an_encoder_of_another_shape_is_refused(tmp_path):
+    """The error names the keys of the encoder block, and both values."""
+    folder = SECOND_STAGES[0].parents[3] / "VoxCeleb/PseudoLabels/hparams"
+    encoder, features = built(
+        folder / "cho_resnet34.yaml", channels=2, embedding_size=8
+    )
+    export_encoder(tmp_path, encoder, features)
+    same, _ = built(folder / "cho_resnet34.yaml", channels=2, embedding_size=8)
+    initialise(same, tmp_path, features)
+    other, _ = built(folder / "cho_resnet34.yaml", channels=4, embedding_size=6)
+    with pytest.raises(
+        ConfigError,
+        match=r"does not fit.*channels \(2 there, 4 here\), "
+        r"embedding_size \(8 there, 6 here\).*`encoder_block`",
+    ):
+        initialise(other, tmp_path, features)
+    plain = type(encoder)(
+        input_size=80, lin_neurons=8, channels=2, embedding_batch_norm=False
+    )
+    with pytest.raises(
+        ConfigError, match=r"embedding_batch_norm \(true there, .* here\)"
+    ):
+        initialise(plain, tmp_path, features)
