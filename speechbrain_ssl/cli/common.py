@@ -214,13 +214,18 @@ class Checked:
                 path: f"{i}.flac"
                 for i, path in enumerate(dict.fromkeys(sources))
             }
-            failures = convert_files(
+            outcomes = convert_files(
                 "",
                 targets,
                 self._folder.name,
                 num_workers=options.jobs,
                 progress=not options.quiet,
             )
+            failures = {
+                path: (outcome.reason, outcome.detail)
+                for path, outcome in outcomes.items()
+                if outcome.reason
+            }
         else:
             targets = {}
             failures = dict.fromkeys(sources, (NO_PYAV, INSTALL))
