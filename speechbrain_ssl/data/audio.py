@@ -46,6 +46,9 @@ class AudioFile:
         self.path = path
         self.sample_rate = sample_rate
         self._decoder = Decoder(path)
+        # Where the last part that was read ended, what has been decoded beyond
+        # it, and the rest of the file.
+        self._next = self._rest = self._stream = None
         try:
             frames = self._length(seconds)
         except UnusableAudio:
@@ -83,8 +86,9 @@ class AudioFile:
         """Read a part of the file.
 
         The part equals the same samples of the whole file, up to 1e-4 of full
-        scale where it is resampled. A codec that cannot seek (GSM 6.10, G.721,
-        NMS ADPCM) is decoded from its beginning.
+        scale where it is resampled or decoded from Opus. A codec that cannot seek
+        (GSM 6.10, G.721, NMS ADPCM) is decoded from its beginning, unless the
+        part begins where the last one ended.
 
         Arguments
         ---------
@@ -106,18 +110,28 @@ class AudioFile:
             samples.
         """
         count = self.num_samples - start if count is None else count
-        # The samples of both rates coincide at whole seconds.
-        margin = round(_MARGIN_SECONDS * self.sample_rate)
-        second = max(0, start - margin) // self.sample_rate
-        skip = start - second * self.sample_rate
         promised = min(count, self.num_samples - start)
-        pieces, length = [], 0
-        for piece in self._resampled(second):
+        # None until the part has been read, which may fail.
+        last_end, self._next = self._next, None
+        if start == last_end:
+            pieces, skip = [self._rest], 0
+        else:
+            # The samples of both rates coincide at whole seconds.
+            margin = round(_MARGIN_SECONDS * self.sample_rate)
+            second = max(0, start - margin) // self.sample_rate
+            pieces = [np.zeros(0, dtype=np.float32)]
+            skip = start - second * self.sample_rate
+            self._stream = self._resampled(second)
+        length = sum(map(len, pieces))
+        while length < skip + promised:
+            piece = next(self._stream, None)
+            if piece is None:
+                break
             pieces.append(piece)
             length += len(piece)
-            if length >= skip + promised:
-                break
-        wave = np.concatenate(pieces)[skip : skip + promised]
+        wave = np.concatenate(pieces)[skip:]
+        self._next, self._rest = start + promised, wave[promised:].copy()
+        wave = wave[:promised]
         tolerance = _tolerance(self.num_samples / self.sample_rate)
         if len(wave) == 0 or (
             promised - len(wave) > tolerance * self.sample_rate

@@ -47,6 +47,28 @@ def frame_energies(wave, sample_rate):
     return energies.astype(np.float32)
 
 
+def speech_level(energies):
+    """Compute the energy above which a frame of a recording is speech.
+
+    Arguments
+    ---------
+    energies : numpy.ndarray
+        What ``frame_energies`` returned, of a whole recording.
+
+    Returns
+    -------
+    float
+    """
+    rank = min(len(energies), round(_LOUDEST_SECONDS / FRAME_SECONDS))
+    if rank == 0:
+        return _FLOOR
+    loudest = np.partition(energies, -rank)[-rank]
+    # A recording shorter than the click it holds is all click.
+    if loudest == 0:
+        loudest = energies.max()
+    return max(float(loudest) * 10 ** (-BELOW_LOUDEST / 10), _FLOOR)
+
+
 def speech_frames(energies):
     """Tell which frames are not far below the loudest ones.
 
@@ -60,14 +82,7 @@ def speech_frames(energies):
     numpy.ndarray
         bool ``[frames]``.
     """
-    if len(energies) == 0:
-        return np.zeros(0, dtype=bool)
-    rank = min(len(energies), round(_LOUDEST_SECONDS / FRAME_SECONDS))
-    loudest = np.partition(energies, -rank)[-rank]
-    # A recording shorter than the click it holds is all click.
-    if loudest == 0:
-        loudest = energies.max()
-    return energies > max(loudest * 10 ** (-BELOW_LOUDEST / 10), _FLOOR)
+    return energies > speech_level(energies)
 
 
 def speech_share(wave, sample_rate):
@@ -95,7 +110,7 @@ def speech_share(wave, sample_rate):
     return float(frames.mean()) if len(frames) else 0.0
 
 
-def trim_silence(wave, sample_rate, longest_pause=0.5, margin=0.1):
+def trim_silence(wave, sample_rate, longest_pause=0.5, margin=0.1, level=None):
     """Cut silence at both ends, and shorten long pauses.
 
     Training crops are drawn from all of an utterance; without its silence, more
@@ -115,12 +130,16 @@ def trim_silence(wave, sample_rate, longest_pause=0.5, margin=0.1):
         A pause within the recording that is longer is cut, in seconds.
     margin : float
         What stays of the silence on either side of a cut, in seconds.
+    level : float, optional
+        The ``speech_level`` of the recording of which ``wave`` is a part; that
+        of ``wave`` if not given.
 
     Returns
     -------
     numpy.ndarray
         The kept stretches, joined, ``[samples or fewer]``; the waveform itself
-        if nothing is cut, or if all of it is silent.
+        if nothing is cut. Of a waveform without speech, nothing is left if
+        ``level`` is given, and all of it otherwise.
 
     Example
     -------
@@ -129,9 +148,10 @@ def trim_silence(wave, sample_rate, longest_pause=0.5, margin=0.1):
     >>> len(trim_silence(wave, 16000)) / 16000
     2.2
     """
-    speech = speech_frames(frame_energies(wave, sample_rate))
+    energies = frame_energies(wave, sample_rate)
+    speech = energies > (speech_level(energies) if level is None else level)
     if not speech.any():
-        return wave
+        return wave if level is None else wave[:0]
     length = _frame_length(sample_rate)
     margin = round(margin * sample_rate)
     # Where the stretches of speech begin and end, in samples.

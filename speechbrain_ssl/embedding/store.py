@@ -19,7 +19,7 @@ from speechbrain.utils.distributed import ddp_barrier, if_main_process
 
 from speechbrain_ssl import distributed
 from speechbrain_ssl.embedding.cache import fingerprint
-from speechbrain_ssl.embedding.extract import embed_files
+from speechbrain_ssl.embedding.extract import MOST_SECONDS, embed_files
 from speechbrain_ssl.errors import AudioError, CheckpointError
 from speechbrain_ssl.files import atomic_write
 from speechbrain_ssl.progress import open_bar
@@ -59,7 +59,9 @@ class EmbeddingStore:
     def _path(self, number):
         return pathlib.Path(self.folder) / f"shard_{number:05d}.npz"
 
-    def check(self, encoder, features, precision=None, most_seconds=None):
+    def check(
+        self, encoder, features, precision=None, most_seconds=MOST_SECONDS
+    ):
         """Reject a model or manifest that the folder's embeddings do not match.
 
         Arguments
@@ -92,7 +94,7 @@ class EmbeddingStore:
         encoder,
         features,
         precision=None,
-        most_seconds=None,
+        most_seconds=MOST_SECONDS,
         progress=True,
         **options,
     ):

@@ -29,6 +29,42 @@ AUDIO_EXTENSIONS = (
     ".wav",
 )
 
+#: Formats that PyAV decodes at preparation.
+DECODED_EXTENSIONS = (
+    ".3g2",
+    ".3gp",
+    ".aac",
+    ".ac3",
+    ".amr",
+    ".ape",
+    ".dts",
+    ".eac3",
+    ".m4a",
+    ".m4b",
+    ".mka",
+    ".mkv",
+    ".mov",
+    ".mp2",
+    ".mp4",
+    ".mpc",
+    ".spx",
+    ".tta",
+    ".webm",
+    ".wma",
+    ".wv",
+)
+
+
+def needs_decoding(name):
+    """Return whether PyAV has to decode a file, by its extension.
+
+    Example
+    -------
+    >>> needs_decoding("a.M4A"), needs_decoding("a.wav")
+    (True, False)
+    """
+    return os.path.splitext(name)[1].lower() in DECODED_EXTENSIONS
+
 
 @dataclasses.dataclass
 class FileListing:

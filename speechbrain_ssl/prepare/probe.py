@@ -5,12 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from speechbrain_ssl.data.decoder import (
-    TOLERANCE,
-    TOLERANCE_SECONDS,
-    Decoder,
-    UnusableAudio,
-)
+from speechbrain_ssl.data.decoder import Decoder, UnusableAudio
 from speechbrain_ssl.data.silence import frame_energies, speech_frames
 
 CHECKS = ("header", "decode")
@@ -77,7 +72,7 @@ def probe(path, check="header"):
         The file.
     check : str
         ``"header"`` trusts the header as far as the size of the file allows,
-        and otherwise counts the samples. ``"decode"`` reads all samples and
+        and otherwise counts the samples; of a FLAC file it reads the end. ``"decode"`` reads all samples and
         also finds damaged, truncated and silent audio, and NaN, infinite or
         absurdly large samples, and notes audio with hardly any speech.
 
@@ -102,13 +97,14 @@ def probe(path, check="header"):
         size, mtime = -1, -1
     try:
         with Decoder(path) as decoder:
-            frames, notes = decoder.frames, []
+            frames, notes = decoder.frames, decoder.notes
             if check == "decode":
-                frames, notes = _decode(decoder)
+                frames, more = _decode(decoder)
+                notes = notes + more
             elif frames is None:
                 frames = decoder.count()
-            if decoder.several_streams:
-                notes.append(["several streams", "only the first one is read"])
+            else:
+                decoder.check_end()
     except UnusableAudio as error:
         return unusable(size, mtime, error.reason, error.detail)
     rate, channels = decoder.sample_rate, decoder.channels
@@ -129,13 +125,7 @@ def _decode(decoder):
         frames += len(wave)
         peak = max(peak, float(wave.max()), -float(wave.min()))
         energies.append(frame_energies(wave, rate))
-    promised = decoder.frames or frames
-    lacking = promised - frames
-    if lacking > max(TOLERANCE * promised, TOLERANCE_SECONDS * rate):
-        detail = f"{frames} of the {promised} announced samples"
-        raise UnusableAudio(detail, "truncated", detail)
-    if frames == 0:
-        raise UnusableAudio("", "zero length", "no samples")
+    decoder.check_length(frames)
     if peak < SILENCE:
         raise UnusableAudio("", "silent", "all samples are zero")
     notes = []

@@ -4,7 +4,7 @@ import collections
 
 import pandas as pd
 
-from speechbrain_ssl.files import atomic_write
+from speechbrain_ssl.files import write_csv
 
 
 def rejected_table(rows):
@@ -48,9 +48,7 @@ def write_rejected(path, table):
     table : pandas.DataFrame
         What ``rejected_table`` or ``notes_table`` returned.
     """
-    table = table.sort_values(list(table.columns[:2]), kind="stable")
-    with atomic_write(path, newline="") as stream:
-        table.to_csv(stream, index=False)
+    write_csv(path, table.sort_values(list(table.columns[:2]), kind="stable"))
 
 
 def reasons(table):

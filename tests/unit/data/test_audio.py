@@ -5,6 +5,7 @@ import pytest
 import soundfile
 
 from speechbrain_ssl.data.audio import AudioFile, fit_length
+from speechbrain_ssl.data.decoder import Decoder
 from speechbrain_ssl.errors import AudioError
 
 
@@ -55,6 +56,37 @@ def test_resampling_of_a_stereo_sine(tmp_path, rate):
             error = np.abs(found - wanted)[200:-200].max()
             whole = start * rate % 16000 == 0
             assert error < (2e-3 if whole else 2 * np.pi * 440 * 0.5 / rate)
+
+
+@pytest.mark.parametrize(
+    "rate, subtype", [(16000, "PCM_16"), (44100, "PCM_16"), (8000, "GSM610")]
+)
+def test_parts_in_order_are_decoded_once(tmp_path, monkeypatch, rate, subtype):
+    """They are the parts of the whole, also of a codec that cannot seek."""
+    rng = np.random.default_rng(0)
+    path = str(tmp_path / "a.wav")
+    soundfile.write(path, rng.normal(0, 0.1, 7 * rate), rate, subtype)
+    with AudioFile(path) as audio:
+        whole = audio.read()
+    decoded, read = [], Decoder._read
+
+    def counting(self, frames):
+        block = read(self, frames)
+        decoded.append(len(block))
+        return block
+
+    monkeypatch.setattr(Decoder, "_read", counting)
+    with AudioFile(path) as audio:
+        edges = [0, 100, 25000, 70001, 70002, audio.num_samples]
+        parts = [
+            audio.read(start, end - start)
+            for start, end in zip(edges[:-1], edges[1:], strict=True)
+        ]
+        assert sum(decoded) <= 7.1 * rate
+        assert np.abs(np.concatenate(parts) - whole).max() < 1e-6
+        # Not in order: from anywhere.
+        again = audio.read(25000, 5000)
+    assert np.abs(again - whole[25000:30000]).max() < 1e-4
 
 
 def test_a_very_short_file_of_another_rate(tmp_path):

@@ -386,7 +386,7 @@ def test_initialise_takes_the_weights(tmp_path):
 
     other = FastECAPA(**{**shape, "lin_neurons": 12})
     with pytest.raises(
-        ConfigError, match=r"embedding_size \(\d+ there, 12 here\).*`encoder_bl"
+        ConfigError, match=r"embedding_size \(8 there, 12 here\)"
     ):
         initialise(other, tmp_path, LogMel())
 
@@ -406,9 +406,7 @@ def test_initialise_refuses_a_deeper_model(tmp_path):
     deep = ResNet34(80, 8, channels=2, blocks=[1, 2, 1, 1])
     export_encoder(tmp_path, deep, LogMel())
     shallow = ResNet34(80, 8, channels=2, blocks=[1, 1, 1, 1])
-    with pytest.raises(
-        ConfigError, match=r"blocks \(\[1, 2, 1, 1\] there, \[1, 1, 1, 1\] here"
-    ):
+    with pytest.raises(ConfigError, match=r"blocks \(\[1, 2, 1, 1\] there"):
         initialise(shallow, tmp_path, LogMel())
 
 
@@ -421,10 +419,11 @@ def test_initialise_and_the_norm_of_the_embedding(tmp_path):
     for name, tensor in encoder.state_dict().items():
         assert torch.equal(other.state_dict()[name], tensor), name
     plain = trained()
-    with pytest.raises(ConfigError, match=r"embedding_batch_norm \(true there"):
+    message = "embedding_batch_norm .*as in the configuration of that model"
+    with pytest.raises(ConfigError, match=message):
         initialise(plain, tmp_path / "normed", LogMel())
     export_encoder(tmp_path / "plain", plain, LogMel())
-    with pytest.raises(ConfigError, match="embedding_batch_norm .* true here"):
+    with pytest.raises(ConfigError, match=message):
         initialise(other, tmp_path / "plain", LogMel())
 
 
