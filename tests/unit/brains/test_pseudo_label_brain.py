@@ -48,6 +48,9 @@ class Louder(torch.nn.Module):
     def load(self):
         """Nothing."""
 
+    def begin_epoch(self, epoch):
+        """Nothing."""
+
     def forward(self, crops, address, first_crop=0):
         self.calls += 1
         tone = 0.3 * torch.sin(torch.arange(crops.shape[-1]) / 5)
