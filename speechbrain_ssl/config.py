@@ -20,18 +20,40 @@ import re
 import sys
 
 import ruamel.yaml
+import speechbrain.core
 import yaml
 from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.run_opts import RunOptions
 
-from speechbrain_ssl import distributed, precision
+from speechbrain_ssl import (
+    distributed,
+    interruption,
+    precision,
+    shared_memory,
+)
 from speechbrain_ssl.config_base import merge, read_plain
 from speechbrain_ssl.errors import ConfigError, UserError
+from speechbrain_ssl.progress import open_bar
 
 logger = logging.getLogger(__name__)
 
 #: The flag of every script that prints the configuration and exits.
 PRINT_CONFIG = "--print_config"
+
+#: What SpeechBrain's own ``--help``, which follows, does not know.
+_HELP = f"""\
+Keys of the configuration are set by --key=value. Besides them and the options
+of SpeechBrain below, there are:
+
+  {PRINT_CONFIG}        print the configuration, with its base and the command
+                        line, and exit; every key is explained in the files of
+                        hparams/
+  --precision=auto, --eval_precision=auto
+                        bf16 on hardware with bf16 arithmetic, otherwise fp16 on
+                        a GPU and fp32 on a CPU; the default of configurations
+                        that train
+
+"""
 
 
 def _suggest(key, candidates):
@@ -167,6 +189,14 @@ def check_blocks(merged, overrides):
 def _read_overrides(overrides):
     """Parse the overrides, which SpeechBrain returns as YAML text."""
     try:
+        (overrides or "").encode()
+    except UnicodeEncodeError as error:
+        text = overrides.encode(errors="backslashreplace").decode().strip()
+        raise ConfigError(
+            f"the command line has bytes that are no text in this locale: "
+            f"{text}. Set LC_ALL=C.UTF-8, or rename the file"
+        ) from error
+    try:
         given = yaml.safe_load(overrides) if overrides else {}
     except yaml.YAMLError as error:
         raise ConfigError(
@@ -248,6 +278,8 @@ def load_config(argv, known, changes=None):
         If the configuration or the command line is wrong. The message names
         the key and the remedy.
     """
+    if {"-h", "--help"} & set(argv):
+        sys.stdout.write(_HELP)
     argv, changes = _take_auto(argv, changes)
     printing = PRINT_CONFIG in argv
     path, run_opts, overrides = RunOptions.from_command_line_args(
@@ -309,20 +341,46 @@ def _take_auto(argv, changes):
 def run(main):
     """Run the ``main(argv)`` of a script, and print a user's error in one line.
 
+    The exit code is 1 after an error, and ``interruption.EXIT_CODE`` if a
+    signal stopped the run.
+
     Arguments
     ---------
     main : callable
         Takes the command-line arguments.
     """
+    # SpeechBrain's bar of an epoch would be redrawn into a log file, too.
+    speechbrain.core.tqdm = open_bar
     try:
-        main(sys.argv[1:])
-        distributed.leave()
+        with interruption.handled():
+            try:
+                main(sys.argv[1:])
+                distributed.leave()
+            except RuntimeError as error:
+                # A process that has stopped breaks the collectives of others.
+                if interruption.requested() is None:
+                    raise
+                raise interruption.Interrupted(
+                    interruption.requested()
+                ) from error
+    except interruption.Interrupted as stop:
+        sys.stderr.write(
+            f"\nStopped by {stop}. What was finished is saved: start the same "
+            "command again to continue\n"
+        )
+        sys.exit(interruption.EXIT_CODE)
     except UserError as error:
         logger.debug("where it happened", exc_info=True)
         # The text of an error from a loader worker begins with the worker's
         # traceback; the user needs only the end of it.
         text = str(error).strip().split(f"{type(error).__name__}: ")[-1]
         sys.stderr.write(f"\nError: {text}\n")
+        sys.exit(1)
+    except RuntimeError as error:
+        explanation = shared_memory.explain(error)
+        if explanation is None:
+            raise
+        sys.stderr.write(f"\nError: {explanation}\n")
         sys.exit(1)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):

@@ -8,6 +8,7 @@ takes little time compared with a step of an ECAPA.
 """
 
 import contextlib
+import itertools
 
 import torch
 import torch.distributed as dist
@@ -127,6 +128,82 @@ def from_rank_0(values):
     if is_distributed():
         dist.broadcast(tensor, src=0)
     return tensor.tolist()
+
+
+def object_from_rank_0(value):
+    """Return rank 0's value, in every process; it must be picklable.
+
+    For the start of a run and other rare occasions: it is slow.
+
+    Example
+    -------
+    >>> object_from_rank_0("name")
+    'name'
+    """
+    values = [value]
+    if is_distributed():
+        dist.broadcast_object_list(values, src=0, device=collective_device())
+    return values[0]
+
+
+def on_any_rank(wanted):
+    """Return, in every process, whether ``wanted`` is true in any of them.
+
+    Example
+    -------
+    >>> on_any_rank(False)
+    False
+    """
+    flag = torch.tensor([bool(wanted)], device=collective_device()).int()
+    return bool(sum_over_ranks(flag))
+
+
+class SameStep:
+    """Lets all processes act after the same step, when any of them wants to.
+
+    After each step a process looks at a key of the process group's store, which
+    is quicker than a collective. The average of the gradients keeps the
+    processes within one step of each other. All must create the object.
+
+    Example
+    -------
+    >>> SameStep().ask(True, step=7)
+    True
+    """
+
+    _created = itertools.count()
+
+    def __init__(self):
+        self.number = next(self._created)
+        self.acted = 0
+
+    def ask(self, wanted, step):
+        """Return whether to act now.
+
+        Arguments
+        ---------
+        wanted : bool
+            Whether this process wants to act.
+        step : int
+            The number of the step, the same in all processes.
+
+        Returns
+        -------
+        bool
+            With several processes it becomes true one step after the first of
+            them wanted to act.
+        """
+        if not is_distributed():
+            return wanted
+        store = dist.distributed_c10d._get_default_store()
+        key = f"speechbrain_ssl/{self.number}/{self.acted}"
+        if store.check([key]):
+            if int(store.get(key)) <= step:
+                self.acted += 1
+                return True
+        elif wanted:
+            store.set(key, str(step + 1))
+        return False
 
 
 @torch.no_grad()

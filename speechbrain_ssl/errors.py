@@ -39,6 +39,10 @@ class CollapseError(UserError):
     """A representation that has collapsed and carries no information."""
 
 
+class DivergenceError(UserError):
+    """Training that has left the finite numbers."""
+
+
 def differences(before, now):
     """Describe the keys whose values differ between two configurations.
 

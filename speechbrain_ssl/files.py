@@ -1,6 +1,7 @@
 """Write files so that a reader never sees an incomplete one."""
 
 import contextlib
+import csv
 import os
 import pathlib
 import tempfile
@@ -18,7 +19,8 @@ def atomic_write(path, mode="w", **kwargs):
     path : str or pathlib.Path
         The file to write. Its folder is created if necessary.
     mode : str
-        ``"w"`` or ``"wb"``.
+        ``"w"`` (UTF-8; a lone surrogate, as in a file name that is not UTF-8,
+        is written as an escape) or ``"wb"``.
     **kwargs : dict
         Passed to ``open``.
 
@@ -40,6 +42,7 @@ def atomic_write(path, mode="w", **kwargs):
     path.parent.mkdir(parents=True, exist_ok=True)
     if "b" not in mode:
         kwargs.setdefault("encoding", "utf-8")
+        kwargs.setdefault("errors", "backslashreplace")
     handle, temporary = tempfile.mkstemp(
         dir=path.parent, prefix=f".{path.name}."
     )
@@ -58,3 +61,35 @@ def atomic_write(path, mode="w", **kwargs):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
+
+
+def write_csv(path, table):
+    r"""Write a table atomically as CSV, whatever its texts contain.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file to write.
+    table : pandas.DataFrame
+        The table; its index is not written.
+
+    Example
+    -------
+    >>> import tempfile, pathlib
+    >>> import pandas as pd
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "a.csv"
+    >>> write_csv(path, pd.DataFrame({"ID": ["a\rb"], "duration": [1.5]}))
+    >>> path.read_bytes()
+    b'"ID","duration"\n"a\rb",1.5\n'
+    """
+    # Before Python 3.13 a carriage return is not quoted where lines end in a
+    # newline, and every reader takes it for the end of a line.
+    broken = any(
+        "\r" in value
+        for name in table.columns
+        for value in table[name]
+        if isinstance(value, str)
+    )
+    quoting = csv.QUOTE_NONNUMERIC if broken else csv.QUOTE_MINIMAL
+    with atomic_write(path, newline="") as stream:
+        table.to_csv(stream, index=False, quoting=quoting)

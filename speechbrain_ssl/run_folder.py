@@ -7,10 +7,14 @@ an error before any file of the folder is touched. Training scripts call
 ``begin_run``.
 """
 
+import atexit
 import datetime
+import errno
 import json
+import logging
 import os
 import pathlib
+import socket
 
 import speechbrain as sb
 from hyperpyyaml import resolve_references
@@ -25,7 +29,18 @@ from speechbrain_ssl.config_base import merge, parse_plain
 from speechbrain_ssl.errors import CheckpointError, differences
 from speechbrain_ssl.files import atomic_write
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+logger = logging.getLogger(__name__)
+
 FILE_NAME = "settings.json"
+LOCK_NAME = "lock"
+
+# The locks that this process holds: path -> open file.
+_locks = {}
 
 #: Keys that may change when a run is resumed: where files are, how often
 #: something is logged or saved, and what is evaluated without affecting
@@ -157,7 +172,8 @@ def claim_folder(output_folder, settings):
     Raises
     ------
     CheckpointError
-        If the folder holds a run with other settings.
+        If the folder holds a run with other settings, or if another process
+        uses it.
 
     Example
     -------
@@ -167,6 +183,8 @@ def claim_folder(output_folder, settings):
     >>> claim_folder(folder, {"lr": 0.1})
     """
     save = pathlib.Path(output_folder) / "save"
+    if int(os.environ.get("RANK", 0)) == 0:
+        lock_folder(save)
     path = save / FILE_NAME
     held = any((save / "checkpoints").glob("CKPT*"))
     # Rounds of pseudo-labels have their checkpoints in subfolders.
@@ -177,6 +195,58 @@ def claim_folder(output_folder, settings):
     elif int(os.environ.get("RANK", 0)) == 0:
         with atomic_write(path) as stream:
             json.dump(settings, stream, indent=1, sort_keys=True)
+
+
+def lock_folder(save):
+    """Lock the folder of a run's checkpoints for the life of this process.
+
+    The system releases the lock when the process ends, however it ends. Where
+    it offers no such locks (on Windows, or on some network file systems), the
+    folder is not locked.
+
+    Arguments
+    ---------
+    save : pathlib.Path
+        The folder; it is created if necessary.
+
+    Raises
+    ------
+    CheckpointError
+        If another process has locked it. The message names host, process and
+        time.
+    """
+    if fcntl is None:
+        return
+    save.mkdir(parents=True, exist_ok=True)
+    path = save / LOCK_NAME
+    # Opened once in a process: closing any file object of it releases the lock.
+    if path.resolve() in _locks:
+        return
+    stream = open(path, "a+", encoding="utf-8")
+    try:
+        fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EAGAIN):
+            logger.warning("%s cannot be locked: %s", path, error)
+            return
+        stream.seek(0)
+        raise CheckpointError(
+            f"{save.parent} is in use by another run ({stream.read()}). Wait "
+            "until it has ended, or choose another `output_folder`"
+        ) from error
+    stream.seek(0)
+    before = stream.read()
+    if before:
+        logger.info("Taking over %s, left by %s", save.parent, before)
+    stream.truncate(0)
+    now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+    stream.write(
+        f"process {os.getpid()} on {socket.gethostname()}, started {now}"
+    )
+    stream.flush()
+    # Only a process that was killed leaves its name behind.
+    atexit.register(stream.truncate, 0)
+    _locks[path.resolve()] = stream
 
 
 def refuse_other(subject, before, now):

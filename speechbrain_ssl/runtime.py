@@ -1,5 +1,8 @@
 """Tune a process for training on a CPU, before torch is imported.
 
+A character that the console cannot show, as of a file's name under ``LC_ALL=C``,
+is printed as an escape, since an error would lose what the work was for.
+
 Two settings matter more for speed on a CPU than any line of Python:
 
 * By default glibc returns the memory of a step's activations to the system, and
@@ -22,7 +25,7 @@ _M_MMAP_MAX = -4
 
 
 def set_up_process():
-    """Set the wait policy and the allocator; call it before importing torch.
+    """Set console, wait policy and allocator; call it before importing torch.
 
     If the user has set ``OMP_WAIT_POLICY``, it is not changed.
 
@@ -37,6 +40,9 @@ def set_up_process():
     >>> isinstance(set_up_process(), bool)
     True
     """
+    # A notebook's stdout has no such method, and shows every character.
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
     if "torch" not in sys.modules:
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     if not sys.platform.startswith("linux"):

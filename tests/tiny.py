@@ -414,7 +414,7 @@ LABEL_PARTS = (
 def final_tensors(output, parts=SSL_PARTS):
     """Return all tensors of a run: last checkpoint, kept weights, export."""
     output = pathlib.Path(output)
-    (checkpoint,) = sorted((output / "save" / "checkpoints").glob("CKPT*"))
+    *_, checkpoint = sorted((output / "save" / "checkpoints").glob("CKPT*"))
     files = [checkpoint / f"{name}.ckpt" for name in parts]
     files += sorted((output / "save" / "weights").glob("*.pt"))
     files += [output / "model" / "embedding_model.ckpt"]

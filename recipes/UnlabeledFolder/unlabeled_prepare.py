@@ -1,19 +1,28 @@
-"""Prepare any folder of audio files for training without labels.
+"""Prepare any folder or list of audio files for training without labels.
 
     python unlabeled_prepare.py --data_folder=/path/to/audio --save_folder=save
 
-Every file that soundfile reads becomes an utterance of ``train.csv``, whatever
-its sample rate and number of channels; every other audio file becomes a row of
-``rejected.csv`` with the reason. Hidden files are left out.
+Every audio file becomes an utterance of ``train.csv``, whatever its format, its
+sample rate and its number of channels, or a row of ``rejected.csv`` with the
+reason. Hidden files are left out.
 """
 
+import hashlib
 import logging
 import os
+import pathlib
 import sys
 
 from speechbrain_ssl.errors import ManifestError
 from speechbrain_ssl.prepare.completed import completed
-from speechbrain_ssl.prepare.listing import list_files
+from speechbrain_ssl.prepare.av_decoder import has_pyav
+from speechbrain_ssl.prepare.formats import NO_PYAV, scan_formats
+from speechbrain_ssl.prepare.listing import (
+    AUDIO_EXTENSIONS,
+    DECODED_EXTENSIONS,
+    list_files,
+)
+from speechbrain_ssl.prepare.lists import list_entries, read_list
 from speechbrain_ssl.prepare.prepare_script import make_parser, run_parsed
 from speechbrain_ssl.prepare.preparation import Preparation
 from speechbrain_ssl.prepare.scan import write_folder_manifest
@@ -31,13 +40,15 @@ def prepare_unlabeled(
     skip_prep=False,
     noise_folder=None,
     rirs_folder=None,
+    trim_silence=False,
 ):
     """Write ``train.csv``, ``rejected.csv`` and manifests of noise and rooms.
 
     Arguments
     ---------
     data_folder : str
-        Folder with the audio files, at any depth.
+        Folder with the audio files, at any depth, or a list of files (see
+        ``speechbrain_ssl.prepare.lists``).
     save_folder : str
         Folder for the outputs.
     min_duration : float
@@ -55,6 +66,9 @@ def prepare_unlabeled(
     noise_folder, rirs_folder : str, optional
         Folders of noises and of room responses. Their usable files are listed
         in ``noise.csv`` and ``rirs.csv``.
+    trim_silence : bool
+        Whether to train on copies without silence (see
+        ``speechbrain_ssl.data.silence.trim_silence``).
 
     Returns
     -------
@@ -66,7 +80,8 @@ def prepare_unlabeled(
     Raises
     ------
     ManifestError
-        If a folder is missing or holds no usable audio.
+        If a folder is missing or holds no usable audio, or if a list is
+        malformed.
 
     Example
     -------
@@ -88,10 +103,17 @@ def prepare_unlabeled(
         "min_duration": min_duration,
         "check": check,
         "sample_rate": sample_rate,
+        "trim_silence": trim_silence,
         **{f"{name}_folder": folder for name, folder in background.items()},
     }
+    if os.path.isfile(data_folder):
+        digest = hashlib.sha256(pathlib.Path(data_folder).read_bytes())
+        arguments["list"] = digest.hexdigest()
     before = completed(save_folder, arguments)
-    if before is not None:
+    # What needed PyAV is prepared once it is installed.
+    if before is not None and not (
+        NO_PYAV in before["rejected"] and has_pyav()
+    ):
         return before
 
     preparation = Preparation(
@@ -102,19 +124,31 @@ def prepare_unlabeled(
         if folder:
             _write_background(preparation, name, folder)
 
-    listing = list_files(data_folder)
+    root, wav_root, ids = data_folder, "$data_root", None
+    if os.path.isfile(data_folder):
+        root, listing, ids = list_entries(read_list(data_folder))
+        wav_root = root.rstrip("/")
+    else:
+        listing = list_files(data_folder, AUDIO_EXTENSIONS + DECODED_EXTENSIONS)
     if listing.unknown:
         logger.info(
             "not audio by their extension: %s",
             ", ".join(f"{n} {e}" for e, n in listing.unknown.items()),
         )
-    found = preparation.scan(
-        data_folder, listing, "train", min_duration=min_duration
+    found = scan_formats(
+        preparation,
+        root,
+        listing,
+        "train",
+        wav_root,
+        ids,
+        trim_silence,
+        min_duration=min_duration,
     )
     rejected = preparation.write_rejected()
     if len(found.usable) == 0:
         raise ManifestError(
-            f"none of the {len(found.rejected)} audio files below "
+            f"none of the {len(preparation.rejected)} audio files of "
             f"{data_folder} can be used; "
             f"{preparation.save_folder / 'rejected.csv'} says why"
         )
@@ -145,7 +179,9 @@ def _write_background(preparation, name, folder):
 
 def main(argv=None):
     """Run the preparation from the command line; return the exit status."""
-    parser = make_parser(__doc__, data_help="Folder with the audio files.")
+    parser = make_parser(
+        __doc__, data_help="Folder with the audio files, or a list of them."
+    )
     parser.add_argument(
         "--sample_rate",
         type=int,
@@ -156,6 +192,11 @@ def main(argv=None):
             f"--{name}_folder",
             help=f"Folder of {text} for the augmentation (default: none).",
         )
+    parser.add_argument(
+        "--trim_silence",
+        action="store_true",
+        help="Train on copies without silence (default: no).",
+    )
     return run_parsed(prepare_unlabeled, parser, argv)
 
 

@@ -16,9 +16,10 @@ import os
 import sys
 
 from speechbrain_ssl.errors import ManifestError, UserError
+from speechbrain_ssl.prepare.av_decoder import INSTALL, has_pyav
 from speechbrain_ssl.prepare.background import prepare_musan, prepare_rirs
 from speechbrain_ssl.prepare.completed import completed
-from speechbrain_ssl.prepare.convert import convert_folder
+from speechbrain_ssl.prepare.convert import convert_files
 from speechbrain_ssl.prepare.listing import list_files
 from speechbrain_ssl.prepare.prepare_script import make_parser, run_parsed
 from speechbrain_ssl.prepare.preparation import Preparation, spaced
@@ -87,7 +88,7 @@ def prepare_voxceleb(
     ------
     UserError
         If VoxCeleb2 or a folder that was named is not found, or if there are
-        m4a files to convert and there is no ffmpeg.
+        m4a files to convert and PyAV is not installed.
     ManifestError
         If no file of VoxCeleb2 is usable, or if the training list overlaps the
         trials.
@@ -198,12 +199,31 @@ def prepare_training(preparation, places, min_duration):
 
 def _convert(preparation, aac, tree):
     """Convert the m4a files that have no wav file yet."""
+    done = set()
+    if os.path.isdir(tree):
+        wavs = list_files(tree, extensions=(".wav",)).files
+        done = {os.path.splitext(name)[0] for name in wavs}
+    targets = {
+        name: os.path.splitext(name)[0] + ".wav"
+        for name in list_files(aac, extensions=(".m4a",)).files
+        if os.path.splitext(name)[0] not in done
+    }
+    if not targets:
+        return
+    if not has_pyav():
+        raise UserError(
+            f"{spaced(len(targets))} m4a files below {aac} have to be "
+            f"converted to wav, for which PyAV is needed: {INSTALL}, or put "
+            f"wav files into {tree}"
+        )
+    logger.info("converting %d m4a files into %s", len(targets), tree)
+    failures = convert_files(
+        aac, targets, tree, num_workers=preparation.num_workers
+    )
     root = preparation.wav_root(aac)
-    for name, failure in convert_folder(
-        aac, tree, SAMPLE_RATE, preparation.num_workers
-    ):
-        row = (f"{root}/{name}", "ffmpeg failed", failure)
-        preparation.rejected.append(row)
+    preparation.rejected += [
+        (f"{root}/{name}", *why) for name, why in failures.items()
+    ]
 
 
 def _training_files(preparation, tree, meta):

@@ -78,7 +78,13 @@ class BadAudioReport:
         if not new:
             return
         self._listed.update(name for name, _ in new)
-        with open(self.path, "a", encoding="utf-8", newline="") as stream:
+        with open(
+            self.path,
+            "a",
+            encoding="utf-8",
+            errors="backslashreplace",
+            newline="",
+        ) as stream:
             writer = csv.writer(stream)
             if stream.tell() == 0:
                 writer.writerow(["wav", "reason"])

@@ -3,7 +3,9 @@
 Stock SpeechBrain writes the meta file of a checkpoint first and everything else
 after it. A run that is killed in between leaves a folder that passes for the
 newest checkpoint but cannot be loaded. ``AtomicCheckpointer`` writes a
-checkpoint under a temporary name and renames it once it is complete.
+checkpoint under a temporary name and renames it once it is complete. A digest
+of each file is saved with it, because a disk may return other bytes than were
+written, and weights with one wrong bit load like any others.
 
 ``Generators`` and ``RunState`` are recoverables that every run saves;
 ``run_checkpoints`` decides when to load and save.
@@ -16,10 +18,13 @@ import logging
 import os
 import random
 import shutil
+import socket
+import time
 
 import numpy as np
 import torch
 from speechbrain.utils.checkpoints import (
+    CKPT_PREFIX,
     Checkpoint,
     Checkpointer,
     mark_as_loader,
@@ -32,11 +37,17 @@ from speechbrain.utils.distributed import (
     main_process_only,
 )
 
+from speechbrain_ssl import distributed
 from speechbrain_ssl.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
 
 _PARTIAL = "partial-"
+_DAMAGED = "damaged-"
+_DIGESTS = "digests.json"
+
+# Seconds that another host may need to see the files that rank 0 has seen.
+_SHARED_FOLDER_LAG = 60
 
 
 class AtomicCheckpointer(Checkpointer):
@@ -96,7 +107,84 @@ class AtomicCheckpointer(Checkpointer):
         ddp_barrier()
         return saved
 
+    def newest_whole(self):
+        """Find the newest checkpoint whose files are as they were written.
+
+        A checkpoint with a damaged file is reported and renamed, so that it is
+        not considered again. Rank 0 decides for all processes.
+
+        Returns
+        -------
+        speechbrain.utils.checkpoints.Checkpoint or None
+            None if there is no checkpoint.
+
+        Raises
+        ------
+        CheckpointError
+            If there are checkpoints and all are damaged, or if this process
+            does not see the one that rank 0 has found.
+        """
+        name = None
+        if distributed.rank() == 0:
+            name = self._set_damaged_aside()
+        name = distributed.object_from_rank_0(name)
+        if isinstance(name, CheckpointError):
+            raise name
+        if name is None:
+            return None
+        folder = self.checkpoints_dir / name
+        end = time.monotonic() + _SHARED_FOLDER_LAG
+        while not (folder / _DIGESTS).is_file():
+            if time.monotonic() > end:
+                raise CheckpointError(
+                    f"process {distributed.rank()} on {socket.gethostname()} "
+                    f"does not see {folder}, from which the run continues: the "
+                    "output folder must be shared by all hosts"
+                )
+            time.sleep(0.5)
+        (found,) = self._construct_checkpoint_objects([folder])
+        return found
+
+    def _set_damaged_aside(self):
+        """Return the name of the newest whole checkpoint, None, or an error."""
+        whole, reports = [], []
+        for folder in self.checkpoints_dir.glob(f"{CKPT_PREFIX}*"):
+            damage = damaged_files(folder)
+            if damage:
+                reports.append((folder, ", ".join(damage)))
+            else:
+                whole.append(folder)
+        if reports and not whole:
+            return CheckpointError(
+                f"no checkpoint in {self.checkpoints_dir} is whole: "
+                + "; ".join(f"{f.name}: {why}" for f, why in reports)
+                + ". Restore the files from a backup, or delete the output "
+                "folder to train from the beginning"
+            )
+        if not whole:
+            return None
+        newest = max(
+            self._construct_checkpoint_objects(whole),
+            key=lambda found: found.meta["unixtime"],
+        )
+        for folder, why in reports:
+            logger.warning(
+                "%s is damaged (%s): it is kept as %s, and the run continues "
+                "from %s, saved in epoch %s; what came after it is trained "
+                "again",
+                folder,
+                why,
+                _DAMAGED + folder.name,
+                newest.path.name,
+                newest.meta.get("epoch", "?"),
+            )
+            folder.rename(folder.with_name(_DAMAGED + folder.name))
+        return newest.path.name
+
     def _publish(self, saved):
+        digests = {p.name: _digest(p) for p in saved.path.iterdir()}
+        with open(saved.path / _DIGESTS, "w", encoding="utf-8") as stream:
+            json.dump(digests, stream, indent=1, sort_keys=True)
         for path in saved.path.iterdir():
             with open(path, "rb") as stream:
                 os.fsync(stream.fileno())
@@ -125,6 +213,44 @@ class AtomicCheckpointer(Checkpointer):
         if if_main_process():
             for path in self.checkpoints_dir.glob(_PARTIAL + "*"):
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def damaged_files(folder):
+    """Compare the files of a checkpoint with their digests.
+
+    Arguments
+    ---------
+    folder : pathlib.Path
+        The checkpoint.
+
+    Returns
+    -------
+    list of str
+        One text for each file that is missing or has changed; empty if the
+        checkpoint is whole.
+    """
+    try:
+        with open(folder / _DIGESTS, encoding="utf-8") as stream:
+            digests = json.load(stream).items()
+    except (OSError, ValueError, AttributeError):
+        return [f"{_DIGESTS} is missing or damaged"]
+    damage = []
+    for name, digest in digests:
+        path = folder / name
+        if not path.is_file():
+            damage.append(f"{name} is missing")
+        elif _digest(path) != digest:
+            damage.append(f"{name} is not what was written")
+    return damage
+
+
+def _digest(path):
+    """Return the SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _no_space(error, folder):

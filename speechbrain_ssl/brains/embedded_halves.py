@@ -9,11 +9,11 @@ import logging
 import numpy as np
 import torch
 from speechbrain.utils.distributed import if_main_process
-from tqdm import tqdm
 
 from speechbrain_ssl import distributed
 from speechbrain_ssl.brains.encoding import crop_features, encode
 from speechbrain_ssl.data.halves import ReadableHalves
+from speechbrain_ssl.progress import open_bar
 
 logger = logging.getLogger(__name__)
 
@@ -98,9 +98,9 @@ class EmbeddedHalves:
             num_workers=brain.hparams.num_workers,
             generator=torch.Generator(),
         )
-        return tqdm(
+        return open_bar(
             loader,
-            "start rule",
+            desc="start rule",
+            unit=" batches",
             disable=brain.noprogressbar or not if_main_process(),
-            dynamic_ncols=True,
         )

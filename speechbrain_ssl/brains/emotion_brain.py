@@ -92,7 +92,7 @@ class EmotionBrain(sb.Brain):
                 "counter": self.hparams.epoch_counter,
             }
         )
-        found = self.checkpointer.find_checkpoint()
+        found = self.checkpointer.newest_whole()
         if found is not None:
             refuse_other(
                 f"{found.path} is a checkpoint",
@@ -199,6 +199,7 @@ class EmotionBrain(sb.Brain):
             meta={
                 "fingerprint": self.hparams.fingerprint,
                 "loss": self.last_loss,
+                "epoch": epoch,
             },
-            num_to_keep=1,
+            num_to_keep=2,
         )

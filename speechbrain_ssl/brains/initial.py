@@ -11,6 +11,7 @@ import pathlib
 import torch
 from speechbrain.utils.checkpoints import Checkpointer
 
+from speechbrain_ssl.brains.checkpointing import damaged_files
 from speechbrain_ssl.errors import ConfigError
 
 
@@ -31,8 +32,8 @@ def begin_with_checkpoint(folder, objective, modules):
     Raises
     ------
     ConfigError
-        If there is no checkpoint, or if it has another objective or other
-        shapes.
+        If there is no checkpoint, or if it is damaged, or has another objective
+        or other shapes.
     """
     checkpoints = pathlib.Path(folder) / "save" / "checkpoints"
     found = None
@@ -43,6 +44,12 @@ def begin_with_checkpoint(folder, objective, modules):
             f"initial_checkpoint: there is no checkpoint in {checkpoints}; name "
             "the output folder of a run that still has its checkpoints, or give "
             "its encoder alone as `initial_model`"
+        )
+    damage = damaged_files(found.path)
+    if damage:
+        raise ConfigError(
+            f"initial_checkpoint: {found.path} is damaged ({', '.join(damage)}); "
+            "start that run again, which repairs it, or name another one"
         )
     trained_with = found.meta.get("fingerprint", {}).get(
         "objective", "pseudo labels"

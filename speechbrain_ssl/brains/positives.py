@@ -194,7 +194,7 @@ class _RulePositives(OwnPositives):
 class ClusterAwarePositives(_RulePositives):
     """Cuts crops from other utterances of the same cluster.
 
-    Which utterances is decided before audio is read, in the data loader.
+    Which utterances is decided before audio is read, in the sampler.
     """
 
     def loader_options(self):
@@ -202,7 +202,7 @@ class ClusterAwarePositives(_RulePositives):
         return {"pseudo_positives": self.rule.pseudo_positives}
 
     def set_up(self, embedding_size, projection_size):
-        """Create the table of clusters on the CPU, where loaders read it."""
+        """Create the table of clusters on the CPU, for the sampler."""
         super().set_up(embedding_size, projection_size)
         self.rule.set_up(
             self.brain.train_sampler.num_samples,

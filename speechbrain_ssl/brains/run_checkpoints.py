@@ -30,7 +30,7 @@ class RunCheckpoints:
     def __init__(self, checkpointer):
         self.checkpointer, self.found = checkpointer, None
         if checkpointer is not None:
-            self.found = checkpointer.find_checkpoint()
+            self.found = checkpointer.newest_whole()
 
     def load(self, recoverables, fingerprint):
         """Register all objects with state, and load the checkpoint, if any.
@@ -58,7 +58,7 @@ class RunCheckpoints:
             logger.info("Resuming from %s", self.found.path.name)
 
     def save(self, fingerprint, epoch, end_of_epoch):
-        """Write a checkpoint and delete the previous one.
+        """Write a checkpoint; keep one older one, should this one be damaged.
 
         Arguments
         ---------
@@ -71,7 +71,7 @@ class RunCheckpoints:
         """
         meta = {"fingerprint": fingerprint, "epoch": epoch}
         if end_of_epoch:
-            self.checkpointer.save_and_keep_only(meta=meta, num_to_keep=1)
+            self.checkpointer.save_and_keep_only(meta=meta, num_to_keep=2)
             return
         self.checkpointer.save_and_keep_only(
             meta={**meta, INTRA_EPOCH_CKPT_FLAG: True},

@@ -4,7 +4,6 @@ import logging
 import pathlib
 
 from speechbrain.utils.distributed import if_main_process
-from speechbrain.utils.train_logger import FileTrainLogger
 
 from speechbrain_ssl.brains.means import RunningMeans
 from speechbrain_ssl.report.logbook import Logbook
@@ -25,6 +24,12 @@ class RunLog:
     """
 
     def __init__(self, output_folder):
+        # The import warns that torchvision is missing, which nothing here needs.
+        logging.getLogger("speechbrain.utils.train_logger").addFilter(
+            lambda record: "torchvision" not in record.getMessage()
+        )
+        from speechbrain.utils.train_logger import FileTrainLogger
+
         self.logbook = Logbook(output_folder)
         self.train_logger = FileTrainLogger(
             str(pathlib.Path(output_folder) / "train_log.txt")

@@ -26,7 +26,7 @@ import speechbrain as sb
 import torch
 from speechbrain.utils.distributed import if_main_process
 
-from speechbrain_ssl import distributed
+from speechbrain_ssl import distributed, interruption
 from speechbrain_ssl.brains.bad_audio import BadAudioReport
 from speechbrain_ssl.brains.checkpointing import (
     Generators,
@@ -34,6 +34,7 @@ from speechbrain_ssl.brains.checkpointing import (
     schedules_digest,
     shapes_digest,
 )
+from speechbrain_ssl.brains.divergence import diverged, refuse_divergence
 from speechbrain_ssl.brains.encoding import (
     check_rows,
     crop_features,
@@ -189,6 +190,8 @@ class TrainingBrain(TrainingHooks):
             )
         self.init_optimizers()
         self._set_up_logs()
+        self.stop_request = distributed.SameStep()
+        self.save_request = distributed.SameStep()
         # Each rank draws different numbers from torch's generator (dropout).
         torch.manual_seed(self.hparams.seed + distributed.rank())
         self._resume()
@@ -318,14 +321,14 @@ class TrainingBrain(TrainingHooks):
             max_norm=self.hparams.clip_per_tensor,
             unclipped=self.unclipped_parameters(),
         )
+        # A skipped step counts, so that schedules and data stay in step.
+        self.optimizer_step += 1
         self.stepped = norm is not None
         if self.stepped:
             self.log.add(grad_norm=norm)
             self.state.values["skipped"] = 0
         else:
             self._count_skipped()
-        # A skipped step counts, so that schedules and data stay in step.
-        self.optimizer_step += 1
 
     def _count_skipped(self):
         self.state.values["skipped"] += 1
@@ -333,11 +336,7 @@ class TrainingBrain(TrainingHooks):
             "step %d skipped: its gradient is not finite", self.optimizer_step
         )
         if self.state.values["skipped"] >= self.MAX_SKIPPED:
-            raise ConfigError(
-                f"{self.MAX_SKIPPED} steps in a row had a gradient that is not "
-                "finite; lower the learning rate, or train in fp32 "
-                "(`--precision=fp32`) to see whether the precision is to blame"
-            )
+            raise diverged(self, "the gradient is not finite")
 
     def on_fit_batch_end(self, batch, outputs, loss, should_step):
         """Update what follows the weights (a teacher, say), and log."""
@@ -372,6 +371,8 @@ class TrainingBrain(TrainingHooks):
                 self.log.begin_epoch()
                 self.bad_audio.begin_epoch()
             self.before_epoch(epoch)
+            # From here on a signal must not interrupt a step or a checkpoint.
+            interruption.defer(True)
         else:
             self._collected, self._held_out = [], RunningMeans()
 
@@ -392,6 +393,7 @@ class TrainingBrain(TrainingHooks):
             self._log_steps()
             self._after_epoch = self.after_epoch()
             return
+        refuse_divergence(self, self._collected)
         scalars = label_free_scores(np.concatenate(self._collected))
         held_out = self._held_out.read()
         scalars.update({f"held_out_{k}": v for k, v in held_out.items()})
@@ -415,17 +417,32 @@ class TrainingBrain(TrainingHooks):
             self.state.values["signs"],
         )
         self._save_checkpoint(end_of_epoch=True)
+        if distributed.on_any_rank(interruption.requested()):
+            self._stop()
+        interruption.defer(False)
+
+    def _stop(self):
+        """End the run after a signal; a checkpoint has been saved."""
+        where = f"epoch {self.epoch}, after {self.optimizer_step} steps"
+        raise interruption.Interrupted(
+            f"{interruption.requested() or 'a signal to another process'} in "
+            + where
+        )
 
     def _evaluate_trials(self, epoch):
         """Log the EER on the trial list every ``trials_every`` epochs."""
         every = self.hparams.trials_every
-        if self.trials is not None and every > 0 and epoch % every == 0:
-            eer = self.trials.eer(
-                self.evaluated_encoder, self.features, self.device
-            )
-            self.log.write_trials(
-                epoch, self.optimizer_step, self.trials.name, eer
-            )
+        if self.trials is None or every <= 0 or epoch % every:
+            return
+        # It may take minutes, and only the log would lack the result.
+        with interruption.may_be_skipped():
+            if not interruption.requested():
+                eer = self.trials.eer(
+                    self.evaluated_encoder, self.features, self.device
+                )
+                self.log.write_trials(
+                    epoch, self.optimizer_step, self.trials.name, eer
+                )
 
     def finish(self):
         """Average the last weights, export, evaluate, and write the report.
@@ -490,19 +507,29 @@ class TrainingBrain(TrainingHooks):
         )
 
     def _save_intra_epoch_ckpt(self):
+        refuse_divergence(self)
         self._save_checkpoint(end_of_epoch=False)
+        if self.stopping:
+            self._stop()
 
     def _should_save_intra_epoch_ckpt(self, last_ckpt_time, steps_since_ckpt):
-        # Accumulated gradients are not saved, so save only between optimiser
-        # steps. The end of an epoch has its own checkpoint.
-        due = super()._should_save_intra_epoch_ckpt(
-            last_ckpt_time, steps_since_ckpt
-        )
-        return (
-            due
-            and self.step % self.grad_accumulation_factor == 0
-            and self.step < len(self.train_sampler)
-        )
+        """Return whether to save now: after a while, or to stop after a signal.
+
+        Stock SpeechBrain broadcasts a pickled decision after every batch, and
+        saves in the middle of accumulated gradients, which are lost then.
+        """
+        if (
+            self.step % self.grad_accumulation_factor
+            or self.step >= len(self.train_sampler)  # saved in on_stage_end
+        ):
+            return False
+        signalled = interruption.requested() is not None
+        minutes = (time.time() - last_ckpt_time) / 60
+        late = 0 < self.ckpt_interval_minutes < minutes
+        self.stopping = self.stop_request.ask(signalled, self.optimizer_step)
+        due = self.save_request.ask(late, self.optimizer_step)
+        due |= 0 < self.ckpt_interval_steps <= steps_since_ckpt
+        return due or self.stopping
 
     def seconds(self):
         """Return the wall time of the run in seconds, over all its starts."""

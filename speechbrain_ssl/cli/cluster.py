@@ -1,13 +1,14 @@
 """The command ``speechbrain-ssl cluster folder``: group files by speaker.
 
-Every file is assumed to be of one speaker.
+Every file is assumed to be of one speaker; a note names long files that may not
+be.
 """
 
 import csv
 
 import numpy as np
 
-from speechbrain_ssl.cli.common import check_output, embed_below
+from speechbrain_ssl.cli.common import check_output, check_source
 from speechbrain_ssl.clustering.agglomerative import (
     kmeans_then_merge,
     merge_centroids,
@@ -33,7 +34,7 @@ def run(options):
     tuple
         The object that ``--json`` prints: ``speakers`` (how many), ``guessed``
         (whether that number was estimated), ``files`` (file to speaker,
-        numbered from 1, most files first), ``unusable``, ``notes``; and the
+        numbered from 1, most files first), ``unusable``, ``left_out``, ``notes``; and the
         lines for a reader.
 
     Raises
@@ -49,7 +50,8 @@ def run(options):
     wanted = options.speakers
     if wanted is not None and wanted < 1:
         raise ConfigError(f"--speakers={wanted} must be at least 1")
-    files, rows = embed_below(options)
+    files, model = check_source(options)
+    rows = files.embed(model, options)
     count = len(rows)
     if wanted is None:
         if count < 4:
@@ -73,6 +75,7 @@ def run(options):
         "guessed": options.speakers is None,
         "files": dict(zip(files.names, labels.tolist(), strict=True)),
         "unusable": files.unusable,
+        "left_out": files.left_out,
         "notes": files.notes,
     }
     if options.output is not None:
@@ -80,10 +83,7 @@ def run(options):
             writer = csv.writer(stream)
             writer.writerow(["file", "speaker"])
             writer.writerows(found["files"].items())
-        lines = [
-            f"{count} of {files.total} files, {wanted} speakers: "
-            f"{options.output}"
-        ]
+        lines = [f"{files.count()}, {wanted} speakers: {options.output}"]
     else:
         order = sorted(found["files"].items(), key=lambda item: item[::-1])
         lines = [f"speaker {number}\t{name}" for name, number in order]

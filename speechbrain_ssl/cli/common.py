@@ -1,19 +1,34 @@
 """Load the model and check and embed the files, for all commands."""
 
+import collections
 import concurrent.futures
 import os
 import pathlib
-import sys
+import tempfile
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from speechbrain_ssl.config import check_device
-from speechbrain_ssl.embedding.extract import embed_files
+from speechbrain_ssl.embedding.extract import (
+    MOST_SECONDS,
+    embed_windows,
+    mean_windows,
+)
+from speechbrain_ssl.embedding.voices import SAME_VOICE, voice_agreement
 from speechbrain_ssl.errors import AudioError, ConfigError
-from speechbrain_ssl.prepare.listing import list_files
+from speechbrain_ssl.prepare.av_decoder import INSTALL, has_pyav
+from speechbrain_ssl.prepare.convert import convert_files
+from speechbrain_ssl.prepare.formats import NO_PYAV, needs_pyav
+from speechbrain_ssl.prepare.listing import (
+    AUDIO_EXTENSIONS,
+    DECODED_EXTENSIONS,
+    list_files,
+    needs_decoding,
+)
+from speechbrain_ssl.prepare.lists import read_list
 from speechbrain_ssl.prepare.probe import probe
+from speechbrain_ssl.progress import open_bar
 from speechbrain_ssl.publishing.calibration_file import (
     FILE_NAME as CALIBRATION,
 )
@@ -74,22 +89,38 @@ class Model:
         path = find_record(model, RESULTS)
         self.results = {} if path is None else read_json(path)
 
-    def embed(self, paths, seconds, options, bad):
-        """Embed checked files; add those that cannot be read to ``bad``."""
-        return embed_files(
+    def embed(self, paths, seconds, window_seconds, options, bad):
+        """Embed windows of checked files; add unreadable ones to ``bad``."""
+        return embed_windows(
+            self.encoder,
+            self.features,
+            paths,
+            window_seconds,
+            seconds,
+            device=self.device,
+            batch_seconds=options.batch_seconds,
+            trim=options.trim_silence,
+            bad=bad,
+            progress=not options.quiet,
+        )
+
+    def voice_agreement(self, paths, seconds, options):
+        """Return how alike the parts of each recording are."""
+        return voice_agreement(
             self.encoder,
             self.features,
             paths,
             seconds,
             device=self.device,
-            batch_seconds=options.batch_seconds,
-            bad=bad,
             progress=not options.quiet,
         )
 
 
 class Checked:
     """Audio files sorted into usable and unusable ones.
+
+    Files that training cannot read, as m4a, are decoded into a temporary
+    folder, for as long as this object lives.
 
     Arguments
     ---------
@@ -109,23 +140,27 @@ class Checked:
     total : int
         Number of files that were checked.
     notes : list of str
-        Remarks on usable files, for the user.
+        Remarks on usable files and on those left out, for the user.
+    left_out : dict
+        Number of files that are not audio by their extension, by extension.
     """
 
     def __init__(self, names, paths, options):
         self.names, self.paths, self.seconds = [], [], []
-        self.unusable, self.notes = {}, []
+        self.unusable, self.notes, self.left_out = {}, [], {}
         self.total = len(names)
+        self._all = dict(zip(names, paths, strict=True))
+        names, paths = self._decode(names, paths, options)
         with concurrent.futures.ThreadPoolExecutor(
             max(1, options.jobs)
         ) as pool:
-            outcomes = tqdm(
+            outcomes = open_bar(
                 pool.map(lambda path: probe(path, "decode"), paths),
                 total=len(paths),
                 desc="check",
                 unit="file",
                 leave=False,
-                disable=True if options.quiet else None,
+                disable=options.quiet,
             )
             for name, path, outcome in zip(names, paths, outcomes, strict=True):
                 if outcome.reason:
@@ -140,6 +175,66 @@ class Checked:
                         f"{name} has only {self.seconds[-1]:.2f} s: results "
                         "for it are unreliable"
                     )
+
+    def count(self):
+        """Say how many files are used, and of which kinds the others are.
+
+        Returns
+        -------
+        str
+            As ``12 of 18 files (not used: 6 .m4a; not audio: 2 .txt)``.
+        """
+        kinds = collections.Counter(
+            os.path.splitext(self._all.get(name, ""))[1].lower() or "others"
+            for name in self.unusable
+        )
+        parts = [
+            f"{what}: " + ", ".join(f"{n} {e}" for e, n in found.items())
+            for what, found in (
+                ("not used", kinds),
+                ("not audio", self.left_out),
+            )
+            if found
+        ]
+        used = f"{len(self.names)} of {self.total} files"
+        return used + (f" ({'; '.join(parts)})" if parts else "")
+
+    def _decode(self, names, paths, options):
+        """Decode what libsndfile cannot read; return names and paths."""
+        sources = [path for path in paths if needs_decoding(path)]
+        if not sources:
+            return names, paths
+        if has_pyav():
+            # Deleted with this object, or at the end of the process.
+            self._folder = tempfile.TemporaryDirectory(
+                prefix="speechbrain_ssl_"
+            )
+            # A recording may be named twice.
+            targets = {
+                path: f"{i}.flac"
+                for i, path in enumerate(dict.fromkeys(sources))
+            }
+            failures = convert_files(
+                "",
+                targets,
+                self._folder.name,
+                num_workers=options.jobs,
+                progress=not options.quiet,
+            )
+        else:
+            targets = {}
+            failures = dict.fromkeys(sources, (NO_PYAV, INSTALL))
+            self.notes.append(f"not used: {needs_pyav(sources)}")
+        kept = []
+        for name, path in zip(names, paths, strict=True):
+            if path in failures:
+                self.unusable[name] = "{} ({})".format(*failures[path])
+            elif path in targets:
+                target = os.path.join(self._folder.name, targets[path])
+                kept.append((name, target))
+            else:
+                kept.append((name, path))
+        return [name for name, _ in kept], [path for _, path in kept]
 
     def require_some(self):
         """Raise an ``AudioError`` if no file can be used."""
@@ -156,14 +251,12 @@ class Checked:
             raise AudioError(f"{name} cannot be used: {reason}")
 
     def embed(self, model, options):
-        """Embed the usable files; those that fail become unusable.
+        """Embed the usable files, long ones as the mean of their windows.
 
         Arguments
         ---------
-        model : Model
-            The model.
-        options : argparse.Namespace
-            ``batch_seconds`` and ``quiet``.
+        model, options
+            As in ``embed_windows``.
 
         Returns
         -------
@@ -175,10 +268,40 @@ class Checked:
         AudioError
             If no file can be used.
         """
+        windows = self.embed_windows(model, options)
+        return mean_windows(windows, len(self.names))
+
+    def embed_windows(self, model, options, window_seconds=MOST_SECONDS):
+        """Embed windows of the usable files; those that fail become unusable.
+
+        A note is made of files with more than one voice, probably.
+
+        Arguments
+        ---------
+        model : Model
+            The model.
+        options : argparse.Namespace
+            ``batch_seconds``, ``trim_silence`` and ``quiet``.
+        window_seconds : float
+            Length of the longest window.
+
+        Returns
+        -------
+        speechbrain_ssl.embedding.extract.Windows
+            Its ``files`` are positions in ``names``.
+
+        Raises
+        ------
+        AudioError
+            If no file can be used.
+        """
         self.require_some()
         bad = []
-        rows = model.embed(self.paths, self.seconds, options, bad)
-        keep = np.isfinite(rows).all(axis=1)
+        windows = model.embed(
+            self.paths, self.seconds, window_seconds, options, bad
+        )
+        means = mean_windows(windows, len(self.names))
+        keep = np.isfinite(means).all(axis=1)
         for i, reason in bad:
             self.unusable[self.names[i]] = reason
         for i in np.flatnonzero(~keep):
@@ -193,40 +316,57 @@ class Checked:
                 [v for v, k in zip(values, keep, strict=True) if k],
             )
         self.require_some()
-        return rows[keep]
+        self._note_voices(model, options)
+        return windows.select(keep)
+
+    def _note_voices(self, model, options):
+        """Note the files in which more than one voice is likely."""
+        found = model.voice_agreement(self.paths, self.seconds, options)
+        for name, cosine in zip(self.names, found, strict=True):
+            if cosine < SAME_VOICE:
+                self.notes.append(
+                    f"{name} may contain more than one voice: its parts have "
+                    f"a cosine of {cosine:.2f}"
+                )
 
 
-def audio_below(folder, options):
-    """List the audio files below a folder, or the one file that was named.
+def audio_of(source, options):
+    """Find the audio files below a folder, of a list, or the one named.
 
     Arguments
     ---------
-    folder : str
-        A folder or a file.
+    source : str
+        A folder, a list of files (see ``speechbrain_ssl.prepare.lists``) or an
+        audio file.
     options : argparse.Namespace
         ``quiet``.
 
     Returns
     -------
-    tuple of list of str
-        Names relative to the folder, and paths.
+    tuple
+        Names (of a folder: relative to it; of a list: the ID if it has any,
+        else the path as it is written there) and paths, lists of str; and the
+        ``FileListing`` of a folder, None otherwise.
 
     Raises
     ------
     ManifestError
-        If there is no such folder.
+        If there is no such folder, or if a list is malformed.
     AudioError
         If it holds no audio file.
     """
-    if os.path.isfile(folder):
-        return [os.path.basename(folder)], [folder]
-    # Unlike the other bars, this one would also be drawn into a log.
-    shown = not options.quiet and sys.stderr.isatty()
-    listing = list_files(folder, progress=shown)
+    extensions = AUDIO_EXTENSIONS + DECODED_EXTENSIONS
+    if os.path.isfile(source):
+        if os.path.splitext(source)[1].lower() in extensions:
+            return [os.path.basename(source)], [source], None
+        entries = read_list(source)
+        names = [e.text if e.id is None else e.id for e in entries]
+        return names, [e.path for e in entries], None
+    listing = list_files(source, extensions, progress=not options.quiet)
     if not listing.files:
         others = ", ".join(f"{n} {e}" for e, n in listing.unknown.items())
         raise AudioError(
-            f"there is no audio file below {folder}"
+            f"there is no audio file below {source}"
             + (f", only {others}" if others else "")
         )
     # Escape names that are not UTF-8, which could not be printed.
@@ -234,32 +374,39 @@ def audio_below(folder, options):
         name.encode("utf-8", "backslashreplace").decode()
         for name in listing.files
     ]
-    return names, [os.path.join(folder, n) for n in listing.files]
+    return names, [os.path.join(source, n) for n in listing.files], listing
 
 
-def embed_below(options):
-    """Embed the audio files below a folder.
+def check_source(options):
+    """Load the model, and check the audio files of a folder or list.
 
     Arguments
     ---------
     options : argparse.Namespace
-        ``folder``, and the options that ``Model`` and ``Checked`` read.
+        ``source``, and the options that ``Model`` and ``Checked`` read.
 
     Returns
     -------
     tuple
-        ``Checked``, and the embeddings of its usable files ``[N, size]``.
+        ``Checked`` and ``Model``.
 
     Raises
     ------
     AudioError
-        If no file can be used.
+        If there is no audio file.
     """
-    names, paths = audio_below(options.folder, options)
+    names, paths, listing = audio_of(options.source, options)
     # Load the model first: a wrong name fails before any file is read.
     model = Model(options)
     files = Checked(names, paths, options)
-    return files, files.embed(model, options)
+    if listing is not None:
+        for name, message in listing.unreadable:
+            files.unusable[name] = f"folder not listed ({message})"
+        files.left_out = listing.unknown
+    if files.left_out:
+        kinds = ", ".join(f"{n} {e}" for e, n in files.left_out.items())
+        files.notes.append(f"left out, not audio by their extension: {kinds}")
+    return files, model
 
 
 def check_output(path, extensions=None):

@@ -1,4 +1,8 @@
-"""The command ``speechbrain-ssl embed folder --output=embeddings.npz``."""
+"""The command ``speechbrain-ssl embed folder --output=embeddings.npz``.
+
+The output has the name and the length of every file and its embedding, or, with
+``--windows``, those of every window and the times at which it starts and ends.
+"""
 
 import importlib.util
 import pathlib
@@ -6,7 +10,9 @@ import pathlib
 import numpy as np
 import pandas as pd
 
-from speechbrain_ssl.cli.common import check_output, embed_below
+from speechbrain_ssl.checks import check_number
+from speechbrain_ssl.cli.common import check_output, check_source
+from speechbrain_ssl.embedding.extract import MIN_SECONDS, MOST_SECONDS
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.files import atomic_write
 
@@ -22,14 +28,16 @@ def run(options):
     Returns
     -------
     tuple
-        The object that ``--json`` prints: ``output``, ``embedded`` and ``size``
-        (numbers), ``unusable`` (file to reason), ``notes``; and the lines for
-        a reader.
+        The object that ``--json`` prints: ``output``, ``embedded`` (files),
+        ``windows`` (None without ``--windows``) and ``size`` (numbers),
+        ``unusable`` (file to reason), ``left_out`` (number of files that
+        are not audio, by extension), ``notes``; and the lines for a reader.
 
     Raises
     ------
     ConfigError
-        If the format named by the output's extension cannot be written.
+        If the format named by the output's extension cannot be written, or the
+        windows are too short.
     AudioError
         If no file can be used.
     """
@@ -40,32 +48,56 @@ def run(options):
             f"--output={options.output} needs pyarrow, which is not installed: "
             "pip install pyarrow, or write .npz"
         )
-    files, rows = embed_below(options)
+    if options.windows is not None:
+        check_number(
+            "embed",
+            "--windows",
+            options.windows,
+            MIN_SECONDS,
+            most=MOST_SECONDS,
+        )
+    files, model = check_source(options)
+    table = _table(files, model, options)
+    rows = table["embeddings"]
     with atomic_write(options.output, "wb") as stream:
         if parquet:
-            table = {
-                "file": files.names,
-                "seconds": files.seconds,
-                "embedding": list(rows),
-            }
+            table["file"] = table.pop("files")
+            table["embedding"] = list(table.pop("embeddings"))
             pd.DataFrame(table).to_parquet(stream, index=False)
         else:
-            np.savez(
-                stream,
-                files=np.array(files.names),
-                seconds=np.array(files.seconds),
-                embeddings=rows,
-            )
+            np.savez(stream, **table)
     found = {
         "output": options.output,
-        "embedded": len(rows),
+        "embedded": len(files.names),
+        "windows": None if options.windows is None else len(rows),
         "size": rows.shape[1],
         "unusable": files.unusable,
+        "left_out": files.left_out,
         "notes": files.notes,
     }
+    parts = "" if options.windows is None else f" in {len(rows)} windows"
     lines = [
-        f"{len(rows)} of {files.total} files embedded, {rows.shape[1]} "
-        f"dimensions: {options.output}",
+        f"{files.count()} embedded{parts}, "
+        f"{rows.shape[1]} dimensions: {options.output}",
         *files.notes,
     ]
     return found, lines
+
+
+def _table(files, model, options):
+    """Embed the files, or their windows; return the columns of the output."""
+    if options.windows is None:
+        rows = files.embed(model, options)
+        return {
+            "files": np.array(files.names),
+            "seconds": np.array(files.seconds),
+            "embeddings": rows,
+        }
+    found = files.embed_windows(model, options, options.windows)
+    return {
+        "files": np.array(files.names)[found.files],
+        "seconds": np.array(files.seconds)[found.files],
+        "start": found.starts,
+        "end": found.ends,
+        "embeddings": found.embeddings,
+    }

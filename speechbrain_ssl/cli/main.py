@@ -78,11 +78,23 @@ def _add_embed(commands, parents):
         parents=parents,
         help="embeddings of all audio files below a folder",
     )
-    parser.add_argument("folder", help="folder of audio files, or one file")
+    _add_source(parser)
     parser.add_argument(
         "--output",
         required=True,
-        help="file to write: .npz, or .parquet where pyarrow is installed",
+        help="file to write: .npz, or .parquet where pyarrow is installed; its "
+        "columns are file(s), seconds (length of the file) and embedding(s)",
+    )
+    parser.add_argument(
+        "--windows",
+        nargs="?",
+        type=float,
+        const=10.0,
+        metavar="SECONDS",
+        help="write an embedding for each window of a file and not for the "
+        "whole file, with the columns start and end (seconds); a file is "
+        "divided into windows of equal length, SECONDS or shorter (10 if "
+        "--windows has no value)",
     )
 
 
@@ -91,7 +103,11 @@ def _add_score(commands, parents):
     parser = commands.add_parser(
         "score", parents=parents, help="scores of a list of trials"
     )
-    parser.add_argument("trials", help="text file: [label] a.wav b.wav")
+    parser.add_argument(
+        "trials",
+        help="text file: [label] a.wav b.wav, or where names have spaces "
+        '1,"a b.wav","c d.wav"',
+    )
     parser.add_argument(
         "--audio_folder",
         default=".",
@@ -123,13 +139,23 @@ def _add_cluster(commands, parents):
         parents=parents,
         help="who speaks in which file of a folder",
     )
-    parser.add_argument("folder", help="folder of audio files")
+    _add_source(parser)
     parser.add_argument(
         "--speakers",
         type=int,
         help="how many speakers; guessed from the embeddings if not given",
     )
     parser.add_argument("--output", help="CSV file to write: file, speaker")
+
+
+def _add_source(parser):
+    parser.add_argument(
+        "source",
+        metavar="folder",
+        help="folder of audio files, one file, or a list of files: CSV with a "
+        "column wav or path, plain paths, Kaldi's wav.scp or Lhotse's "
+        "recordings.jsonl",
+    )
 
 
 def _common():
@@ -142,6 +168,14 @@ def _common():
         action="store_true",
         help="execute the hyperparams.yaml of a model that cannot be parsed "
         "safely; it can do whatever you can",
+    )
+    common.add_argument(
+        "--trim-silence",
+        "--trim_silence",
+        action="store_true",
+        help="leave out silence at the ends of a recording and long pauses "
+        "within; scores change with it, so use it for all recordings or for "
+        "none, and calibrate anew",
     )
     common.add_argument(
         "--json", action="store_true", help="print one JSON object"
@@ -160,9 +194,9 @@ def _many():
     many.add_argument(
         "--batch_seconds",
         type=float,
-        default=200.0,
+        default=150.0,
         help="seconds of audio in a batch; lower it if memory runs out "
-        "(default: 200)",
+        "(default: 150)",
     )
     many.add_argument(
         "--quiet", action="store_true", help="no progress on stderr"
@@ -212,23 +246,36 @@ def main(argv=None):
         return 130
     try:
         if options.json:
-            print(json.dumps(found, ensure_ascii=False))
+            print(json.dumps(found))
         else:
-            print("\n".join(lines))
+            print("\n".join(map(printable, lines)))
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader of the pipe has closed it; without this the interpreter
         # would print an error at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     for file, reason in found.get("unusable", {}).items():
-        sys.stderr.write(f"not used: {file}: {reason}\n")
+        sys.stderr.write(printable(f"not used: {file}: {reason}") + "\n")
     return 1 if found.get("unusable") else 0
+
+
+def printable(line):
+    r"""Escape what would break a line or steer the terminal, as in a name.
+
+    Example
+    -------
+    >>> print(printable("speaker 1\ta\rb.wav"))
+    speaker 1	a\rb.wav
+    """
+    return "".join(
+        c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in line
+    )
 
 
 def _fail(text, as_json):
     sys.stderr.write(f"Error: {text}\n")
     if as_json:
-        print(json.dumps({"error": text}, ensure_ascii=False))
+        print(json.dumps({"error": text}))
     return 1
 
 

@@ -5,6 +5,7 @@ import argparse
 import numpy as np
 
 from speechbrain_ssl.cli.common import Checked, Model
+from speechbrain_ssl.embedding.extract import MOST_SECONDS
 from speechbrain_ssl.publishing.bundle import threshold_of
 from speechbrain_ssl.verification.calibration import bayes_threshold
 
@@ -33,7 +34,12 @@ def run(options):
     # Raise for an impossible prior before a model is fetched.
     bayes_threshold(options.p_target)
     names = [options.first, options.second]
-    quiet = argparse.Namespace(jobs=2, quiet=True, batch_seconds=200.0)
+    quiet = argparse.Namespace(
+        jobs=2,
+        quiet=True,
+        batch_seconds=MOST_SECONDS,
+        trim_silence=options.trim_silence,
+    )
     files = Checked(names, names, quiet)
     files.require_all()
     model = Model(options)

@@ -3,11 +3,18 @@
 import math
 
 import numpy as np
-import soundfile
-import torch
-import torchaudio.functional
+import soxr
 
-from speechbrain_ssl.errors import AudioError
+from speechbrain_ssl.data.decoder import (
+    TOLERANCE,
+    TOLERANCE_SECONDS,
+    Decoder,
+    UnusableAudio,
+)
+
+#: A part is decoded from this many seconds before it on, so that the filter of
+#: the resampler has settled: it rings for less than a tenth of that.
+_MARGIN_SECONDS = 0.1
 
 
 class AudioFile:
@@ -19,6 +26,10 @@ class AudioFile:
         Any file libsndfile reads (wav, flac, ogg, mp3, ...).
     sample_rate : int
         Hz. A file of another rate is resampled as it is read.
+    seconds : float, optional
+        The duration in the manifest. A file of another length has changed since
+        it was prepared and is not read. By default the header is believed, or
+        the samples are counted where its length cannot be true.
 
     Attributes
     ----------
@@ -28,33 +39,56 @@ class AudioFile:
     Raises
     ------
     AudioError
-        If the file is missing, unreadable or empty.
+        If the file is missing, unreadable, empty, or of another length.
     """
 
-    def __init__(self, path, sample_rate=16000):
+    def __init__(self, path, sample_rate=16000, seconds=None):
         self.path = path
         self.sample_rate = sample_rate
+        self._decoder = Decoder(path)
+        # Where the last part that was read ended, what has been decoded beyond
+        # it, and the rest of the file.
+        self._next = self._rest = self._stream = None
         try:
-            self._file = soundfile.SoundFile(path)
-        # soundfile raises TypeError for a headerless file (.raw).
-        except (OSError, RuntimeError, TypeError) as error:
-            raise AudioError(f"cannot read {path}: {error}") from error
-        if self._file.frames <= 0:
-            self._file.close()
-            raise AudioError(f"{path} holds no audio (zero samples)")
-        rate = self._file.samplerate
-        self.num_samples = max(
-            1, math.floor(self._file.frames * sample_rate / rate)
-        )
+            frames = self._length(seconds)
+        except UnusableAudio:
+            self._decoder.close()
+            raise
+        rate = self._decoder.sample_rate
+        self.num_samples = max(1, math.floor(frames * sample_rate / rate))
+
+    def _length(self, seconds):
+        """Find the number of frames; raise if the file has changed."""
+        frames, rate = self._decoder.frames, self._decoder.sample_rate
+        if seconds is None:
+            return self._decoder.count() if frames is None else frames
+        if frames is None:
+            return round(seconds * rate)
+        if abs(frames / rate - seconds) > _tolerance(seconds):
+            there = f"{frames / rate:.2f} s, and not the {seconds:.2f} s"
+            raise UnusableAudio(
+                f"{self.path} has {there} of its manifest: it was cut or "
+                "replaced; restore it, or prepare the corpus again",
+                "length changed",
+                there,
+            )
+        # A preparation may have found the header of a lossy file to promise
+        # too much. A manifest in memory rounds hours to a millisecond.
+        return min(frames, round((seconds + 0.01) * rate))
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self._file.close()
+        self._decoder.close()
 
     def read(self, start=0, count=None):
         """Read a part of the file.
+
+        The part equals the same samples of the whole file, up to 1e-4 of full
+        scale where it is resampled or decoded from Opus. A codec that cannot seek
+        (GSM 6.10, G.721, NMS ADPCM) is decoded from its beginning, unless the
+        part begins where the last one ended.
 
         Arguments
         ---------
@@ -66,44 +100,69 @@ class AudioFile:
         Returns
         -------
         numpy.ndarray
-            float32 ``[count]``, or less where the file ends; several channels
-            are averaged.
+            float32 ``[count]``, or less where the file ends. Several channels
+            are averaged, unless they cancel (see ``Decoder.seconds``).
 
         Raises
         ------
         AudioError
-            If the file is truncated or holds NaN or infinite samples.
+            If the file is truncated or holds NaN, infinite or absurdly large
+            samples.
         """
         count = self.num_samples - start if count is None else count
-        native = self._file.samplerate
-        scale = native / self.sample_rate
-        try:
-            self._file.seek(min(math.floor(start * scale), self._file.frames))
-            begin = self._file.tell()
-            wave = self._file.read(
-                math.ceil(count * scale), dtype="float32", always_2d=True
+        promised = min(count, self.num_samples - start)
+        # None until the part has been read, which may fail.
+        last_end, self._next = self._next, None
+        if start == last_end:
+            pieces, skip = [self._rest], 0
+        else:
+            # The samples of both rates coincide at whole seconds.
+            margin = round(_MARGIN_SECONDS * self.sample_rate)
+            second = max(0, start - margin) // self.sample_rate
+            pieces = [np.zeros(0, dtype=np.float32)]
+            skip = start - second * self.sample_rate
+            self._stream = self._resampled(second)
+        length = sum(map(len, pieces))
+        while length < skip + promised:
+            piece = next(self._stream, None)
+            if piece is None:
+                break
+            pieces.append(piece)
+            length += len(piece)
+        wave = np.concatenate(pieces)[skip:]
+        self._next, self._rest = start + promised, wave[promised:].copy()
+        wave = wave[:promised]
+        tolerance = _tolerance(self.num_samples / self.sample_rate)
+        if len(wave) == 0 or (
+            promised - len(wave) > tolerance * self.sample_rate
+        ):
+            there = f"{len(wave)} of {promised} samples"
+            raise UnusableAudio(
+                f"{self.path} is truncated: {there} are there, from "
+                f"{start / self.sample_rate:.2f} s on",
+                "truncated",
+                there,
             )
-        except (OSError, RuntimeError) as error:
-            raise AudioError(f"cannot read {self.path}: {error}") from error
-        promised = min(math.ceil(count * scale), self._file.frames - begin)
-        # Lossy formats only estimate their length: allow a tenth of a second.
-        if len(wave) == 0 or promised - len(wave) > native // 10:
-            raise AudioError(
-                f"{self.path} is truncated: its header promises "
-                f"{self._file.frames} samples, of which {len(wave)} were read "
-                f"from sample {begin} on"
-            )
-        wave = wave[:, 0] if wave.shape[1] == 1 else wave.mean(axis=1)
-        # One sum finds a NaN or an infinity anywhere.
-        if not math.isfinite(float(np.sum(wave, dtype=np.float64))):
-            raise AudioError(f"{self.path} holds NaN or infinite samples")
-        if native != self.sample_rate:
-            wave = torchaudio.functional.resample(
-                torch.from_numpy(np.ascontiguousarray(wave)),
-                native,
-                self.sample_rate,
-            ).numpy()
-        return wave[:count]
+        return wave
+
+    def _resampled(self, second):
+        """Yield waveforms at ``sample_rate`` from a second on."""
+        rate = self._decoder.sample_rate
+        if rate == self.sample_rate:
+            yield from self._decoder.seconds(second)
+            yield np.zeros(0, dtype=np.float32)
+            return
+        stream = soxr.ResampleStream(rate, self.sample_rate, 1, dtype="float32")
+        for wave in self._decoder.seconds(second):
+            yield stream.resample_chunk(wave)
+        # Zeros for one sample more, which a file shorter than a sample needs.
+        rest = np.zeros(-(-rate // self.sample_rate), dtype=np.float32)
+        yield stream.resample_chunk(rest, last=True)
+
+
+def _tolerance(seconds):
+    """Return by how much a length may differ from its announcement, in s."""
+    return max(TOLERANCE_SECONDS, TOLERANCE * seconds)
 
 
 def fit_length(wave, count):

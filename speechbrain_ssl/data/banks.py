@@ -12,23 +12,24 @@ import os
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from speechbrain_ssl.checks import check_int, check_number
 from speechbrain_ssl.data.audio import AudioFile
 from speechbrain_ssl.data.draws import uniform
 from speechbrain_ssl.data.manifest import Manifest
 from speechbrain_ssl.errors import AudioError, ConfigError, ManifestError
+from speechbrain_ssl.progress import open_bar
 
 _NOISE_REMEDY = (
     "name a folder of noises (`--noise_folder`, or `--musan_folder` for "
-    "VoxCeleb), another manifest (`--noise_csv`, `--music_csv` or "
+    "VoxCeleb, `--noise_manifests` for emotions), another manifest (`--noise_csv`, `--music_csv` or "
     "`--speech_csv`; null where that kind is not at hand), or train without "
     "noise (`--noise_csv=null --music_csv=null --speech_csv=null --noise=0 "
     "--both=0`, and `--clean` such that the probabilities add up to 1)"
 )
 _RESPONSE_REMEDY = (
-    "name a folder of room responses (`--rirs_folder`), another manifest "
+    "name a folder of room responses (`--rirs_folder`, or "
+    "`--noise_manifests` for emotions), another manifest "
     "(`--rirs_csv`), or train without rooms (`--rirs_csv=null --reverb=0 "
     "--both=0`, and `--clean` such that the probabilities add up to 1)"
 )
@@ -64,8 +65,8 @@ def _stretch(audio, key, seconds, epoch):
 
 
 def _progress(rows):
-    """Iterate with a bar on a terminal, and nothing in a log file."""
-    return tqdm(rows, desc="noise and rooms", disable=None)
+    """Iterate with the bar of both banks."""
+    return open_bar(rows, desc="noise and rooms", unit=" files")
 
 
 class NoiseBank(torch.nn.Module):

@@ -3,6 +3,10 @@
 A worker opens each utterance once, reads the part that the crops lie in, and
 cuts them. Noise, reverberation and features are computed later, on whole
 batches and on the training device.
+
+The workers are started once and live as long as the run, so a data set must not
+depend on anything that changes meanwhile: what a sample depends on is in the
+item that the sampler sends.
 """
 
 import dataclasses
@@ -12,7 +16,9 @@ import torch
 
 from speechbrain_ssl.data.audio import AudioFile, fit_length
 from speechbrain_ssl.data.draws import uniform
+from speechbrain_ssl.data.pcm16 import pack, unpack
 from speechbrain_ssl.errors import AudioError
+from speechbrain_ssl.shared_memory import share
 
 
 @dataclasses.dataclass
@@ -22,8 +28,9 @@ class CropBatch:
     Attributes
     ----------
     crops : list of torch.Tensor
-        One tensor for each group of the crop plan, float32
-        ``[batch, crops, samples]``.
+        One tensor for each group of the crop plan,
+        ``[batch, crops, samples]``: as a loader makes it, int16 if that loses
+        nothing (``data.pcm16``) and otherwise float32; after ``to``, float32.
     index : torch.Tensor
         Position of each utterance in the manifest, int64 ``[batch]``.
     keys : numpy.ndarray
@@ -34,8 +41,9 @@ class CropBatch:
         (path, reason) of utterances that could not be used; another utterance
         stands in their place.
     reference : torch.Tensor, optional
-        One crop of each utterance for SSPS, never augmented, float32
-        ``[batch, samples]``; None unless the data set cuts it.
+        One crop of each utterance for SSPS, never augmented,
+        ``[batch, samples]``, of the same types; None unless the data set cuts
+        it.
     """
 
     crops: list
@@ -46,12 +54,21 @@ class CropBatch:
     reference: torch.Tensor | None = None
 
     def to(self, device):
-        """Move the crops to a device; the Brain calls it, not the workers."""
-        return self._map(lambda c: c.to(device, non_blocking=True))
+        """Move the crops to a device and make them float32.
+
+        The Brain calls it, not the workers.
+        """
+        return self._map(lambda c: unpack(c.to(device, non_blocking=True)))
 
     def pin_memory(self):
         """Copy the crops to pinned memory; the loader calls it if asked to."""
         return self._map(lambda c: c.pin_memory())
+
+    @property
+    def nbytes(self):
+        """Bytes of all crops."""
+        crops = [*self.crops, self.reference]
+        return sum(c.nbytes for c in crops if c is not None)
 
     def _map(self, function):
         self.crops = [function(c) for c in self.crops]
@@ -61,7 +78,7 @@ class CropBatch:
 
 
 class CropDataset(torch.utils.data.Dataset):
-    """Crops of utterances, addressed by (epoch, index).
+    """Crops of utterances, addressed by (epoch, index) or by (epoch, index, sources).
 
     Arguments
     ---------
@@ -71,12 +88,6 @@ class CropDataset(torch.utils.data.Dataset):
         How crops are cut.
     seed : int
         Seed of all draws.
-    pseudo_positives : callable, optional
-        Chooses the utterance each crop is cut from: ``pseudo_positives(epoch, index,
-        key, crops, global_crops)`` -> positions in the manifest, int64
-        ``[crops]``, as ``positives.cluster_aware.ClusterAware.pseudo_positives``. A
-        crop is cut where it would be if the anchor (the utterance at ``index``)
-        were as long as its pseudo-positive. By default all crops come from the anchor.
     reference_seconds : float, optional
         Length of one more crop of the anchor, for ``CropBatch.reference``
         (SSPS). By default there is none.
@@ -85,10 +96,15 @@ class CropDataset(torch.utils.data.Dataset):
 
     Notes
     -----
-    An utterance that cannot be used (unreadable, NaN) is replaced by another
-    one, drawn at the address of the bad one, and reported in the batch. If a
-    pseudo-positive cannot be used, its crops are cut from the anchor. The Brain lists
-    such files and stops a run that has too many (``brains.bad_audio``).
+    With cluster-aware sampling an item also names the utterance that each crop
+    is cut from, ``sources``. The crop is cut where it would be if the anchor (the
+    utterance at ``index``) were as long as its source.
+
+    An utterance that cannot be used (unreadable, cut since it was prepared, NaN)
+    is replaced by another one, drawn at the address of the bad one, and reported
+    in the batch; all of its crops are its own. If a pseudo-positive cannot be
+    used, its crops are cut from the anchor. The Brain lists such files and stops
+    a run that has too many (``brains.bad_audio``).
     """
 
     #: How many replacements are tried before the worker gives up.
@@ -99,14 +115,12 @@ class CropDataset(torch.utils.data.Dataset):
         manifest,
         plan,
         seed,
-        pseudo_positives=None,
         reference_seconds=None,
         reference_from=1,
     ):
         self.manifest = manifest
         self.plan = plan
         self.seed = seed
-        self.pseudo_positives = pseudo_positives
         self.reference_seconds = reference_seconds
         self.reference_from = reference_from
 
@@ -118,8 +132,10 @@ class CropDataset(torch.utils.data.Dataset):
 
         Arguments
         ---------
-        item : tuple of int
-            Epoch and position in the manifest.
+        item : tuple
+            Epoch, position in the manifest and, optionally, the position of the
+            utterance that each crop is cut from, int64 ``[crops]``; by default
+            all come from the one at ``position``.
 
         Returns
         -------
@@ -132,16 +148,17 @@ class CropDataset(torch.utils.data.Dataset):
         AudioError
             If none of ``max_replacements`` utterances in a row can be read.
         """
-        epoch, index = item
+        epoch, index, *sources = item
         bad = []
         for attempt in range(self.max_replacements):
             key = self.manifest.keys[index]
             try:
-                return epoch, index, self._crops(index, epoch, key, bad), bad
+                crops = self._crops(index, epoch, key, bad, *sources)
+                return epoch, index, crops, bad
             except AudioError as error:
                 bad.append((self.manifest.path(index), str(error)))
                 draw = uniform(self.seed, epoch, key, "replace", attempt)
-                index = int(draw * len(self.manifest))
+                index, sources = int(draw * len(self.manifest)), []
         raise AudioError(
             f"{self.max_replacements} utterances in a row cannot be used, the "
             f"last one: {bad[-1][1]}. Check that the corpus is where the manifest "
@@ -149,10 +166,10 @@ class CropDataset(torch.utils.data.Dataset):
             "bad files beforehand"
         )
 
-    def _crops(self, index, epoch, key, bad):
+    def _crops(self, index, epoch, key, bad, sources=None):
         """Cut the crops of a sample, one array per group.
 
-        Partners that cannot be used are added to ``bad``.
+        Pseudo-positives that cannot be used are added to ``bad``.
 
         Raises
         ------
@@ -161,11 +178,10 @@ class CropDataset(torch.utils.data.Dataset):
         """
         plan = self.plan
         address = (self.seed, epoch, key)
-        sources = np.full(plan.num_crops, index)
-        if self.pseudo_positives is not None:
-            sources[:] = self.pseudo_positives(
-                epoch, index, key, plan.num_crops, plan.global_crops
-            )
+        if sources is None:
+            sources = np.full(plan.num_crops, index)
+        else:
+            sources = sources.copy()  # the bad ones are replaced below
         crops = [None] * plan.num_crops
         # Each utterance is opened once. The anchor comes last: it steps in for
         # a pseudo-positive that cannot be used.
@@ -194,7 +210,11 @@ class CropDataset(torch.utils.data.Dataset):
     def _wave(self, index, address):
         """Read the part of an utterance that crops are cut from."""
         plan = self.plan
-        with AudioFile(self.manifest.path(index), plan.sample_rate) as audio:
+        with AudioFile(
+            self.manifest.path(index),
+            plan.sample_rate,
+            float(self.manifest.durations[index]),
+        ) as audio:
             start, count = plan.chunk(
                 audio.num_samples, float(uniform(*address, "chunk"))
             )
@@ -235,8 +255,7 @@ class CropDataset(torch.utils.data.Dataset):
         epochs, index, crops, bad = zip(*samples, strict=True)
         index = np.array(index, dtype=np.int64)
         groups = [
-            torch.from_numpy(np.stack(group))
-            for group in zip(*crops, strict=True)
+            share(pack(np.stack(group))) for group in zip(*crops, strict=True)
         ]
         reference = None
         if self._wants_reference(epochs[0]):

@@ -12,7 +12,9 @@ import torch
 from speechbrain_ssl.data.audio import AudioFile, fit_length
 from speechbrain_ssl.data.dataset import CropBatch
 from speechbrain_ssl.data.draws import uniform
+from speechbrain_ssl.data.pcm16 import pack
 from speechbrain_ssl.errors import AudioError
+from speechbrain_ssl.shared_memory import share
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +72,11 @@ class HalvesDataset(torch.utils.data.Dataset):
             "halves",
             size=2 * self.crops_per_half,
         )
-        with AudioFile(self.manifest.path(index), self.sample_rate) as audio:
+        with AudioFile(
+            self.manifest.path(index),
+            self.sample_rate,
+            float(self.manifest.durations[index]),
+        ) as audio:
             if audio.num_samples < 2:
                 raise AudioError(f"{audio.path} is too short to have halves")
             middle = audio.num_samples // 2
@@ -148,7 +154,7 @@ class HalvesDataset(torch.utils.data.Dataset):
         index, crops = zip(*samples, strict=True)
         index = np.array(index, dtype=np.int64)
         return CropBatch(
-            crops=[torch.from_numpy(np.stack(crops))],
+            crops=[share(pack(np.stack(crops)))],
             index=torch.from_numpy(index),
             keys=self.manifest.keys[index],
             epoch=self.EPOCH,

@@ -2,10 +2,14 @@
 
 import torch
 
-from speechbrain_ssl import distributed
+from speechbrain_ssl import distributed, interruption
 from speechbrain_ssl.data.dataset import CropDataset
 from speechbrain_ssl.data.halves import HalvesDataset
 from speechbrain_ssl.data.sampling import EpochBatchSampler
+from speechbrain_ssl.shared_memory import check_space
+
+#: Utterances per batch of the validation loader.
+VALID_BATCH = 32
 
 
 def make_loaders(
@@ -22,6 +26,9 @@ def make_loaders(
     reference_from=1,
 ):
     """Split off validation, and make the loaders of both parts.
+
+    Loader workers are started once and not in every epoch: on Windows and macOS,
+    where processes are spawned, each of them imports torch.
 
     Arguments
     ---------
@@ -41,7 +48,13 @@ def make_loaders(
         Length of the crops that are compared in validation.
     grad_accumulation_factor : int
         Batches per optimiser step.
-    pseudo_positives, reference_seconds, reference_from
+    pseudo_positives : callable, optional
+        Chooses the utterance each crop is cut from:
+        ``pseudo_positives(epoch, index, key, crops, global_crops)`` -> positions
+        in the training manifest, int64 ``[crops]``, as
+        ``positives.cluster_aware.ClusterAware.pseudo_positives``. By default all
+        crops come from the utterance at ``index``.
+    reference_seconds, reference_from
         See ``speechbrain_ssl.data.dataset.CropDataset``.
 
     Returns
@@ -53,7 +66,8 @@ def make_loaders(
     Raises
     ------
     ManifestError, ConfigError
-        If there are too few utterances for either part.
+        If there are too few utterances for either part, or too little shared
+        memory for the workers.
     """
     halves = {"seconds": valid_seconds, "sample_rate": plan.sample_rate}
     candidates = HalvesDataset(manifest, **halves)
@@ -68,8 +82,14 @@ def make_loaders(
         valid_utterances, 2 * valid_seconds, usable
     )
     train_set = CropDataset(
-        train, plan, seed, pseudo_positives, reference_seconds, reference_from
+        train, plan, seed, reference_seconds, reference_from
     )
+
+    def sources(epoch, index):
+        return pseudo_positives(
+            epoch, index, train.keys[index], plan.num_crops, plan.global_crops
+        )
+
     sampler = EpochBatchSampler(
         len(train),
         batch_size,
@@ -77,13 +97,19 @@ def make_loaders(
         distributed.rank(),
         distributed.world_size(),
         grad_accumulation_factor,
+        sources if pseudo_positives else None,
     )
     valid_set = HalvesDataset(valid, **halves)
+    valid_batch = min(VALID_BATCH, len(valid))
+    check_space(train_set, (reference_from, 0), batch_size, num_workers)
+    check_space(valid_set, 0, valid_batch, num_workers)
     options = {
         "num_workers": num_workers,
+        "persistent_workers": num_workers > 0,
         "pin_memory": torch.cuda.is_available(),
         # Its own generator: the loader must not draw from the global one.
         "generator": torch.Generator().manual_seed(seed),
+        "worker_init_fn": interruption.ignore_in_worker,
     }
     train_loader = torch.utils.data.DataLoader(
         train_set,
@@ -92,6 +118,9 @@ def make_loaders(
         **options,
     )
     valid_loader = torch.utils.data.DataLoader(
-        valid_set, batch_size=32, collate_fn=valid_set.collate, **options
+        valid_set,
+        batch_size=VALID_BATCH,
+        collate_fn=valid_set.collate,
+        **options,
     )
     return train_loader, sampler, valid_loader

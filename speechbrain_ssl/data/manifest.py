@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from speechbrain_ssl.errors import ManifestError
-from speechbrain_ssl.files import atomic_write
+from speechbrain_ssl.files import write_csv
 
 COLUMNS = ("ID", "duration", "wav")
 
@@ -394,5 +394,4 @@ def write_manifest(path, table):
             f"a manifest has the columns {', '.join(COLUMNS)} and no other; "
             f"got {', '.join(map(str, table.columns))}"
         )
-    with atomic_write(path, newline="") as stream:
-        table[list(COLUMNS)].to_csv(stream, index=False)
+    write_csv(path, table[list(COLUMNS)])

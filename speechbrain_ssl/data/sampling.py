@@ -28,6 +28,12 @@ class EpochBatchSampler(torch.utils.data.Sampler):
         The number of batches in an epoch is rounded down to a multiple of
         this (the gradient accumulation factor), so that no batch at the end
         of an epoch is lost before its optimiser step.
+    sources : callable, optional
+        Chooses the utterances that the crops of a sample are cut from:
+        ``sources(epoch, index)`` -> positions in the manifest, int64
+        ``[crops]``. The batches are then of (epoch, index, sources). They are
+        chosen here, in the process that trains, since loader workers never
+        learn of a clustering that was made after their start.
 
     Raises
     ------
@@ -43,13 +49,21 @@ class EpochBatchSampler(torch.utils.data.Sampler):
     """
 
     def __init__(
-        self, num_samples, batch_size, seed, rank=0, world_size=1, multiple=1
+        self,
+        num_samples,
+        batch_size,
+        seed,
+        rank=0,
+        world_size=1,
+        multiple=1,
+        sources=None,
     ):
         self.num_samples = num_samples
         self.batch_size = batch_size
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
+        self.sources = sources
         self.epoch = 1
         self.first_batch = 0
         batches = num_samples // (batch_size * world_size)
@@ -79,4 +93,10 @@ class EpochBatchSampler(torch.utils.data.Sampler):
         first, self.first_batch = self.first_batch, 0
         for batch in range(first, self.batches):
             start = (batch * ranks + self.rank) * size
-            yield [(self.epoch, int(i)) for i in order[start : start + size]]
+            yield [self._item(int(i)) for i in order[start : start + size]]
+
+    def _item(self, index):
+        """Return what the data set needs to know of a sample."""
+        if self.sources is None:
+            return self.epoch, index
+        return self.epoch, index, self.sources(self.epoch, index)

@@ -16,7 +16,11 @@ from speechbrain_ssl.errors import ManifestError, UserError
 from speechbrain_ssl.prepare.completed import completed, mark_completed
 from speechbrain_ssl.prepare.prepare_script import run_parsed
 from speechbrain_ssl.prepare.probe import CHECKS
-from speechbrain_ssl.prepare.rejected import reasons, write_rejected
+from speechbrain_ssl.prepare.rejected import (
+    describe_reasons,
+    reasons,
+    write_rejected,
+)
 from speechbrain_ssl.prepare.scan import scan
 
 logger = logging.getLogger(__name__)
@@ -206,7 +210,8 @@ def write_corpus(
     audio_folder : str
         Folder of the files that ``rows`` names; below ``data_folder``.
     save_folder : str or pathlib.Path
-        Folder for ``utterances.csv``, ``rejected.csv`` and ``prepare.json``.
+        Folder for ``utterances.csv``, ``rejected.csv``, ``notes.csv`` and
+        ``prepare.json``.
     rows : pandas.DataFrame
         ``file`` (relative to ``audio_folder``), ``spk_id``, and labels.
     arguments : dict
@@ -222,8 +227,8 @@ def write_corpus(
     Returns
     -------
     dict
-        ``utterances``, ``speakers``, ``hours``, ``missing`` (in words) and
-        ``rejected`` (number by reason).
+        ``utterances``, ``speakers``, ``hours``, ``missing`` (in words),
+        ``rejected`` (number by reason) and ``notes`` (number by note).
 
     Raises
     ------
@@ -247,6 +252,7 @@ def write_corpus(
     )
     unused = pd.concat([found.rejected, passed_over], ignore_index=True)
     write_rejected(save_folder / "rejected.csv", unused)
+    write_rejected(save_folder / "notes.csv", found.notes)
     if len(found.usable) == 0:
         raise ManifestError(
             f"none of the {len(rows)} labelled files in {audio_folder} can be "
@@ -263,19 +269,22 @@ def write_corpus(
         "hours": round(float(table["duration"].sum()) / 3600, 4),
         "missing": [],
         "rejected": reasons(unused),
+        "notes": reasons(found.notes),
     }
     for what, number in (published or {}).items():
         if summary[what] != number:
             line = f"{summary[what]} {what}; the whole corpus has {number}"
             summary["missing"].append(line)
             logger.warning("%s", line)
-    mark_completed(save_folder, arguments, [MANIFEST, "rejected.csv"], summary)
+    outputs = [MANIFEST, "rejected.csv", "notes.csv"]
+    mark_completed(save_folder, arguments, outputs, summary)
     logger.info(
-        "%d utterances of %d speakers, %.1f hours; rejected: %s",
+        "%d utterances of %d speakers, %.1f hours; rejected: %s; noted: %s",
         summary["utterances"],
         summary["speakers"],
         summary["hours"],
-        ", ".join(f"{n} {r}" for r, n in summary["rejected"].items()) or "none",
+        describe_reasons(summary["rejected"]),
+        describe_reasons(summary["notes"]),
     )
     return summary
 

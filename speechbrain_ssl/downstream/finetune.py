@@ -149,6 +149,7 @@ class FineTuning:
             batch_sampler=brain.train_sampler,
             collate_fn=dataset.collate,
             num_workers=brain.hparams.num_workers,
+            persistent_workers=brain.hparams.num_workers > 0,
             # A separate generator, so that the global one is not used.
             generator=torch.Generator().manual_seed(brain.hparams.seed),
         )

@@ -15,7 +15,7 @@ import pandas as pd
 
 from speechbrain_ssl.data.manifest import COLUMNS, Manifest
 from speechbrain_ssl.errors import ConfigError, ManifestError
-from speechbrain_ssl.files import atomic_write
+from speechbrain_ssl.files import write_csv
 
 logger = logging.getLogger(__name__)
 
@@ -245,5 +245,4 @@ def write_labelled(path, table):
             f"{', '.join(missing)} is missing"
         )
     rest = [name for name in table.columns if name not in first]
-    with atomic_write(path, newline="") as stream:
-        table[[*first, *rest]].to_csv(stream, index=False)
+    write_csv(path, table[[*first, *rest]])

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from speechbrain_ssl.embedding.crops import embed_crops
-from speechbrain_ssl.embedding.extract import embed_files
+from speechbrain_ssl.embedding.extract import MOST_SECONDS, embed_files
 from speechbrain_ssl.files import atomic_write
 
 logger = logging.getLogger(__name__)
@@ -71,6 +71,7 @@ def embed_cached(
     seconds=None,
     precision=None,
     grid=None,
+    most_seconds=MOST_SECONDS,
     **kwargs,
 ):
     """Embed files, but reuse embeddings that this model has already computed.
@@ -86,6 +87,8 @@ def embed_cached(
     grid : speechbrain_ssl.embedding.crops.CropGrid, optional
         If given, the rows are those of ``embed_crops``. Give them a cache file
         of their own.
+    most_seconds : float
+        As in ``embed_files``; has no effect on crops.
 
     Returns
     -------
@@ -95,8 +98,7 @@ def embed_cached(
     """
     cache = pathlib.Path(cache)
     key = fingerprint(encoder, features, precision)
-    if grid is not None:
-        key += f" {grid}"
+    key += f" most_seconds={most_seconds}" if grid is None else f" {grid}"
     stamps = [_stamp(path) for path in paths]
     known, rows = _read(cache, key)
     missing = [i for i, stamp in enumerate(stamps) if stamp not in known]
@@ -116,6 +118,7 @@ def embed_cached(
                 features,
                 lost,
                 known_seconds,
+                most_seconds,
                 precision=precision,
                 **kwargs,
             )

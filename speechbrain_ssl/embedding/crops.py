@@ -5,8 +5,9 @@ import torch
 
 from speechbrain_ssl.checks import check_int, check_number
 from speechbrain_ssl.data.audio import AudioFile, fit_length
-from speechbrain_ssl.embedding.extract import progress_bar
+from speechbrain_ssl.embedding.extract import MOST_SECONDS, progress_bar
 from speechbrain_ssl.embedding.rows import unit_rows
+from speechbrain_ssl.shared_memory import share
 
 
 class CropGrid:
@@ -62,19 +63,28 @@ class _Crops(torch.utils.data.Dataset):
         return len(self.paths)
 
     def __getitem__(self, i):
-        length = round(self.grid.seconds * self.sample_rate)
-        with AudioFile(self.paths[i], self.sample_rate) as audio:
-            wave = audio.read()
-        wave = fit_length(wave, max(length, len(wave)))
-        starts = self.grid.starts(len(wave), self.sample_rate)
-        crops = np.stack([wave[s : s + length] for s in starts])
-        return np.full(len(crops), i), torch.from_numpy(crops)
+        rate = self.sample_rate
+        length = round(self.grid.seconds * rate)
+        with AudioFile(self.paths[i], rate) as audio:
+            if audio.num_samples <= MOST_SECONDS * rate:
+                # Crops may overlap: decode each sample once.
+                wave = audio.read()
+                wave = fit_length(wave, max(length, len(wave)))
+                starts = self.grid.starts(len(wave), rate)
+                crops = [wave[s : s + length] for s in starts]
+            else:
+                starts = self.grid.starts(audio.num_samples, rate)
+                crops = [
+                    fit_length(audio.read(int(s), length), length)
+                    for s in starts
+                ]
+        return np.full(len(crops), i), torch.from_numpy(np.stack(crops))
 
 
 def _join(samples):
     """Concatenate the crops of several utterances, and their indices."""
     index, crops = zip(*samples, strict=True)
-    return np.concatenate(index), torch.cat(crops)
+    return np.concatenate(index), share(torch.cat(crops))
 
 
 @torch.no_grad()

@@ -1,54 +1,171 @@
-"""Compute embeddings of whole audio files."""
+"""Compute embeddings of audio files, or of their windows.
+
+Memory is bounded whatever the length of a file: no more than one batch is held
+at a time, and a file that is longer than a window is never read at once.
+"""
 
 import contextlib
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from speechbrain_ssl.checks import check_number
 from speechbrain_ssl.data.audio import AudioFile, fit_length
+from speechbrain_ssl.data.silence import (
+    frame_energies,
+    speech_level,
+    trim_silence,
+)
 from speechbrain_ssl.errors import AudioError
+from speechbrain_ssl.progress import open_bar
+from speechbrain_ssl.shared_memory import share
 
-#: A shorter file is repeated until it has this length, in seconds.
+#: A shorter window is repeated until it has this length, in seconds.
 MIN_SECONDS = 0.5
 
+#: A longer file is embedded in windows, in seconds (a default of ours). No
+#: utterance of VoxCeleb1 is (the longest has 145 s). ECAPA-TDNN with 1024
+#: channels takes 1.2 GB for a window of this length in fp32, see
+#: results/long_recordings.
+MOST_SECONDS = 150.0
 
-class _Pieces(torch.utils.data.Dataset):
-    """Read pieces of audio files in loader workers."""
 
-    def __init__(self, paths, pieces, sample_rate, min_samples):
+class Windows(NamedTuple):
+    """Embeddings of windows, ordered by file and time.
+
+    Attributes
+    ----------
+    files : numpy.ndarray
+        Index of the file that a window belongs to, int64 ``[W]``.
+    starts, ends : numpy.ndarray
+        Where a window begins and ends in its file, in seconds, float64
+        ``[W]``.
+    embeddings : numpy.ndarray
+        float32 ``[W, size]``.
+    """
+
+    files: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+    embeddings: np.ndarray
+
+    def select(self, keep):
+        """Return the windows of some of the files, which are renumbered.
+
+        Arguments
+        ---------
+        keep : numpy.ndarray
+            Whether a file is kept, bool ``[files]``.
+
+        Returns
+        -------
+        Windows
+        """
+        chosen = Windows(*(column[keep[self.files]] for column in self))
+        return chosen._replace(files=np.cumsum(keep)[chosen.files] - 1)
+
+
+class _Reader(torch.utils.data.Dataset):
+    """Read windows of audio files in loader workers.
+
+    A file remains open until its last window has been read, since a codec that
+    cannot seek is then decoded once, and not from the start for each window.
+
+    Arguments
+    ---------
+    paths : list of str
+        Audio files.
+    seconds : list of float
+        Their durations. A file of another length is not read, and so never a
+        window that is longer than intended.
+    windows : list of tuple
+        File, number of the window, and number of windows of that file.
+    sample_rate : int
+        Hz.
+    trim : bool
+        Whether to trim silence.
+    """
+
+    def __init__(self, paths, seconds, windows, sample_rate, trim):
         self.paths = paths
-        self.pieces = pieces
+        self.seconds = seconds
+        self.windows = windows
         self.sample_rate = sample_rate
-        self.min_samples = min_samples
+        self.trim = trim
+        self._file = self._audio = self._level = None
 
     def __len__(self):
-        return len(self.pieces)
+        return len(self.windows)
 
     def __getitem__(self, number):
-        i, part, parts = self.pieces[number]
+        """Return number, waveform or None, (start, end) and reason or None."""
+        i, part, parts = self.windows[number]
         try:
-            with AudioFile(self.paths[i], self.sample_rate) as audio:
-                start = audio.num_samples * part // parts
-                end = audio.num_samples * (part + 1) // parts
-                wave = audio.read(start, end - start)
+            if self._file != i:
+                self._open(i, parts)
+            audio = self._audio
+            start = audio.num_samples * part // parts
+            end = audio.num_samples * (part + 1) // parts
+            wave = audio.read(start, end - start)
         except AudioError as error:
+            self._close()
             # The caller decides whether an unreadable file is an error.
-            return i, None, str(error)
-        return i, fit_length(wave, max(len(wave), self.min_samples)), None
+            return number, None, None, str(error)
+        if self.trim:
+            wave = trim_silence(wave, self.sample_rate, level=self._level)
+        if part == parts - 1:
+            self._close()
+        if len(wave) > 0:
+            least = round(MIN_SECONDS * self.sample_rate)
+            wave = fit_length(wave, max(len(wave), least))
+        return number, wave, (start, end), None
+
+    def _open(self, i, parts):
+        self._close()
+        self._audio = AudioFile(
+            self.paths[i], self.sample_rate, float(self.seconds[i])
+        )
+        self._file = i
+        if self.trim and parts > 1:
+            # A window of nothing but background noise is silent beside the
+            # others, not in itself.
+            self._level = self._speech_level(parts)
+
+    def _close(self):
+        if self._audio is not None:
+            self._audio.__exit__()
+        self._file = self._audio = self._level = None
+
+    def _speech_level(self, parts):
+        """Compute the level of speech of the whole file, window by window."""
+        total, energies = self._audio.num_samples, []
+        for part in range(parts):
+            start, end = total * part // parts, total * (part + 1) // parts
+            wave = self._audio.read(start, end - start)
+            energies.append(frame_energies(wave, self.sample_rate))
+        return speech_level(np.concatenate(energies))
 
 
 def _pad(samples):
-    """Zero-pad a batch; return indices, waveforms, lengths and bad files."""
-    bad = [(i, reason) for i, wave, reason in samples if wave is None]
-    index = [i for i, wave, _ in samples if wave is not None]
-    waves = [wave for _, wave, _ in samples if wave is not None]
-    sizes = [len(w) for w in waves]
-    batch = np.zeros((len(waves), max(sizes, default=0)), dtype=np.float32)
-    for row, wave in zip(batch, waves, strict=True):
+    """Zero-pad a batch; return numbers, waveforms, sizes, times, bad windows."""
+    bad = [(number, reason) for number, _, _, reason in samples if reason]
+    # A window of which nothing is left has no speech.
+    good = [s for s in samples if s[1] is not None and len(s[1])]
+    numbers = [number for number, _, _, _ in good]
+    sizes = [len(wave) for _, wave, _, _ in good]
+    batch = np.zeros((len(good), max(sizes, default=0)), dtype=np.float32)
+    for row, (_, wave, _, _) in zip(batch, good, strict=True):
         row[: len(wave)] = wave
-    return index, torch.from_numpy(batch), torch.tensor(sizes), bad
+    times = [times for _, _, times, _ in good]
+    return (
+        numbers,
+        share(torch.from_numpy(batch)),
+        torch.tensor(sizes),
+        times,
+        bad,
+    )
 
 
 def _batches(seconds, most_seconds):
@@ -64,28 +181,27 @@ def _batches(seconds, most_seconds):
 
 
 @torch.no_grad()
-def embed_files(
+def embed_windows(
     encoder,
     features,
     paths,
+    window_seconds,
     seconds=None,
     device="cpu",
     batch_seconds=200.0,
     precision=None,
     num_workers=0,
-    most_seconds=None,
+    trim=False,
     bad=None,
     progress=True,
 ):
-    """Embed whole audio files in length-sorted batches.
+    """Embed windows of audio files in length-sorted batches.
 
-    An embedding does not depend on the other files in its batch, since the
-    encoders exclude padding (see ``FastECAPA``). A file shorter than
-    ``MIN_SECONDS`` is repeated until it has that length.
-
-    With ``most_seconds``, a longer file is cut into equal pieces, and its
-    embedding is the mean of the pieces' unit embeddings. An hour-long file then
-    takes no more memory than a short one.
+    A file is divided into as few windows of equal length as its length allows,
+    so that the last one is not shorter than the others. An embedding does not
+    depend on the other windows in its batch, since the encoders exclude padding
+    (see ``FastECAPA``). A window shorter than ``MIN_SECONDS`` is repeated until
+    it has that length.
 
     Arguments
     ---------
@@ -95,24 +211,124 @@ def embed_files(
         The input features.
     paths : list of str
         Audio files.
+    window_seconds : float
+        Length of the longest window.
     seconds : list of float, optional
-        Durations of the files, for sorting; read from the headers if not given.
+        Durations of the files; read from the headers if not given. A file of
+        another length has changed and is not read.
     device : str
         Where to compute.
     batch_seconds : float
-        Largest number of seconds of padded audio in a batch; a longer file
+        Largest number of seconds of padded audio in a batch; a longer window
         forms a batch of its own.
     precision : torch.dtype, optional
         Type for autocast (``torch.bfloat16``); fp32 if not given.
     num_workers : int
         Number of loader processes.
-    most_seconds : float, optional
-        Length of the longest piece; files are not cut if not given.
+    trim : bool
+        Whether to trim silence from every window before it is embedded, see
+        ``speechbrain_ssl.data.silence``. Windows without speech are left out.
     bad : list, optional
-        Receives a tuple (index of the file, reason) for each file that cannot
-        be read; the rows of those files are NaN.
-    progress : bool or tqdm.tqdm
+        Receives a tuple (index of the file, reason) for each file of which some
+        window cannot be read; such a file has no windows in the result.
+    progress : bool or tqdm.tqdm or ProgressLines
         Whether to show a progress bar, or an existing bar to advance.
+
+    Returns
+    -------
+    Windows
+
+    Raises
+    ------
+    ConfigError
+        If the windows are too short.
+    AudioError
+        If a file cannot be read and ``bad`` is not given, or if no file can be
+        read.
+    """
+    check_number(
+        "embedding",
+        "length of a window",
+        window_seconds,
+        least=MIN_SECONDS,
+        remedy="set embed_most_seconds in the configuration",
+    )
+    rate = features.sample_rate
+    if seconds is None:
+        seconds = _durations(paths, rate)
+    windows, lengths = [], []
+    for i, length in enumerate(seconds):
+        parts = max(1, math.ceil(float(length) / window_seconds))
+        windows += [(i, part, parts) for part in range(parts)]
+        lengths += [float(length) / parts] * parts
+    loader = torch.utils.data.DataLoader(
+        _Reader(paths, seconds, windows, rate, trim),
+        batch_sampler=_batches(lengths, batch_seconds),
+        collate_fn=_pad,
+        num_workers=num_workers,
+        # The loader must not draw from the global generator.
+        generator=torch.Generator(),
+    )
+    files = np.array([i for i, _, _ in windows], dtype=np.int64)
+    shares = np.array([1 / parts for _, _, parts in windows])
+    times = np.full((len(windows), 2), np.nan)
+    encoder = encoder.to(device).eval()
+    features = features.to(device)
+    rows, unreadable = None, {}
+    with progress_bar(progress, len(paths)) as bar:
+        for numbers, waves, sizes, found, failed in loader:
+            if failed and bad is None:
+                raise AudioError(failed[0][1])
+            for number, reason in failed:
+                unreadable.setdefault(int(files[number]), reason)
+            if not numbers:
+                continue
+            output = _embed(encoder, features, waves, sizes, device, precision)
+            if rows is None:
+                rows = np.zeros((len(windows), output.shape[1]), np.float32)
+            rows[numbers], times[numbers] = output, np.array(found) / rate
+            bar.update(float(shares[numbers].sum()))
+    heard = np.isfinite(times[:, 0])
+    for i in np.setdiff1d(files, files[heard]).tolist():
+        # The silence of all its windows has been trimmed.
+        unreadable.setdefault(i, f"{paths[i]} holds no speech")
+    failed = sorted(unreadable.items())
+    if failed and bad is None:
+        raise AudioError(failed[0][1])
+    if failed:
+        bad += failed
+    if rows is None:
+        raise AudioError(
+            f"none of {len(paths)} files can be read; the first one: "
+            f"{failed[0][1]}"
+        )
+    kept = heard & ~np.isin(files, sorted(unreadable))
+    return Windows(files[kept], *times[kept].T, rows[kept])
+
+
+def embed_files(
+    encoder,
+    features,
+    paths,
+    seconds=None,
+    most_seconds=MOST_SECONDS,
+    bad=None,
+    **options,
+):
+    """Embed audio files.
+
+    A file that is longer than ``most_seconds`` is divided into windows, see
+    ``embed_windows``, and its embedding is the mean of their unit embeddings.
+
+    Arguments
+    ---------
+    encoder, features, paths, seconds, **options
+        As in ``embed_windows``.
+    most_seconds : float
+        Length of the longest file that is embedded whole, and of the longest
+        window of the others.
+    bad : list, optional
+        As in ``embed_windows``; the rows of those files are NaN.
 
     Returns
     -------
@@ -121,64 +337,64 @@ def embed_files(
 
     Raises
     ------
-    AudioError
-        If a file cannot be read and ``bad`` is not given, or if no file can be
-        read.
+    ConfigError, AudioError
+        As in ``embed_windows``.
     """
-    rate = features.sample_rate
-    if seconds is None:
-        seconds = _durations(paths, rate)
-    pieces, lengths = [], []
-    for i, length in enumerate(seconds):
-        parts = 1
-        if most_seconds is not None:
-            parts = max(1, math.ceil(float(length) / most_seconds))
-        pieces += [(i, part, parts) for part in range(parts)]
-        lengths += [float(length) / parts] * parts
-    loader = torch.utils.data.DataLoader(
-        _Pieces(paths, pieces, rate, round(MIN_SECONDS * rate)),
-        batch_sampler=_batches(lengths, batch_seconds),
-        collate_fn=_pad,
-        num_workers=num_workers,
-        # The loader must not draw from the global generator.
-        generator=torch.Generator(),
+    found = embed_windows(
+        encoder, features, paths, most_seconds, seconds, bad=bad, **options
     )
-    counts = np.bincount([i for i, _, _ in pieces], minlength=len(paths))
-    encoder = encoder.to(device).eval()
-    features = features.to(device)
-    result, unreadable = None, {}
-    with progress_bar(progress, len(paths)) as bar:
-        for index, waves, sizes, failed in loader:
-            unreadable.update(failed)
-            if failed and bad is None:
-                raise AudioError(failed[0][1])
-            if not index:
-                continue
-            waves, sizes = waves.to(device), sizes.to(device)
-            inputs = features(waves, sizes)
-            frames = features.num_frames(sizes) / inputs.shape[1]
-            with torch.autocast(
-                waves.device.type, precision, enabled=precision is not None
-            ):
-                output = encoder(inputs, frames)
-            output = output.squeeze(1).float().cpu().numpy()
-            if result is None:
-                result = np.zeros((len(paths), output.shape[1]), np.float32)
-            # Only files in several pieces are averaged over unit embeddings.
-            several = counts[index] > 1
-            length = np.linalg.norm(output[several], axis=1, keepdims=True)
-            output[several] /= np.maximum(length, 1e-12)
-            np.add.at(result, index, output / counts[index][:, None])
-            bar.update(float((1 / counts[index]).sum()))
-    if unreadable:
-        bad += sorted(unreadable.items())
-        if result is None:
-            raise AudioError(
-                f"none of {len(paths)} files can be read; the first one: "
-                f"{bad[0][1]}"
-            )
-        result[sorted(unreadable)] = np.nan
-    return result
+    return mean_windows(found, len(paths))
+
+
+def mean_windows(windows, count):
+    """Average the unit embeddings of each file's windows.
+
+    Arguments
+    ---------
+    windows : Windows
+        The windows.
+    count : int
+        Number of files.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 ``[count, size]``. The row of a file with a single window is the
+        embedding of that window, of any norm; that of a file without a window
+        is NaN.
+
+    Example
+    -------
+    >>> found = Windows(
+    ...     np.array([0, 0, 1]),
+    ...     np.array([0.0, 5.0, 0.0]),
+    ...     np.array([5.0, 10.0, 3.0]),
+    ...     np.array([[2.0, 0.0], [0.0, 4.0], [3.0, 0.0]], np.float32),
+    ... )
+    >>> mean_windows(found, 2).tolist()
+    [[0.5, 0.5], [3.0, 0.0]]
+    """
+    counts = np.bincount(windows.files, minlength=count)
+    rows = windows.embeddings.copy()
+    several = counts[windows.files] > 1
+    norms = np.linalg.norm(rows[several], axis=1, keepdims=True)
+    rows[several] /= np.maximum(norms, 1e-12)
+    result = np.zeros((count, rows.shape[1]), np.float32)
+    np.add.at(result, windows.files, rows)
+    result[counts == 0] = np.nan
+    return result / np.maximum(counts, 1)[:, None].astype(np.float32)
+
+
+def _embed(encoder, features, waves, sizes, device, precision):
+    """Embed a padded batch, float32 ``[batch, size]``."""
+    waves, sizes = waves.to(device), sizes.to(device)
+    inputs = features(waves, sizes)
+    frames = features.num_frames(sizes) / inputs.shape[1]
+    with torch.autocast(
+        waves.device.type, precision, enabled=precision is not None
+    ):
+        output = encoder(inputs, frames)
+    return output.squeeze(1).float().cpu().numpy()
 
 
 def _durations(paths, rate):
@@ -195,12 +411,12 @@ def _durations(paths, rate):
 
 def progress_bar(progress, total):
     """Open a new bar, or reuse the given one without closing it."""
-    if isinstance(progress, tqdm):
+    if not isinstance(progress, bool):
         return contextlib.nullcontext(progress)
-    return tqdm(
+    return open_bar(
         total=total,
         unit="utt",
-        disable=None if progress else True,
+        disable=not progress,
         leave=False,
         bar_format="{l_bar}{bar}| {n:.0f}/{total} [{elapsed}<{remaining}, "
         "{rate_fmt}]",

@@ -16,13 +16,13 @@ import zipfile
 
 import numpy as np
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
-from tqdm import tqdm
 
 from speechbrain_ssl import distributed
 from speechbrain_ssl.embedding.cache import fingerprint
-from speechbrain_ssl.embedding.extract import embed_files
+from speechbrain_ssl.embedding.extract import MOST_SECONDS, embed_files
 from speechbrain_ssl.errors import AudioError, CheckpointError
 from speechbrain_ssl.files import atomic_write
+from speechbrain_ssl.progress import open_bar
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,9 @@ class EmbeddingStore:
     def _path(self, number):
         return pathlib.Path(self.folder) / f"shard_{number:05d}.npz"
 
-    def check(self, encoder, features, precision=None, most_seconds=None):
+    def check(
+        self, encoder, features, precision=None, most_seconds=MOST_SECONDS
+    ):
         """Reject a model or manifest that the folder's embeddings do not match.
 
         Arguments
@@ -92,7 +94,7 @@ class EmbeddingStore:
         encoder,
         features,
         precision=None,
-        most_seconds=None,
+        most_seconds=MOST_SECONDS,
         progress=True,
         **options,
     ):
@@ -122,10 +124,10 @@ class EmbeddingStore:
         ddp_barrier()
         mine = list(enumerate(self.shards))
         mine = mine[distributed.rank() :: distributed.world_size()]
-        bar = tqdm(
+        bar = open_bar(
             total=sum(end - begin for _, (begin, end) in mine),
             unit="utt",
-            disable=None if progress and if_main_process() else True,
+            disable=not (progress and if_main_process()),
         )
         with bar:
             for number, (begin, end) in mine:

@@ -12,7 +12,6 @@ import pathlib
 import numpy as np
 import scipy.io.wavfile
 import scipy.signal
-from tqdm import tqdm
 
 from speechbrain_ssl.errors import ConfigError, differences
 from speechbrain_ssl.files import atomic_write
@@ -30,6 +29,7 @@ from speechbrain_ssl.minivox.voice import (
     synthesise,
 )
 from speechbrain_ssl.prepare.workers import default_workers, finish_jobs
+from speechbrain_ssl.progress import open_bar
 
 # Increase it with every change that alters a sample: a folder that another
 # version wrote in part is then rejected instead of completed.
@@ -144,7 +144,7 @@ def write_corpus(
     workers = min(default_workers() if jobs is None else jobs, len(tasks))
     # A single worker process would be no faster than this process.
     workers = 0 if workers <= 1 else workers
-    with tqdm(
+    with open_bar(
         total=missing, desc="MiniVox", unit="file", disable=not progress
     ) as bar:
         for _, count in finish_jobs(write, tasks, workers):

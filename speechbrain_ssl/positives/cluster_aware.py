@@ -35,9 +35,9 @@ _OWNER = "cluster-aware sampling"
 class ClusterAware(torch.nn.Module):
     """Draw the utterances that crops are cut from.
 
-    The clusters are a buffer, so that checkpoints contain them. Loader workers
-    call ``pseudo_positives``, so they must be started after ``recluster``; a loader
-    without ``persistent_workers`` does that at the start of each epoch.
+    The clusters are a buffer, so that checkpoints contain them. The sampler calls
+    ``pseudo_positives`` in the process that trains and sends what was drawn to the
+    loader workers, which therefore need not know the clusters.
 
     Arguments
     ---------
@@ -234,8 +234,7 @@ class ClusterAware(torch.nn.Module):
     def pseudo_positives(self, epoch, index, key, crops, global_crops):
         """Draw the utterance of each crop of a sample.
 
-        Called by loader workers. The cost does not depend on the size of the
-        cluster.
+        The cost does not depend on the size of the cluster.
 
         Arguments
         ---------
@@ -267,7 +266,7 @@ class ClusterAware(torch.nn.Module):
             raise ConfigError(
                 f"cluster-aware sampling is to begin in epoch {epoch}, but "
                 "nothing has been clustered: call `recluster` before the "
-                "loader starts its workers"
+                "epoch"
             )
         cluster = self._cluster[index]
         if cluster < 0:

@@ -27,12 +27,14 @@ Differences from the published code, and the reasons:
   same.
 * A sample is never its own pseudo-positive, and an empty cluster is never a
   neighbour.
+* The queue is first in, first out throughout; the published one begins again
+  at its first slot in every epoch.
 
 An option of ours: ``merge_from`` merges more and smaller clusters into the K
 clusters (results/ssps_conditions).
 
-Where the papers leave it open: one pseudo-positive is drawn for all global
-crops of a sample.
+As in the published code, one pseudo-positive is drawn for all global crops of a
+sample. SwAV uses that of the last crop only (see ``objectives/swav.py``).
 
 **Memory**: 4 * utterances * embedding size bytes for the reference embeddings
 (2.2 GB for VoxCeleb2 and 512 dimensions) and 4 * queue * crops * projection

@@ -80,7 +80,9 @@ def prepare_musan(preparation, folder):
         return
     for part, published in MUSAN.items():
         files = _list_part(folder, part)
-        found = preparation.scan(folder, files, "musan", wav_root=folder)
+        found = preparation.scan(
+            folder, files, "musan", speech=False, wav_root=folder
+        )
         preparation.count(
             f"MUSAN {part}", {"files": len(found.usable)}, {"files": published}
         )
@@ -116,7 +118,9 @@ def prepare_rirs(preparation, folder):
         for name in _list_part(folder, "real_rirs_isotropic_noises")
         if "noise" not in name.rsplit("/", 1)[1]
     ]
-    found = preparation.scan(folder, files, "rirs", wav_root=folder)
+    found = preparation.scan(
+        folder, files, "rirs", speech=False, wav_root=folder
+    )
     simulated = found.usable["ID"].str.startswith("simulated_rirs/").sum()
     preparation.count(
         "RIRS_NOISES",

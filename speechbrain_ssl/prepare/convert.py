@@ -1,139 +1,285 @@
-"""Convert m4a to wav with ffmpeg."""
+"""Convert audio to files that training can read at any position.
 
-import concurrent.futures
-import logging
+Formats that libsndfile cannot read are decoded by PyAV; with ``trim_silence``
+any file is converted. The result is mono, of 16 bits and of at most 16 kHz: the
+encoders work at 16 kHz, an epoch reads each file again, and resampling once is
+cheaper than each time, and takes a third of the disk of 48 kHz. A lower rate is
+kept, so that the file still shows that it is telephone speech.
+
+A conversion can be killed and goes on: each file appears under its name when it
+is whole. A list beside them says of which source, by its size and time, each
+was made; one that has changed is converted again, and a damaged one is not
+tried again.
+"""
+
+import contextlib
+import faulthandler
 import os
 import shutil
-import subprocess
+from concurrent.futures.process import BrokenProcessPool
 
-from tqdm import tqdm
+import numpy as np
+import soundfile
+import soxr
 
+from speechbrain_ssl.data.decoder import Decoder, UnusableAudio
+from speechbrain_ssl.data.silence import (
+    frame_energies,
+    speech_level,
+    trim_silence,
+)
 from speechbrain_ssl.errors import UserError
-from speechbrain_ssl.prepare.listing import list_files
-from speechbrain_ssl.prepare.preparation import spaced
+from speechbrain_ssl.prepare.av_decoder import AVDecoder
+from speechbrain_ssl.prepare.listing import needs_decoding
+from speechbrain_ssl.prepare.probe import unusable
+from speechbrain_ssl.prepare.scan import ScanCache
+from speechbrain_ssl.prepare.workers import finish_jobs, new_pool
+from speechbrain_ssl.progress import open_bar
 
-logger = logging.getLogger(__name__)
+#: Greatest sample rate of a converted file, Hz.
+SAMPLE_RATE = 16000
 
-# Seconds after which ffmpeg is assumed to hang.
-FFMPEG_TIMEOUT = 300
+# A conversion that takes longer is ended: so many seconds, and so many for each
+# MB. A minute of AAC is about 1 MB, and takes a tenth of a second to decode.
+_LEAST_SECONDS = 120
+_SECONDS_PER_MB = 2
+
+# Silence is trimmed in stretches of this length, in seconds, which bounds the
+# memory.
+_TRIM_SECONDS = 60
 
 
-def convert_folder(source, target, sample_rate, num_workers):
-    """Convert the m4a files that have no wav file yet.
+def convert_files(
+    root, targets, folder, cache=None, trim=False, num_workers=1, progress=True
+):
+    """Convert files, each in a worker process that may take only so long.
 
     Arguments
     ---------
-    source : str
-        Folder of the m4a files.
-    target : str
-        Folder of the wav files, which get the same relative paths.
-    sample_rate : int
-        Sample rate of the wav files, Hz; they have one channel of 16 bits.
+    root : str
+        Folder of the sources.
+    targets : dict
+        Maps each source, relative to ``root`` or absolute, to the file to
+        write, relative to ``folder``: ``.flac`` or ``.wav``.
+    folder : str or pathlib.Path
+        Folder of the converted files.
+    cache : str or pathlib.Path, optional
+        File that keeps the outcomes, for a call that continues this one. Files
+        converted with ``trim`` need a folder and a cache of their own.
+    trim : bool
+        Whether to cut silence (``speechbrain_ssl.data.silence.trim_silence``).
     num_workers : int
-        Number of ffmpeg processes that run at once.
-
-    Yields
-    ------
-    tuple of str
-        Relative path of a file that could not be converted, and the message of
-        ffmpeg.
-
-    Raises
-    ------
-    UserError
-        If there are files to convert but no ffmpeg, or if the disk is full.
-    """
-    sources = list_files(source, extensions=(".m4a",)).files
-    done = set()
-    if os.path.isdir(target):
-        done = {
-            os.path.splitext(name)[0]
-            for name in list_files(target, extensions=(".wav",)).files
-        }
-    todo = [n for n in sources if os.path.splitext(n)[0] not in done]
-    if not todo:
-        return
-    ffmpeg = shutil.which("ffmpeg")
-    if ffmpeg is None:
-        raise UserError(
-            f"{spaced(len(todo))} m4a files below {source} have to be "
-            "converted to wav, and there is no ffmpeg on the PATH; install "
-            "it (apt-get install ffmpeg, conda install -c conda-forge "
-            f"ffmpeg or brew install ffmpeg), or put wav files into {target}"
-        )
-    logger.info("converting %d m4a files into %s", len(todo), target)
-
-    def convert(name):
-        wav = os.path.join(target, os.path.splitext(name)[0] + ".wav")
-        return convert_file(
-            ffmpeg, os.path.join(source, name), wav, sample_rate
-        )
-
-    # Threads suffice, because ffmpeg works in its own processes. Submitting in
-    # slices keeps a million waiting tasks out of memory.
-    pool = concurrent.futures.ThreadPoolExecutor(max(1, num_workers))
-    try:
-        with tqdm(total=len(todo), desc="convert", unit=" files") as bar:
-            for begin in range(0, len(todo), 1024):
-                slab = todo[begin : begin + 1024]
-                failures = pool.map(convert, slab)
-                for name, failure in zip(slab, failures, strict=True):
-                    if failure:
-                        yield name, failure
-                    bar.update()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def convert_file(ffmpeg, source, target, sample_rate):
-    """Convert one file, atomically.
-
-    Arguments
-    ---------
-    ffmpeg : str
-        The program.
-    source, target : str
-        The file to read, and the wav file to write.
-    sample_rate : int
-        Sample rate of the wav file, Hz.
+        Number of processes; at least one.
+    progress : bool
+        Whether to show a progress bar.
 
     Returns
     -------
-    str
-        The error; empty if there was none.
+    dict
+        Maps each source that could not be converted to its reason and detail.
 
     Raises
     ------
     UserError
         If the disk is full.
     """
-    folder, name = os.path.split(target)
-    os.makedirs(folder, exist_ok=True)
-    # Hidden, so that an incomplete file is never taken for a wav file.
-    temporary = os.path.join(folder, f".{name}.part")
-    command = [ffmpeg, "-nostdin", "-v", "error", "-y", "-threads", "1"]
-    command += ["-i", source, "-vn", "-ac", "1", "-ar", str(sample_rate)]
-    command += ["-c:a", "pcm_s16le", "-f", "wav", temporary]
-    try:
-        result = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=FFMPEG_TIMEOUT,
+    failures = {}
+    folder = os.path.abspath(folder)
+    with contextlib.ExitStack() as stack:
+        known = {}
+        if cache is not None:
+            cache = ScanCache(cache, "convert")
+            stack.callback(cache.close)
+            known = cache.outcomes
+        jobs = (
+            (
+                os.path.join(root, source),
+                os.path.join(folder, target),
+                known.get(source),
+                trim,
+            )
+            for source, target in targets.items()
         )
-        if result.returncode == 0 and os.path.isfile(temporary):
-            os.replace(temporary, target)
-            return ""
-        lines = result.stderr.decode("utf-8", "replace").strip().splitlines()
-        failure = lines[-1] if lines else f"exit status {result.returncode}"
-    except subprocess.TimeoutExpired:
-        failure = f"took longer than {FFMPEG_TIMEOUT} s"
-    if os.path.exists(temporary):
-        os.unlink(temporary)
-    # On a full disk every file would fail, and be counted as damaged.
+        sources = {os.path.join(root, source): source for source in targets}
+        bar = stack.enter_context(
+            open_bar(
+                total=len(targets),
+                desc=f"convert {os.path.basename(root)}",
+                unit=" files",
+                disable=not progress,
+            )
+        )
+        results = stack.enter_context(
+            contextlib.closing(
+                finish_jobs(_convert, jobs, max(1, num_workers), _convert_alone)
+            )
+        )
+        for (path, _, before, _), outcome in results:
+            source = sources[path]
+            if outcome is None:
+                outcome = before
+            else:
+                if outcome.reason:
+                    _check_disk(folder)
+                if cache is not None:
+                    cache.add([source], [outcome])
+            if outcome.reason:
+                failures[source] = outcome.reason, outcome.detail
+            bar.update()
+    return failures
+
+
+def _check_disk(folder):
+    """Raise if a disk is full: every file would be counted as damaged."""
+    os.makedirs(folder, exist_ok=True)
     if shutil.disk_usage(folder).free < 2**24:
         raise UserError(
-            f"the disk of {folder} is full; make room or give another "
-            "wav_folder, then prepare again: converted files are kept"
+            f"the disk of {folder} is full; make room or give another folder, "
+            "then prepare again: converted files are kept"
         )
-    return failure
+
+
+def _convert(source, target, before, trim):
+    """Convert one file in a worker process, which ends if it takes too long.
+
+    Returns
+    -------
+    Outcome or None
+        Size and time of the source, and why it could not be converted; None if
+        it has not changed since ``before``.
+    """
+    try:
+        status = os.stat(source)
+    except OSError as error:
+        return unusable(-1, -1, "missing", error.strerror or "")
+    stamp = status.st_size, status.st_mtime_ns
+    if (
+        before is not None
+        and tuple(before[:2]) == stamp
+        and (before.reason or os.path.isfile(target))
+    ):
+        return None
+    # A thread of C, which a decoder that hangs cannot hold up. Its traceback
+    # goes to the worker's stderr, which shows nothing.
+    faulthandler.dump_traceback_later(
+        _time_limit(status.st_size), exit=True, file=2
+    )
+    try:
+        convert_file(source, target, trim)
+    except UnusableAudio as error:
+        return unusable(*stamp, error.reason, error.detail)
+    except (OSError, RuntimeError, MemoryError) as error:
+        return unusable(*stamp, "not converted", str(error))
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+    return unusable(*stamp, "")
+
+
+def _convert_alone(source, target, before, trim):
+    """Convert a file that may crash its process, or that may hang."""
+    pool = new_pool(1)
+    try:
+        return pool.submit(_convert, source, target, before, trim).result()
+    except BrokenProcessPool:
+        status = os.stat(source)
+        return unusable(
+            status.st_size,
+            status.st_mtime_ns,
+            "unreadable",
+            "the process that read it died, or took longer than "
+            f"{_time_limit(status.st_size):.0f} s",
+        )
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _time_limit(size):
+    """Return the longest time that a conversion may take, in seconds."""
+    return _LEAST_SECONDS + _SECONDS_PER_MB * size / 1e6
+
+
+def convert_file(source, target, trim=False):
+    """Convert one file.
+
+    Arguments
+    ---------
+    source, target, trim
+        Paths, and as for ``convert_files``.
+
+    Raises
+    ------
+    UnusableAudio
+        If the source cannot be used, or is longer than a FLAC file can be.
+
+    Example
+    -------
+    >>> import pathlib, tempfile
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> soundfile.write(folder / "a.wav", np.ones((48000, 2)) / 4, 48000)
+    >>> convert_file(folder / "a.wav", folder / "b.flac")
+    >>> found = soundfile.info(folder / "b.flac")
+    >>> found.samplerate, found.channels, found.duration
+    (16000, 1, 1.0)
+    """
+    folder, name = os.path.split(target)
+    os.makedirs(folder, exist_ok=True)
+    # Hidden, so that an incomplete file is taken for none.
+    temporary = os.path.join(folder, f".{name}.part")
+    decode = AVDecoder if needs_decoding(source) else Decoder
+    try:
+        level = _speech_level(decode(source)) if trim else None
+        with decode(source) as decoder:
+            rate = min(decoder.sample_rate, SAMPLE_RATE)
+            waves = _resampled(decoder, rate)
+            if trim:
+                waves = _trimmed(waves, rate, level)
+            with soundfile.SoundFile(
+                temporary,
+                "w",
+                rate,
+                channels=1,
+                subtype="PCM_16",
+                format=os.path.splitext(target)[1][1:].upper(),
+            ) as file:
+                for wave in waves:
+                    file.write(wave)
+                if file.frames == 0:
+                    raise UnusableAudio("", "silent", "nothing is left of it")
+        os.replace(temporary, target)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+def _resampled(decoder, rate):
+    """Yield the waveform of a decoder at another rate, piece by piece."""
+    if decoder.sample_rate == rate:
+        yield from decoder.seconds()
+        return
+    stream = soxr.ResampleStream(decoder.sample_rate, rate, 1, dtype="float32")
+    for wave in decoder.seconds():
+        yield stream.resample_chunk(np.ascontiguousarray(wave))
+    yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def _speech_level(decoder):
+    """Compute the ``speech_level`` of a whole file, without keeping it."""
+    with decoder:
+        rate = min(decoder.sample_rate, SAMPLE_RATE)
+        energies = [
+            frame_energies(wave, rate) for wave in _resampled(decoder, rate)
+        ]
+    return speech_level(np.concatenate(energies))
+
+
+def _trimmed(waves, rate, level):
+    """Cut the silence of a waveform that comes piece by piece."""
+    pieces, length = [], 0
+    for wave in waves:
+        pieces.append(wave)
+        length += len(wave)
+        if length >= _TRIM_SECONDS * rate:
+            yield trim_silence(np.concatenate(pieces), rate, level=level)
+            pieces, length = [], 0
+    if length:
+        yield trim_silence(np.concatenate(pieces), rate, level=level)

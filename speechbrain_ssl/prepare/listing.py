@@ -5,9 +5,8 @@ import dataclasses
 import logging
 import os
 
-from tqdm import tqdm
-
 from speechbrain_ssl.errors import ManifestError
+from speechbrain_ssl.progress import open_bar
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +28,42 @@ AUDIO_EXTENSIONS = (
     ".w64",
     ".wav",
 )
+
+#: Formats that PyAV decodes at preparation.
+DECODED_EXTENSIONS = (
+    ".3g2",
+    ".3gp",
+    ".aac",
+    ".ac3",
+    ".amr",
+    ".ape",
+    ".dts",
+    ".eac3",
+    ".m4a",
+    ".m4b",
+    ".mka",
+    ".mkv",
+    ".mov",
+    ".mp2",
+    ".mp4",
+    ".mpc",
+    ".spx",
+    ".tta",
+    ".webm",
+    ".wma",
+    ".wv",
+)
+
+
+def needs_decoding(name):
+    """Return whether PyAV has to decode a file, by its extension.
+
+    Example
+    -------
+    >>> needs_decoding("a.M4A"), needs_decoding("a.wav")
+    (True, False)
+    """
+    return os.path.splitext(name)[1].lower() in DECODED_EXTENSIONS
 
 
 @dataclasses.dataclass
@@ -93,7 +128,7 @@ def list_files(root, extensions=AUDIO_EXTENSIONS, progress=True):
         )
     files, unknown, errors = [], collections.Counter(), []
     seen = set()
-    with tqdm(
+    with open_bar(
         desc=f"list {os.path.basename(root)}",
         unit=" files",
         disable=not progress,

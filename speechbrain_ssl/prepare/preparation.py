@@ -8,6 +8,7 @@ from speechbrain_ssl.data.manifest import write_manifest
 from speechbrain_ssl.prepare.completed import mark_completed
 from speechbrain_ssl.prepare.rejected import (
     describe_reasons,
+    notes_table,
     reasons,
     rejected_table,
     write_rejected,
@@ -40,6 +41,8 @@ class Preparation:
         Names of the files written.
     rejected : list of tuple
         (wav, reason, detail) of every file that cannot be used.
+    notes : list of tuple
+        (wav, note, detail) of usable files that are odd.
     counts : dict
         Maps a corpus to a dict from what is counted to [found, published].
     missing : list of str
@@ -56,8 +59,9 @@ class Preparation:
         self.num_workers = (
             default_workers() if num_workers is None else num_workers
         )
-        self.outputs = ["rejected.csv"]
+        self.outputs = ["rejected.csv", "notes.csv"]
         self.rejected = []
+        self.notes = []
         self.counts = {}
         self.missing = []
 
@@ -79,8 +83,8 @@ class Preparation:
             return "$data_root"
         return str(folder) if inner.startswith("..") else f"$data_root/{inner}"
 
-    def scan(self, root, files, name, **kwargs):
-        """Scan files, and add those rejected to the common list.
+    def scan(self, root, files, name, speech=True, **kwargs):
+        """Scan files, and add rejected and odd ones to the common lists.
 
         Arguments
         ---------
@@ -88,6 +92,9 @@ class Preparation:
             See ``speechbrain_ssl.prepare.scan.scan``.
         name : str
             Name of the cache.
+        speech : bool
+            Whether files that are odd as speech are noted; noises and room
+            responses are odd throughout.
         **kwargs : dict
             Further arguments of ``scan``.
 
@@ -105,6 +112,8 @@ class Preparation:
             **kwargs,
         )
         self.rejected.extend(found.rejected.itertuples(index=False))
+        if speech:
+            self.notes.extend(found.notes.itertuples(index=False))
         return found
 
     def write(self, name, table):
@@ -113,9 +122,17 @@ class Preparation:
         self.outputs.append(name)
 
     def write_rejected(self):
-        """Write ``rejected.csv`` and return the number of files by reason."""
+        """Write ``rejected.csv`` and ``notes.csv``.
+
+        Returns
+        -------
+        dict
+            Number of rejected files by reason.
+        """
         table = rejected_table(self.rejected)
         write_rejected(self.save_folder / "rejected.csv", table)
+        notes = notes_table(self.notes)
+        write_rejected(self.save_folder / "notes.csv", notes)
         return reasons(table)
 
     def count(self, corpus, found, published):
@@ -156,15 +173,18 @@ class Preparation:
         arguments : dict
             See ``speechbrain_ssl.prepare.completed.completed``.
         summary : dict
-            With at least ``utterances``, ``hours`` and ``rejected``.
+            With at least ``utterances``, ``hours`` and ``rejected``; ``notes``
+            (number of files by note) is added.
         """
+        summary["notes"] = reasons(notes_table(self.notes))
         for line in self.missing:
             logger.warning("missing: %s", line)
         logger.info(
-            "%d training utterances, %.1f hours; rejected: %s",
+            "%d training utterances, %.1f hours; rejected: %s; noted: %s",
             summary["utterances"],
             summary["hours"],
             describe_reasons(summary["rejected"]),
+            describe_reasons(summary["notes"]),
         )
         mark_completed(self.save_folder, arguments, self.outputs, summary)
 

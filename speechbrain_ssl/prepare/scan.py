@@ -3,7 +3,7 @@
 A corpus of a million files has a few that are empty, truncated or not audio.
 They must neither stop its preparation nor vanish from it: every file is listed
 in one of two tables, that of the usable files or that of the rejected ones,
-with a reason in words.
+with a reason in words. A third one notes what is odd about usable files.
 
 Reading a million headers from a network disk takes an hour. The outcome of each
 file is therefore kept in a cache of JSON lines, appended chunk by chunk, so
@@ -21,7 +21,6 @@ import pathlib
 from concurrent.futures.process import BrokenProcessPool
 
 import pandas as pd
-from tqdm import tqdm
 
 from speechbrain_ssl.data.manifest import write_manifest
 from speechbrain_ssl.errors import ManifestError, UserError
@@ -32,12 +31,13 @@ from speechbrain_ssl.prepare.listing import (
     unique_ids,
 )
 from speechbrain_ssl.prepare.probe import CHECKS, Outcome, probe, unusable
-from speechbrain_ssl.prepare.rejected import rejected_table
+from speechbrain_ssl.prepare.rejected import notes_table, rejected_table
 from speechbrain_ssl.prepare.workers import (
     default_workers,
     finish_jobs,
     new_pool,
 )
+from speechbrain_ssl.progress import open_bar
 
 # Files per message to a worker. An interruption may lose a chunk, so chunks are
 # small for decoding, which is slow.
@@ -54,12 +54,15 @@ class Scan:
         ``ID``, ``duration``, ``wav``, ``sample_rate`` and ``channels``.
     rejected : pandas.DataFrame
         ``wav``, ``reason`` and ``detail``.
+    notes : pandas.DataFrame
+        ``wav``, ``note`` and ``detail`` of usable files that are odd.
     opened : int
         Number of files that were opened; the others were in the cache.
     """
 
     usable: pd.DataFrame
     rejected: pd.DataFrame
+    notes: pd.DataFrame
     opened: int
 
     def manifest(self):
@@ -152,7 +155,7 @@ def scan(
         root, names, cache, check, num_workers, progress
     )
 
-    usable = []
+    usable, notes = [], []
     rejected = [
         (f"{wav_root}/{name}", "folder not listed", message)
         for name, message in unreadable
@@ -175,9 +178,13 @@ def scan(
         else:
             facts = (outcome.sample_rate, outcome.channels)
             usable.append((utterance, seconds, wav, *facts))
+            notes += [(wav, *note) for note in outcome.notes]
     columns = ["ID", "duration", "wav", "sample_rate", "channels"]
     return Scan(
-        pd.DataFrame(usable, columns=columns), rejected_table(rejected), opened
+        pd.DataFrame(usable, columns=columns),
+        rejected_table(rejected),
+        notes_table(notes),
+        opened,
     )
 
 
@@ -322,7 +329,7 @@ def _outcomes(root, names, cache_path, check, num_workers, progress):
         chunks = (names[i : i + size] for i in range(0, len(names), size))
         jobs = ((root, c, [known.get(n) for n in c], check) for c in chunks)
         bar = stack.enter_context(
-            tqdm(
+            open_bar(
                 total=len(names),
                 desc=f"scan {os.path.basename(root)}",
                 unit=" files",

@@ -4,11 +4,12 @@ import concurrent.futures
 import contextlib
 import multiprocessing
 import os
-import signal
 import sys
 import threading
 import time
 from concurrent.futures.process import BrokenProcessPool
+
+from speechbrain_ssl import interruption
 
 
 def default_workers():
@@ -44,8 +45,8 @@ def new_pool(num_workers):
 
 
 def _init_worker(parent):
-    """Silence stderr, ignore SIGINT, and exit when the parent dies."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Silence stderr, ignore signals, and exit when the parent dies."""
+    interruption.ignore_in_worker()
     # The mp3 decoder writes warnings directly to the terminal, which would
     # break the progress bar; the important ones are returned as a reason.
     with contextlib.suppress(OSError):

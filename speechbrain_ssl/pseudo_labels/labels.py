@@ -12,7 +12,7 @@ import pandas as pd
 from sklearn.metrics.cluster import contingency_matrix
 
 from speechbrain_ssl.errors import ManifestError
-from speechbrain_ssl.files import atomic_write
+from speechbrain_ssl.files import write_csv
 
 COLUMNS = ("ID", "label")
 
@@ -33,8 +33,7 @@ def write_labels(path, manifest, labels):
     table = pd.DataFrame(
         {"ID": [manifest.ids[i] for i in chosen], "label": labels[chosen]}
     )
-    with atomic_write(path, newline="") as stream:
-        table.to_csv(stream, index=False)
+    write_csv(path, table)
 
 
 def read_labels(path, manifest, column="label", others=False):

@@ -24,6 +24,7 @@ from speechbrain_ssl.report.trial_figures import det_curves
 from speechbrain_ssl.verification.bootstrap import paired_difference
 from speechbrain_ssl.verification.evaluation import evaluate_scores
 from speechbrain_ssl.verification.metrics import det_points
+from speechbrain_ssl.verification.trial_layouts import fields_of
 from speechbrain_ssl.verification.trials import Trials
 
 
@@ -61,7 +62,7 @@ def read_scores(path):
     with open(path, encoding="utf-8") as stream:
         for number, line in enumerate(stream, start=1):
             try:
-                label, a, b, score = line.split()
+                label, a, b, score = fields_of(line)
                 labels.append({"1": True, "0": False}[label])
                 scores.append(float(score))
             except (ValueError, KeyError):

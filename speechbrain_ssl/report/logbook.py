@@ -69,7 +69,7 @@ class Logbook:
         """
         line = {"stage": str(stage), "epoch": int(epoch), "step": int(step)}
         line.update({key: plain(value) for key, value in scalars.items()})
-        data = (json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8")
+        data = (json.dumps(line) + "\n").encode("ascii")
         if not self._mended:
             # A killed run that starts again appends to its truncated last line.
             self._keep(lambda line: True)

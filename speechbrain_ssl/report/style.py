@@ -120,8 +120,18 @@ def thin(array):
 
 
 def literal(text):
-    """Keep matplotlib from reading a formula between two dollar signs."""
-    return str(text).replace("$", r"\$")
+    r"""Return a name as matplotlib can draw it, whatever its characters.
+
+    What stands between two dollar signs would be read as a formula, and a lone
+    surrogate (of a name that is not UTF-8) cannot be drawn.
+
+    Example
+    -------
+    >>> print(literal("$caf\udce9"))
+    \$caf\udce9
+    """
+    text = str(text).encode("utf-8", "backslashreplace").decode()
+    return text.replace("$", r"\$")
 
 
 def thousands(value, _):

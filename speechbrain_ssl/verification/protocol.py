@@ -9,7 +9,10 @@ from speechbrain_ssl.embedding.extract import embed_files
 from speechbrain_ssl.errors import ConfigError, TrialError
 from speechbrain_ssl.files import atomic_write
 from speechbrain_ssl.verification.scoring import cosine_scores
-from speechbrain_ssl.verification.trial_layouts import read_enrolment
+from speechbrain_ssl.verification.trial_layouts import (
+    join_fields,
+    read_enrolment,
+)
 from speechbrain_ssl.verification.trials import (
     linked_speakers,
     path_component,
@@ -371,7 +374,8 @@ def write_scores(path, trials, scores):
     ---------
     path : str or pathlib.Path
         The text file; its lines are those of a trial list in VoxCeleb's layout
-        (without labels if there are none) and the score.
+        (without labels if there are none) and the score. A line with a name
+        that contains spaces is written as CSV (``trial_layouts.join_fields``).
     trials : Trials
         The trials.
     scores : numpy.ndarray
@@ -388,9 +392,9 @@ def write_scores(path, trials, scores):
     '1 s1/a.wav s1/b.wav 0.500000\\n'
     """
     names = trials.names
-    labels = [""] * len(trials)
+    labels = [()] * len(trials)
     if trials.labels is not None:
-        labels = [f"{label:d} " for label in trials.labels.tolist()]
+        labels = [(f"{label:d}",) for label in trials.labels.tolist()]
     columns = (
         labels,
         trials.left.tolist(),
@@ -399,6 +403,6 @@ def write_scores(path, trials, scores):
     )
     with atomic_write(path) as stream:
         stream.writelines(
-            f"{label}{names[a]} {names[b]} {score:.6f}\n"
+            join_fields([*label, names[a], names[b], f"{score:.6f}"]) + "\n"
             for label, a, b, score in zip(*columns, strict=True)
         )

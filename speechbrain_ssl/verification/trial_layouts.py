@@ -10,9 +10,16 @@
 
 A *model* is a name for the recordings with which a speaker is enrolled. An
 enrolment list maps each model to its recordings.
+
+White space separates the fields. A name that contains spaces needs a line of
+three fields or more separated by tabs, or one separated by commas with such
+names in quotes (CSV): `1,"a b.wav","c d.wav"`.
 """
 
+import contextlib
+import csv
 import pathlib
+import re
 
 from speechbrain_ssl.errors import TrialError
 
@@ -64,6 +71,62 @@ def lines_of(path):
         raise TrialError(
             f"{path} is not a text file in UTF-8 ({error}); is it an archive?"
         ) from error
+
+
+def fields_of(line):
+    r"""Split a line into fields.
+
+    Arguments
+    ---------
+    line : str
+        Fields separated by commas if there are quotes (CSV), otherwise by tabs
+        if there are two or more, otherwise by spaces and tabs.
+
+    Returns
+    -------
+    list of str
+
+    Example
+    -------
+    >>> fields_of("1 a.wav  c.wav")
+    ['1', 'a.wav', 'c.wav']
+    >>> fields_of("1\ta b.wav\tc d.wav")
+    ['1', 'a b.wav', 'c d.wav']
+    >>> fields_of('1,"a b.wav","c ""d"".wav"')
+    ['1', 'a b.wav', 'c "d".wav']
+    """
+    line = line.strip(" \t\r\n")
+    if '"' in line:
+        # What is no CSV is a name with a quote, or not a list at all.
+        with contextlib.suppress(csv.Error):
+            fields = next(csv.reader([line], skipinitialspace=True))
+            if len(fields) > 1:
+                return fields
+    # Other white space, such as a no-break space, may be part of a name.
+    if line.count("\t") > 1:
+        return [part.strip(" ") for part in line.split("\t") if part.strip(" ")]
+    return [part for part in line.replace("\t", " ").split(" ") if part]
+
+
+def join_fields(fields):
+    r"""Join fields to a line that ``fields_of`` splits.
+
+    Example
+    -------
+    >>> join_fields(["1", "a.wav", "b.wav"])
+    '1 a.wav b.wav'
+    >>> join_fields(["1", "a.wav", "b c.wav"])
+    '1,a.wav,"b c.wav"'
+    """
+    line = " ".join(fields)
+    if fields_of(line) == list(fields):
+        return line
+    return ",".join(
+        field
+        if re.fullmatch(r"[\w.+-]+", field)
+        else '"' + field.replace('"', '""') + '"'
+        for field in fields
+    )
 
 
 def split_trial(fields, layout):
@@ -188,7 +251,7 @@ def read_enrolment(path):
         raise TrialError(f"there is no enrolment list {path}")
     models = {}
     for number, line in lines_of(path):
-        model, *recordings = line.split()
+        model, *recordings = fields_of(line)
         if not recordings:
             raise TrialError(
                 f"{path}, line {number}: the model '{model}' has no "

@@ -17,6 +17,7 @@ from speechbrain_ssl.errors import TrialError
 from speechbrain_ssl.verification.trial_layouts import (
     check_layout,
     detect_layout,
+    fields_of,
     lines_of,
     split_trial,
 )
@@ -320,8 +321,9 @@ def read_trials(
 ):
     """Read a trial list in any of the layouts of ``trial_layouts``.
 
-    Fields are separated by any white space; blank lines are skipped. Names are
-    numbered in the order in which they first occur.
+    Fields are separated by white space, by tabs or as in CSV (see
+    ``trial_layouts.fields_of``); blank lines are skipped. Names are numbered in
+    the order in which they first occur.
 
     Arguments
     ---------
@@ -370,13 +372,16 @@ def read_trials(
         layout = check_layout(layout)
     labels, left, right, lines, numbers = [], [], [], [], {}
     for line_number, line in lines_of(path):
-        fields = line.split()
+        fields = fields_of(line)
         layout = layout or detect_layout(fields)
         trial = layout and split_trial(fields, layout)
         if not trial:
             raise TrialError(
                 f"{path}, line {line_number}: '{_shorten(line)}' is not a "
-                "trial; " + _EXPECTED.get(layout, _EXPECTED[None])
+                "trial; "
+                + _EXPECTED.get(layout, _EXPECTED[None])
+                + ". If a name has spaces, separate the fields by tabs, or "
+                'write 1,"a b.wav","c d.wav"'
             )
         label, a, b = trial
         if enrolment is not None and (a not in enrolment or b in enrolment):

@@ -262,7 +262,8 @@ def test_manifest_says_where_the_files_are(call, corpus, tmp_path):
     for speaker in range(SPEAKERS):
         for u in range(UTTERANCES):
             name = f"s{speaker}/u{u}"
-            rows.append(f"{name},0.8,$data_root/{name}.wav")
+            seconds = soundfile.info(corpus / f"audio/{name}.wav").duration
+            rows.append(f"{name},{seconds},$data_root/{name}.wav")
     manifest = tmp_path / "vox1.csv"
     manifest.write_text("\n".join(rows) + "\n")
     keys = {
@@ -396,7 +397,8 @@ def test_voxceleb_configuration(script, repository, corpus, tmp_path):
     for speaker in range(SPEAKERS):
         for u in range(UTTERANCES):
             name = f"s{speaker}/u{u}"
-            rows.append(f"{name},0.8,$data_root/{name}.wav")
+            seconds = soundfile.info(corpus / f"audio/{name}.wav").duration
+            rows.append(f"{name},{seconds},$data_root/{name}.wav")
     (save / "vox1.csv").write_text("\n".join(rows) + "\n")
     (save / "train.csv").write_text((corpus / "train.csv").read_text())
     folder = repository / "recipes/VoxCeleb/Verification/hparams"

@@ -40,7 +40,7 @@ def begun(monkeypatch):
 
 def saved(output, parts):
     """Return the same parts from the last checkpoint of a run."""
-    (checkpoint,) = (output / "save" / "checkpoints").glob("CKPT*")
+    *_, checkpoint = sorted((output / "save" / "checkpoints").glob("CKPT*"))
     return {
         f"{part}.{name}": tensor
         for part in parts

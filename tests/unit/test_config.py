@@ -276,3 +276,21 @@ def test_print_config(load, tmp_path, capsys):
     assert only.name == "x.yaml"
     with pytest.raises(ConfigError, match="--batchsize .*mean `batch_size`"):
         load(text, "--print_config", "--batchsize=8")
+
+
+def test_help_names_what_speechbrain_does_not_know(load, capsys):
+    """``--print_config`` and ``auto``, above SpeechBrain's own options."""
+    with pytest.raises(SystemExit) as caught:
+        load(GOOD, "--help")
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    ours, theirs = text.split("Run a SpeechBrain experiment")
+    assert "--print_config" in ours and "--precision=auto" in ours
+    assert "--print_config" not in theirs and "fp16,bf16" in theirs
+
+
+def test_a_name_that_is_no_text(load):
+    """As Python reads a name of other bytes than the locale's."""
+    match = r"no text in this locale: .*/data/\\udcc3\\udca9.*LC_ALL=C.UTF-8"
+    with pytest.raises(ConfigError, match=match):
+        load(GOOD, "--data_folder=/data/\udcc3\udca9")

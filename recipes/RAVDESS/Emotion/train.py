@@ -32,7 +32,7 @@ from speechbrain_ssl.config import load_config, run
 from speechbrain_ssl.downstream.metrics import FIGURES, summarise
 from speechbrain_ssl.downstream.task import read_task
 from speechbrain_ssl.errors import ConfigError
-from speechbrain_ssl.files import atomic_write
+from speechbrain_ssl.files import write_csv
 from speechbrain_ssl.publishing.systems import (
     load_system,
     write_system_results,
@@ -124,8 +124,7 @@ def write_predictions(path, task, folds, predictions):
         )
         for fold, predicted in zip(folds, predictions, strict=True)
     ]
-    with atomic_write(path, newline="") as stream:
-        pd.concat(parts).to_csv(stream, index=False)
+    write_csv(path, pd.concat(parts))
 
 
 def table(figures):

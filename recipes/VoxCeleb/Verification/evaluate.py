@@ -73,7 +73,7 @@ KEYS = set(
     trials_manifest trials_speaker_component trials_layout trials_enrolment
     mean_manifest mean_utterances backend backend_manifest backend_utterances
     backend_labels crops crop_seconds calibrate_on speaker_table bootstrap_replicates
-    batch_seconds num_workers eval_precision
+    batch_seconds embed_most_seconds num_workers eval_precision
     """.split()
 )
 
@@ -227,6 +227,7 @@ def scorings(hparams, system, lists, seconds, training, device):
             seconds,
             precision.DTYPES[hparams["eval_precision"]],
             grid,
+            hparams["embed_most_seconds"],
             device=device,
             batch_seconds=hparams["batch_seconds"],
             num_workers=hparams["num_workers"],

@@ -317,3 +317,72 @@ def test_same_configuration_goes_on(make_brain):
         other.modules.encoder.fc.conv.weight,
         brain.modules.encoder.fc.conv.weight,
     )
+
+
+# -- damage ------------------------------------------------------------------
+
+
+def two_checkpoints(folder):
+    """Save two checkpoints; return the older and the newer one."""
+    checkpointer, layers = state(folder)
+    saved = []
+    for value in (1.0, 2.0):
+        fill(layers, value)
+        saved.append(checkpointer.save_checkpoint(meta={"epoch": int(value)}))
+    return saved
+
+
+def flip(path):
+    """Change one bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGES = {
+    "flipped": flip,
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "emptied": lambda path: path.write_bytes(b""),
+    "removed": lambda path: path.unlink(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize(
+    "name", ["a.ckpt", "b.ckpt", "CKPT.yaml", "digests.json"]
+)
+def test_damaged_checkpoint_is_not_loaded(tmp_path, caplog, damage, name):
+    """The older one is, the file is named, and the damaged one is kept."""
+    older, newer = two_checkpoints(tmp_path)
+    DAMAGES[damage](newer.path / name)
+    fresh, layers = state(tmp_path)
+    found = fresh.newest_whole()
+    assert found.path == older.path
+    (report,) = (r.getMessage() for r in caplog.records)
+    # A flipped bit in a digest makes another file look damaged.
+    assert name in report or name == "digests.json"
+    assert "epoch 1" in report
+    assert (tmp_path / f"damaged-{newer.path.name}").is_dir()
+    # The next start has nothing to report.
+    caplog.clear()
+    assert fresh.newest_whole().path == older.path
+    assert not caplog.records
+    fresh.load_checkpoint(found)
+    assert (layers["b"].weight == 1.0).all()
+
+
+def test_newest_of_whole_checkpoints(tmp_path):
+    """Without damage the newest one is loaded; without any there is none."""
+    assert state(tmp_path / "empty")[0].newest_whole() is None
+    _, newer = two_checkpoints(tmp_path / "two")
+    assert state(tmp_path / "two")[0].newest_whole().path == newer.path
+
+
+def test_nothing_whole_is_an_error(tmp_path):
+    """It is not taken for a new run, neither now nor at the next start."""
+    for saved in two_checkpoints(tmp_path):
+        flip(saved.path / "a.ckpt")
+    fresh, _ = state(tmp_path)
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match="a.ckpt is not what.*backup"):
+            fresh.newest_whole()

@@ -16,6 +16,7 @@ from speechbrain_ssl.brains.pseudo_label_brain import (
     PseudoLabelBrain,
     load_classifier,
 )
+from speechbrain_ssl.data.crops import CropPlan
 from speechbrain_ssl.data.dataset import CropBatch
 from speechbrain_ssl.data.sampling import EpochBatchSampler
 from speechbrain_ssl.encoders.ecapa import FastECAPA
@@ -45,6 +46,9 @@ class Louder(torch.nn.Module):
         self.calls = 0
 
     def load(self):
+        """Nothing."""
+
+    def begin_epoch(self, epoch):
         """Nothing."""
 
     def forward(self, crops, address, first_crop=0):
@@ -100,6 +104,7 @@ def make(tmp_path):
                 "weight_decay": Constant(0.1),
                 "margin": Constant(0.3),
             },
+            "crops": CropPlan(1, 0.25),
             "loss_gate": NoGate(),
             "label_correction": None,
             "label_correction_epoch": 1,
@@ -107,6 +112,7 @@ def make(tmp_path):
             "frozen_encoder_epochs": 0,
             "initial_classifier": None,
             "labels_seen": "none",
+            "crops": CropPlan(1, 0.25),
             "lr_reference_batch": BATCH,
             "decay_vectors": False,
             "clip_per_tensor": 3.0,

@@ -4,7 +4,12 @@ Each test shows the stock behaviour beside ours. When stock is fixed upstream,
 the test says so.
 """
 
+import importlib.util
+import sys
+
+import pytest
 import speechbrain as sb
+import tiny
 import torch
 
 from speechbrain_ssl.data.draws import uniform
@@ -81,3 +86,24 @@ def test_ranks_that_share_a_seed_draw_the_same():
 
     assert stock(0) == stock(1)
     assert not set(ours(0)) & set(ours(1))
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("torchvision") is not None,
+    reason="the warning is about its absence",
+)
+def test_a_text_log_needs_no_torchvision(tmp_path):
+    """Stock warns of it as soon as its log of an epoch is imported."""
+
+    def said(code):
+        command = [sys.executable, "-c", code, str(tmp_path)]
+        return tiny.shell(command)
+
+    warning = "torchvision is not available"
+    status, text = said("import speechbrain.utils.train_logger")
+    assert status == 0 and warning in text
+    status, text = said(
+        "import sys; from speechbrain_ssl.brains.run_log import RunLog; "
+        "RunLog(sys.argv[1])"
+    )
+    assert status == 0 and warning not in text

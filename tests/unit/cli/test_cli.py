@@ -6,16 +6,21 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+import torch
 from voices import RATE, voice
 
+from speechbrain_ssl.cli import common
 from speechbrain_ssl.cli.cluster import candidates
+from speechbrain_ssl.data.silence import trim_silence
 from speechbrain_ssl.embedding.extract import embed_files
 from speechbrain_ssl.publishing.export import load_encoder
+from speechbrain_ssl.report import comparison
 
 
 def cosine(model, *paths):
@@ -297,6 +302,122 @@ def test_embed_parquet(command, model, audio, tmp_path, monkeypatch):
     assert not output.exists()
 
 
+# ------------------------------------------------------- long files and silence
+
+
+def test_windows(command, command_json, model, bad_audio, tmp_path):
+    """A row for each window, with its times, in the order of the files."""
+    soundfile.write(bad_audio / "long.wav", voice(5, 0, 7.0), RATE)
+    output = tmp_path / "windows.npz"
+    argv = ["embed", bad_audio, f"--model={model}", f"--output={output}"]
+    code, found, _ = command_json(*argv, "--windows=2")
+    assert code == 1 and len(found["unusable"]) == 3
+    assert found["embedded"] == 13 and found["windows"] == 16
+    with np.load(output, allow_pickle=False) as kept:
+        long = kept["files"] == "long.wav"
+        assert kept["seconds"][long] == pytest.approx([7.0] * 4)
+        assert kept["start"][long] == pytest.approx([0, 1.75, 3.5, 5.25])
+        assert kept["end"][long] == pytest.approx([1.75, 3.5, 5.25, 7.0])
+        assert kept["files"][0] == "long.wav" and kept["files"][4] == "s0/0.wav"
+        rows = kept["embeddings"]
+    encoder, features = load_encoder(model)
+    wave = soundfile.read(bad_audio / "long.wav", dtype="float32")[0]
+    wave = torch.from_numpy(wave[28000:56000])[None]
+    with torch.no_grad():
+        wanted = encoder.eval()(features(wave))[0, 0].numpy()
+    assert np.abs(rows[1] - wanted).max() < 1e-5 * np.abs(wanted).max()
+    # Without a value: 10 s, more than any of these has.
+    code, out, _ = command(*argv, "--windows", "--quiet")
+    assert (
+        "13 of 16 files (not used: 3 .wav) embedded in 13 windows" in out
+    )
+
+
+@pytest.mark.parametrize("seconds", ["0", "0.1", "1000", "nan"])
+def test_windows_that_cannot_be(command, model, audio, tmp_path, seconds):
+    code, _, err = command(
+        "embed",
+        audio,
+        f"--model={model}",
+        f"--output={tmp_path / 'a.npz'}",
+        f"--windows={seconds}",
+    )
+    assert code == 1 and "--windows must be a number" in err
+
+
+def test_windows_in_parquet(command, model, audio, tmp_path):
+    pytest.importorskip("pyarrow")
+    output = tmp_path / "windows.parquet"
+    argv = ["embed", audio, f"--model={model}", f"--output={output}"]
+    assert command(*argv, "--windows=1")[0] == 0
+    table = pd.read_parquet(output)
+    assert list(table["file"][:2]) == ["s0/0.wav"] * 2
+    assert list(table["start"][:2]) == [0, 0.75]
+    assert set(table) == {"file", "seconds", "start", "end", "embedding"}
+
+
+def test_two_voices_in_one_file_are_noted(
+    command, command_json, model, tmp_path
+):
+    """By embed, cluster and verify; one voice is not."""
+    folder = tmp_path / "long"
+    folder.mkdir()
+    halves = [voice(speaker, 0, 31.0) for speaker in (0, 1, 2)]
+    two, one = np.append(*halves[:2]), np.append(halves[2], voice(2, 1, 31.0))
+    soundfile.write(folder / "two.flac", two, RATE)
+    soundfile.write(folder / "one.flac", one, RATE)
+    for name, *rest in (
+        ("embed", folder, f"--output={tmp_path / 'a.npz'}"),
+        ("cluster", folder, "--speakers=2"),
+        ("verify", folder / "one.flac", folder / "two.flac"),
+    ):
+        code, found, _ = command_json(name, *rest, f"--model={model}")
+        assert code == 0
+        (note,) = found["notes"]
+        assert "two.flac may contain more than one voice" in note
+    _, out, _ = command(
+        "verify", folder / "two.flac", folder / "one.flac", f"--model={model}"
+    )
+    assert "two.flac may contain more than one voice" in out
+
+
+def test_trim_silence(command, command_json, calibrated, audio, tmp_path):
+    """Off unless asked for; then silence does not count, in every command."""
+    rng = np.random.default_rng(0)
+    wave = voice(0, 0)
+    quiet = rng.normal(0, 1e-4, 3 * RATE)
+    soundfile.write(
+        audio / "s0/0.wav", np.concatenate([quiet, wave, quiet, wave]), RATE
+    )
+    files = audio / "s0/0.wav", audio / "s0/1.wav"
+    trials = tmp_path / "trials.txt"
+    trials.write_text("1 s0/0.wav s0/1.wav\n0 s0/0.wav s1/1.wav\n")
+    model = f"--model={calibrated}"
+    found = {}
+    for option in ([], ["--trim-silence"]):
+        score = command_json("verify", *files, model, *option)[1]["score"]
+        output = tmp_path / "scores.txt"
+        argv = ["score", trials, f"--audio_folder={audio}", model]
+        assert command(*argv, f"--output={output}", *option)[0] == 0
+        assert read_scores(output)[0] == pytest.approx(score, abs=1e-5)
+        output = tmp_path / "a.npz"
+        argv = ["embed", audio, model, f"--output={output}", *option]
+        assert command(*argv)[0] == 0
+        with np.load(output) as kept:
+            rows = kept["embeddings"][:2].astype(float)
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        assert rows[0] @ rows[1] == pytest.approx(score, abs=1e-5)
+        assert command("cluster", audio, model, "--speakers=3", *option)[0] == 0
+        found[len(option)] = score
+    assert found[0] == pytest.approx(cosine(calibrated, *files), abs=1e-5)
+    for path in files:
+        wave = trim_silence(soundfile.read(path)[0], RATE)
+        soundfile.write(path, wave, RATE)
+    assert len(wave) < 2 * RATE
+    assert found[1] == pytest.approx(cosine(calibrated, *files), abs=1e-4)
+    assert abs(found[1] - found[0]) > 0.05
+
+
 # ----------------------------------------------------------------------- score
 
 
@@ -447,15 +568,14 @@ def test_cluster_names_what_it_left_out(command_json, model, bad_audio):
 
 
 def test_a_name_that_is_no_utf8(command_json, model, audio):
-    """Latin-1 in a file name: libsndfile's Python cannot open it; it is named."""
+    """Latin-1 in a file name: it is opened by its bytes, and named in ASCII."""
     odd = os.path.join(os.fsencode(audio / "s0"), b"caf\xe9.wav")
     os.rename(os.fsencode(audio / "s0/0.wav"), odd)
     code, found, err = command_json(
         "cluster", audio, f"--model={model}", "--speakers=3"
     )
-    assert code == 1 and len(found["files"]) == 11
-    assert list(found["unusable"]) == ["s0/caf\\udce9.wav"]
-    assert "not used: s0/caf\\udce9.wav: unreadable" in err
+    assert code == 0 and len(found["files"]) == 12
+    assert "s0/caf\\udce9.wav" in found["files"]
 
 
 @pytest.mark.parametrize(
@@ -512,3 +632,174 @@ def test_json_is_one_line_of_json(command, model, audio):
         "files",
         "notes",
     }
+
+
+# ------------------------------------------------- other formats, lists, names
+
+
+@pytest.fixture
+def other_formats(audio):
+    """A voice once more as m4a and webm, a broken one, and no audio."""
+    av_files = pytest.importorskip("av_files")
+    wave = voice(0, 0).astype(np.float32)
+    av_files.encode(audio / "s0/a.m4a", "alac", RATE, wave=wave)
+    av_files.encode(audio / "s0/b.webm", "libopus", RATE, wave=wave)
+    (audio / "s1/bad.m4a").write_bytes(b"no audio")
+    (audio / "notes.txt").write_text("x")
+    return audio
+
+
+def test_embed_other_formats(
+    command, command_json, model, other_formats, tmp_path, monkeypatch
+):
+    output = tmp_path / "embeddings.npz"
+    argv = ["embed", other_formats, f"--model={model}", f"--output={output}"]
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    code, found, err = command_json(*argv)
+    assert code == 1 and found["embedded"] == 14
+    assert list(found["unusable"]) == ["s1/bad.m4a"]
+    assert found["left_out"] == {".txt": 1}
+    assert "left out, not audio by their extension: 1 .txt" in found["notes"]
+    with np.load(output) as kept:
+        row = dict(zip(kept["files"], kept["embeddings"], strict=True))
+    wav, m4a = row["s0/0.wav"], row["s0/a.m4a"]
+    assert np.linalg.norm(wav - m4a) < 0.01 * np.linalg.norm(wav)
+    assert np.isfinite(row["s0/b.webm"]).all()
+    assert list((tmp_path / "temporary").iterdir()) == []
+    code, out, err = command(*argv)
+    assert code == 1
+    assert (
+        "14 of 15 files (not used: 1 .m4a; not audio: 1 .txt) embedded" in out
+    )
+    assert "not used: s1/bad.m4a: unreadable" in err
+
+
+def test_without_pyav(command, command_json, model, other_formats, monkeypatch):
+    """What is left out is counted in the line, the notes and the object."""
+    monkeypatch.setattr("speechbrain_ssl.cli.common.has_pyav", lambda: False)
+    output = other_formats / "clusters.csv"
+    argv = ["cluster", other_formats, f"--model={model}", "--speakers=3"]
+    code, out, err = command(*argv, f"--output={output}")
+    assert code == 1
+    kinds = "not used: 2 .m4a, 1 .webm"
+    assert f"12 of 15 files ({kinds}; not audio: 1 .txt), 3 speakers" in out
+    assert f'{kinds}, which need PyAV: pip install "speechbrain_ssl[' in out
+    assert "not used: s0/a.m4a: needs PyAV (pip install" in err
+    output.unlink()
+    code, found, _ = command_json(*argv)
+    assert code == 1 and len(found["unusable"]) == 3
+    assert len(found["files"]) == 12 and found["left_out"] == {".txt": 1}
+    code, _, err = command(
+        "embed",
+        other_formats / "s0/a.m4a",
+        f"--model={model}",
+        "--output=a.npz",
+    )
+    assert code == 1 and "none of 1 files can be used; a.m4a: needs PyAV" in err
+
+
+def test_verify_and_score_other_formats(
+    command_json, model, other_formats, tmp_path
+):
+    files = other_formats / "s0/0.wav", other_formats / "s0/a.m4a"
+    code, found, _ = command_json("verify", *files, f"--model={model}")
+    assert code == 0 and found["score"] > 0.999
+    trials = tmp_path / "trials.txt"
+    trials.write_text("s0/0.wav s0/a.m4a\ns0/0.wav s1/bad.m4a\n")
+    code, found, _ = command_json(
+        "score",
+        trials,
+        f"--model={model}",
+        f"--audio_folder={other_formats}",
+        f"--output={tmp_path / 'scores.txt'}",
+    )
+    assert code == 1 and found["scored"] == 1
+    scores = read_scores(tmp_path / "scores.txt")
+    assert scores[0] > 0.999 and np.isnan(scores[1])
+
+
+def test_folder_that_cannot_be_listed(command_json, model, audio, monkeypatch):
+    listed = common.list_files
+
+    def refused(*args, **kwargs):
+        listing = listed(*args, **kwargs)
+        listing.unreadable.append(("private", "Permission denied"))
+        return listing
+
+    monkeypatch.setattr(common, "list_files", refused)
+    code, found, _ = command_json(
+        "cluster", audio, f"--model={model}", "--speakers=3"
+    )
+    assert code == 1
+    assert found["unusable"] == {
+        "private": "folder not listed (Permission denied)"
+    }
+
+
+def test_embed_a_list(command, command_json, model, audio, tmp_path):
+    scp, paths = tmp_path / "wav.scp", tmp_path / "paths.txt"
+    scp.write_text("u1 audio/s0/0.wav\nu2 audio/s9/9.wav\n")
+    paths.write_text("audio/s0/0.wav\n")
+    output = tmp_path / "embeddings.npz"
+    argv = [f"--model={model}", f"--output={output}"]
+    code, found, _ = command_json("embed", scp, *argv)
+    assert code == 1 and list(found["unusable"]) == ["u2"]
+    with np.load(output) as kept:
+        assert kept["files"].tolist() == ["u1"]
+    code, out, _ = command("embed", paths, *argv)
+    assert code == 0 and "1 of 1 files embedded" in out
+    with np.load(output) as kept:
+        assert kept["files"].tolist() == ["audio/s0/0.wav"]
+    scp.write_text("u1 sox a.wav -t wav - |\n")
+    code, _, err = command("embed", scp, *argv)
+    assert code == 1 and "line 1" in err and "is a command" in err
+
+
+@pytest.mark.slow
+def test_names_that_the_console_cannot_show(model, audio, tmp_path, repository):
+    """And names that steer it; a table has them as they are."""
+    names = ["\u4e2d \U0001f3a4.wav", "a\rb\x1b[31m.wav"]
+    for old, new in zip(("0.wav", "1.wav"), names, strict=True):
+        (audio / "s0" / old).rename(audio / "s0" / new)
+    (audio / "s0" / "\u4e2d.wav").touch()
+    output = tmp_path / "clusters.csv"
+    run = [sys.executable, "-m", "speechbrain_ssl.cli.main", "cluster"]
+    run += [str(audio), f"--model={model}", "--speakers=3", "--quiet"]
+    for options in (["--json"], [f"--output={output}"]):
+        done = subprocess.run(
+            [*run, *options],
+            env={
+                **os.environ,
+                "PYTHONPATH": str(repository),
+                "PYTHONIOENCODING": "ascii",
+            },
+            capture_output=True,
+        )
+        text = done.stdout.decode("ascii")
+        assert done.returncode == 1, done.stderr
+        assert b"not used: s0/\\u4e2d.wav: empty file" in done.stderr
+        if options == ["--json"]:
+            found = json.loads(text)["files"]
+            assert {f"s0/{name}" for name in names} < set(found)
+    with open(output, newline="", encoding="utf-8") as stream:
+        rows = {row["file"] for row in csv.DictReader(stream)}
+    assert {f"s0/{name}" for name in names} < rows
+
+
+def test_score_names_with_spaces(command_json, model, audio, tmp_path):
+    (audio / "s0/0.wav").rename(audio / "s0/my voice, 1.wav")
+    trials = tmp_path / "trials.csv"
+    trials.write_text(
+        '1,"s0/my voice, 1.wav",s0/1.wav\n0,"s0/my voice, 1.wav","s1/0.wav"\n'
+    )
+    code, found, _ = command_json(
+        "score",
+        trials,
+        f"--model={model}",
+        f"--audio_folder={audio}",
+        f"--output={tmp_path / 'scores.txt'}",
+    )
+    assert code == 0 and found["scored"] == 2
+    again, _ = comparison.read_scores(tmp_path / "scores.txt")
+    assert again.names[0] == "s0/my voice, 1.wav"

@@ -5,6 +5,7 @@ import pytest
 import soundfile
 
 from speechbrain_ssl.data.audio import AudioFile, fit_length
+from speechbrain_ssl.data.decoder import Decoder
 from speechbrain_ssl.errors import AudioError
 
 
@@ -57,6 +58,37 @@ def test_resampling_of_a_stereo_sine(tmp_path, rate):
             assert error < (2e-3 if whole else 2 * np.pi * 440 * 0.5 / rate)
 
 
+@pytest.mark.parametrize(
+    "rate, subtype", [(16000, "PCM_16"), (44100, "PCM_16"), (8000, "GSM610")]
+)
+def test_parts_in_order_are_decoded_once(tmp_path, monkeypatch, rate, subtype):
+    """They are the parts of the whole, also of a codec that cannot seek."""
+    rng = np.random.default_rng(0)
+    path = str(tmp_path / "a.wav")
+    soundfile.write(path, rng.normal(0, 0.1, 7 * rate), rate, subtype)
+    with AudioFile(path) as audio:
+        whole = audio.read()
+    decoded, read = [], Decoder._read
+
+    def counting(self, frames):
+        block = read(self, frames)
+        decoded.append(len(block))
+        return block
+
+    monkeypatch.setattr(Decoder, "_read", counting)
+    with AudioFile(path) as audio:
+        edges = [0, 100, 25000, 70001, 70002, audio.num_samples]
+        parts = [
+            audio.read(start, end - start)
+            for start, end in zip(edges[:-1], edges[1:], strict=True)
+        ]
+        assert sum(decoded) <= 7.1 * rate
+        assert np.abs(np.concatenate(parts) - whole).max() < 1e-6
+        # Not in order: from anywhere.
+        again = audio.read(25000, 5000)
+    assert np.abs(again - whole[25000:30000]).max() < 1e-4
+
+
 def test_a_very_short_file_of_another_rate(tmp_path):
     path = str(tmp_path / "a.wav")
     soundfile.write(path, np.array([0.5]), 48000)
@@ -85,7 +117,11 @@ def broken_files(folder):
         soundfile.write(path(name), noise, 16000)
         whole = files[name.partition(".")[0]].read_bytes()
         files[name.partition(".")[0]].write_bytes(whole[: len(whole) // 2])
-    for name, value in (("nan.wav", np.nan), ("inf.wav", -np.inf)):
+    for name, value in (
+        ("nan.wav", np.nan),
+        ("inf.wav", -np.inf),
+        ("loud.wav", -1e30),
+    ):
         bad = noise.copy()
         bad[80000] = value
         soundfile.write(path(name), bad, 16000, subtype="FLOAT")
@@ -95,16 +131,17 @@ def broken_files(folder):
 def test_a_bad_file_is_named_with_the_reason(tmp_path):
     """One bad file in a million must be found by the message alone."""
     reasons = {
-        "missing": "cannot read",
-        "folder": "cannot read",
-        "empty": "cannot read",
-        "text": "cannot read",
-        "headerless": "cannot read",
-        "zero": "holds no audio",
-        "cut": "cannot read|is truncated",
+        "missing": "missing, No such file",
+        "folder": "unreadable, it is a folder",
+        "empty": "empty file, 0 bytes",
+        "text": "unreadable, Format not recognised",
+        "headerless": "unreadable, .*samplerate",
+        "zero": "zero length",
+        "cut": "damaged, after .* lost sync",
         "cutmp3": "is truncated",
-        "nan": "NaN or infinite",
-        "inf": "NaN or infinite",
+        "nan": "NaN, infinite or beyond 1e.06 at 5.000 s",
+        "inf": "NaN, infinite or beyond 1e.06 at 5.000 s",
+        "loud": "NaN, infinite or beyond 1e.06 at 5.000 s",
     }
     files = broken_files(tmp_path)
     assert set(files) == set(reasons)

@@ -138,7 +138,8 @@ def test_an_hour_costs_no_more_than_a_chunk(tmp_path, monkeypatch):
     monkeypatch.setattr(soundfile.SoundFile, "seek", counting_seek)
     for epoch in range(1, 6):
         data[(epoch, 0)]
-    assert counts == [160000] * 5
+    # Whole seconds, a margin before the part and the rest of its last second.
+    assert 5 * 160000 <= sum(counts) <= 5 * 13 * 16000
     assert len({s for s in seeks if s}) >= 5
 
 

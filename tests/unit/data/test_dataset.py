@@ -59,6 +59,7 @@ def epoch_of(manifest, batch, epoch=1, workers=0, **options):
     )
     crops, order = {}, []
     for found in loader:
+        found.to("cpu")
         assert found.epoch == epoch
         assert np.array_equal(found.keys, manifest.keys[found.index.numpy()])
         for row, index in enumerate(found.index.tolist()):
@@ -127,7 +128,8 @@ def test_a_bad_file_is_replaced_and_reported(manifest, tmp_path, workers):
     other = int(batch.index[1])
     assert batch.keys[1] == manifest.keys[other]
     alone = data[(1, other)][2]
-    assert torch.equal(batch.crops[0][1], torch.from_numpy(alone[0]))
+    crops = batch.to("cpu").crops[0]
+    assert torch.equal(crops[1], torch.from_numpy(alone[0]))
     # The same one again, another one in another epoch.
     assert data[(1, 5)][1] == other
     assert len({data[(epoch, 5)][1] for epoch in range(1, 9)}) > 2
@@ -225,7 +227,7 @@ def test_halves_are_read_in_part_and_the_same(tmp_path, form, samples):
     noise = np.random.default_rng(0).normal(0, 0.1, samples)
     soundfile.write(path, noise, 16000)
     column = StringColumn.from_strings([path])
-    manifest = Manifest(column, column, [1.0])
+    manifest = Manifest(column, column, [samples / 16000])
     whole, _ = soundfile.read(path, dtype="float32")
     middle = samples // 2
     draws = uniform(4, manifest.keys[0], "halves", size=6)
@@ -248,7 +250,7 @@ def test_usable_for_validation(manifest, tmp_path, caplog):
     one = str(tmp_path / "one.wav")
     soundfile.write(one, np.zeros(1), 16000)
     column = StringColumn.from_strings([one])
-    assert not HalvesDataset(Manifest(column, column, [1.0])).usable(0)
+    assert not HalvesDataset(Manifest(column, column, [1e-4])).usable(0)
     data = HalvesDataset(with_bad(manifest, set(range(16)), tmp_path), 0.1)
     with pytest.raises(AudioError, match="10 utterances in a row.*manifest"):
         for i in range(16):
@@ -263,17 +265,6 @@ def test_halves_refuse_a_bad_file(manifest, tmp_path):
 
 
 # -- crops of several utterances -----------------------------------------------
-
-
-def fixed(sources):
-    """Partners that are the same for every sample; checks what is asked."""
-
-    def pseudo_positives(epoch, index, key, crops, global_crops):
-        assert (crops, global_crops) == (PLAN.num_crops, PLAN.global_crops)
-        assert epoch == 2 and isinstance(int(key), int)
-        return np.array([index if s is None else s for s in sources])
-
-    return pseudo_positives
 
 
 def cut_by_hand(manifest, source, anchor, epoch=2):
@@ -292,20 +283,19 @@ def cut_by_hand(manifest, source, anchor, epoch=2):
 
 def test_crops_of_pseudo_positives(manifest):
     """Each from its own utterance; the anchor's are what they were."""
-    sources = [None, 9, 14, 9]
-    data = CropDataset(manifest, PLAN, 3, pseudo_positives=fixed(sources))
-    _, index, groups, bad = data[(2, 12)]
+    sources = np.array([12, 9, 14, 9])
+    data = CropDataset(manifest, PLAN, 3)
+    _, index, groups, bad = data[(2, 12, sources)]
     assert index == 12 and bad == []
     crops = [crop for group in groups for crop in group]
     for number, source in enumerate(sources):
-        source = 12 if source is None else source
         wanted = cut_by_hand(manifest, source, 12)[number]
         assert np.array_equal(crops[number], wanted)
-    plain = CropDataset(manifest, PLAN, 3)[(2, 12)][2]
+    plain = data[(2, 12)][2]
     assert np.array_equal(groups[0][0], plain[0][0])
     assert not np.array_equal(groups[0][1], plain[0][1])
-    itself = CropDataset(manifest, PLAN, 3, pseudo_positives=fixed([None] * 4))
-    for one, other in zip(itself[(2, 12)][2], plain, strict=True):
+    itself = data[(2, 12, np.full(4, 12))]
+    for one, other in zip(itself[2], plain, strict=True):
         assert np.array_equal(one, other)
 
 
@@ -318,14 +308,12 @@ def test_each_utterance_is_opened_once(manifest, monkeypatch):
         return original(self, index, address)
 
     monkeypatch.setattr(CropDataset, "_wave", wave)
-    data = CropDataset(manifest, PLAN, 3, pseudo_positives=fixed([9, 7, 9, 7]))
-    data[(2, 12)]
+    data = CropDataset(manifest, PLAN, 3)
+    data[(2, 12, np.array([9, 7, 9, 7]))]
     assert sorted(opened) == [7, 9]
     opened.clear()
-    data = CropDataset(
-        manifest, PLAN, 3, fixed([9, None, 9, None]), reference_seconds=0.3
-    )
-    data[(2, 12)]
+    data = CropDataset(manifest, PLAN, 3, reference_seconds=0.3)
+    data[(2, 12, np.array([9, 12, 9, 12]))]
     assert sorted(opened) == [9, 12]
 
 
@@ -333,35 +321,39 @@ def test_a_bad_pseudo_positive_leaves_its_crops_to_the_anchor(
     manifest, tmp_path
 ):
     broken = with_bad(manifest, {5, 6}, tmp_path)
-    sources = [5, 9, None, 5]
-    data = CropDataset(broken, PLAN, 3, pseudo_positives=fixed(sources))
-    _, index, groups, bad = data[(2, 12)]
-    assert index == 12
+    sources = np.array([5, 9, 12, 5])
+    data = CropDataset(broken, PLAN, 3)
+    _, index, groups, bad = data[(2, 12, sources)]
+    assert index == 12 and sources.tolist() == [5, 9, 12, 5]
     [(path, reason)] = bad
     assert path == broken.path(5) and "gone.wav" in reason
     crops = [crop for group in groups for crop in group]
     for number, source in enumerate([12, 9, 12, 12]):
         wanted = cut_by_hand(manifest, source, 12)[number]
         assert np.array_equal(crops[number], wanted)
-    # Where the anchor cannot step in, another utterance takes its place.
-    _, index, _, bad = data[(2, 6)]
+    # Where the anchor cannot step in, another utterance takes its place, with
+    # crops of its own.
+    _, index, groups, bad = data[(2, 6, np.array([5, 9, 6, 5]))]
     assert index not in (5, 6)
     assert {broken.path(5), broken.path(6)} <= {path for path, _ in bad}
+    for one, other in zip(groups, data[(2, index)][2], strict=True):
+        assert np.array_equal(one, other)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_reference_crops(manifest, workers):
     """One more crop of the anchor, whatever its other crops come from."""
-    data = CropDataset(
-        manifest, PLAN, 3, fixed([9, 7, 9, 7]), reference_seconds=0.35
-    )
+    data = CropDataset(manifest, PLAN, 3, reference_seconds=0.35)
+    sources = np.array([9, 7, 9, 7])
     loader = torch.utils.data.DataLoader(
         data,
-        batch_sampler=[[(2, 0), (2, 13)]],
+        batch_sampler=[[(2, 0, sources), (2, 13, sources)]],
         collate_fn=data.collate,
         num_workers=workers,
     )
     (batch,) = loader
+    assert batch.reference.dtype == torch.int16
+    batch.to("cpu")
     assert [tuple(c.shape) for c in batch.crops] == [(2, 2, 4800), (2, 2, 3200)]
     assert batch.reference.shape == (2, 5600)
     assert batch.reference.dtype == torch.float32
@@ -372,7 +364,6 @@ def test_reference_crops(manifest, workers):
         start = int(draw * (len(whole) - 5600 + 1))
         wanted = whole[start : start + 5600]
         assert np.array_equal(batch.reference[row].numpy(), wanted)
-    assert batch.to("cpu").reference.shape == (2, 5600)
     plain = CropDataset(manifest, PLAN, 3)
     assert plain.collate([plain[(2, 0)]]).reference is None
     # Nor is it cut before an epoch needs it.
@@ -407,32 +398,84 @@ def test_reference_crops_lie_anywhere_in_the_utterance(tmp_path, spare):
     assert seen == set(range(spare + 1))
 
 
-def test_crops_of_a_cluster(manifest):
-    """Cluster-aware sampling in loader workers, and on any machine."""
-    sampling = ClusterAware(clusters=3, start_epoch=2)
+@pytest.mark.parametrize(
+    "start", ["fork", pytest.param("spawn", marks=pytest.mark.slow)]
+)
+def test_workers_follow_a_new_clustering(manifest, start):
+    """Workers that were started before it read what it assigns."""
+    sampling = ClusterAware(clusters=3, start_epoch=2, every=1)
     sampling.set_up(COUNT, PLAN.local_crops, seed=3)
-    generator = torch.Generator().manual_seed(0)
-    sampling.recluster(2, torch.randn(COUNT, 4, generator=generator))
 
-    def samples(workers, batch):
-        data = CropDataset(manifest, PLAN, 3, sampling.pseudo_positives)
-        loader = torch.utils.data.DataLoader(
-            data,
+    def pseudo_positives(epoch, index):
+        return sampling.pseudo_positives(
+            epoch, index, manifest.keys[index], PLAN.num_crops, 2
+        )
+
+    data = CropDataset(manifest, PLAN, 3)
+    sampler = EpochBatchSampler(COUNT, 4, 3, sources=pseudo_positives)
+    loader = torch.utils.data.DataLoader(
+        data,
+        batch_sampler=sampler,
+        collate_fn=data.collate,
+        num_workers=1,
+        persistent_workers=True,
+        multiprocessing_context=start,
+    )
+    generator = torch.Generator().manual_seed(0)
+    labels, others = [], 0
+    for epoch in (1, 2, 3):
+        if epoch > 1:
+            rows = torch.randn(COUNT, 4, generator=generator)
+            sampling.recluster(epoch, rows)
+            labels.append(sampling.assignments.tolist())
+        sampler.set_epoch(epoch)
+        for batch in loader:
+            crops = batch.to("cpu").crops[0]
+            for row, i in enumerate(batch.index.tolist()):
+                drawn = pseudo_positives(epoch, i)
+                others += (drawn != i).sum()
+                for number in range(2):
+                    wanted = cut_by_hand(manifest, drawn[number], i, epoch)
+                    found = crops[row, number].numpy()
+                    assert np.array_equal(found, wanted[number])
+    assert labels[0] != labels[1] and others > COUNT
+
+
+# -- batches as 16-bit integers ------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_16_bits_cannot_hold_travels_as_it_is(tmp_path, workers):
+    """Neither rounded nor clipped; what they can hold takes half the space."""
+    rng = np.random.default_rng(1)
+    loud = rng.normal(0, 1.0, 4800).astype(np.float32)
+    quiet = rng.integers(-32768, 32768, 4800).astype(np.int16)
+    quiet[:2] = -32768, 32767
+    paths = [str(tmp_path / name) for name in ("loud.wav", "quiet.wav")]
+    soundfile.write(paths[0], loud, 16000, subtype="FLOAT")
+    soundfile.write(paths[1], quiet, 16000, subtype="PCM_16")
+    assert np.abs(loud).max() > 2
+    column = StringColumn.from_strings(paths)
+    manifest = Manifest(column, column, [0.3, 0.3])
+    data = CropDataset(manifest, CropPlan(1, 0.3), seed=3)
+    halves = HalvesDataset(manifest, 0.15, crops_per_half=1)
+    for dataset, address in ((data, lambda i: (1, i)), (halves, lambda i: i)):
+        batches = torch.utils.data.DataLoader(
+            dataset,
             batch_sampler=[
-                [(2, i) for i in range(first, first + batch)]
-                for first in range(0, COUNT, batch)
+                [address(0)],
+                [address(1)],
+                [address(0), address(1)],
             ],
-            collate_fn=data.collate,
+            collate_fn=dataset.collate,
             num_workers=workers,
         )
-        return torch.cat([found.crops[0] for found in loader])
-
-    one = samples(0, 4)
-    assert torch.equal(one, samples(2, 8))
-    label = sampling.assignments.tolist()
-    for i in range(COUNT):
-        drawn = sampling.pseudo_positives(2, i, manifest.keys[i], 4, 2)
-        assert {label[j] for j in drawn} == {label[i]}
-        for number in range(2):
-            wanted = cut_by_hand(manifest, drawn[number], i)[number]
-            assert np.array_equal(one[i, number].numpy(), wanted)
+        first, second, both = [batch.crops[0].dtype for batch in batches]
+        assert (first, both) == (torch.float32, torch.float32)
+        assert second == torch.int16
+        first, second, both = [
+            batch.to("cpu").crops[0].flatten(1).numpy() for batch in batches
+        ]
+        assert np.array_equal(first[0], loud)
+        assert np.array_equal(second[0], quiet / np.float32(32768))
+        assert np.array_equal(both, np.concatenate([first, second]))

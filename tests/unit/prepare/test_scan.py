@@ -71,7 +71,7 @@ def test_header_check(corpus):
 
 def test_decode_check_finds_more(corpus):
     found, rejected = run(corpus, check="decode")
-    assert rejected["s3/nan.wav"] == "samples not finite"
+    assert rejected["s3/nan.wav"] == "samples out of range"
     assert rejected["s3/silent.wav"] == "silent"
     assert list(found.usable["ID"]) == [
         "s1/good",
@@ -81,7 +81,29 @@ def test_decode_check_finds_more(corpus):
         "s2/short",
     ]
     row = found.rejected.set_index("wav").loc["$data_root/s3/nan.wav"]
-    assert row["detail"] == "3 NaN or Inf samples, the first at 0.500 s"
+    assert row["detail"] == "NaN, infinite or beyond 1e+06 at 0.500 s"
+
+
+def test_notes_are_kept_with_the_cache(tmp_path):
+    write(tmp_path / "corpus/a.wav")
+    write(tmp_path / "corpus/b.wav", tone() / 10000)
+    for opened in (2, 0):
+        found, rejected = run(
+            tmp_path / "corpus", cache=tmp_path / "c", check="decode"
+        )
+        assert (found.opened, rejected) == (opened, {})
+        assert found.notes.to_numpy().tolist() == [
+            [
+                "$data_root/a.wav",
+                "level hardly varies",
+                "as that of noise or of a tone, and unlike that of speech",
+            ],
+            [
+                "$data_root/b.wav",
+                "hardly any sound",
+                "at most 1 steps of 16-bit audio",
+            ],
+        ]
 
 
 def test_durations_are_exact(tmp_path):

@@ -10,6 +10,7 @@ import soundfile as sf
 
 from speechbrain_ssl.data.manifest import Manifest
 from speechbrain_ssl.errors import ManifestError
+from speechbrain_ssl.prepare import formats as scan_formats
 
 SCRIPT = (
     pathlib.Path(__file__).parents[3]
@@ -46,7 +47,6 @@ def data(tmp_path):
         sf.write(root / name, samples, rate)
     (root / "calls/broken.wav").write_bytes(b"RIFF and nothing more")
     (root / "notes.txt").write_text("x")
-    (root / "calls/e.m4a").write_bytes(b"x")
     return root
 
 
@@ -69,7 +69,7 @@ def test_outputs(data, tmp_path):
     assert table["wav"][2] == "$data_root/radio/B.MP3"
     assert summary["utterances"] == 5
     assert summary["rejected"] == {"too short": 1, "unreadable": 1}
-    assert summary["unknown_extensions"] == {".m4a": 1, ".txt": 1}
+    assert summary["unknown_extensions"] == {".txt": 1}
     assert summary["sample_rates"] == {"8000": 1, "16000": 3, "44100": 1}
     rejected = pd.read_csv(tmp_path / "save/rejected.csv")
     assert list(rejected.columns) == ["wav", "reason", "detail"]
@@ -181,6 +181,156 @@ def test_nothing_usable(tmp_path):
         run(data, tmp_path / "save")
     assert "empty file" in (tmp_path / "save/rejected.csv").read_text()
     assert not (tmp_path / "save/train.csv").exists()
+
+
+# ------------------------------------------------------------- other formats
+
+
+@pytest.fixture
+def formats(data):
+    """Files that PyAV has to decode among the others."""
+    av_files = pytest.importorskip("av_files")
+    av_files.encode(data / "calls/d.m4a", "aac", 44100, 2)
+    av_files.encode(data / "calls/short.webm", "libopus", 48000, seconds=0.5)
+    av_files.encode(data / "radio/d.AAC", "aac", 16000)
+    av_files.encode(data / "radio/a.m4a", "aac", 16000)
+    (data / "radio/broken.wma").write_bytes(b"no audio")
+    return data
+
+
+def test_other_formats(formats, tmp_path):
+    save = tmp_path / "save"
+    summary = run(formats, save)
+    table = pd.read_csv(save / "train.csv")
+    assert dict(zip(table["ID"], table["wav"], strict=True)) == {
+        "calls/c": "$data_root/calls/c.ogg",
+        "calls/d": "decoded/train/calls/d.m4a.flac",
+        "calls/zeros": "$data_root/calls/zeros.wav",
+        "radio/B": "$data_root/radio/B.MP3",
+        "radio/a.flac": "$data_root/radio/a.flac",
+        "radio/a.wav": "$data_root/radio/a.wav",
+        "radio/d": "decoded/train/radio/d.AAC.flac",
+    }
+    assert list(table["ID"]) == sorted(table["ID"])
+    assert table["duration"][1] == pytest.approx(3, abs=0.1)
+    rejected = pd.read_csv(save / "rejected.csv").set_index("wav")["reason"]
+    assert rejected.to_dict() == {
+        "$data_root/calls/broken.wav": "unreadable",
+        "$data_root/calls/short.wav": "too short",
+        # Short by name, and converted from it as it seems.
+        "$data_root/calls/short.webm": "beside a converted file",
+        "$data_root/radio/a.m4a": "beside a converted file",
+        "$data_root/radio/broken.wma": "unreadable",
+    }
+    assert summary["utterances"] == 7
+    assert sum(summary["rejected"].values()) == 5
+    # The manifest leads to the files wherever the folder is moved.
+    (tmp_path / "moved").mkdir()
+    save.rename(tmp_path / "moved/save")
+    csv = tmp_path / "moved/save/train.csv"
+    manifest = Manifest.read(csv, data_root=formats)
+    for i in range(len(manifest)):
+        sf.info(manifest.path(i))
+
+
+def test_other_formats_are_decoded_once(formats, tmp_path, monkeypatch):
+    first = run(formats, tmp_path / "save")
+    flac = tmp_path / "save/decoded/train/calls/d.m4a.flac"
+    before = flac.stat().st_mtime_ns
+    (tmp_path / "save/prepare.json").unlink()
+    assert run(formats, tmp_path / "save") == first
+    assert run(formats, tmp_path / "save", min_duration=2)["utterances"] == 6
+    assert flac.stat().st_mtime_ns == before
+
+
+def test_without_pyav(formats, tmp_path, monkeypatch, caplog):
+    save = tmp_path / "save"
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, "has_pyav", lambda: False)
+        patch.setattr(scan_formats, "has_pyav", lambda: False)
+        summary = run(formats, save)
+        assert summary["utterances"] == 5
+        assert summary["rejected"]["needs PyAV"] == 3
+        assert (
+            'left out: 1 .aac, 1 .m4a, 1 .wma, which need PyAV: pip install "'
+            'speechbrain_ssl[formats]"'
+        ) in caplog.text
+        assert run(formats, save) == summary
+    # Once it is installed the rest is prepared, with the same arguments.
+    assert run(formats, save)["utterances"] == 7
+
+
+def test_only_other_formats(tmp_path, monkeypatch):
+    av_files = pytest.importorskip("av_files")
+    (tmp_path / "data").mkdir()
+    av_files.encode(tmp_path / "data/a.m4a", "aac", 16000)
+    assert run(tmp_path / "data", tmp_path / "save")["utterances"] == 1
+    monkeypatch.setattr(scan_formats, "has_pyav", lambda: False)
+    with pytest.raises(ManifestError, match=r"none of the 1 .*rejected\.csv"):
+        run(tmp_path / "data", tmp_path / "other")
+    assert "pip install" in (tmp_path / "other/rejected.csv").read_text()
+
+
+def test_trimmed_copies(tmp_path):
+    """Of all files; the whole ones come back without the option."""
+    data, save = tmp_path / "data", tmp_path / "save"
+    data.mkdir()
+    noise = np.random.default_rng(0).normal(0, 0.1, 32000)
+    quiet = np.zeros(32000)
+    sf.write(data / "a.wav", np.concatenate([quiet, noise, quiet]), 16000)
+    sf.write(data / "silent.wav", quiet, 16000)
+    summary = run(data, save, trim_silence=True)
+    table = pd.read_csv(save / "train.csv")
+    assert table["wav"].to_list() == ["trimmed/train/a.wav.flac"]
+    assert table["ID"].to_list() == ["a"]
+    # A tenth of a second is left on both sides.
+    assert table["duration"].to_list() == [2.2]
+    assert summary["rejected"] == {"silent": 1}
+    run(data, save)
+    table = pd.read_csv(save / "train.csv")
+    assert table["wav"].to_list() == [
+        "$data_root/a.wav",
+        "$data_root/silent.wav",
+    ]
+
+
+# --------------------------------------------------------------------- a list
+
+
+def test_a_list(data, tmp_path):
+    (tmp_path / "lists").mkdir()
+    scp = tmp_path / "lists/wav.scp"
+    scp.write_text(
+        f"first {data}/radio/a.wav\nsecond ../data/calls/c.ogg\n"
+        f"third {data}/calls/absent.wav\n"
+    )
+    summary = run(scp, tmp_path / "save")
+    table = pd.read_csv(tmp_path / "save/train.csv")
+    assert dict(zip(table["ID"], table["wav"], strict=True)) == {
+        "first": f"{data}/radio/a.wav",
+        "second": f"{data}/calls/c.ogg",
+    }
+    assert summary["rejected"] == {"missing": 1}
+    manifest = Manifest.read(tmp_path / "save/train.csv", data_root=scp)
+    assert pathlib.Path(manifest.path(0)).is_file()
+    # A list that has changed is read again.
+    with open(scp, "a") as stream:
+        stream.write("fourth ../data/radio/B.MP3\n")
+    assert run(scp, tmp_path / "save")["utterances"] == 3
+
+
+def test_a_list_without_ids_and_of_all_formats(data, tmp_path):
+    av_files = pytest.importorskip("av_files")
+    av_files.encode(data / "radio/a.m4a", "aac", 16000)
+    paths = tmp_path / "paths.txt"
+    # What is listed is meant, also beside another file of its name.
+    paths.write_text("data/radio/a.m4a\ndata/radio/a.wav\n")
+    run(paths, tmp_path / "save")
+    table = pd.read_csv(tmp_path / "save/train.csv")
+    assert dict(zip(table["ID"], table["wav"], strict=True)) == {
+        "a.m4a": "decoded/train/a.m4a.flac",
+        "a.wav": f"{data}/radio/a.wav",
+    }
 
 
 def test_command_line(data, tmp_path, capsys):

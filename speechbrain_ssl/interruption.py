@@ -1,0 +1,130 @@
+"""End a run in good order when the system asks it to.
+
+A batch system pre-empts a job with SIGTERM, warns it of its time limit with
+SIGUSR1 if asked to (SLURM's ``--signal=USR1@60``), and a user presses Ctrl-C.
+``handled`` catches these signals for the length of a script:
+
+* While an encoder is trained, a signal is only noted (``defer``). The training
+  loop asks ``requested`` after each optimiser step, saves a checkpoint and
+  raises ``Interrupted``.
+* Elsewhere (preparation, embedding, clustering) the signal raises
+  ``Interrupted`` at once. What these stages have finished is on disk already.
+
+Either way the script ends with ``EXIT_CODE``, and the same command continues. A
+second signal ends the process at once.
+"""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+
+#: Exit code of a run that was stopped by a signal and can be continued with the
+#: same command (EX_TEMPFAIL of sysexits.h).
+EXIT_CODE = 75
+
+_SIGNALS = [
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
+    if hasattr(signal, name)  # Windows has the first two only
+]
+
+# torchrun and the batch system may both pass on the same request.
+_SAME_REQUEST = 2.0  # seconds
+
+_received = None  # (signal's name, time)
+_deferred = False
+
+
+class Interrupted(BaseException):
+    """A signal asked the process to stop; not an error of the program.
+
+    It is no ``Exception``, so that code that handles errors does not catch it.
+    """
+
+
+def requested():
+    """Return the name of the signal that asked to stop; None without one."""
+    return _received and _received[0]
+
+
+@contextlib.contextmanager
+def handled():
+    """Handle the signals as described above, until the context is left.
+
+    Signals that are ignored (by ``nohup``, say) stay ignored. Outside the main
+    thread, where Python allows no signal handlers, nothing is changed.
+
+    Example
+    -------
+    >>> with handled():
+    ...     defer(True)
+    ...     signal.raise_signal(signal.SIGTERM)
+    ...     requested()
+    'SIGTERM'
+    """
+    global _received, _deferred
+    _received, _deferred, before = None, False, {}
+    if threading.current_thread() is threading.main_thread():
+        for number in _SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, _receive)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _received, _deferred = None, False
+
+
+def defer(yes):
+    """Only note signals from now on, or raise ``Interrupted`` again.
+
+    Arguments
+    ---------
+    yes : bool
+        Whether to note them only; the caller then asks ``requested``.
+    """
+    global _deferred
+    _deferred = yes
+
+
+@contextlib.contextmanager
+def may_be_skipped():
+    """Leave the code inside when a signal arrives, even while they are deferred.
+
+    For what takes long and may be lost. The signal stays ``requested``.
+    """
+    before = _deferred
+    try:
+        defer(False)
+        yield
+    except Interrupted:
+        pass
+    finally:
+        defer(before)
+
+
+def ignore_in_worker(_=None):
+    """Ignore the signals in a loader worker, whose main process decides.
+
+    A batch system signals all processes of a job. A worker that died of it would
+    take the main process along before a checkpoint is saved. Torch ends the
+    workers when the main process ends.
+    """
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _receive(number, _):
+    """Handle a signal."""
+    global _received
+    now, name = time.monotonic(), signal.Signals(number).name
+    if _received is None:
+        _received = (name, now)
+        if not _deferred:
+            raise Interrupted(name)
+    elif now - _received[1] > _SAME_REQUEST:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)

@@ -1,0 +1,71 @@
+"""Signals are noted or raised, a second one ends the process, nohup holds."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from speechbrain_ssl import interruption
+from speechbrain_ssl.interruption import Interrupted, handled
+
+
+def test_raised_at_once_or_noted():
+    """While they are deferred, the code goes on; the handlers are restored."""
+    before = signal.getsignal(signal.SIGTERM)
+    with handled():
+        with pytest.raises(Interrupted, match="SIGTERM"):
+            signal.raise_signal(signal.SIGTERM)
+    with handled():
+        assert interruption.requested() is None
+        interruption.defer(True)
+        signal.raise_signal(signal.SIGUSR1)
+        assert interruption.requested() == "SIGUSR1"
+        # The launcher may pass on the same request.
+        signal.raise_signal(signal.SIGUSR1)
+    assert interruption.requested() is None
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_part_that_may_be_skipped():
+    """It is left at once; what follows is deferred as before."""
+    with handled():
+        interruption.defer(True)
+        after = False
+        with interruption.may_be_skipped():
+            signal.raise_signal(signal.SIGTERM)
+            after = True
+        assert not after
+        assert interruption.requested() == "SIGTERM"
+        assert interruption._deferred
+
+
+def test_ignored_signals_stay_ignored():
+    """As ``nohup`` and a shell's background jobs expect."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with handled():
+            signal.raise_signal(signal.SIGHUP)
+            assert interruption.requested() is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_second_request_ends_the_process():
+    """It does so although the first one is still deferred."""
+    code = (
+        "import signal\n"
+        "from speechbrain_ssl import interruption\n"
+        "interruption._SAME_REQUEST = -1\n"
+        "with interruption.handled():\n"
+        "    interruption.defer(True)\n"
+        "    signal.raise_signal(signal.SIGTERM)\n"
+        "    print('first', flush=True)\n"
+        "    signal.raise_signal(signal.SIGTERM)\n"
+        "    print('second', flush=True)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True
+    )
+    assert done.returncode == -signal.SIGTERM
+    assert done.stdout == "first\n"
