@@ -112,7 +112,6 @@ def make(tmp_path):
             "frozen_encoder_epochs": 0,
             "initial_classifier": None,
             "labels_seen": "none",
-            "crops": CropPlan(1, 0.25),
             "lr_reference_batch": BATCH,
             "decay_vectors": False,
             "clip_per_tensor": 3.0,
