@@ -75,6 +75,8 @@ EMOTION = {
     "folds_count": 2,
 }
 
+EMOTIONS = ("angry", "disgust", "happy", "neutral", "sad")
+
 #: The same for parts of building blocks.
 BLOCKS = {
     "dino": "{hidden: 16, bottleneck: 8}",
@@ -112,7 +114,7 @@ def labelled(corpus, path):
                 "duration": (wav.stat().st_size - 44) / 32000,
                 "wav": wav,
                 "spk_id": speaker,
-                "emotion": ("angry", "happy", "neutral", "sad")[number % 4],
+                "emotion": EMOTIONS[number % len(EMOTIONS)],
                 "session": turn % 5,
                 "partition": ("Train", "Development", "Test1")[turn % 3],
             }
