@@ -271,6 +271,34 @@ def gather(tensor):
 
 
 @torch.no_grad()
+def redistribute(rows, order):
+    """Deal the rows of all processes out anew, without gradient.
+
+    Arguments
+    ---------
+    rows : torch.Tensor
+        ``[rows, ...]``, the same shape in every process.
+    order : numpy.ndarray
+        A permutation of the rows of all processes, the same in each: process r
+        gets the r-th part of it. Its inverse (``argsort``) undoes it.
+
+    Returns
+    -------
+    torch.Tensor
+        ``[rows, ...]``.
+
+    Example
+    -------
+    >>> import numpy as np
+    >>> redistribute(torch.tensor([5, 6, 7]), np.array([2, 0, 1])).tolist()
+    [7, 5, 6]
+    """
+    count = len(rows)
+    mine = order[rank() * count : (rank() + 1) * count]
+    return gather(rows)[torch.from_numpy(mine).to(rows.device)]
+
+
+@torch.no_grad()
 def average_gradients(parameters):
     """Average the gradients over all processes, in place.
 
@@ -296,6 +324,29 @@ def broadcast_state(modules):
         for module in modules:
             for tensor in module.state_dict().values():
                 dist.broadcast(tensor, src=0)
+
+
+@torch.no_grad()
+def broadcast_statistics(modules):
+    """Copy the running statistics of rank 0's batch norms to all processes.
+
+    ``DistributedDataParallel`` does so in every forward pass where batch norms
+    are not synchronised.
+    """
+    if not is_distributed():
+        return
+    buffers = [
+        buffer
+        for root in modules
+        for module in root.modules()
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)
+        for buffer in (module.running_mean, module.running_var)
+    ]
+    flat = torch.cat(buffers)
+    dist.broadcast(flat, src=0)
+    sizes = [len(buffer) for buffer in buffers]
+    for buffer, value in zip(buffers, flat.split(sizes), strict=True):
+        buffer.copy_(value)
 
 
 class GlooSyncBatchNorm(torch.nn.modules.batchnorm._BatchNorm):
@@ -372,11 +423,10 @@ def synchronise_batch_norms(module, device_type):
     return module
 
 
-def prepare_modules(modules, device, device_type):
-    """Move modules to the device, and synchronise them over all processes.
+def prepare_modules(modules, device, device_type, synchronise=True):
+    """Move modules to the device, equal in all processes.
 
-    Batch norms become ones over all processes, and all processes start with the
-    parameters and buffers of rank 0.
+    All processes start with the parameters and buffers of rank 0.
 
     Arguments
     ---------
@@ -386,9 +436,11 @@ def prepare_modules(modules, device, device_type):
         The device of this process.
     device_type : str
         See ``synchronise_batch_norms``.
+    synchronise : bool
+        Whether batch norms become ones over all processes.
     """
     for name in modules:
-        modules[name] = synchronise_batch_norms(modules[name], device_type).to(
-            device
-        )
+        if synchronise:
+            modules[name] = synchronise_batch_norms(modules[name], device_type)
+        modules[name] = modules[name].to(device)
     broadcast_state(modules.values())

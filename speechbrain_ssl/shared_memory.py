@@ -62,7 +62,7 @@ def check_space(dataset, item, batch_size, num_workers):
     free = shutil.disk_usage(FOLDER).free
     if needed > free:
         raise ConfigError(
-            f"{workers} loader workers put up to {PREFETCH} batches of "
+            f"the loader workers ({workers}) put up to {PREFETCH} batches of "
             f"{_megabytes(batch)} each into shared memory, "
             f"{_megabytes(needed)} in all, but {FOLDER} has only "
             f"{_megabytes(free)} left: {_REMEDY}, or lower `num_workers` (0 "

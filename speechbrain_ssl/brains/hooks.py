@@ -23,6 +23,9 @@ class TrainingHooks(sb.Brain):
     #: Names of the schedules that the configuration must give, and no others.
     wanted_schedules = ("lr", "weight_decay")
 
+    #: Whether batch norms see the batch of all processes.
+    synchronises_batch_norms = True
+
     #: Whether biases and the weights of norms get weight decay.
     decay_vectors = False
 

@@ -12,12 +12,15 @@ depend on them, such as the optimiser step, validation and checkpoints, is in
 ``training_brain``, which calls the methods below; ``hooks`` tells when.
 """
 
+import numpy as np
 import torch
 
+from speechbrain_ssl import distributed
 from speechbrain_ssl.brains.encoding import encode, encode_with_frames, project
 from speechbrain_ssl.brains.initial import begin_with_checkpoint
 from speechbrain_ssl.brains.positives import make_positives
 from speechbrain_ssl.brains.training_brain import TrainingBrain
+from speechbrain_ssl.data.draws import permutation
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.objectives.base import Branch
 from speechbrain_ssl.objectives.teacher import MomentumTeacher
@@ -51,6 +54,11 @@ class SSLBrain(TrainingBrain):
     def objective(self):
         """The objective, with its head and state."""
         return self.modules.objective
+
+    @property
+    def synchronises_batch_norms(self):
+        """Whether batch norms see the batch of all processes."""
+        return not self.objective.shuffles_keys
 
     @property
     def evaluated_encoder(self):
@@ -268,8 +276,22 @@ class SSLBrain(TrainingBrain):
     @torch.no_grad()
     def _by_teacher(self, inputs, index):
         """Compute the target branch: the teacher's, of the global crops."""
-        embeddings = encode(self.teacher.encoder, inputs[:1])
+        crops, back = inputs[0], None
+        if self.objective.shuffles_keys and distributed.is_distributed():
+            order = permutation(
+                len(crops) * distributed.world_size(),
+                self.hparams.seed,
+                self.epoch,
+                self.step,
+                "keys",
+            )
+            crops = distributed.redistribute(crops, order)
+            back = np.argsort(order)
+        embeddings = encode(self.teacher.encoder, [crops])
         projections = project(self.teacher.head, embeddings)
+        if back is not None:
+            embeddings = distributed.redistribute(embeddings, back)
+            projections = distributed.redistribute(projections, back)
         return Branch(embeddings, projections, self.teacher.head, index)
 
     def compute_objectives(self, predictions, batch, stage):
@@ -282,6 +304,10 @@ class SSLBrain(TrainingBrain):
 
     def after_step(self):
         """Update the teacher, and the state of objective and positives."""
+        if not self.synchronises_batch_norms:
+            distributed.broadcast_statistics(
+                [*self.modules.values(), self.teacher]
+            )
         if self.teacher is not None:
             self.teacher.update(
                 self.encoder,

@@ -173,6 +173,7 @@ class TrainingBrain(TrainingHooks):
             initialise(
                 self.encoder, self.hparams.initial_model, self.hparams.features
             )
+        self.hparams.features.check_encoder(self.encoder)
         self.features = self.hparams.features.to(self.device)
         self.augmentation = self.hparams.augmentation
         self.augmentation.load()
@@ -244,7 +245,12 @@ class TrainingBrain(TrainingHooks):
         SpeechBrain's DDP wrappers fail with batch norm on gloo, and with two
         forward passes before a backward pass.
         """
-        distributed.prepare_modules(self.modules, self.device, self.device_type)
+        distributed.prepare_modules(
+            self.modules,
+            self.device,
+            self.device_type,
+            self.synchronises_batch_norms,
+        )
 
     def init_optimizers(self):
         """Create the optimiser with its groups; see ``parameter_groups``."""

@@ -22,13 +22,14 @@ from speechbrain_ssl.progress import open_bar
 
 _NOISE_REMEDY = (
     "name a folder of noises (`--noise_folder`, or `--musan_folder` for "
-    "VoxCeleb), another manifest (`--noise_csv`, `--music_csv` or "
+    "VoxCeleb, `--noise_manifests` for emotions), another manifest (`--noise_csv`, `--music_csv` or "
     "`--speech_csv`; null where that kind is not at hand), or train without "
     "noise (`--noise_csv=null --music_csv=null --speech_csv=null --noise=0 "
     "--both=0`, and `--clean` such that the probabilities add up to 1)"
 )
 _RESPONSE_REMEDY = (
-    "name a folder of room responses (`--rirs_folder`), another manifest "
+    "name a folder of room responses (`--rirs_folder`, or "
+    "`--noise_manifests` for emotions), another manifest "
     "(`--rirs_csv`), or train without rooms (`--rirs_csv=null --reverb=0 "
     "--both=0`, and `--clean` such that the probabilities add up to 1)"
 )

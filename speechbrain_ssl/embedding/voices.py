@@ -35,8 +35,9 @@ _LEAST_IN_GROUP = 2
 class _Probes(torch.utils.data.Dataset):
     """Read the probes of recordings, and leave out those without speech."""
 
-    def __init__(self, paths, sample_rate):
+    def __init__(self, paths, seconds, sample_rate):
         self.paths = paths
+        self.seconds = seconds
         self.sample_rate = sample_rate
 
     def __len__(self):
@@ -45,7 +46,9 @@ class _Probes(torch.utils.data.Dataset):
     def __getitem__(self, i):
         length = round(PROBES.seconds * self.sample_rate)
         try:
-            with AudioFile(self.paths[i], self.sample_rate) as audio:
+            with AudioFile(
+                self.paths[i], self.sample_rate, float(self.seconds[i])
+            ) as audio:
                 starts = PROBES.starts(audio.num_samples, self.sample_rate)
                 probes = [audio.read(int(s), length) for s in starts]
         except AudioError:
@@ -88,10 +91,13 @@ def voice_agreement(
         than six probes, or cannot be read.
     """
     found = np.full(len(paths), np.nan)
-    chosen = np.flatnonzero(np.asarray(seconds) >= LEAST_SECONDS)
+    seconds = np.asarray(seconds)
+    chosen = np.flatnonzero(seconds >= LEAST_SECONDS)
     encoder = encoder.to(device).eval()
     features = features.to(device)
-    probes = _Probes([paths[i] for i in chosen], features.sample_rate)
+    probes = _Probes(
+        [paths[i] for i in chosen], seconds[chosen], features.sample_rate
+    )
     with progress_bar(progress and len(chosen) > 0, len(chosen)) as bar:
         for i, waves in zip(chosen, probes, strict=True):
             if len(waves) >= _LEAST_PROBES:

@@ -133,6 +133,27 @@ class LogMel(torch.nn.Module):
         """
         return LogMel(**{**self.settings, "normalize": "none"})
 
+    def check_encoder(self, encoder):
+        """Reject an encoder that takes another number of bands.
+
+        Arguments
+        ---------
+        encoder : torch.nn.Module
+            Its ``arguments`` tell its ``input_size``, if it has any.
+
+        Raises
+        ------
+        ConfigError
+            If it is not the number of bands.
+        """
+        size = getattr(encoder, "arguments", {}).get("input_size", self.n_mels)
+        if size != self.n_mels:
+            raise ConfigError(
+                f"the features have {self.n_mels} bands, and the encoder takes "
+                f"{size}: set `n_mels` of `features_block` and of "
+                "`encoder_block` to the same number"
+            )
+
     def num_frames(self, num_samples):
         """Return the number of frames for a number of samples (or a tensor)."""
         return num_samples // self.hop + 1

@@ -76,6 +76,10 @@ class Objective(torch.nn.Module):
         Whether the projection of a sample's first crop is stored as that of
         the sample's utterance. The first crop must then be cut from that
         utterance, so cluster-aware sampling with the rule ``all`` is rejected.
+    shuffles_keys : bool
+        Whether each process has batch norms of its own, for which the teacher's
+        crops are shuffled among the processes. Only an objective with a teacher
+        may set this.
     notes : StepNotes
         What ``forward`` records for ``after_step``; empty between steps.
     """
@@ -87,6 +91,7 @@ class Objective(torch.nn.Module):
     needs_frames = False
     supports_positive_sampling = True
     stores_first_crop_embedding = False
+    shuffles_keys = False
 
     def __init__(self):
         super().__init__()

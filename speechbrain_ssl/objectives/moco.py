@@ -15,7 +15,18 @@ denominator.
 The queue is a buffer, so checkpoints contain it. After each step that is taken,
 the keys of all processes are added to it. Empty slots of a queue that is not
 full yet are ignored; in the very first step there are no negatives and the loss
-is 0. The student's encoder is the one that is evaluated. If a positive-sampling
+is 0.
+
+In its original form every process has batch norms of its own, and the crops are
+shuffled among the processes before the teacher encodes them, and its keys put
+back in order (section 3.3): statistics that query and key share would betray
+that they belong together. Here they may also be synchronised over all
+processes: then query and key share the statistics, but so do all others. The
+running statistics, which training does not use, are those of the first process,
+as with DistributedDataParallel. With one process there is nothing to shuffle
+and both are the same.
+
+The student's encoder is the one that is evaluated. If a positive-sampling
 rule replaces keys, the replacements go into the queue, as in the SSPS code.
 """
 
@@ -54,12 +65,15 @@ class MoCo(Objective):
         Hidden size of the head; 0 for no head.
     output_size : int
         Size of the projections if there is a head.
+    batch_norm : str
+        ``synchronised`` over all processes, or ``shuffled``: each process by
+        itself, with shuffled keys.
 
     Raises
     ------
     ConfigError
         If the temperature is not above 0, a size is not a positive whole
-        number, or the margin is out of range.
+        number, the margin is out of range, or ``batch_norm`` is unknown.
 
     Example
     -------
@@ -84,10 +98,17 @@ class MoCo(Objective):
         margin_kind="cosface",
         hidden=0,
         output_size=128,
+        batch_norm="synchronised",
     ):
         super().__init__()
         check_number("MoCo", "temperature", temperature, above=0)
         check_int("MoCo", "queue", queue, least=1)
+        if batch_norm not in ("synchronised", "shuffled"):
+            raise ConfigError(
+                "MoCo's batch_norm must be `synchronised` or `shuffled`, got "
+                f"{batch_norm!r}"
+            )
+        self.shuffles_keys = batch_norm == "shuffled"
         self.temperature = temperature
         self.margin = PairMargin(margin, margin_kind)
         if hidden:

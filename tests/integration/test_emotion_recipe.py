@@ -12,6 +12,8 @@ import pytest
 import soundfile
 import torch
 
+from speechbrain_ssl.config_base import read_plain
+from speechbrain_ssl.data.augmentation import Augmentation
 from speechbrain_ssl.data.manifest import Manifest
 from speechbrain_ssl.embedding.extract import embed_files
 from speechbrain_ssl.encoders.ecapa import FastECAPA
@@ -81,6 +83,10 @@ def corpora(tmp_path_factory):
                 sound(root / f"MSP/Audios/{name}", speaker, emotion)
                 letter = emotion[0].upper()
                 labels.append(f"{name},{letter},4,4,4,{speaker},Male,{part}")
+        # Two emotions that the four classes leave out.
+        for code in ("DIS", "FEA"):
+            name = f"{1000 + speaker}_DFA_{code}_XX.wav"
+            sound(root / f"CREMA/AudioWAV/{name}", speaker, "angry")
     (root / "CREMA/VideoDemographics.csv").write_text("\n".join(actors))
     table = root / "MSP/Labels/labels_consensus.csv"
     table.parent.mkdir()
@@ -116,8 +122,21 @@ def corpora(tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="module")
+def noises(tmp_path_factory):
+    """Create a folder of manifests as the preparation of VoxCeleb does."""
+    folder = tmp_path_factory.mktemp("noises")
+    rng = np.random.default_rng(0)
+    for name in ("noise", "music", "speech", "rirs"):
+        wave = rng.normal(size=8000) * np.exp(-np.arange(8000) / 500)
+        soundfile.write(folder / f"{name}.wav", wave / 9, 16000)
+        row = f"ID,duration,wav\n{name},0.5,{folder}/{name}.wav\n"
+        (folder / f"{name}.csv").write_text(row)
+    return folder
+
+
 @pytest.fixture
-def call(script, repository, corpora, tmp_path):
+def call(script, repository, corpora, noises, tmp_path):
     """Return ``call("RAVDESS", "probe", key=value)``, which runs main."""
     folders = {"CREMA-D": "CREMA", "MSP-Podcast": "MSP"}
 
@@ -129,6 +148,8 @@ def call(script, repository, corpora, tmp_path):
             "output_folder": tmp_path / f"{recipe}_{name}",
             **SMALL,
         }
+        if name.startswith("finetune"):
+            keys["noise_manifests"] = noises
         keys.update(changes)
         path = repository / f"recipes/{recipe}/Emotion/hparams/{name}.yaml"
         flags = [
@@ -206,15 +227,15 @@ def test_fine_tuning_end_to_end(call, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "recipe, folds, utterances",
+    "recipe, suffix, folds, utterances",
     [
-        ("CREMA-D", {"folds_count": 4}, 64),
-        ("IEMOCAP", {}, 40),
-        ("MSP-Podcast", {"classes": "[angry, happy, neutral, sad]"}, 16),
+        ("CREMA-D", "_four", {"folds_count": 4}, 64),
+        ("IEMOCAP", "", {}, 40),
+        ("MSP-Podcast", "", {"classes": "[angry, happy, neutral, sad]"}, 16),
     ],
 )
-def test_other_corpora(call, recipe, folds, utterances):
-    record = call(recipe, "probe", **folds)
+def test_other_corpora(call, recipe, suffix, folds, utterances):
+    record = call(recipe, f"probe{suffix}", **folds)
     assert record["utterances"] == utterances
     assert set(record["classes"]) == set(EMOTIONS)
     assert record["micro_f1"] > 35
@@ -223,8 +244,66 @@ def test_other_corpora(call, recipe, folds, utterances):
         assert names == [f"Session{n}" for n in range(1, 6)]
     if recipe == "MSP-Podcast":
         assert record["per_fold"][0]["speakers"] == ["7", "8"]
-    tuned = call(recipe, "finetune", **folds, **TUNING)
+    tuned = call(recipe, f"finetune{suffix}", **folds, **TUNING)
     assert tuned["utterances"] == utterances
+
+
+def test_six_emotions_of_crema_d_are_another_result(
+    call, tmp_path, monkeypatch
+):
+    """Neither number of classes overwrites the results of the other."""
+    monkeypatch.chdir(tmp_path)
+    keys = {"output_folder": "null", "folds_count": 2, "inner_folds": 2}
+    four = call("CREMA-D", "probe_four", **keys)
+    six = call("CREMA-D", "probe", **keys)
+    assert set(six["classes"]) == {*four["classes"], "disgust", "fearful"}
+    assert (four["utterances"], six["utterances"]) == (64, 80)
+    found = (tmp_path / "results").glob("*/emotion/**/results.json")
+    folders = {path.relative_to(tmp_path).parts[1] for path in found}
+    assert folders == {"probe", "probe_four"}
+
+
+CORPORA = ["CREMA-D", "IEMOCAP", "MSP-Podcast", "RAVDESS"]
+
+
+@pytest.mark.parametrize("recipe", CORPORA)
+def test_fine_tuning_is_augmented_like_training_without_labels(
+    recipe, repository
+):
+    tuned = repository / f"recipes/{recipe}/Emotion/hparams/finetune.yaml"
+    trained = repository / "recipes/VoxCeleb/SSL/hparams/dino_cho_resnet34.yaml"
+    tuned, trained = read_plain(tuned), read_plain(trained)
+    for key in (
+        *("clean", "reverb", "noise", "both"),
+        *("noise_snr", "music_snr", "speech_snr"),
+    ):
+        assert tuned[key] == trained[key], key
+
+
+def test_augmentation_and_how_to_do_without(call, monkeypatch, tmp_path):
+    noisy = []
+    forward = Augmentation.forward
+
+    def noted(self, crops, *args):
+        waves = forward(self, crops, *args)
+        noisy.append(not torch.equal(waves, crops))
+        return waves
+
+    monkeypatch.setattr(Augmentation, "forward", noted)
+    keys = {"folds_count": 2, **TUNING}
+    call("RAVDESS", "finetune", **keys)
+    assert noisy and all(noisy)
+    noisy.clear()
+    # The default is the folder of another recipe, which is not here.
+    monkeypatch.chdir(tmp_path)
+    there = {**keys, "noise_manifests": "leave out"}
+    there["output_folder"] = tmp_path / "other"
+    message = "no manifest ../../VoxCeleb/save/.*`--noise_manifests`.*without"
+    with pytest.raises(ConfigError, match=message):
+        call("RAVDESS", "finetune", **there)
+    off = {"clean": 1, "reverb": 0, "noise": 0, "both": 0}
+    call("RAVDESS", "finetune", **there, **off)
+    assert noisy and not any(noisy)
 
 
 def test_any_column_of_a_csv(call, corpora, tmp_path):

@@ -29,8 +29,10 @@ from speechbrain_ssl.errors import (
     UserError,
 )
 from speechbrain_ssl.objectives.margin import AAMSoftmax
+from speechbrain_ssl.pseudo_labels import plda_clusters
 from speechbrain_ssl.pseudo_labels.centers import set_centers
 from speechbrain_ssl.pseudo_labels.labels import keep_sizes, read_labels
+from speechbrain_ssl.pseudo_labels.plda_clusters import PLDAClusters
 from speechbrain_ssl.report.rounds import build_rounds_report
 
 pytestmark = pytest.mark.usefixtures("no_report")
@@ -485,6 +487,70 @@ def test_given_labels(corpus, rounds, ssl_model, tmp_path, untrained, model):
     assert (tmp_path / "round_1" / "embeddings").is_dir() == model
 
 
+def plda_yaml(corpus, **values):
+    """Write a configuration whose clusters are merged by PLDA scores."""
+    options = {
+        "centroids": 20,
+        "cosine_threshold": 0.95,
+        "plda_threshold": [0.0, 2.0],
+        "least": 2,
+        "most": 50,
+        "lda": 2,
+        "posterior": 0.6,
+        "round": "!ref <round>",
+        **values,
+    }
+    block = "labels_from: !new:speechbrain_ssl.pseudo_labels.plda_clusters."
+    block += "PLDAClusters\n"
+    block += "".join(f"    {key}: {value}\n" for key, value in options.items())
+    text = corpus.rounds_yaml.read_text().replace("clusters: 7\n", "")
+    begin = text.index("labels_from:")
+    text = text[:begin] + block + text[text.index("min_cluster_size:") :]
+    path = corpus.rounds_yaml.with_name("plda.yaml")
+    path.write_text(text)
+    return str(path)
+
+
+def test_plda_clusters(corpus, rounds, ssl_model, tmp_path, untrained):
+    """Each round has its threshold; doubtful utterances have no label."""
+    thresholds = []
+
+    class Watched(PLDAClusters):
+        def __call__(self, *args):
+            thresholds.append((self.round, self.plda_threshold))
+            labels, metrics = super().__call__(*args)
+            # As if their posteriors were too low.
+            labels[::9] = -1
+            return labels, metrics
+
+    argv = corpus.rounds_argv(tmp_path, ssl_model, max_cluster_size=40)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plda_clusters, "PLDAClusters", Watched)
+        rounds.main([plda_yaml(corpus), *argv[1:]])
+    assert done(tmp_path) == STAGES
+    assert thresholds == [(1, [0.0, 2.0]), (2, [0.0, 2.0])]
+    for number in (1, 2):
+        found = record(tmp_path, number, "cluster")
+        assert 1 < found["plda_clusters"] < 20
+        assert -1 <= found["silhouette"] <= 1
+        labels = pd.read_csv(tmp_path / f"round_{number}" / "labels.csv")
+        assert len(labels) == found["labelled"] <= 49
+        assert Manifest.read(corpus.train_csv).ids[9] not in set(labels["ID"])
+        assert labels["label"].value_counts().between(3, 40).all()
+
+
+def test_a_plda_threshold_that_leaves_one_cluster(
+    corpus, rounds, ssl_model, tmp_path
+):
+    """The run ends before training, and says which scores there are."""
+    argv = corpus.rounds_argv(tmp_path, ssl_model)
+    path = plda_yaml(corpus, plda_threshold=-1e30)
+    with pytest.raises(ClusteringError, match="all 20 centroids into one"):
+        rounds.main([path, *argv[1:]])
+    assert done(tmp_path) == STAGES[:1]
+    assert not list(tmp_path.rglob("metrics.jsonl"))
+
+
 def test_given_labels_are_not_iterated(corpus, rounds, ssl_model, tmp_path):
     argv = given_argv(
         corpus, tmp_path, ssl_model, corpus.speakers_csv, rounds=2
@@ -541,6 +607,7 @@ def test_other_models(
         ({"clusters": 57}, ClusteringError, "57 clusters.* of 56 utterances"),
         ({"clusters": "[4, 99]"}, ClusteringError, "99 clusters.* of 56"),
         ({"other_models": "[/no/other]"}, UserError, "/no/other"),
+        ({"max_cluster_size": 2}, ConfigError, "from 3 to 2.*`max_cluster_si"),
         ({"final_stage": "{margins: 1}"}, ConfigError, "margins.*mean `margin"),
         ({"monitor_labels": "no.csv"}, ManifestError, r"no labels at no\.csv"),
         ({"train_manifest": "no.csv"}, ManifestError, r"no manifest no\.csv"),
@@ -562,7 +629,9 @@ def test_an_encoder_of_another_shape(corpus, rounds, ssl_model, tmp_path):
     path = corpus.rounds_yaml.with_name("wide.yaml")
     path.write_text(text.replace("channels: 16", "channels: 24"))
     argv = corpus.rounds_argv(tmp_path, ssl_model)
-    with pytest.raises(ConfigError, match="initial_model.*does not fit"):
+    with pytest.raises(
+        ConfigError, match=r"does not fit.*channels \(\[16, .*there, \[24, "
+    ):
         rounds.main([str(path), *argv[1:]])
     assert not (tmp_path / "round_1").exists()
 

@@ -59,6 +59,7 @@ def test_values_fit_each_other(path, load, train):
     hparams = load(path)
     objective, plan = hparams["objective"], hparams["crops"]
     train.check_values(hparams)
+    hparams["features"].check_encoder(hparams["encoder"])
     wanted = {"lr", "weight_decay", *objective.scheduled}
     if objective.momentum:
         wanted.add("momentum")
@@ -127,6 +128,7 @@ def test_encoders_are_exchanged_by_one_line(
     layers = [m for m in objective.head.modules() if hasattr(m, "in_features")]
     for layer in layers[:1]:
         assert layer.in_features == arguments["lin_neurons"]
+    hparams["features"].check_encoder(hparams["encoder"])
 
 
 @pytest.mark.parametrize("path", PATHS, ids=name_of)

@@ -83,7 +83,7 @@ def test_two_voices_are_found(recordings, tmp_path):
     missing = str(tmp_path / "missing.wav")
     found = voice_agreement(
         Pitch(),
-        LogMel(mean_norm=False),
+        LogMel(normalize="none"),
         [*paths, missing],
         [*seconds, 100.0],
         progress=False,

@@ -6,6 +6,7 @@ import torch
 from speechbrain.lobes.features import Fbank
 from speechbrain.processing.features import InputNormalization
 
+from speechbrain_ssl.encoders.ecapa import FastECAPA
 from speechbrain_ssl.encoders.features import LogMel
 from speechbrain_ssl.errors import ConfigError
 
@@ -210,3 +211,10 @@ def test_features_without_normalization():
 def test_settings_that_give_no_features(wrong, word):
     with pytest.raises(ConfigError, match=word):
         LogMel(**wrong)
+
+
+def test_an_encoder_of_other_features():
+    LogMel().check_encoder(FastECAPA(80, channels=[8] * 4 + [24]))
+    LogMel().check_encoder(torch.nn.Identity())
+    with pytest.raises(ConfigError, match="have 40 bands.*takes 80.*n_mels"):
+        LogMel(n_mels=40).check_encoder(FastECAPA(80, channels=[8] * 4 + [24]))

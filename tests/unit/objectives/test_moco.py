@@ -299,3 +299,10 @@ def test_configuration(repository):
     assert (moco.temperature, moco.margin.margin) == (0.03, 0.1)
     values = block["momentum_schedule"](epochs=2, steps_per_epoch=3)
     assert values.tolist() == [0.999] * 6
+
+
+def test_a_batch_norm_that_is_unknown():
+    assert not MoCo(SIZE).shuffles_keys
+    assert MoCo(SIZE, batch_norm="shuffled").shuffles_keys
+    with pytest.raises(ConfigError, match="`synchronised` or `shuffled`"):
+        MoCo(SIZE, batch_norm="local")

@@ -110,6 +110,14 @@ def test_small_clusters_lose_their_members():
     assert sorted(set(everything.tolist())) == [-1, 0, 1, 2, 3]
 
 
+def test_large_clusters_can_be_left_out():
+    labels = np.repeat([3, 1, 4, 2], [2, 3, 5, 4])
+    kept = keep_sizes(labels, 3, most=4)
+    assert kept.tolist() == [-1] * 2 + [0] * 3 + [-1] * 5 + [1] * 4
+    with pytest.raises(ManifestError, match="1 have from 5 to 9 members"):
+        keep_sizes(labels, 5, most=9)
+
+
 @pytest.mark.parametrize(
     "labels, least", [([0, 0, 1], 2), ([-1, -1], 1), ([5] * 9, 1)]
 )

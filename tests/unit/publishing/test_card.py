@@ -1,6 +1,7 @@
 """The model card: the hub understands its head, a reader the rest."""
 
 import json
+import re
 
 import pytest
 import yaml
@@ -138,3 +139,24 @@ def test_the_trials_of_a_training_run():
 def test_data_must_be_told():
     with pytest.raises(ConfigError, match="what the model was trained on"):
         card(data="  ")
+
+
+def test_markup_in_names_and_results_is_escaped():
+    """A name or a record cannot add tags, images, headings or table cells."""
+    evil = "x\n# Heading <script>alert(1)</script> ![i](http://a/b) | cell"
+    row = {"list": evil, "scoring": "cosine", "eer_percent": 1.0}
+    text = make_card(
+        About(evil, data="Speech."),
+        describe(ResNet34(channels=2), LogMel()),
+        {"evaluations": [row], "command": "`x` " + evil, "labels_seen": "none"},
+    )
+    body = text.split("---\n", 2)[2]
+    assert (
+        "<script>" not in body.replace("`", "").split("## How it was made")[0]
+    )
+    assert "![i]" not in body.split("## How it was made")[0]
+    assert "\n# Heading" not in body
+    (line,) = [s for s in body.splitlines() if "cosine" in s and s[0] == "|"]
+    (command,) = [s for s in body.splitlines() if s.startswith("* command")]
+    assert command.count("`") == 2 and command.endswith("`")
+    assert len(re.split(r"(?<!\\)\|", line)) == 9

@@ -1,0 +1,190 @@
+"""The commands of docs/reproduce.md run, one after the other, at a tiny size.
+
+They are taken from the page and call the recipes' own configurations. Only
+sizes, folders and the device are changed.
+"""
+
+import csv
+import shutil
+
+import pandas as pd
+import pytest
+import reproduce_page as page
+import tiny
+
+from speechbrain_ssl.config_base import merge, read_plain
+
+pytestmark = pytest.mark.slow
+
+#: Sizes of training without labels and of rounds. A configuration gets those
+#: keys that it has. A batch is half of the 48 training utterances.
+SIZES = {
+    "number_of_epochs": 2,
+    "warmup_epochs": 0.5,
+    "batch_size": 24,
+    "valid_utterances": 8,
+    "valid_seconds": 0.4,
+    "global_seconds": 0.5,
+    "local_seconds": 0.3,
+    "log_every": 1,
+    # Heads, prototypes and queues
+    "prototypes": 32,
+    "hidden": 16,
+    "output_size": 8,
+    "wide": 32,
+    "moco_queue": 40,
+    "swav_queue": 48,
+    # Positives from other utterances
+    "cluster_start_epoch": 2,
+    "ssps_start_epoch": 2,
+    "positive_queue": 48,
+    "reference_seconds": 0.5,
+    # Rounds
+    "rounds": 1,
+    "clusters": 4,
+    "centroids": 8,
+    "min_cluster_size": 2,
+    "gate_epoch": 2,
+    "label_correction_epoch": 2,
+    "frozen_encoder_epochs": 1,
+    # Evaluation and emotions
+    "bootstrap_replicates": 50,
+    "mean_utterances": 20,
+    "backend_utterances": "null",
+    "top": 20,
+    "crop_seconds": 0.4,
+    "smallest_cluster": 2,
+    "lda": 3,
+    "affine_epochs": 1,
+    "epochs": 1,
+    "chunk_seconds": 0.4,
+    "folds_count": 2,
+    "inner_folds": 2,
+    "pooled_channels": 48,
+}
+
+#: The same for parts of building blocks.
+BLOCKS = {
+    "dino": "{hidden: 16, bottleneck: 8}",
+    "sdpn": "{hidden: 16, bottleneck: 8}",
+    "final_stage": "{number_of_epochs: 1, global_seconds: 0.6, batch_size: 8}",
+}
+
+
+def encoder_flags(merged):
+    """Return flags that make the encoder small, but not equal for all."""
+    block = merged.plain()["encoder_block"]
+    given = block if isinstance(block, dict) else {"!": block}
+    path = given["!"].removeprefix("!").removeprefix("include:").strip()
+    known = read_plain(merged.folder / path)
+    channels = known["encoder"]["channels"]
+    if isinstance(channels, list):
+        small = [count // 32 for count in channels]
+        parts = f"channels: {small}, attention_channels: 8, se_channels: 8"
+        return {"encoder_block": f"{{encoder: {{{parts}}}}}"}
+    if "channels" in merged.plain():
+        return {"channels": merged.plain()["channels"] // 4}
+    count = given.get("channels", known["channels"])
+    return {"encoder_block": f"{{channels: {count // 4}}}"}
+
+
+def labelled(corpus, path):
+    """Write a manifest of all speakers with emotions, sessions, partitions."""
+    table = []
+    for number, wav in enumerate(sorted(corpus.audio.glob("wav/*/*/*.wav"))):
+        speaker = wav.parts[-3]
+        turn = int(speaker[-2:])
+        table.append(
+            {
+                "ID": "-".join(wav.parts[-3:]),
+                "duration": (wav.stat().st_size - 44) / 32000,
+                "wav": wav,
+                "spk_id": speaker,
+                "emotion": ("angry", "happy", "neutral", "sad")[number % 4],
+                "session": turn % 5,
+                "partition": ("Train", "Development", "Test1")[turn % 3],
+            }
+        )
+    pd.DataFrame(table).to_csv(path, index=False)
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory, corpus):
+    """Return a folder with the recipes' folders, and manifests in it."""
+    root = tmp_path_factory.mktemp("checkout")
+    manifests = root / "manifests"
+    manifests.mkdir()
+    shutil.copy(corpus.train_csv, manifests / "train.csv")
+    for name in ("noise", "music", "speech"):
+        shutil.copy(corpus.noise_csv, manifests / f"{name}.csv")
+    shutil.copy(corpus.rirs_csv, manifests / "rirs.csv")
+    labelled(corpus, manifests / "labelled.csv")
+    return root
+
+
+@pytest.fixture
+def call(checkout, corpus, no_report, monkeypatch):
+    """Return ``call(command)``, which runs it in the copy of its folder."""
+    scripts = {}
+
+    def call(command):
+        merged = merge(page.ROOT / command.yaml)
+        keys = merged.plain().keys()
+        manifests = checkout / "manifests"
+        flags = {k: v for k, v in SIZES.items() if k in keys}
+        flags |= {
+            k: v for k, v in BLOCKS.items() if k in keys and merged.plain()[k]
+        }
+        places = {
+            "prepare": "null",
+            "manifest_folder": manifests,
+            "save_folder": manifests,
+            "noise_manifests": manifests,
+            "manifest": manifests / "labelled.csv",
+            "trials_manifest": "null",
+            "trials_folder": corpus.audio / "wav",
+        }
+        if command.script == "evaluate.py":
+            flags |= {"trials": corpus.trials, "channels": 16}
+        elif "Emotion" in command.folder:
+            flags |= {"batch_size": 8, "channels": 16}
+        else:
+            flags |= encoder_flags(merged)
+            del places["trials_folder"]
+        flags |= {k: v for k, v in places.items() if k in keys}
+        flags |= {"data_folder": corpus.audio, "num_workers": 0}
+        argv = [
+            f"--{key}={value}" for key, value in (command.flags | flags).items()
+        ]
+        source = page.ROOT / command.folder / command.script
+        if source not in scripts:
+            scripts[source] = tiny.load_train(source)
+            if hasattr(scripts[source], "build_report"):
+                monkeypatch.setattr(
+                    scripts[source], "build_report", lambda *_, **__: None
+                )
+        folder = checkout / command.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        monkeypatch.chdir(folder)
+        yaml = str(page.ROOT / command.yaml)
+        scripts[source].main([yaml, *argv, "--device=cpu", "--noprogressbar"])
+
+    return call
+
+
+@pytest.mark.parametrize("title", page.chains())
+def test_the_commands_of_a_section_run(title, call, checkout):
+    for command in page.chains()[title]:
+        if command.yaml is None:
+            continue
+        call(command)
+        if command.output is not None:
+            model = checkout / command.output / "model"
+            assert (model / "embedding_model.ckpt").is_file(), command
+        elif command.script == "evaluate.py":
+            (path,) = (checkout / command.folder).glob(
+                f"results/**/{command.flags['model'].split('/')[-2]}/**/table.csv"
+            )
+            with open(path, newline="") as stream:
+                rows = " ".join(map(str, csv.DictReader(stream)))
+            assert command.rows and all(name in rows for name in command.rows)
