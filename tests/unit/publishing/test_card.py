@@ -57,6 +57,15 @@ def test_the_head_is_the_hubs(tmp_path):
     assert data.eval_results[0].dataset_type == "vox1_O"
 
 
+@pytest.mark.parametrize("normalize", ["mean", "mean_variance"])
+def test_the_card_says_how_features_are_normalised(normalize):
+    description = describe(ResNet34(channels=2), LogMel(normalize=normalize))
+    about = About(name="me/model", data="VoxCeleb2 dev.")
+    text = make_card(about, description, {}, None, None)
+    assert "normalised to zero mean" in text
+    assert ("unit variance" in text) == (normalize == "mean_variance")
+
+
 def test_a_reader_finds_what_matters():
     text = card(
         {
