@@ -132,7 +132,9 @@ def call(checkout, corpus, no_report, monkeypatch):
         keys = merged.plain().keys()
         manifests = checkout / "manifests"
         flags = {k: v for k, v in SIZES.items() if k in keys}
-        flags |= {k: v for k, v in BLOCKS.items() if k in keys and merged.plain()[k]}
+        flags |= {
+            k: v for k, v in BLOCKS.items() if k in keys and merged.plain()[k]
+        }
         places = {
             "prepare": "null",
             "manifest_folder": manifests,
