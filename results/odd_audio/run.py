@@ -77,6 +77,16 @@ def name_of(wav):
     return ascii(pathlib.PurePath(wav).name)[1:-1]
 
 
+def source_of(wav, data, work):
+    """Return the path of the file that an entry of a table stands for."""
+    wav = wav.replace("$data_root", str(data))
+    for check in CHECKS:
+        for decoded in (f"{work / check}/decoded/train/", "decoded/train/"):
+            if wav.startswith(decoded):
+                return f"{data}/{wav[len(decoded) : -len('.flac')]}"
+    return wav
+
+
 def prepare_both(data, work):
     """Prepare with both checks; return file -> check -> words."""
     found = collections.defaultdict(dict)
@@ -85,14 +95,15 @@ def prepare_both(data, work):
         prepare(data, save, min_duration=0.1, check=check, num_workers=0)
         manifest = Manifest.read(save / "train.csv", data)
         for i in range(len(manifest)):
-            found[manifest.path(i)][check] = "accepted"
+            path = source_of(manifest.path(i), data, work)
+            found[path][check] = "accepted"
         rejected = pd.read_csv(save / "rejected.csv", keep_default_na=False)
         for wav, reason, detail in rejected.itertuples(index=False):
-            path = wav.replace("$data_root", str(data))
+            path = source_of(wav, data, work)
             found[path][check] = f"{reason}: {detail}".strip(": ")
         notes = pd.read_csv(save / "notes.csv", keep_default_na=False)
         for wav, note, _ in notes.itertuples(index=False):
-            path = wav.replace("$data_root", str(data))
+            path = source_of(wav, data, work)
             found[path][check] += f", {note}"
     return found
 
@@ -177,14 +188,15 @@ def run_kind(name, work, model):
     manifest = attempt(
         "manifest", Manifest.read, work / "header/train.csv", data
     )
-    seconds = {}
+    read_from = {}
     if manifest is not None:
         for i in range(len(manifest)):
-            seconds[manifest.path(i)] = float(manifest.durations[i])
+            wav, seconds = manifest.path(i), float(manifest.durations[i])
+            read_from[source_of(wav, data, work)] = wav, seconds
     for path, words in sorted(found.items()):
         read = ""
-        if path in seconds:
-            read = attempt("read", read_parts, path, seconds[path])
+        if path in read_from:
+            read = attempt("read", read_parts, *read_from[path])
         if pathlib.PurePath(path).parent.name != ORDINARY:
             outcomes.append(
                 (name, name_of(path), *map(words.get, CHECKS), read)

@@ -149,8 +149,12 @@ class Decoder:
 
     def _open(self):
         """Open the file, at its first frame."""
+        path = os.fspath(self.path)
+        # As bytes, since a name need not be UTF-8; on Windows it is.
+        if os.name != "nt":
+            path = os.fsencode(path)
         try:
-            self._file = _ForwardFile(os.fsencode(self.path))
+            self._file = _ForwardFile(path)
         # soundfile raises TypeError for a headerless file (.raw); a broken
         # header may ask for more than the memory.
         except (
@@ -195,8 +199,6 @@ class Decoder:
         elif _MORE in log:
             detail = "only the first of several Ogg streams is read"
             self.notes.append(["several streams", detail])
-            # libsndfile goes astray when it seeks in them.
-            self._seeks = False
         if self.frames * _FEWEST_BYTES_A_SECOND > self.size * rate:
             self.frames = None
 
@@ -306,8 +308,14 @@ class Decoder:
 
     def _go_to(self, frame):
         """Move to a frame, or to the end of a file that ends before it."""
+        if frame == self._position:
+            return
         if self._seeks:
             try:
+                # In Vorbis, libsndfile 1.2 decodes one seek in five wrongly, but
+                # never the first one.
+                if self._file.format == "OGG" and self._position:
+                    self._restart()
                 end = self._file.frames
                 self._position = self._file.seek(min(frame, end))
                 return
@@ -323,7 +331,7 @@ class Decoder:
             pass
 
     def _restart(self):
-        """Return to the first frame of a file that cannot seek."""
+        """Open the file again, at its first frame."""
         self._file.close()
         self._open()
 

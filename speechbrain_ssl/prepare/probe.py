@@ -72,9 +72,10 @@ def probe(path, check="header"):
         The file.
     check : str
         ``"header"`` trusts the header as far as the size of the file allows,
-        and otherwise counts the samples; of a FLAC file it reads the end. ``"decode"`` reads all samples and
-        also finds damaged, truncated and silent audio, and NaN, infinite or
-        absurdly large samples, and notes audio with hardly any speech.
+        and otherwise counts the samples; of a FLAC file it reads the end.
+        ``"decode"`` reads all samples and also finds damaged, truncated and
+        silent audio, and NaN, infinite or absurdly large samples, and notes
+        audio with hardly any speech.
 
     Returns
     -------

@@ -121,12 +121,31 @@ def embedded(script, monkeypatch):
     return counts
 
 
-def direct(corpus, seed=1, name="all"):
+def direct(corpus, seed=1, name="all", **options):
     trials = load_trials(corpus / f"{name}.txt", corpus / "audio", 0)
     scores, embeddings = score_trials(
-        make_encoder(seed), LogMel(), trials, corpus / "audio", progress=False
+        make_encoder(seed),
+        LogMel(),
+        trials,
+        corpus / "audio",
+        progress=False,
+        **options,
     )
     return trials, scores, embeddings
+
+
+def test_long_files_are_embedded_in_windows(call, corpus, tmp_path):
+    """With the bound in the configuration, whatever was embedded before."""
+    call()
+    call(embed_most_seconds=0.5)
+    _, whole, _ = direct(corpus)
+    _, wanted, _ = direct(corpus, most_seconds=0.5)
+    lines = (tmp_path / "out/scores_all_cosine.txt").read_text().splitlines()
+    scores = [float(line.split()[-1]) for line in lines]
+    assert scores == pytest.approx(wanted, abs=1e-5)
+    assert np.abs(whole - wanted).max() > 1e-3
+    with pytest.raises(ConfigError, match="embed_most_seconds"):
+        call(embed_most_seconds=0)
 
 
 def test_end_to_end(call, corpus, tmp_path, capsys):
