@@ -243,7 +243,7 @@ def silence(options):
             wave = [noise[0], wave[:middle], noise[1], wave[middle:], noise[2]]
             inserted.append(write(f"{folder}/{i}.flac", np.concatenate(wave)))
         rows = {
-            (system, trim): embed(model, paths, 150, trim=trim)
+            (system, trim): embed(model, paths, 60, trim=trim)
             for system, paths in (("plain", plain), ("silence", inserted))
             for trim in (False, True)
         }

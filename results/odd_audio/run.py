@@ -41,10 +41,11 @@ import torch
 
 from speechbrain_ssl.cli.main import main as command_line
 from speechbrain_ssl.data.audio import AudioFile
+from speechbrain_ssl.data.decoder import UnusableAudio
 from speechbrain_ssl.data.manifest import Manifest
 from speechbrain_ssl.encoders.ecapa import FastECAPA
 from speechbrain_ssl.encoders.features import LogMel
-from speechbrain_ssl.errors import AudioError, UserError
+from speechbrain_ssl.errors import UserError
 from speechbrain_ssl.publishing.export import export_encoder
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -120,8 +121,8 @@ def read_parts(path, seconds):
                 if len(wanted):
                     part = audio.read(start, len(wanted))
                     worst = max(worst, float(np.abs(part - wanted).max()))
-    except AudioError as error:
-        return str(error).replace(path, "...")
+    except UnusableAudio as error:
+        return f"{error.reason}: {error.detail}"
     if worst > 1e-4:
         return f"PARTS DIFFER by {worst:.2g}"
     return "read"
@@ -177,7 +178,7 @@ def run_kind(name, work, model):
         try:
             return function(*arguments)
         except UserError as error:
-            row[column] = f"stopped: {error}"
+            row[column] = f"stopped: {error}".replace(str(work), "WORK")
         except Exception:
             traceback.print_exc()
             unexplained.append(f"{column}: {traceback.format_exc(limit=-1)}")
@@ -224,7 +225,7 @@ def words_of(outcomes):
         for note in decode.split(", ")[1:] if "accepted" in decode else []:
             words[f"note: {note}"] += 1
         if read not in ("", "read") and header == decode == "accepted":
-            words[read.split(":")[0].replace("... ", "")] += 1
+            words[f"later: {read.split(':')[0]}"] += 1
     return "; ".join(f"{n} {text}" for text, n in words.most_common())
 
 

@@ -194,9 +194,9 @@ def _many():
     many.add_argument(
         "--batch_seconds",
         type=float,
-        default=150.0,
+        default=100.0,
         help="seconds of audio in a batch; lower it if memory runs out "
-        "(default: 150)",
+        "(default: 100)",
     )
     many.add_argument(
         "--quiet", action="store_true", help="no progress on stderr"

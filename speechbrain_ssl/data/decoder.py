@@ -46,13 +46,15 @@ _CANCELLED = 0.1
 #: Programs that write to a pipe store such a number for the unknown size.
 _STREAMED = 0x7FFF0000
 
-# What libsndfile logs about audio that extends beyond the file's end (wav, aiff,
-# au, w64, rf64), and about Ogg files. Of several streams it reads the first.
+# What libsndfile logs about audio that extends beyond the file's end (wav,
+# aiff, au, w64, rf64), and about Ogg files. Of several streams it reads the
+# first. About NIST files (sph) it logs nothing; this is from their header.
 _DATA_SIZE = re.compile(
     r"(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)"
 )
 _NO_END = "lacks an end-of-stream bit"
 _MORE = "Junk after the last page"
+_NIST_LENGTH = re.compile(rb"sample_count -i (\d+)")
 
 
 class UnusableAudio(AudioError):
@@ -192,6 +194,12 @@ class Decoder:
             if announced < _STREAMED and lacking > TOLERANCE * announced:
                 detail = f"{there} of the {announced} announced bytes of audio"
                 self._fail("truncated", detail)
+        if self._file.format == "NIST":
+            with open(self.path, "rb") as stream:
+                match = _NIST_LENGTH.search(stream.read(1024))
+            if match:
+                there, self.frames = self.frames, int(match[1])
+                self.check_length(there)
         self._seeks = soundfile.SoundFile.seekable(self._file)
         if _NO_END in log:
             detail = "the Ogg file was cut, or recorded from a stream"
@@ -312,8 +320,8 @@ class Decoder:
             return
         if self._seeks:
             try:
-                # In Vorbis, libsndfile 1.2 decodes one seek in five wrongly, but
-                # never the first one.
+                # In Vorbis, libsndfile 1.2 decodes one seek in five wrongly,
+                # but never the first one.
                 if self._file.format == "OGG" and self._position:
                     self._restart()
                 end = self._file.frames

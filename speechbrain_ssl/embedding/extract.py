@@ -26,11 +26,10 @@ from speechbrain_ssl.shared_memory import share
 #: A shorter window is repeated until it has this length, in seconds.
 MIN_SECONDS = 0.5
 
-#: A longer file is embedded in windows, in seconds (a default of ours). No
-#: utterance of VoxCeleb1 is (the longest has 145 s). ECAPA-TDNN with 1024
-#: channels takes 1.2 GB for a window of this length in fp32, see
-#: results/long_recordings.
-MOST_SECONDS = 150.0
+#: A longer file is embedded in windows, in seconds (a default of ours). For a
+#: window of this length ECAPA-TDNN with 1024 channels takes about 0.6 GB in
+#: fp32, see results/long_recordings.
+MOST_SECONDS = 60.0
 
 
 class Windows(NamedTuple):

@@ -19,6 +19,11 @@ from speechbrain_ssl.verification.trials import (
     read_trials,
 )
 
+#: The longest file that is embedded whole, in seconds. All of VoxCeleb is: the
+#: longest utterance has 145 s in VoxCeleb1 and 220 s in VoxCeleb2 (Nagrani et
+#: al., 2020), and published error rates are of whole utterances.
+WHOLE_SECONDS = 300.0
+
 
 def check_files(trials, root):
     """Check, before hours of work, that the file of every utterance exists.
@@ -126,12 +131,19 @@ def load_trials(path, audio_folder, speaker_component):
     return trials
 
 
-def score_trials(encoder, features, trials, audio_folder, **kwargs):
+def score_trials(
+    encoder,
+    features,
+    trials,
+    audio_folder,
+    most_seconds=WHOLE_SECONDS,
+    **kwargs,
+):
     """Embed the utterances of a trial list and score it.
 
     Arguments
     ---------
-    encoder, features, **kwargs
+    encoder, features, most_seconds, **kwargs
         See ``speechbrain_ssl.embedding.extract.embed_files``.
     trials : speechbrain_ssl.verification.trials.Trials
         The trials.
@@ -144,7 +156,9 @@ def score_trials(encoder, features, trials, audio_folder, **kwargs):
         Scores ``[trials]`` and embeddings ``[utterances, size]``.
     """
     paths = [str(pathlib.Path(audio_folder) / name) for name in trials.names]
-    embeddings = embed_files(encoder, features, paths, **kwargs)
+    embeddings = embed_files(
+        encoder, features, paths, most_seconds=most_seconds, **kwargs
+    )
     return cosine_scores(embeddings, trials), embeddings
 
 

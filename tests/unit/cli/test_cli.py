@@ -722,7 +722,7 @@ def test_folder_that_cannot_be_listed(command_json, model, audio, monkeypatch):
 
     def refused(*args, **kwargs):
         listing = listed(*args, **kwargs)
-        listing.unreadable.append(("private", "Permission denied"))
+        listing.unreadable.append(("privé", "Permission denied"))
         return listing
 
     monkeypatch.setattr(common, "list_files", refused)
@@ -731,7 +731,7 @@ def test_folder_that_cannot_be_listed(command_json, model, audio, monkeypatch):
     )
     assert code == 1
     assert found["unusable"] == {
-        "private": "folder not listed (Permission denied)"
+        "privé": "folder not listed (Permission denied)"
     }
 
 

@@ -238,6 +238,16 @@ def test_a_file_that_has_changed(tmp_path, form):
             audio.read(0, 160000)
 
 
+def test_a_file_that_changes_while_it_is_open(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, voice(10), RATE)
+    with AudioFile(path, RATE, 10.0) as audio:
+        assert len(audio.read(0, 16000)) == 16000
+        os.truncate(path, 100000)
+        with pytest.raises(AudioError, match="a.wav is truncated"):
+            audio.read(80000, 16000)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="there are no such files")
 def test_what_is_no_regular_file(tmp_path):
     """Neither a pipe nor a device makes anyone wait."""
@@ -326,11 +336,16 @@ def test_seeks_in_vorbis(tmp_path):
     assert wrong > 0
 
 
-@pytest.mark.parametrize("form", ["flac", "w64", "rf64", "ogg", "opus", "mp3"])
+@pytest.mark.parametrize(
+    "form", ["flac", "w64", "rf64", "sph", "ogg", "opus", "mp3"]
+)
 def test_files_cut_short_of_other_forms(tmp_path, form):
     """By the header alone; an Ogg file may also have been cut on purpose."""
     path = tmp_path / f"a.{form}"
-    kind = {"format": "OGG", "subtype": "OPUS"} if form == "opus" else {}
+    kind = {
+        "opus": {"format": "OGG", "subtype": "OPUS"},
+        "sph": {"format": "NIST"},
+    }.get(form, {})
     soundfile.write(path, voice(10), RATE, **kind)
     assert probe(path)[5:] == ("", "", [])
     data = path.read_bytes()
@@ -340,6 +355,7 @@ def test_files_cut_short_of_other_forms(tmp_path, form):
         "flac": "damaged",
         "w64": "truncated",
         "rf64": "truncated",
+        "sph": "truncated",
     }.get(form, "")
     if form in ("ogg", "opus"):
         assert [note for note, _ in found.notes] == ["no end of stream"]

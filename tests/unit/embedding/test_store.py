@@ -201,7 +201,7 @@ def test_another_model_is_refused(whole, manifest, model):
             made(whole.folder, manifest, other)
     with pytest.raises(CheckpointError, match="of another model.*precision"):
         made(whole.folder, manifest, model, precision=torch.bfloat16)
-    with pytest.raises(CheckpointError, match=r"most_seconds.*150.*9.*delete"):
+    with pytest.raises(CheckpointError, match=r"most_seconds.*60.*9.*delete"):
         made(whole.folder, manifest, model, most_seconds=9)
     assert shard_bytes(whole) == before
 
