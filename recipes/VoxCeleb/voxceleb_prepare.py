@@ -217,12 +217,14 @@ def _convert(preparation, aac, tree):
             f"wav files into {tree}"
         )
     logger.info("converting %d m4a files into %s", len(targets), tree)
-    failures = convert_files(
+    outcomes = convert_files(
         aac, targets, tree, num_workers=preparation.num_workers
     )
     root = preparation.wav_root(aac)
     preparation.rejected += [
-        (f"{root}/{name}", *why) for name, why in failures.items()
+        (f"{root}/{name}", outcome.reason, outcome.detail)
+        for name, outcome in outcomes.items()
+        if outcome.reason
     ]
 
 

@@ -17,6 +17,7 @@ import os
 import pathlib
 import shutil
 
+import av
 import numpy as np
 import soundfile
 import soxr
@@ -134,6 +135,91 @@ def codecs_that_cannot_seek(folder):
     ):
         path = folder / f"{subtype}_{extension}.{extension}"
         write(path, rate=8000, subtype=subtype)
+
+
+# ----------------------------------------------------- what PyAV has to decode
+
+
+def encode(path, codec, rate=RATE, video=False, **options):
+    """Write speech by an encoder of PyAV, behind a video stream if asked."""
+    with av.open(str(path), "w", options=options) as container:
+        if video:
+            images = container.add_stream("mpeg4", rate=25)
+            images.width = images.height = 64
+            images.pix_fmt = "yuv420p"
+        stream = container.add_stream(codec, rate=rate, layout="mono")
+        if codec == "wmav2":
+            stream.bit_rate = 32000
+        if video:
+            show(container, images)
+        frame = av.AudioFrame.from_ndarray(
+            voice(rate=rate)[None].astype(np.float32), "fltp", "mono"
+        )
+        frame.sample_rate = rate
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)
+    return path
+
+
+def show(container, stream):
+    """Write three seconds of a grey video."""
+    image = np.full((64, 64, 3), 99, dtype=np.uint8)
+    for _ in range(75):
+        frame = av.VideoFrame.from_ndarray(image, "rgb24")
+        container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))
+
+
+@kind
+def other_formats(folder):
+    for name, codec, rate in (
+        ("aac.m4a", "aac", 44100),
+        ("alac.m4a", "alac", 22050),
+        ("raw.aac", "aac", RATE),
+        ("opus.webm", "libopus", 48000),
+        ("wma.wma", "wmav2", RATE),
+        ("dolby.ac3", "ac3", 48000),
+        ("layer2.mp2", "mp2", 44100),
+        ("aac.mka", "aac", RATE),
+        ("phone.amr", "libopencore_amrnb", 8000),
+        ("phone.3gp", "libopencore_amrnb", 8000),
+        ("wavpack.wv", "wavpack", RATE),
+        ("UPPER.M4A", "aac", RATE),
+    ):
+        encode(folder / name, codec, rate)
+    encode(folder / "video.mp4", "aac", 48000, video=True)
+    encode(folder / "video.mkv", "aac", 48000, video=True)
+
+
+@kind
+def other_formats_that_are_broken(folder):
+    for name, codec in (
+        ("cut.m4a", "aac"),
+        ("cut_behind_its_index.m4a", "aac"),
+        ("cut.webm", "libopus"),
+        ("cut.wma", "wmav2"),
+        ("cut.aac", "aac"),
+    ):
+        # An index before the audio is there although the end is missing.
+        index = {"movflags": "faststart"} if "index" in name else {}
+        cut(encode(folder / name, codec, **index))
+    path = encode(folder / "encrypted.m4a", "aac", movflags="faststart")
+    data = path.read_bytes()
+    begin = data.index(b"mdat") + 4
+    random = np.random.default_rng(0).bytes(len(data) - begin)
+    patch(path, (begin, random))
+    with av.open(str(folder / "no_sound.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        show(container, stream)
+    (folder / "text.m4a").write_text("this is no audio\n" * 500)
+    (folder / "empty.webm").touch()
+    random = np.random.default_rng(0).bytes(20000)
+    (folder / "random.aac").write_bytes(random)
+    # Two names of one recording: the readable one is taken.
+    encode(folder / "twice.m4a", "aac")
+    write(folder / "twice.wav")
 
 
 # ------------------------------------------------------------ rates and channels
@@ -313,6 +399,8 @@ def names(folder):
         "line\nbreak.wav",
         "carriage\rreturn.wav",
         "tab\tin it.wav",
+        "\x01\x1b[31m\x7f.wav",
+        "line\u2028separator no\xa0break.wav",
         "日本語 ✓ 🎤.wav",
         "A.WAV",
         "x" * 250 + ".wav",

@@ -41,10 +41,11 @@ import torch
 
 from speechbrain_ssl.cli.main import main as command_line
 from speechbrain_ssl.data.audio import AudioFile
+from speechbrain_ssl.data.decoder import UnusableAudio
 from speechbrain_ssl.data.manifest import Manifest
 from speechbrain_ssl.encoders.ecapa import FastECAPA
 from speechbrain_ssl.encoders.features import LogMel
-from speechbrain_ssl.errors import AudioError, UserError
+from speechbrain_ssl.errors import UserError
 from speechbrain_ssl.publishing.export import export_encoder
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -77,6 +78,16 @@ def name_of(wav):
     return ascii(pathlib.PurePath(wav).name)[1:-1]
 
 
+def source_of(wav, data, work):
+    """Return the path of the file that an entry of a table stands for."""
+    wav = wav.replace("$data_root", str(data))
+    for check in CHECKS:
+        for decoded in (f"{work / check}/decoded/train/", "decoded/train/"):
+            if wav.startswith(decoded):
+                return f"{data}/{wav[len(decoded) : -len('.flac')]}"
+    return wav
+
+
 def prepare_both(data, work):
     """Prepare with both checks; return file -> check -> words."""
     found = collections.defaultdict(dict)
@@ -85,14 +96,15 @@ def prepare_both(data, work):
         prepare(data, save, min_duration=0.1, check=check, num_workers=0)
         manifest = Manifest.read(save / "train.csv", data)
         for i in range(len(manifest)):
-            found[manifest.path(i)][check] = "accepted"
+            path = source_of(manifest.path(i), data, work)
+            found[path][check] = "accepted"
         rejected = pd.read_csv(save / "rejected.csv", keep_default_na=False)
         for wav, reason, detail in rejected.itertuples(index=False):
-            path = wav.replace("$data_root", str(data))
+            path = source_of(wav, data, work)
             found[path][check] = f"{reason}: {detail}".strip(": ")
         notes = pd.read_csv(save / "notes.csv", keep_default_na=False)
         for wav, note, _ in notes.itertuples(index=False):
-            path = wav.replace("$data_root", str(data))
+            path = source_of(wav, data, work)
             found[path][check] += f", {note}"
     return found
 
@@ -109,8 +121,8 @@ def read_parts(path, seconds):
                 if len(wanted):
                     part = audio.read(start, len(wanted))
                     worst = max(worst, float(np.abs(part - wanted).max()))
-    except AudioError as error:
-        return str(error).replace(path, "...")
+    except UnusableAudio as error:
+        return f"{error.reason}: {error.detail}"
     if worst > 1e-4:
         return f"PARTS DIFFER by {worst:.2g}"
     return "read"
@@ -166,7 +178,7 @@ def run_kind(name, work, model):
         try:
             return function(*arguments)
         except UserError as error:
-            row[column] = f"stopped: {error}"
+            row[column] = f"stopped: {error}".replace(str(work), "WORK")
         except Exception:
             traceback.print_exc()
             unexplained.append(f"{column}: {traceback.format_exc(limit=-1)}")
@@ -177,14 +189,15 @@ def run_kind(name, work, model):
     manifest = attempt(
         "manifest", Manifest.read, work / "header/train.csv", data
     )
-    seconds = {}
+    read_from = {}
     if manifest is not None:
         for i in range(len(manifest)):
-            seconds[manifest.path(i)] = float(manifest.durations[i])
+            wav, seconds = manifest.path(i), float(manifest.durations[i])
+            read_from[source_of(wav, data, work)] = wav, seconds
     for path, words in sorted(found.items()):
         read = ""
-        if path in seconds:
-            read = attempt("read", read_parts, path, seconds[path])
+        if path in read_from:
+            read = attempt("read", read_parts, *read_from[path])
         if pathlib.PurePath(path).parent.name != ORDINARY:
             outcomes.append(
                 (name, name_of(path), *map(words.get, CHECKS), read)
@@ -212,7 +225,7 @@ def words_of(outcomes):
         for note in decode.split(", ")[1:] if "accepted" in decode else []:
             words[f"note: {note}"] += 1
         if read not in ("", "read") and header == decode == "accepted":
-            words[read.split(":")[0].replace("... ", "")] += 1
+            words[f"later: {read.split(':')[0]}"] += 1
     return "; ".join(f"{n} {text}" for text, n in words.most_common())
 
 

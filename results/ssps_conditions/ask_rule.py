@@ -55,7 +55,7 @@ def halves(encoder, features, manifest):
         return found.squeeze(1).unflatten(0, (-1, 2))
 
     with torch.no_grad():
-        return torch.cat([embed(batch.crops[0]) for batch in loader])
+        return torch.cat([embed(batch.to("cpu").crops[0]) for batch in loader])
 
 
 def right(view, speakers, clusters, merge_from, neighbours):

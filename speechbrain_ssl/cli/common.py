@@ -33,9 +33,9 @@ from speechbrain_ssl.publishing.calibration_file import (
     FILE_NAME as CALIBRATION,
 )
 from speechbrain_ssl.publishing.calibration_file import read_calibration
-from speechbrain_ssl.publishing.description import read_json
 from speechbrain_ssl.publishing.export import load_encoder
 from speechbrain_ssl.publishing.hub import find_model, find_record
+from speechbrain_ssl.publishing.record import read_record
 from speechbrain_ssl.report.results import FILE_NAME as RESULTS
 
 #: Shorter recordings have too little speech for a reliable score.
@@ -87,7 +87,7 @@ class Model:
         path = find_record(model, CALIBRATION)
         self.calibration = None if path is None else read_calibration(path)
         path = find_record(model, RESULTS)
-        self.results = {} if path is None else read_json(path)
+        self.results = {} if path is None else read_record(path)
 
     def embed(self, paths, seconds, window_seconds, options, bad):
         """Embed windows of checked files; add unreadable ones to ``bad``."""
@@ -214,13 +214,18 @@ class Checked:
                 path: f"{i}.flac"
                 for i, path in enumerate(dict.fromkeys(sources))
             }
-            failures = convert_files(
+            outcomes = convert_files(
                 "",
                 targets,
                 self._folder.name,
                 num_workers=options.jobs,
                 progress=not options.quiet,
             )
+            failures = {
+                path: (outcome.reason, outcome.detail)
+                for path, outcome in outcomes.items()
+                if outcome.reason
+            }
         else:
             targets = {}
             failures = dict.fromkeys(sources, (NO_PYAV, INSTALL))

@@ -86,9 +86,9 @@ class AudioFile:
         """Read a part of the file.
 
         The part equals the same samples of the whole file, up to 1e-4 of full
-        scale where it is resampled or decoded from Opus. A codec that cannot seek
-        (GSM 6.10, G.721, NMS ADPCM) is decoded from its beginning, unless the
-        part begins where the last one ended.
+        scale where it is resampled, and 1e-3 where it is decoded from Opus. A
+        codec that cannot seek (GSM 6.10, G.721, NMS ADPCM) is decoded from its
+        beginning, unless the part begins where the last one ended.
 
         Arguments
         ---------

@@ -46,13 +46,15 @@ _CANCELLED = 0.1
 #: Programs that write to a pipe store such a number for the unknown size.
 _STREAMED = 0x7FFF0000
 
-# What libsndfile logs about audio that extends beyond the file's end (wav, aiff,
-# au, w64, rf64), and about Ogg files. Of several streams it reads the first.
+# What libsndfile logs about audio that extends beyond the file's end (wav,
+# aiff, au, w64, rf64), and about Ogg files. Of several streams it reads the
+# first. About NIST files (sph) it logs nothing; this is from their header.
 _DATA_SIZE = re.compile(
     r"(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)"
 )
 _NO_END = "lacks an end-of-stream bit"
 _MORE = "Junk after the last page"
+_NIST_LENGTH = re.compile(rb"sample_count -i (\d+)")
 
 
 class UnusableAudio(AudioError):
@@ -149,8 +151,12 @@ class Decoder:
 
     def _open(self):
         """Open the file, at its first frame."""
+        path = os.fspath(self.path)
+        # As bytes, since a name need not be UTF-8; on Windows it is.
+        if os.name != "nt":
+            path = os.fsencode(path)
         try:
-            self._file = _ForwardFile(os.fsencode(self.path))
+            self._file = _ForwardFile(path)
         # soundfile raises TypeError for a headerless file (.raw); a broken
         # header may ask for more than the memory.
         except (
@@ -188,6 +194,12 @@ class Decoder:
             if announced < _STREAMED and lacking > TOLERANCE * announced:
                 detail = f"{there} of the {announced} announced bytes of audio"
                 self._fail("truncated", detail)
+        if self._file.format == "NIST":
+            with open(self.path, "rb") as stream:
+                match = _NIST_LENGTH.search(stream.read(1024))
+            if match:
+                there, self.frames = self.frames, int(match[1])
+                self.check_length(there)
         self._seeks = soundfile.SoundFile.seekable(self._file)
         if _NO_END in log:
             detail = "the Ogg file was cut, or recorded from a stream"
@@ -195,8 +207,6 @@ class Decoder:
         elif _MORE in log:
             detail = "only the first of several Ogg streams is read"
             self.notes.append(["several streams", detail])
-            # libsndfile goes astray when it seeks in them.
-            self._seeks = False
         if self.frames * _FEWEST_BYTES_A_SECOND > self.size * rate:
             self.frames = None
 
@@ -306,8 +316,14 @@ class Decoder:
 
     def _go_to(self, frame):
         """Move to a frame, or to the end of a file that ends before it."""
+        if frame == self._position:
+            return
         if self._seeks:
             try:
+                # In Vorbis, libsndfile 1.2 decodes one seek in five wrongly,
+                # but never the first one.
+                if self._file.format == "OGG" and self._position:
+                    self._restart()
                 end = self._file.frames
                 self._position = self._file.seek(min(frame, end))
                 return
@@ -323,7 +339,7 @@ class Decoder:
             pass
 
     def _restart(self):
-        """Return to the first frame of a file that cannot seek."""
+        """Open the file again, at its first frame."""
         self._file.close()
         self._open()
 

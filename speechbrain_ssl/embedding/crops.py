@@ -5,6 +5,7 @@ import torch
 
 from speechbrain_ssl.checks import check_int, check_number
 from speechbrain_ssl.data.audio import AudioFile, fit_length
+from speechbrain_ssl.data.pcm16 import pack, unpack
 from speechbrain_ssl.embedding.extract import MOST_SECONDS, progress_bar
 from speechbrain_ssl.embedding.rows import unit_rows
 from speechbrain_ssl.shared_memory import share
@@ -78,13 +79,13 @@ class _Crops(torch.utils.data.Dataset):
                     fit_length(audio.read(int(s), length), length)
                     for s in starts
                 ]
-        return np.full(len(crops), i), torch.from_numpy(np.stack(crops))
+        return np.full(len(crops), i), np.stack(crops)
 
 
 def _join(samples):
     """Concatenate the crops of several utterances, and their indices."""
     index, crops = zip(*samples, strict=True)
-    return np.concatenate(index), share(torch.cat(crops))
+    return np.concatenate(index), share(pack(np.concatenate(crops)))
 
 
 @torch.no_grad()
@@ -150,7 +151,7 @@ def embed_crops(
     result, counts = None, np.zeros(len(paths))
     with progress_bar(progress, len(paths)) as bar:
         for index, waves in loader:
-            inputs = features(waves.to(device))
+            inputs = features(unpack(waves.to(device)))
             with torch.autocast(
                 inputs.device.type, precision, enabled=precision is not None
             ):

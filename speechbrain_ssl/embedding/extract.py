@@ -13,6 +13,7 @@ import torch
 
 from speechbrain_ssl.checks import check_number
 from speechbrain_ssl.data.audio import AudioFile, fit_length
+from speechbrain_ssl.data.pcm16 import pack, unpack
 from speechbrain_ssl.data.silence import (
     frame_energies,
     speech_level,
@@ -160,7 +161,7 @@ def _pad(samples):
     times = [times for _, _, times, _ in good]
     return (
         numbers,
-        share(torch.from_numpy(batch)),
+        share(pack(batch)),
         torch.tensor(sizes),
         times,
         bad,
@@ -386,7 +387,7 @@ def mean_windows(windows, count):
 
 def _embed(encoder, features, waves, sizes, device, precision):
     """Embed a padded batch, float32 ``[batch, size]``."""
-    waves, sizes = waves.to(device), sizes.to(device)
+    waves, sizes = unpack(waves.to(device)), sizes.to(device)
     inputs = features(waves, sizes)
     frames = features.num_frames(sizes) / inputs.shape[1]
     with torch.autocast(

@@ -55,7 +55,7 @@ class AVDecoder(Decoder):
 
     def _judge_header(self, log):
         """Believe no length: it is found by decoding."""
-        self.frames = None
+        self.frames, self.notes = None, []
         self.several_streams = self._seeks = False
 
     def _read(self, frames):

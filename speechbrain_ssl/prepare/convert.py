@@ -76,14 +76,15 @@ def convert_files(
     Returns
     -------
     dict
-        Maps each source that could not be converted to its reason and detail.
+        Maps each source to an ``Outcome``: its ``reason`` and ``detail`` if it
+        could not be converted, its ``notes`` if it could.
 
     Raises
     ------
     UserError
         If the disk is full.
     """
-    failures = {}
+    outcomes = {}
     folder = os.path.abspath(folder)
     with contextlib.ExitStack() as stack:
         known = {}
@@ -123,10 +124,9 @@ def convert_files(
                     _check_disk(folder)
                 if cache is not None:
                     cache.add([source], [outcome])
-            if outcome.reason:
-                failures[source] = outcome.reason, outcome.detail
+            outcomes[source] = outcome
             bar.update()
-    return failures
+    return outcomes
 
 
 def _check_disk(folder):
@@ -165,14 +165,14 @@ def _convert(source, target, before, trim):
         _time_limit(status.st_size), exit=True, file=2
     )
     try:
-        convert_file(source, target, trim)
+        notes = convert_file(source, target, trim)
     except UnusableAudio as error:
         return unusable(*stamp, error.reason, error.detail)
     except (OSError, RuntimeError, MemoryError) as error:
         return unusable(*stamp, "not converted", str(error))
     finally:
         faulthandler.cancel_dump_traceback_later()
-    return unusable(*stamp, "")
+    return unusable(*stamp, "")._replace(notes=notes)
 
 
 def _convert_alone(source, target, before, trim):
@@ -206,10 +206,15 @@ def convert_file(source, target, trim=False):
     source, target, trim
         Paths, and as for ``convert_files``.
 
+    Returns
+    -------
+    list of list of str
+        Notes, as those of an ``Outcome``, that the new file would not get.
+
     Raises
     ------
     UnusableAudio
-        If the source cannot be used, or is longer than a FLAC file can be.
+        If the source cannot be used.
 
     Example
     -------
@@ -217,6 +222,7 @@ def convert_file(source, target, trim=False):
     >>> folder = pathlib.Path(tempfile.mkdtemp())
     >>> soundfile.write(folder / "a.wav", np.ones((48000, 2)) / 4, 48000)
     >>> convert_file(folder / "a.wav", folder / "b.flac")
+    []
     >>> found = soundfile.info(folder / "b.flac")
     >>> found.samplerate, found.channels, found.duration
     (16000, 1, 1.0)
@@ -249,6 +255,14 @@ def convert_file(source, target, trim=False):
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+    notes = list(decoder.notes)
+    if decoder.cancelled:
+        detail = (
+            f"in {decoder.cancelled} s, where the louder channel is read "
+            "instead of their mean"
+        )
+        notes.append(["channels cancel each other", detail])
+    return notes
 
 
 def _resampled(decoder, rate):

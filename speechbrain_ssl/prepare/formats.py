@@ -87,7 +87,7 @@ def scan_formats(
     folder = preparation.save_folder / kind / name
     caches = preparation.save_folder / "scan_cache"
     if targets:
-        failures = convert_files(
+        outcomes = convert_files(
             root,
             targets,
             folder,
@@ -95,7 +95,12 @@ def scan_formats(
             trim=trim_silence,
             num_workers=preparation.num_workers,
         )
-        rejected.update(failures)
+        for file, outcome in outcomes.items():
+            if outcome.reason:
+                rejected[file] = outcome.reason, outcome.detail
+            preparation.notes += [
+                (f"{wav_root}/{file}", *note) for note in outcome.notes
+            ]
     preparation.rejected += [
         (f"{wav_root}/{file}", *why) for file, why in rejected.items()
     ]

@@ -20,8 +20,8 @@ _QUIET = 2.0**-12
 _MOSTLY_SILENT = 0.2
 
 # So does audio of which the louder and the softer frames, nine tenths apart,
-# differ by fewer dB. In speechocean762 it is 25 dB and more, with white noise as
-# loud as the speech 6 dB and more, and in white noise alone 1 dB.
+# differ by fewer dB. In speechocean762 it is 25 dB and more, with white noise
+# as loud as the speech 6 dB and more, and in white noise alone 1 dB.
 _STEADY = 3.0
 
 
@@ -72,9 +72,10 @@ def probe(path, check="header"):
         The file.
     check : str
         ``"header"`` trusts the header as far as the size of the file allows,
-        and otherwise counts the samples; of a FLAC file it reads the end. ``"decode"`` reads all samples and
-        also finds damaged, truncated and silent audio, and NaN, infinite or
-        absurdly large samples, and notes audio with hardly any speech.
+        and otherwise counts the samples; of a FLAC file it reads the end.
+        ``"decode"`` reads all samples and also finds damaged, truncated and
+        silent audio, and NaN, infinite or absurdly large samples, and notes
+        audio with hardly any speech.
 
     Returns
     -------

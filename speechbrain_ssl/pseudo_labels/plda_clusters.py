@@ -3,6 +3,8 @@
 The steps are those of hyperion's recipe for self-supervised training
 (``egs/voxceleb/ssl.v1``, ``cos_ahc_plda_ahc``), of the group of Cho et al.:
 
+0. The mean is subtracted from the embeddings, and PCA keeps 99 % of their
+   variance.
 1. k-means makes many small clusters.
 2. Their centroids are merged by average linkage of cosines, down to a threshold.
 3. PLDA is trained on the merged clusters of medium size.
@@ -12,10 +14,9 @@ The steps are those of hyperion's recipe for self-supervised training
 5. A Gaussian with diagonal covariance is fitted to each cluster. Utterances
    whose posterior for their own cluster is too low get no label.
 
-What differs: hyperion reduces the embeddings by PCA (99 % of the variance)
-before all steps, we by LDA in PLDA; its PLDA has a subspace of 100 dimensions
-between speakers, ours a full covariance after LDA; it runs k-means again, on
-PLDA's latent variables, before step 4.
+What differs: hyperion's PLDA has a subspace of 100 dimensions between speakers,
+ours a full covariance after LDA; it runs k-means again, on PLDA's latent
+variables, before step 4; our k-means is spherical.
 
 This class is not in ``clustering``, because PLDA is above that package.
 """
@@ -34,6 +35,7 @@ from speechbrain_ssl.clustering.agglomerative import (
 )
 from speechbrain_ssl.clustering.kmeans import check_count, spherical_kmeans
 from speechbrain_ssl.clustering.rows import ClusteringError
+from speechbrain_ssl.embedding.rows import refuse_rows
 from speechbrain_ssl.verification.normalisation import cluster_sums
 from speechbrain_ssl.verification.plda import PLDA
 
@@ -68,6 +70,8 @@ class PLDAClusters:
     lda : int
         Number of dimensions of PLDA, at most the number of its clusters less
         one.
+    variance : float
+        Share of the variance that PCA keeps.
     posterior : float
         An utterance is kept if the posterior of its own cluster is above this;
         0.9 in hyperion. 0 keeps all.
@@ -99,6 +103,7 @@ class PLDAClusters:
     least: int = 8
     most: int = 50
     lda: int = 100
+    variance: float = 0.99
     posterior: float = 0.9
     round: int = 1
     iterations: int = 30
@@ -112,6 +117,7 @@ class PLDAClusters:
         check_int(owner, "least", self.least, least=2)
         check_int(owner, "most", self.most, least=self.least)
         check_int(owner, "round", self.round, least=1)
+        check_number(owner, "variance", self.variance, above=0, most=1)
         check_number(owner, "posterior", self.posterior, least=0, below=1)
         for name in ("cosine_threshold", "plda_threshold"):
             for value in np.atleast_1d(getattr(self, name)).tolist():
@@ -148,14 +154,18 @@ class PLDAClusters:
 
         Raises
         ------
+        EmbeddingError
+            If a row is not finite, or equals the mean of all rows.
         ClusteringError
-            If a row is zero or not finite, or if the thresholds leave nothing
-            to tell apart: a single cluster, as many as there are centroids,
-            none that PLDA can be trained on, or none with a high posterior.
+            If the thresholds leave nothing to tell apart: a single cluster,
+            PLDA's as many as there are centroids, none that PLDA can be trained
+            on, or none with a high posterior.
         ConfigError
             If ``lda`` is larger than possible.
         """
         self.check_alone()
+        refuse_rows(~np.isfinite(rows).all(axis=1), names, "is not finite")
+        rows = principal_components(rows, self.variance)
         found = spherical_kmeans(
             rows,
             self.centroids,
@@ -166,7 +176,6 @@ class PLDAClusters:
             names=names,
             device=device,
         )
-        rows = np.asarray(rows)
         used, cells = np.unique(
             found.assignments.cpu().numpy(), return_inverse=True
         )
@@ -223,7 +232,8 @@ class PLDAClusters:
                 f"{merges[-1]:.4g}, and half of them are above "
                 f"{np.median(merges):.4g}; set a threshold between the two"
             )
-        if clusters == count:
+        # Without a merge by cosines PLDA is trained on the k-means clusters.
+        if clusters == count and key == "plda_threshold":
             raise ClusteringError(
                 f"`{key}` of {threshold:g} merges none of {count} centroids: "
                 f"the highest score of a pair is {merges[0]:.4g}, and half of "
@@ -244,6 +254,34 @@ class PLDAClusters:
                 "`cosine_threshold`, or these limits"
             )
         return PLDA(self.lda).fit(rows, np.where(medium[labels], labels, -1))
+
+
+def principal_components(rows, variance):
+    """Centre rows, and rotate them to the directions of largest variance.
+
+    Arguments
+    ---------
+    rows : numpy.ndarray
+        ``[N, D]``.
+    variance : float
+        Share of the variance that is kept, above 0 and at most 1.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64 ``[N, P]``, with the smallest possible P.
+
+    Example
+    -------
+    >>> rows = np.array([[1.0, 5.0, 0.1], [3.0, 5.0, 0.0], [5.0, 5.0, 0.1]])
+    >>> principal_components(rows, 0.99).shape
+    (3, 1)
+    """
+    rows = rows - rows.mean(axis=0, dtype=np.float64)
+    values, vectors = np.linalg.eigh(rows.T @ rows)
+    shares = np.cumsum(values[::-1]) / values.sum()
+    count = min(int(np.searchsorted(shares, variance)) + 1, len(shares))
+    return rows @ vectors[:, ::-1][:, :count]
 
 
 def own_posteriors(rows, labels):
@@ -270,8 +308,6 @@ def own_posteriors(rows, labels):
     >>> rows = np.array([[0.0], [1.0], [2.0], [9.0], [10.0], [11.0]])
     >>> bool(own_posteriors(rows, np.array([0, 0, 0, 1, 1, 1])).min() > 0.99)
     True
-    >>> own_posteriors(rows, np.array([0, 0, 1, 1, 1, 1]))[2] > 0.99
-    np.True_
     """
     sizes = np.bincount(labels)
     means = cluster_sums(rows, labels, len(sizes)) / sizes[:, None]

@@ -18,12 +18,12 @@ from speechbrain_ssl.publishing.calibration_file import (
 )
 from speechbrain_ssl.publishing.calibration_file import read_calibration
 from speechbrain_ssl.publishing.card import evaluations, make_card
-from speechbrain_ssl.publishing.description import describe, read_json
+from speechbrain_ssl.publishing.description import describe
 from speechbrain_ssl.publishing.export import export_encoder, load_encoder
 from speechbrain_ssl.publishing.hub import find_model, find_record
 from speechbrain_ssl.publishing.onnx import FILE_NAME as ONNX
 from speechbrain_ssl.publishing.onnx import export_onnx
-from speechbrain_ssl.publishing.record import without_folders
+from speechbrain_ssl.publishing.record import read_record, without_folders
 from speechbrain_ssl.report.results import FILE_NAME as RESULTS
 
 #: Largest difference between our embeddings and those of stock SpeechBrain,
@@ -182,10 +182,10 @@ def _records(given, model):
     if given is not None and not pathlib.Path(given).is_file():
         raise ConfigError(f"there is no file {given}")
     path = find_record(model, RESULTS)
-    of_run = {} if path is None else read_json(path)
+    of_run = {} if path is None else read_record(path)
     if given is None:
         return of_run
-    record = read_json(pathlib.Path(given))
+    record = read_record(pathlib.Path(given))
     if of_run:
         record["training"] = of_run
         # The evaluation of a model folder without its run cannot know them.

@@ -1,6 +1,8 @@
 """Write the model card: what a user must know before using a model."""
 
 import dataclasses
+import html
+import re
 
 from huggingface_hub import EvalResult, ModelCardData
 
@@ -158,7 +160,7 @@ def make_card(about, description, results, threshold=None, why=None):
     labels = str(results.get("labels_seen", "unknown"))
     sections = [
         f"---\n{head.to_yaml()}\n---\n",
-        f"# {about.name}\n",
+        f"# {_escaped(about.name)}\n",
         _summary(description, labels),
         f"## Training data\n\n{about.data.strip()}\n\n"
         f"Speaker labels seen in training: **{labels}**.\n",
@@ -235,11 +237,27 @@ def _metrics(found):
         rate = f"{row['eer_percent']:.2f}"
         if row.get("ci_low") is not None:
             rate += f" [{row['ci_low']:.2f}, {row['ci_high']:.2f}]"
-        cells = [row["list"], row["scoring"].replace("_", " ")]
+        cells = [
+            _escaped(row["list"]),
+            _escaped(row["scoring"].replace("_", " ")),
+        ]
         cells += [_shown(row.get("trials")), _shown(row.get("speakers")), rate]
         cells += [_shown(row.get(key), ".3f") for key in columns]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _escaped(text):
+    """Return a text as one line of Markdown without any markup."""
+    text = html.escape(" ".join(str(text).split()), quote=False)
+    return re.sub(r"([\\`*\[\]|!#~])", r"\\\1", text)
+
+
+def _as_code(value):
+    """Return a value as a line of code in Markdown; a number as it is."""
+    if isinstance(value, (int, float)):
+        return str(value)
+    return "`" + " ".join(str(value).replace("`", "'").split()) + "`"
 
 
 def _shown(value, form=""):
@@ -313,7 +331,7 @@ def _how_made(results):
         (results, "Evaluation" if training else "Training and evaluation"),
     ):
         lines = [
-            f"* {name}: {record[key]}"
+            f"* {name}: {_as_code(record[key])}"
             for key, name in (
                 ("command", "command"),
                 ("git_revision", "revision of the code"),

@@ -10,7 +10,6 @@ mean subtracted, with plain values as arguments. The YAML is parsed, never run.
 
 import inspect
 import json
-import math
 import pathlib
 import re
 
@@ -32,6 +31,13 @@ _VERSION = 1
 _ENCODERS = {
     kind.__name__: kind for kind in (FastECAPA, ResNet34, FastResNet34)
 }
+
+# A description is from a stranger, and must not exhaust the machine that reads
+# it: the largest file, the longest list, and the largest numbers.
+_MOST_BYTES = 2**24
+_LONGEST_LIST = 64
+_MOST = {"n_mels": 1000, "res2net_scale": 64, "blocks": 256, "n_fft": 2**16}
+_MOST_OF_OTHERS = 10**6
 
 
 def describe(encoder, features):
@@ -148,12 +154,19 @@ def read_json(path):
         If the file cannot be read or holds no JSON object.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(_read_text(path))
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(found, dict):
         raise ConfigError(f"{path} holds no JSON object")
     return found
+
+
+def _read_text(path):
+    """Return the text of a file of a sensible size."""
+    if path.stat().st_size > _MOST_BYTES:
+        raise ValueError(f"it has more than {_MOST_BYTES} bytes")
+    return path.read_text(encoding="utf-8")
 
 
 def build(about, where):
@@ -190,10 +203,7 @@ def build(about, where):
                 raise ValueError(f"{name!r} is not an activation of torch.nn")
         if settings["n_mels"] != arguments["input_size"]:
             raise ValueError("n_mels is not the encoder's input_size")
-        for value in _numbers([settings, arguments]):
-            # These sizes determine the memory needed.
-            if not (math.isfinite(value) and 0 <= value <= 10**6):
-                raise ValueError(f"{value} is out of range")
+        _check_sizes({**settings, **arguments})
         with torch.device("meta"):
             encoder = kind(**arguments)
         return encoder, LogMel(**settings)
@@ -215,15 +225,20 @@ def build(about, where):
         ) from error
 
 
-def _numbers(values):
-    """Yield all numbers in nested lists and dictionaries."""
+def _check_sizes(values, name=None):
+    """Raise a ValueError for numbers and lists that would take much memory."""
     if isinstance(values, dict):
-        values = values.values()
-    for value in values:
-        if isinstance(value, (dict, list, tuple)):
-            yield from _numbers(value)
-        elif isinstance(value, (int, float)):
-            yield value
+        for key, value in values.items():
+            _check_sizes(value, key)
+    elif isinstance(values, (list, tuple)):
+        if len(values) > _LONGEST_LIST:
+            raise ValueError(f"{name} has {len(values)} entries")
+        for value in values:
+            _check_sizes(value, name)
+    elif isinstance(values, (int, float)):
+        most = _MOST.get(name, _MOST_OF_OTHERS)
+        if not 0 <= values <= most:  # nor is NaN
+            raise ValueError(f"{name} is not between 0 and {most}")
 
 
 def _activation(name):
@@ -237,7 +252,17 @@ def _activation(name):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML loader that keeps the tags of objects without acting on them."""
+    """YAML loader that keeps the tags of objects without acting on them.
+
+    It refuses aliases, since a few lines of them can stand for billions of
+    nodes.
+    """
+
+    def compose_node(self, parent, index):
+        """Compose a node that is no alias."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it has aliases (*name), which are not read")
+        return super().compose_node(parent, index)
 
 
 def _keep(loader, suffix, node):
@@ -255,7 +280,7 @@ _Loader.add_multi_constructor("!", _keep)
 def _read_yaml(path):
     """Read the keys of a HyperPyYAML file without creating any object."""
     try:
-        plain = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        plain = yaml.load(_read_text(path), Loader=_Loader)
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(plain, dict):

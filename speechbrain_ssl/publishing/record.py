@@ -1,11 +1,14 @@
-"""Remove the folders of a machine from the record of a run.
+"""Read the record of a run, and remove from it what must not be published.
 
-A published record must not tell where a corpus was stored, or under which
-user's name; the options are kept, because others need them.
+A published record must not tell where a corpus was stored, under which user's
+name, or with which password; the options are kept, because others need them.
 """
 
 import re
 import shlex
+
+from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.publishing.description import read_json
 
 # Characters that end a path inside a list or a mapping of YAML.
 _ENDS = r",;'\"\[\]{}()"
@@ -16,9 +19,64 @@ _IN_TEXT = re.compile(rf"{_BEGIN}[^\s{_ENDS}]*")
 _IN_ARGUMENT = re.compile(rf"{_BEGIN}[^{_ENDS}]*")
 _SHOWN = "/path/to/"
 
+_SECRET = re.compile(r"token|password|secret|_key\b|^-*key\b", re.IGNORECASE)
+_HIDDEN = "***"
+
+# What is read of a results.json and of a row of its evaluations.
+_NUMBERS = (
+    "eer eer_percent ci_low ci_high min_dcf_0.01 min_dcf_0.05 cllr min_cllr "
+    "trials speakers threshold"
+).split()
+_TEXTS = "list scoring labels_seen command git_revision".split()
+
+
+def read_record(path):
+    """Read a ``results.json``, which may be from a stranger.
+
+    Arguments
+    ---------
+    path : pathlib.Path
+        The file.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    ConfigError
+        If it is no JSON object, or a value that is used has another type.
+    """
+    record = read_json(path)
+    rows = record.get("evaluations") or []
+    if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
+        raise ConfigError(f"{path}: `evaluations` must be a list of objects")
+    training = record.get("training") or {}
+    if not isinstance(training, dict):
+        raise ConfigError(f"{path}: `training` must be an object")
+    for row in (record, training, *rows):
+        for key in _NUMBERS:
+            value = row.get(key)
+            number = isinstance(value, (int, float)) and -1e12 < value < 1e12
+            if value is not None and not number:
+                raise ConfigError(f"{path}: `{key}` must be a number")
+        for key in _TEXTS:
+            if not isinstance(row.get(key, ""), (str, bool, type(None))):
+                raise ConfigError(f"{path}: `{key}` must be a text")
+    for row in rows:
+        if {"list", "scoring", "eer_percent"} - set(row):
+            raise ConfigError(
+                f"{path}: each of `evaluations` needs `list`, `scoring` and "
+                "`eer_percent`"
+            )
+    return record
+
 
 def without_folders(record):
     """Cut every absolute path of a record to its last component.
+
+    The values of options and keys that hold a secret (``--hub_token``) are
+    replaced as well.
 
     Arguments
     ---------
@@ -41,12 +99,7 @@ def without_folders(record):
     '[/path/to/train.csv, ../save/c.csv, https://x.org/d/e]'
     """
     if isinstance(record, dict):
-        return {
-            key: _command(value)
-            if key == "command" and isinstance(value, str)
-            else without_folders(value)
-            for key, value in record.items()
-        }
+        return {key: _entry(key, value) for key, value in record.items()}
     if isinstance(record, list):
         return [without_folders(value) for value in record]
     if isinstance(record, str):
@@ -54,14 +107,33 @@ def without_folders(record):
     return record
 
 
+def _entry(key, value):
+    """Remove folders and secrets from the value of a key."""
+    if key == "command" and isinstance(value, str):
+        return _command(value)
+    if isinstance(value, str) and _SECRET.search(key):
+        return _HIDDEN
+    return without_folders(value)
+
+
 def _command(text):
-    """Remove the folders from a command line."""
+    """Remove folders and secrets from a command line."""
     try:
         words = shlex.split(text)
     except ValueError:
         # Unbalanced quotes: this is text, not a command.
         return without_folders(text)
-    return shlex.join(_IN_ARGUMENT.sub(_last, word) for word in words)
+    shown, secret_next = [], False
+    for word in words:
+        name, equals, _ = word.partition("=")
+        secret = name.startswith("--") and _SECRET.search(name)
+        if secret_next:
+            word = _HIDDEN
+        elif secret and equals:
+            word = f"{name}={_HIDDEN}"
+        secret_next = bool(secret and not equals)
+        shown.append(_IN_ARGUMENT.sub(_last, word))
+    return shlex.join(shown)
 
 
 def _last(match):

@@ -13,6 +13,7 @@ from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.publishing.description import read_json
 from speechbrain_ssl.publishing.export import load_encoder
 from speechbrain_ssl.publishing.hub import find_model, find_record
+from speechbrain_ssl.publishing.record import read_record
 from speechbrain_ssl.report.results import FILE_NAME as RESULTS
 from speechbrain_ssl.report.results import gpu_name, write_results
 
@@ -98,7 +99,7 @@ def load_system(model, encoder, features, seed):
         parts = parts[:-1]
     # Only the record of the training run has seed and labels.
     record = find_record(folder, RESULTS)
-    about = {} if record is None else read_json(record)
+    about = {} if record is None else read_record(record)
     return System(
         encoder,
         features,

@@ -11,6 +11,7 @@ import tiny_objectives
 from tiny_objectives import CASES, STEPS
 
 from speechbrain_ssl.brains.checkpointing import AtomicCheckpointer
+from speechbrain_ssl.data.banks import NoiseBank
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_report")]
 
@@ -72,3 +73,25 @@ def test_cluster_aware_sampling_goes_on(corpus, train, tmp_path):
     path = tiny_objectives.configuration(corpus, "dino", "cluster_aware")
     parts = (*CASES["dino"].parts, "positives")
     check(corpus, train, tmp_path, path, parts, 3, [5, 8])
+
+
+def test_the_noises_of_an_epoch_go_on(corpus, train, tmp_path, monkeypatch):
+    """Each epoch has other stretches of long noises, also when it resumes."""
+    path = tiny_objectives.configuration(corpus, "simclr")
+    text = path.read_text()
+    key = "    noise: !ref <p_noise>\n"
+    assert key in text
+    path = path.with_name("short_noise.yaml")
+    path.write_text(text.replace(key, key + "    noise_seconds: 0.3\n"))
+    epochs, begin = [], NoiseBank.begin_epoch
+
+    def noted(bank, epoch):
+        before = bank.samples.clone()
+        begin(bank, epoch)
+        epochs.append((epoch, bool((bank.samples != before).any())))
+
+    monkeypatch.setattr(NoiseBank, "begin_epoch", noted)
+    check(corpus, train, tmp_path, path, CASES["simclr"].parts, 2, [5])
+    # The whole run, the interrupted one, and its rest.
+    assert [epoch for epoch, _ in epochs] == [1, 2, 1, 2, 2]
+    assert all(changed for _, changed in epochs)

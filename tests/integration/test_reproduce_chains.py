@@ -42,9 +42,14 @@ SIZES = {
     # Rounds
     "rounds": 1,
     "clusters": 4,
-    "centroids": 8,
+    "centroids": 12,
+    "cosine_thresholds": "[0.3]",
+    "plda_thresholds": "[0.0]",
+    "posterior": 0,
     "min_cluster_size": 2,
+    "max_cluster_size": 60,
     "gate_epoch": 2,
+    "least_kept": 0.9,
     "label_correction_epoch": 2,
     "frozen_encoder_epochs": 1,
     # Evaluation and emotions
@@ -54,7 +59,7 @@ SIZES = {
     "top": 20,
     "crop_seconds": 0.4,
     "smallest_cluster": 2,
-    "lda": 3,
+    "lda": 2,
     "affine_epochs": 1,
     "epochs": 1,
     "chunk_seconds": 0.4,
@@ -67,7 +72,7 @@ SIZES = {
 BLOCKS = {
     "dino": "{hidden: 16, bottleneck: 8}",
     "sdpn": "{hidden: 16, bottleneck: 8}",
-    "final_stage": "{number_of_epochs: 1, global_seconds: 0.6, batch_size: 8}",
+    "final_stage": "{number_of_epochs: 1, warmup_epochs: 0, global_seconds: 0.6, batch_size: 8}",
 }
 
 
@@ -132,7 +137,9 @@ def call(checkout, corpus, no_report, monkeypatch):
         keys = merged.plain().keys()
         manifests = checkout / "manifests"
         flags = {k: v for k, v in SIZES.items() if k in keys}
-        flags |= {k: v for k, v in BLOCKS.items() if k in keys and merged.plain()[k]}
+        flags |= {
+            k: v for k, v in BLOCKS.items() if k in keys and merged.plain()[k]
+        }
         places = {
             "prepare": "null",
             "manifest_folder": manifests,

@@ -51,7 +51,9 @@ def test_too_little_for_the_batches(manifest, free, monkeypatch):
     free(needed)
     load(manifest, num_workers=4)
     free(needed - 1)
-    match = r"workers \(4\) .* 2 batches of 0 MB .* 2 MB in all.*--shm-size.*num_w"
+    match = (
+        r"workers \(4\) .* 2 batches of 0 MB .* 2 MB in all.*--shm-size.*num_w"
+    )
     with pytest.raises(ConfigError, match=match):
         load(manifest, num_workers=4)
     load(manifest, num_workers=3)

@@ -112,7 +112,6 @@ def make(tmp_path):
             "frozen_encoder_epochs": 0,
             "initial_classifier": None,
             "labels_seen": "none",
-            "crops": CropPlan(1, 0.25),
             "lr_reference_batch": BATCH,
             "decay_vectors": False,
             "clip_per_tensor": 3.0,
@@ -147,6 +146,9 @@ def make(tmp_path):
             hparams=values,
             run_opts={"device": "cpu", "noprogressbar": True},
         )
+        # Classes with which every case of the tests below occurs.
+        generator = torch.Generator().manual_seed(1)
+        torch.nn.init.normal_(brain.classifier.weight, generator=generator)
         brain.train_sampler = EpochBatchSampler(COUNT, BATCH, 1)
         if labels is None:
             labels = torch.arange(COUNT) % CLASSES
@@ -237,7 +239,7 @@ def by_hand(brain, batch, tau, target, reduction, temperature, least):
 @pytest.mark.parametrize("target", ["soft", "hard"])
 def test_the_loss_is_that_of_the_equation(make, target, reduction):
     """Some are kept, some corrected, some dropped for good."""
-    temperature, least, tau = 2.0, 0.5, 5.0
+    temperature, least, tau = 2.0, 0.65, 5.0
     brain = started(
         make(
             loss_gate=FixedLossGate(tau),
@@ -449,7 +451,7 @@ def test_only_the_dropped_are_encoded_again(make):
     """A batch that is kept as a whole costs no second pass."""
     brain = started(
         make(
-            loss_gate=FixedLossGate(2.4),
+            loss_gate=FixedLossGate(5.0),
             label_correction=LabelCorrection(0.5, 0.0),
         )
     )
@@ -462,7 +464,7 @@ def test_only_the_dropped_are_encoded_again(make):
     predictions = brain.compute_forward(batch, None)
     brain.compute_objectives(predictions, batch, None)
     losses = brain.classifier(predictions, brain.labels[batch.index], 0.3)
-    wanted = (losses >= 2.4).nonzero()[:, 0]
+    wanted = (losses >= 5.0).nonzero()[:, 0]
     assert 0 < len(wanted) < BATCH
     assert torch.equal(chosen[0], wanted)
     brain.gate.limit.fill_(math.inf)

@@ -328,9 +328,7 @@ def test_windows(command, command_json, model, bad_audio, tmp_path):
     assert np.abs(rows[1] - wanted).max() < 1e-5 * np.abs(wanted).max()
     # Without a value: 10 s, more than any of these has.
     code, out, _ = command(*argv, "--windows", "--quiet")
-    assert (
-        "13 of 16 files (not used: 3 .wav) embedded in 13 windows" in out
-    )
+    assert "13 of 16 files (not used: 3 .wav) embedded in 13 windows" in out
 
 
 @pytest.mark.parametrize("seconds", ["0", "0.1", "1000", "nan"])
@@ -724,7 +722,7 @@ def test_folder_that_cannot_be_listed(command_json, model, audio, monkeypatch):
 
     def refused(*args, **kwargs):
         listing = listed(*args, **kwargs)
-        listing.unreadable.append(("private", "Permission denied"))
+        listing.unreadable.append(("privé", "Permission denied"))
         return listing
 
     monkeypatch.setattr(common, "list_files", refused)
@@ -733,7 +731,7 @@ def test_folder_that_cannot_be_listed(command_json, model, audio, monkeypatch):
     )
     assert code == 1
     assert found["unusable"] == {
-        "private": "folder not listed (Permission denied)"
+        "privé": "folder not listed (Permission denied)"
     }
 
 

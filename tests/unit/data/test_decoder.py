@@ -1,8 +1,8 @@
 """One door for audio: what the check accepts, the reader can read."""
 
 import os
-import resource
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -58,7 +58,8 @@ def test_every_format_of_libsndfile(tmp_path):
             for start, count in ((0, 100), (9876, 3000), (17000, 100), (7, 9)):
                 part = audio.read(start, count)
                 error = np.abs(part - whole[start : start + count]).max()
-                assert error < 1e-4, (path, start, error)
+                most = 1e-3 if subtype == "OPUS" else 1e-4
+                assert error < most, (path, start, error)
             forward += not audio._decoder._seeks
     assert kinds > 80 and forward >= 10
 
@@ -72,7 +73,7 @@ def test_a_part_is_a_part_of_the_whole(tmp_path, rate):
         whole = audio.read()
         assert len(whole) == audio.num_samples
         assert len(whole) == round(5.3 * rate) * RATE // rate
-        for start in (1, 1599, 1600, 1601, 17777, 40000, len(whole) - 3):
+        for start in (1, 1599, 16000, 16001, 33600, 40000, len(whole) - 3):
             part = audio.read(start, 20000)
             there = whole[start : start + 20000]
             assert len(part) == len(there)
@@ -116,15 +117,16 @@ def test_a_promise_takes_no_memory(tmp_path):
     # An hour by its header, which the size of the file permits.
     path = streamed_flac(tmp_path / "a.flac", 3600 * RATE, None, voice(200))
     assert path.stat().st_size > 750 * 3600
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    tracemalloc.start()
     with AudioFile(path, RATE) as audio:
         assert audio.num_samples == 3600 * RATE
         with pytest.raises(AudioError, match="truncated: 3200000 of 57600000"):
             audio.read()
         with pytest.raises(AudioError, match="truncated: 0 of 100"):
             audio.read(50 * 10**6, 100)
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert after - before < 60000  # kB
+    # 200 s twice; an hour alone is 230 MB.
+    assert tracemalloc.get_traced_memory()[1] < 40e6
+    tracemalloc.stop()
     for check in ("header", "decode"):
         assert probe(path, check).reason == "truncated"
 
@@ -236,6 +238,17 @@ def test_a_file_that_has_changed(tmp_path, form):
             audio.read(0, 160000)
 
 
+def test_a_file_that_changes_while_it_is_open(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, voice(10), RATE)
+    with AudioFile(path, RATE, 10.0) as audio:
+        assert len(audio.read(0, 16000)) == 16000
+        os.truncate(path, 100000)
+        with pytest.raises(AudioError, match="a.wav is truncated"):
+            audio.read(80000, 16000)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no such files")
 def test_what_is_no_regular_file(tmp_path):
     """Neither a pipe nor a device makes anyone wait."""
     os.mkfifo(tmp_path / "pipe.wav")
@@ -294,23 +307,45 @@ def test_headers_of_wav_files(tmp_path, fields, reason):
 
 def test_several_ogg_streams(tmp_path):
     """The first one is read, exactly, and the rest is noted."""
-    soundfile.write(tmp_path / "a.ogg", voice(4), RATE)
-    soundfile.write(tmp_path / "b.ogg", voice(2, seed=1), RATE)
+    soundfile.write(tmp_path / "a.ogg", voice(8), RATE)
+    soundfile.write(tmp_path / "b.ogg", voice(7, seed=1), RATE)
     whole, _ = soundfile.read(tmp_path / "a.ogg", dtype="float32")
     with open(tmp_path / "a.ogg", "ab") as stream:
         stream.write((tmp_path / "b.ogg").read_bytes())
     found = probe(tmp_path / "a.ogg")
     assert [note for note, _ in found.notes] == ["several streams"]
     with AudioFile(tmp_path / "a.ogg") as audio:
-        part = audio.read(31000, 20000)
-    assert np.array_equal(part, whole[31000:51000])
+        assert np.array_equal(audio.read(51000, 900), whole[51000:51900])
+        assert np.array_equal(audio.read(), whole)
 
 
-@pytest.mark.parametrize("form", ["flac", "w64", "rf64", "ogg", "opus", "mp3"])
+def test_seeks_in_vorbis(tmp_path):
+    """libsndfile decodes some wrongly where a file was not opened anew."""
+    path = tmp_path / "a.ogg"
+    soundfile.write(path, voice(8), RATE)
+    whole, _ = soundfile.read(path, dtype="float32")
+    wrong = 0
+    with soundfile.SoundFile(path) as stock, Decoder(path) as decoder:
+        for start in np.random.default_rng(0).integers(0, 7 * RATE, 40):
+            there = whole[start : start + 1000]
+            decoder._go_to(start)
+            assert np.array_equal(decoder._read(1000)[:, 0], there)
+            stock.seek(start)
+            wave = stock.read(1000, dtype="float32")
+            wrong += not np.array_equal(wave, there)
+    assert wrong > 0
+
+
+@pytest.mark.parametrize(
+    "form", ["flac", "w64", "rf64", "sph", "ogg", "opus", "mp3"]
+)
 def test_files_cut_short_of_other_forms(tmp_path, form):
     """By the header alone; an Ogg file may also have been cut on purpose."""
     path = tmp_path / f"a.{form}"
-    kind = {"format": "OGG", "subtype": "OPUS"} if form == "opus" else {}
+    kind = {
+        "opus": {"format": "OGG", "subtype": "OPUS"},
+        "sph": {"format": "NIST"},
+    }.get(form, {})
     soundfile.write(path, voice(10), RATE, **kind)
     assert probe(path)[5:] == ("", "", [])
     data = path.read_bytes()
@@ -320,12 +355,13 @@ def test_files_cut_short_of_other_forms(tmp_path, form):
         "flac": "damaged",
         "w64": "truncated",
         "rf64": "truncated",
+        "sph": "truncated",
     }.get(form, "")
     if form in ("ogg", "opus"):
         assert [note for note, _ in found.notes] == ["no end of stream"]
         with AudioFile(path) as audio:
             whole = audio.read()
             part = audio.read(20000, 900)
-            assert np.allclose(part, whole[20000:20900], atol=1e-4)
+            assert np.allclose(part, whole[20000:20900], atol=1e-3)
     if form == "mp3":
         assert probe(path, "decode").reason == "truncated"

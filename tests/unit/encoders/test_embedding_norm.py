@@ -6,6 +6,7 @@ import pytest
 import torch
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 
+from speechbrain_ssl import distributed
 from speechbrain_ssl.encoders.ecapa import FastECAPA
 from speechbrain_ssl.encoders.resnet import FastResNet34, ResNet34
 from speechbrain_ssl.objectives.teacher import MomentumTeacher
@@ -128,6 +129,18 @@ def test_teacher_moves_it_as_its_other_norms():
     with torch.no_grad():
         teacher.train().encoder(torch.randn(5, 40, 20))
     assert not torch.equal(norm.running_mean, buffer)
+
+
+@ENCODER
+def test_it_is_synchronised_as_the_other_norms(name, monkeypatch):
+    normed, _ = make(name)
+    monkeypatch.setattr(distributed, "is_distributed", lambda: True)
+    state = copy.deepcopy(normed.state_dict())
+    other = distributed.synchronise_batch_norms(normed, "cpu")
+    assert isinstance(other.embedding_norm, distributed.GlooSyncBatchNorm)
+    assert other.embedding_norm.affine
+    for key, value in other.state_dict().items():
+        assert torch.equal(value, state[key])
 
 
 @torch.no_grad()

@@ -2,10 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hyperpyyaml import load_hyperpyyaml
 
+from speechbrain_ssl.config_base import read_plain
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.objectives.base import Branch
 from speechbrain_ssl.objectives.dino import DINO
@@ -154,6 +157,26 @@ def test_penalty_weight_is_rdinos_factor():
     assert "teacher_entropy" in held_out
     plain = make(koleo_weight=0.1)
     assert plain.scheduled == ("teacher_temperature", "cosine_weight")
+
+
+def test_rdinos_configuration_has_its_values(repository):
+    """Head, and 0.05 to 0.2 in ten epochs, then constant."""
+    folder = repository / "recipes/VoxCeleb/SSL/hparams"
+    values = read_plain(folder / "rdino_ecapa.yaml")
+    assert values["wide"] == 8192
+    # 10 x half a hinge; 1 x sum / 65 536 instead of the mean over 8 192.
+    assert values["variance_weight"] == 10 / 2
+    assert values["covariance_weight"] == 8192 / values["prototypes"]
+    keys = ("penalty_weight_start", "penalty_weight", "penalty_weight_epochs")
+    given = {key: values[key] for key in keys}
+    given |= {"prototypes": 4, "hidden": 4, "bottleneck": 4}
+    with open(repository / "hparams/objectives/dino.yaml") as stream:
+        block = load_hyperpyyaml(stream, given)
+    theirs = np.concatenate(
+        (np.linspace(0.05, 0.2, 10), np.linspace(0.2, 0.2, 60))
+    )
+    found = block["penalty_schedule"](70, 2)
+    np.testing.assert_allclose(found, np.repeat(theirs, 2))
 
 
 def by_the_matrix(logits):

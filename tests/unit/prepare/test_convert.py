@@ -39,6 +39,8 @@ def test_the_audio_is_the_same(tmp_path, name, codec, rate, channels, least):
     assert new_rate == min(rate, 16000) and found.ndim == 1
     assert len(found) / new_rate == pytest.approx(3.0, abs=0.11)
     assert likeness(found, voice(new_rate)) > least
+    if codec == "alac":
+        assert len(found) == 3 * new_rate
     info = soundfile.info(tmp_path / "new/a.flac")
     assert (info.format, info.subtype) == ("FLAC", "PCM_16")
     assert os.listdir(tmp_path / "new") == ["a.flac"]
@@ -51,7 +53,8 @@ def test_channels_are_mixed_unless_they_cancel(tmp_path):
     found, _ = soundfile.read(tmp_path / "a.flac")
     assert np.abs(found - (left + right) / 2).max() < 1e-4
     encode(tmp_path / "b.m4a", "alac", 16000, 2, np.stack([left, -left]))
-    convert_file(tmp_path / "b.m4a", tmp_path / "b.flac")
+    ((note, detail),) = convert_file(tmp_path / "b.m4a", tmp_path / "b.flac")
+    assert note == "channels cancel each other" and "in 3 s" in detail
     found, _ = soundfile.read(tmp_path / "b.flac")
     assert np.abs(found - left).max() < 1e-4
 
@@ -98,8 +101,9 @@ def test_what_cannot_be_used(tmp_path):
     found = convert_files(
         tmp_path, targets, tmp_path / "new", num_workers=2, progress=False
     )
-    assert {name: why for name, (why, _) in found.items()} == reasons
-    assert "video" in found["video.mp4"][1]
+    assert found.pop("whole.m4a").reason == ""
+    assert {name: outcome.reason for name, outcome in found.items()} == reasons
+    assert "video" in found["video.mp4"].detail
     assert os.listdir(tmp_path / "new") == ["whole.m4a.flac"]
 
 
@@ -110,7 +114,7 @@ def run(folder, **kwargs):
     }
     new = folder / "new"
     before = {p.name: p.stat().st_mtime_ns for p in new.glob("*.flac")}
-    failures = convert_files(
+    outcomes = convert_files(
         folder,
         targets,
         new,
@@ -120,6 +124,11 @@ def run(folder, **kwargs):
     )
     after = {p.name: p.stat().st_mtime_ns for p in new.glob("*.flac")}
     done = {name for name in after if after[name] != before.get(name)}
+    failures = {
+        name: (outcome.reason, outcome.detail)
+        for name, outcome in outcomes.items()
+        if outcome.reason
+    }
     return done, failures
 
 
@@ -253,14 +262,14 @@ def test_silence_is_trimmed_by_the_level_of_the_whole(tmp_path, monkeypatch):
         wanted = (noise * level)[level == 0.1]
         assert np.abs(found - wanted).max() < 1e-3
     soundfile.write(tmp_path / "silent.wav", np.zeros(rate), rate)
-    failures = convert_files(
+    outcomes = convert_files(
         tmp_path,
         {"silent.wav": "silent.flac"},
         tmp_path,
         trim=True,
         progress=False,
     )
-    assert failures["silent.wav"][0] == "silent"
+    assert outcomes["silent.wav"].reason == "silent"
 
 
 @pytest.mark.slow

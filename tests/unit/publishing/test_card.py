@@ -1,6 +1,7 @@
 """The model card: the hub understands its head, a reader the rest."""
 
 import json
+import re
 
 import pytest
 import yaml
@@ -54,6 +55,15 @@ def test_the_head_is_the_hubs(tmp_path):
     assert rates == [3.21, 6.5]
     assert "[2.90, 3.60]" in data.eval_results[0].metric_name
     assert data.eval_results[0].dataset_type == "vox1_O"
+
+
+@pytest.mark.parametrize("normalize", ["mean", "mean_variance"])
+def test_the_card_says_how_features_are_normalised(normalize):
+    description = describe(ResNet34(channels=2), LogMel(normalize=normalize))
+    about = About(name="me/model", data="VoxCeleb2 dev.")
+    text = make_card(about, description, {}, None, None)
+    assert "normalised to zero mean" in text
+    assert ("unit variance" in text) == (normalize == "mean_variance")
 
 
 def test_a_reader_finds_what_matters():
@@ -138,3 +148,24 @@ def test_the_trials_of_a_training_run():
 def test_data_must_be_told():
     with pytest.raises(ConfigError, match="what the model was trained on"):
         card(data="  ")
+
+
+def test_markup_in_names_and_results_is_escaped():
+    """A name or a record cannot add tags, images, headings or table cells."""
+    evil = "x\n# Heading <script>alert(1)</script> ![i](http://a/b) | cell"
+    row = {"list": evil, "scoring": "cosine", "eer_percent": 1.0}
+    text = make_card(
+        About(evil, data="Speech."),
+        describe(ResNet34(channels=2), LogMel()),
+        {"evaluations": [row], "command": "`x` " + evil, "labels_seen": "none"},
+    )
+    body = text.split("---\n", 2)[2]
+    assert (
+        "<script>" not in body.replace("`", "").split("## How it was made")[0]
+    )
+    assert "![i]" not in body.split("## How it was made")[0]
+    assert "\n# Heading" not in body
+    (line,) = [s for s in body.splitlines() if "cosine" in s and s[0] == "|"]
+    (command,) = [s for s in body.splitlines() if s.startswith("* command")]
+    assert command.count("`") == 2 and command.endswith("`")
+    assert len(re.split(r"(?<!\\)\|", line)) == 9

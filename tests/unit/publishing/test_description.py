@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import time
 
 import pytest
 import torch
@@ -11,7 +12,11 @@ from speechbrain_ssl.encoders.ecapa import FastECAPA
 from speechbrain_ssl.encoders.features import LogMel
 from speechbrain_ssl.encoders.resnet import FastResNet34, ResNet34
 from speechbrain_ssl.errors import CheckpointError, ConfigError
-from speechbrain_ssl.publishing.description import build, describe
+from speechbrain_ssl.publishing.description import (
+    build,
+    describe,
+    read_description,
+)
 from speechbrain_ssl.publishing.export import export_encoder, load_encoder
 
 TINY = {"channels": [8, 8, 8, 8, 24], "lin_neurons": 8, "se_channels": 4}
@@ -267,3 +272,48 @@ def test_an_activation_of_ones_own_is_refused():
     encoder = FastECAPA(80, activation=Mine, **TINY)
     with pytest.raises(ConfigError, match="not an activation of torch.nn"):
         describe(encoder, LogMel())
+
+
+@pytest.mark.parametrize(
+    "section, key, value",
+    [
+        ("features", "n_mels", 10**6),
+        ("features", "n_fft", 10**6),
+        ("encoder", "res2net_scale", 10**6),
+        ("encoder", "channels", [8] * 10**5),
+        ("encoder", "blocks", [10**6] * 4),
+        ("encoder", "lin_neurons", float("nan")),
+    ],
+)
+def test_sizes_that_would_exhaust_the_machine(section, key, value):
+    """They are refused before anything is built."""
+    about = describe(FastECAPA(80, channels=[8] * 5), LogMel())
+    settings = about[section]
+    settings.get("arguments", settings)[key] = value
+    if key == "n_mels":
+        about["encoder"]["arguments"]["input_size"] = value
+    start = time.monotonic()
+    with pytest.raises(ConfigError, match=f"{key} (is not between|has)"):
+        build(about, "here")
+    assert time.monotonic() - start < 2
+
+
+def test_alias_bomb(tmp_path):
+    """A few lines that stand for 10^9 nodes are refused at once."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    for n in range(1, 10):
+        lines.append(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]")
+    (tmp_path / "hyperparams.yaml").write_text("\n".join(lines))
+    start = time.monotonic()
+    with pytest.raises(ConfigError, match="aliases"):
+        read_description(tmp_path)
+    assert time.monotonic() - start < 2
+
+
+def test_huge_file(tmp_path):
+    """Its size is looked at before it is read."""
+    path = tmp_path / "config.json"
+    with open(path, "wb") as stream:
+        stream.truncate(2**33)
+    with pytest.raises(ConfigError, match="more than"):
+        read_description(tmp_path)

@@ -1,11 +1,13 @@
 """No folder of the machine a model was made on is published with it."""
 
 import copy
+import json
 import shlex
 
 import pytest
 
-from speechbrain_ssl.publishing.record import without_folders
+from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.publishing.record import read_record, without_folders
 
 
 @pytest.mark.parametrize(
@@ -56,3 +58,59 @@ def test_a_whole_record():
         "training": {"command": "train.py --output_folder=/path/to/run"},
     }
     assert record == before
+
+
+@pytest.mark.parametrize(
+    "given, wanted",
+    [
+        ("x --hub_token=abc --seed=1", "x --hub_token=*** --seed=1"),
+        ("x --password abc --seed=1", "x --password *** --seed=1"),
+        ("x --api_key=abc", "x --api_key=***"),
+        # No secrets.
+        ("x --keyword=abc --tokens_per_second", "x --keyword=abc"),
+    ],
+)
+def test_secrets(given, wanted):
+    """Values of options that hold a secret are cut from the command."""
+    found = without_folders({"command": given})["command"]
+    assert shlex.split(found)[: len(wanted.split())] == wanted.split()
+
+
+def test_secret_keys():
+    """So are those of keys, wherever they are."""
+    found = without_folders({"a": {"HF_TOKEN": "abc", "seed": 1}})
+    assert found == {"a": {"HF_TOKEN": "***", "seed": 1}}
+
+
+@pytest.mark.parametrize(
+    "record, named",
+    [
+        ({"threshold": "0.3"}, "`threshold` must be a number"),
+        ({"threshold": float("nan")}, "`threshold` must be a number"),
+        ({"eer": 10**400}, "`eer` must be a number"),
+        ({"evaluations": {"eer": 1}}, "`evaluations` must be a list"),
+        ({"evaluations": [1]}, "`evaluations` must be a list"),
+        (
+            {"evaluations": [{"list": "O", "scoring": "cosine"}]},
+            "needs `list`, `scoring` and `eer_percent`",
+        ),
+        (
+            {"evaluations": [{"list": [1], "scoring": "", "eer_percent": 1}]},
+            "`list` must be a text",
+        ),
+        ({"training": []}, None),
+        ({"training": [1]}, "`training` must be an object"),
+        ({"labels_seen": {"a": 1}}, "`labels_seen` must be a text"),
+        ({"eer": None, "threshold": 0.3, "seed": [1]}, None),
+    ],
+)
+def test_record_of_a_stranger(tmp_path, record, named):
+    """Wrong types are refused with the key, and not by a traceback later."""
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(record))
+    if named is None:
+        assert read_record(path) == record
+        return
+    with pytest.raises(ConfigError, match=named) as caught:
+        read_record(path)
+    assert str(path) in str(caught.value)

@@ -192,7 +192,9 @@ def formats(data):
     av_files = pytest.importorskip("av_files")
     av_files.encode(data / "calls/d.m4a", "aac", 44100, 2)
     av_files.encode(data / "calls/short.webm", "libopus", 48000, seconds=0.5)
-    av_files.encode(data / "radio/d.AAC", "aac", 16000)
+    wave = av_files.voice(16000)
+    opposite = np.stack([wave, -wave])
+    av_files.encode(data / "radio/d.AAC", "aac", 16000, 2, opposite)
     av_files.encode(data / "radio/a.m4a", "aac", 16000)
     (data / "radio/broken.wma").write_bytes(b"no audio")
     return data
@@ -223,6 +225,10 @@ def test_other_formats(formats, tmp_path):
         "$data_root/radio/broken.wma": "unreadable",
     }
     assert summary["utterances"] == 7
+    notes = pd.read_csv(save / "notes.csv").set_index("wav")["note"]
+    assert notes.to_dict() == {
+        "$data_root/radio/d.AAC": "channels cancel each other"
+    }
     assert sum(summary["rejected"].values()) == 5
     # The manifest leads to the files wherever the folder is moved.
     (tmp_path / "moved").mkdir()
