@@ -96,7 +96,7 @@ def commands(text):
                 start = "." if line.startswith("cd recipes") else folder
                 folder = posixpath.normpath(posixpath.join(start, line[3:]))
             elif line.startswith("#"):
-                found[-1].rows += re.findall(r"`(\w+)`", line)
+                found[-1].rows += re.findall(r"`([^`]+)`", line)
             elif line.startswith(("python ", "torchrun ")):
                 found.append(_command(folder, shlex.split(line)))
     return found

@@ -54,7 +54,8 @@ class Cost:
         Bytes that autograd keeps, so far.
     """
 
-    def __init__(self):
+    def __init__(self, hparams):
+        self.n_mels = hparams["features"].settings["n_mels"]
         self.operations = self.activations = 0
 
     def run(self, modules, crops, seconds, gradient):
@@ -69,7 +70,7 @@ class Cost:
             return tensor
 
         # Batch norm needs two utterances.
-        x = torch.randn(2 * crops, round(100 * seconds) + 1, 80)
+        x = torch.randn(2 * crops, round(100 * seconds) + 1, self.n_mels)
         with (
             FlopCounterMode(display=False) as counter,
             torch.autocast("cpu", torch.bfloat16),
@@ -93,7 +94,7 @@ def ssl_cost(hparams):
         modules.append(objective.head.logits)
     groups = [(count, n / plan.sample_rate) for count, n in plan.groups]
     student = groups if objective.student_sees_global_crops else groups[1:]
-    cost = Cost()
+    cost = Cost(hparams)
     for count, seconds in student:
         cost.run(modules, count, seconds, True)
     if objective.momentum:
@@ -102,7 +103,7 @@ def ssl_cost(hparams):
     total = epochs * UTTERANCES * cost.operations
     positives = hparams["positives"]
     if positives is not None:
-        other = Cost()
+        other = Cost(hparams)
         start = positives.start_epoch
         if isinstance(positives, SSPS):
             # One epoch more fills the memory.
@@ -121,7 +122,7 @@ def rounds_cost(hparams):
     encoder = hparams["encoder"]
     size = encoder.arguments["lin_neurons"]
     classes = torch.nn.Linear(size, 7500, bias=False)
-    whole, clean, crop = Cost(), Cost(), Cost()
+    whole, clean, crop = Cost(hparams), Cost(hparams), Cost(hparams)
     seconds = hparams["crops"].global_seconds
     whole.run([encoder], 1, MEAN_SECONDS, False)
     clean.run([encoder], 1, seconds, False)
@@ -136,7 +137,7 @@ def rounds_cost(hparams):
     )
     last = hparams["final_stage"]
     if last:
-        long = Cost()
+        long = Cost(hparams)
         long.run([encoder, classes], 1, last["global_seconds"], True)
         total += last["number_of_epochs"] * long.operations
     return total * UTTERANCES, crop

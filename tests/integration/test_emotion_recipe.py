@@ -278,6 +278,9 @@ def test_fine_tuning_is_augmented_like_training_without_labels(
         *("noise_snr", "music_snr", "speech_snr"),
     ):
         assert tuned[key] == trained[key], key
+    block = trained["augmentation_block"]
+    assert tuned["speech_voices"] == block["speech_voices"]
+    assert block["kinds"] == "equal"  # the default of the block
 
 
 def test_augmentation_and_how_to_do_without(call, monkeypatch, tmp_path):

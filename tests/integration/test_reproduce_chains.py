@@ -4,7 +4,7 @@ They are taken from the page and call the recipes' own configurations. Only
 sizes, folders and the device are changed.
 """
 
-import csv
+import json
 import shutil
 
 import pandas as pd
@@ -12,13 +12,15 @@ import pytest
 import reproduce_page as page
 import tiny
 
+from speechbrain_ssl.clustering.methods import KMeansClusters
 from speechbrain_ssl.config_base import merge, read_plain
+from speechbrain_ssl.pseudo_labels.plda_clusters import PLDAClusters
 
 pytestmark = pytest.mark.slow
 
 #: Sizes of training without labels and of rounds. A configuration gets those
 #: keys that it has. A batch is half of the 48 training utterances.
-SIZES = {
+TRAINING = {
     "number_of_epochs": 2,
     "warmup_epochs": 0.5,
     "batch_size": 24,
@@ -26,7 +28,6 @@ SIZES = {
     "valid_seconds": 0.4,
     "global_seconds": 0.5,
     "local_seconds": 0.3,
-    "log_every": 1,
     # Heads, prototypes and queues
     "prototypes": 32,
     "hidden": 16,
@@ -43,36 +44,44 @@ SIZES = {
     "rounds": 1,
     "clusters": 4,
     "centroids": 12,
-    "cosine_thresholds": "[0.3]",
-    "plda_thresholds": "[0.0]",
-    "posterior": 0,
     "min_cluster_size": 2,
-    "max_cluster_size": 60,
     "gate_epoch": 2,
+    # Enough for the large-margin stage.
     "least_kept": 0.9,
     "label_correction_epoch": 2,
     "frozen_encoder_epochs": 1,
-    # Evaluation and emotions
+}
+
+EVALUATION = {
     "bootstrap_replicates": 50,
+    "channels": 16,
+    "pooled_channels": 48,
     "mean_utterances": 20,
-    "backend_utterances": "null",
     "top": 20,
     "crop_seconds": 0.4,
+    "clusters": 4,
     "smallest_cluster": 2,
-    "lda": 2,
+    "lda": 3,
+}
+
+EMOTION = {
+    "bootstrap_replicates": 50,
+    "channels": 16,
+    "pooled_channels": 48,
     "affine_epochs": 1,
     "epochs": 1,
+    "batch_size": 8,
     "chunk_seconds": 0.4,
     "folds_count": 2,
-    "inner_folds": 2,
-    "pooled_channels": 48,
 }
+
+EMOTIONS = ("angry", "disgust", "happy", "neutral", "sad")
 
 #: The same for parts of building blocks.
 BLOCKS = {
     "dino": "{hidden: 16, bottleneck: 8}",
     "sdpn": "{hidden: 16, bottleneck: 8}",
-    "final_stage": "{number_of_epochs: 1, warmup_epochs: 0, global_seconds: 0.6, batch_size: 8}",
+    "final_stage": "{number_of_epochs: 2, global_seconds: 0.6, batch_size: 8}",
 }
 
 
@@ -105,7 +114,7 @@ def labelled(corpus, path):
                 "duration": (wav.stat().st_size - 44) / 32000,
                 "wav": wav,
                 "spk_id": speaker,
-                "emotion": ("angry", "happy", "neutral", "sad")[number % 4],
+                "emotion": EMOTIONS[number % len(EMOTIONS)],
                 "session": turn % 5,
                 "partition": ("Train", "Development", "Test1")[turn % 3],
             }
@@ -131,15 +140,19 @@ def checkout(tmp_path_factory, corpus):
 def call(checkout, corpus, no_report, monkeypatch):
     """Return ``call(command)``, which runs it in the copy of its folder."""
     scripts = {}
+    # The embeddings of a tiny encoder are too alike for PLDA.
+    monkeypatch.setattr(PLDAClusters, "__call__", KMeansClusters(4).__call__)
 
     def call(command):
         merged = merge(page.ROOT / command.yaml)
         keys = merged.plain().keys()
         manifests = checkout / "manifests"
-        flags = {k: v for k, v in SIZES.items() if k in keys}
-        flags |= {
-            k: v for k, v in BLOCKS.items() if k in keys and merged.plain()[k]
-        }
+        sizes = TRAINING
+        if command.script == "evaluate.py":
+            sizes = EVALUATION
+        elif "Emotion" in command.folder:
+            sizes = EMOTION
+        flags = {k: v for k, v in sizes.items() if k in keys}
         places = {
             "prepare": "null",
             "manifest_folder": manifests,
@@ -150,12 +163,11 @@ def call(checkout, corpus, no_report, monkeypatch):
             "trials_folder": corpus.audio / "wav",
         }
         if command.script == "evaluate.py":
-            flags |= {"trials": corpus.trials, "channels": 16}
-        elif "Emotion" in command.folder:
-            flags |= {"batch_size": 8, "channels": 16}
-        else:
-            flags |= encoder_flags(merged)
+            flags["trials"] = corpus.trials
+        elif sizes is TRAINING:
             del places["trials_folder"]
+            flags |= encoder_flags(merged)
+            flags |= {k: v for k, v in BLOCKS.items() if merged.plain().get(k)}
         flags |= {k: v for k, v in places.items() if k in keys}
         flags |= {"data_folder": corpus.audio, "num_workers": 0}
         argv = [
@@ -183,13 +195,19 @@ def test_the_commands_of_a_section_run(title, call, checkout):
         if command.yaml is None:
             continue
         call(command)
+        if "stop_after" in command.flags:
+            continue
         if command.output is not None:
             model = checkout / command.output / "model"
             assert (model / "embedding_model.ckpt").is_file(), command
         elif command.script == "evaluate.py":
+            evaluated = command.flags["model"].split("/")[-2]
             (path,) = (checkout / command.folder).glob(
-                f"results/**/{command.flags['model'].split('/')[-2]}/**/table.csv"
+                f"results/**/{evaluated}/**/results.json"
             )
-            with open(path, newline="") as stream:
-                rows = " ".join(map(str, csv.DictReader(stream)))
-            assert command.rows and all(name in rows for name in command.rows)
+            record = json.loads(path.read_text())
+            rows = {
+                found["scoring"].replace("_", " ")
+                for found in record["evaluations"]
+            }
+            assert command.rows and rows >= set(command.rows)
