@@ -4,6 +4,9 @@ import torch
 
 from speechbrain_ssl.clustering.rows import unit_rows
 
+# Length of what is added to a mean of length one.
+_SPREAD = 0.14
+
 
 def set_centers(classifier, embeddings, places, labels):
     """Initialise the weights of each class with its mean embedding.
@@ -33,7 +36,9 @@ def set_centers(classifier, embeddings, places, labels):
     weight = classifier.weight.data.unflatten(
         0, (classifier.classes, classifier.sub_centers)
     )
-    # The mean is added to the random weights, because sub-centres that start
-    # equal stay equal. A class without any embedding keeps its random weights.
+    # A little of the random weights is added to the mean, because sub-centres
+    # that start equal stay equal. A class without any embedding keeps its random
+    # weights.
     known = means.norm(dim=1) > 0.5
-    weight[known] = weight[known] + means[known, None]
+    draws = torch.nn.functional.normalize(weight[known], dim=-1)
+    weight[known] = means[known, None] + _SPREAD * draws
