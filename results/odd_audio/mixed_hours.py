@@ -228,9 +228,7 @@ def main():
     names, speakers = make_trials(
         arguments.corpora, arguments.folder / "trials"
     )
-    with open(
-        arguments.folder / "trials.txt", "w", encoding="utf-8"
-    ) as stream:
+    with open(arguments.folder / "trials.txt", "w", encoding="utf-8") as stream:
         for i, j in itertools.combinations(range(len(names)), 2):
             same = int(speakers[i] == speakers[j])
             # All target trials, and every third of the others.
