@@ -179,6 +179,21 @@ def test_verify_other_forms_of_audio(command_json, calibrated, tmp_path):
     assert "only 0.10 s" in found["notes"][0]
 
 
+def test_what_is_odd_about_files_is_noted(command_json, calibrated, tmp_path):
+    """A line for each kind of oddness, with the first file and how many."""
+    wave = voice(0, 0)
+    opposite = np.stack([wave, -wave], 1)
+    for name in ("a.wav", "b.wav"):
+        soundfile.write(tmp_path / name, opposite, RATE)
+    argv = ("verify", tmp_path / "a.wav", tmp_path / "b.wav")
+    code, found, _ = command_json(*argv, f"--model={calibrated}")
+    assert code == 0
+    (note,) = found["notes"]
+    assert note.startswith(
+        f"{tmp_path / 'a.wav'} and 1 more: channels cancel each other (in "
+    )
+
+
 @pytest.mark.parametrize(
     "name, reason",
     [
@@ -546,7 +561,7 @@ def test_cluster(command, command_json, model, audio, tmp_path):
     code, found, _ = command_json(*argv)
     assert code == 0 and found["guessed"] is True
     assert found["speakers"] == 3 and speakers_apart(found["files"])
-    assert "is a guess" in found["notes"][0]
+    assert "is a guess" in found["notes"][-1]
     output = tmp_path / "clusters.csv"
     code, out, _ = command(*argv, "--speakers=3", f"--output={output}")
     assert code == 0 and "12 of 12 files, 3 speakers" in out
