@@ -148,7 +148,7 @@ def scan_formats(
     left_out = {f: t for f, t in beside.items() if f not in spare}
     if left_out:
         logger.info(
-            "left out: %d files beside a readable file of the same name",
+            "left out, beside a readable file of the same name: %d",
             len(left_out),
         )
     preparation.rejected += [

@@ -187,11 +187,14 @@ class Preparation:
         for line in self.missing:
             logger.warning("missing: %s", line)
         logger.info(
-            "%d training utterances, %.1f hours; rejected: %s; noted: %s",
+            "%d training utterances, %.1f hours; rejected: %s; noted: %s%s",
             summary["utterances"],
             summary["hours"],
             describe_reasons(summary["rejected"]),
             describe_reasons(summary["notes"]),
+            f" (rejected.csv and notes.csv in {self.save_folder} name them)"
+            if summary["rejected"] or summary["notes"]
+            else "",
         )
         mark_completed(self.save_folder, arguments, self.outputs, summary)
 

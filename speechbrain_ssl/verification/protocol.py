@@ -96,9 +96,8 @@ def check_formats(trials):
         return
     line, name = first
     raise TrialError(
-        f"trial list, line {line}: '{name}' cannot be read as it is, nor can "
-        f"others of {count_kinds(others)}. Convert these files to wav or flac; "
-        "or prepare the folder with recipes/UnlabeledFolder/"
+        f"trial list, line {line}: '{name}' has to be decoded first, one of "
+        f"{count_kinds(others)}. Convert these files to wav or flac; or prepare the folder with recipes/UnlabeledFolder/"
         "unlabeled_prepare.py, which decodes them, and give evaluate.py its "
         "train.csv as trials_manifest, with trials_folder=null"
     )

@@ -110,7 +110,7 @@ def test_files_that_have_to_be_decoded_first(tmp_path):
     for name in ("a/x.wav", "a/y.mp3", "b/z.M4A"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    message = r"line 2: 'b/z\.M4A' .* 1 \.m4a\. .*trials_manifest"
+    message = r"line 2: 'b/z\.M4A' .* one of 1 \.m4a\. .*trials_manifest"
     with pytest.raises(TrialError, match=message):
         load_trials(path, str(tmp_path), 0)
     with pytest.raises(TrialError, match=r"trials\.txt, " + message):
