@@ -97,9 +97,10 @@ def check_formats(trials):
     line, name = first
     raise TrialError(
         f"trial list, line {line}: '{name}' has to be decoded first, one of "
-        f"{count_kinds(others)}. Convert these files to wav or flac; or prepare the folder with recipes/UnlabeledFolder/"
-        "unlabeled_prepare.py, which decodes them, and give evaluate.py its "
-        "train.csv as trials_manifest, with trials_folder=null"
+        f"{count_kinds(others)}. Convert these files to wav or flac; or "
+        "prepare the folder with recipes/UnlabeledFolder/unlabeled_prepare.py, "
+        "which decodes them, and give evaluate.py its train.csv as "
+        "trials_manifest, with trials_folder=null"
     )
 
 
