@@ -4,9 +4,11 @@ import csv
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 
 import numpy as np
 import pandas as pd
@@ -19,6 +21,7 @@ from speechbrain_ssl.cli import common
 from speechbrain_ssl.cli.cluster import candidates
 from speechbrain_ssl.data.silence import trim_silence
 from speechbrain_ssl.embedding.extract import embed_files
+from speechbrain_ssl.prepare.probe import probe
 from speechbrain_ssl.publishing.export import load_encoder
 from speechbrain_ssl.report import comparison
 
@@ -801,3 +804,25 @@ def test_score_names_with_spaces(command_json, model, audio, tmp_path):
     assert code == 0 and found["scored"] == 2
     again, _ = comparison.read_scores(tmp_path / "scores.txt")
     assert again.names[0] == "s0/my voice, 1.wav"
+
+
+@pytest.mark.parametrize("name, code", [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_ends_it_and_leaves_nothing(
+    command, model, audio, tmp_path, monkeypatch, name, code
+):
+    """Files that wait are not checked, and decoded ones are deleted."""
+    checked = []
+
+    def stop(path, check):
+        checked.append(path)
+        if len(checked) == 1:
+            signal.raise_signal(signal.Signals[name])
+        time.sleep(0.2)
+        return probe(path, check)
+
+    monkeypatch.setattr(common, "probe", stop)
+    argv = ["embed", audio, f"--model={model}", f"--output={tmp_path}/a.npz"]
+    found, _, _ = command(*argv, "--quiet", "--jobs=1")
+    assert found == code
+    assert len(checked) < 12
+    assert not (tmp_path / "a.npz").exists()
