@@ -169,6 +169,10 @@ class Checked:
                     detail = f" ({outcome.detail})" if outcome.detail else ""
                     self.unusable[name] = outcome.reason + detail
                     continue
+                self.notes += [
+                    f"{name}: {note} ({detail})"
+                    for note, detail in outcome.notes
+                ]
                 self.names.append(name)
                 self.paths.append(path)
                 self.seconds.append(outcome.frames / outcome.sample_rate)
@@ -237,6 +241,10 @@ class Checked:
             if path in failures:
                 self.unusable[name] = "{} ({})".format(*failures[path])
             elif path in targets:
+                self.notes += [
+                    f"{name}: {note} ({detail})"
+                    for note, detail in outcomes[path].notes
+                ]
                 target = os.path.join(self._folder.name, targets[path])
                 kept.append((name, target))
             else:

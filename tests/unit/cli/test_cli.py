@@ -179,7 +179,7 @@ def test_verify_other_forms_of_audio(command_json, calibrated, tmp_path):
         f"--model={calibrated}",
     )
     assert code == 0 and np.isfinite(found["score"])
-    assert "only 0.10 s" in found["notes"][0]
+    assert "only 0.10 s" in found["notes"][-1]
 
 
 @pytest.mark.parametrize(
@@ -549,7 +549,7 @@ def test_cluster(command, command_json, model, audio, tmp_path):
     code, found, _ = command_json(*argv)
     assert code == 0 and found["guessed"] is True
     assert found["speakers"] == 3 and speakers_apart(found["files"])
-    assert "is a guess" in found["notes"][0]
+    assert "is a guess" in found["notes"][-1]
     output = tmp_path / "clusters.csv"
     code, out, _ = command(*argv, "--speakers=3", f"--output={output}")
     assert code == 0 and "12 of 12 files, 3 speakers" in out
@@ -826,3 +826,22 @@ def test_a_signal_ends_it_and_leaves_nothing(
     assert found == code
     assert len(checked) < 12
     assert not (tmp_path / "a.npz").exists()
+
+
+def test_odd_audio_is_noted(command_json, model, audio, tmp_path):
+    """What preparation notes, the command line says, too."""
+    wave = voice(0, 0)
+    soundfile.write(audio / "s0/0.wav", np.stack([wave, -wave], 1), RATE)
+    quiet = np.append(wave, np.zeros(9 * len(wave)))
+    soundfile.write(audio / "s0/1.wav", quiet, RATE)
+    av_files = pytest.importorskip("av_files")
+    both = np.stack([wave, -wave]).astype(np.float32)
+    av_files.encode(audio / "s0/2.m4a", "alac", RATE, 2, both)
+    argv = ["embed", audio, f"--model={model}", f"--output={tmp_path}/a.npz"]
+    _, found, _ = command_json(*argv)
+    for name in (
+        "s0/0.wav: channels",
+        "s0/1.wav: mostly",
+        "s0/2.m4a: channels",
+    ):
+        (_,) = (note for note in found["notes"] if note.startswith(name))
