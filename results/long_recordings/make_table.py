@@ -99,12 +99,12 @@ def draw():
         for kind, values in kinds.items():
             colour = style.BLUE if kind == "one voice" else style.RED
             place = [len(names)] * len(values)
-            ax.plot(values, place, "o", color=colour, alpha=0.3, markersize=4)
+            ax.plot(values, place, "|", color=colour, markersize=7)
             names.append(f"{corpus}, {kind}")
     ax.axvline(SAME_VOICE, color="black", linewidth=0.8)
     ax.set_yticks(range(len(names)), names)
     ax.invert_yaxis()
-    title = "Recordings with one voice (blue) and with two (red)"
+    title = "One voice (blue), two voices (orange)"
     style.label(ax, title, "cosine of the two groups of probes", "")
     return figure
 

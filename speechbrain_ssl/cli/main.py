@@ -269,8 +269,8 @@ def printable(line):
 
     Example
     -------
-    >>> print(printable("speaker 1\ta\rb.wav"))
-    speaker 1	a\rb.wav
+    >>> print(printable("a\rb.wav"))
+    a\rb.wav
     """
     return "".join(
         c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in line

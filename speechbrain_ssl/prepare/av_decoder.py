@@ -103,7 +103,7 @@ class _AVFile:
         self._av = av
         self.damage = ""
         try:
-            self._container = av.open(path, metadata_errors="ignore")
+            self._container = av.open(path, **_open_options(av))
         except av.FFmpegError as error:
             raise RuntimeError(_text(error)) from error
         try:
@@ -202,6 +202,13 @@ class _AVFile:
 def _samples(frame):
     """Return the samples of a planar frame as ``[samples, channels]``."""
     return frame.to_ndarray().T
+
+
+def _open_options(av):
+    """Return what makes PyAV open a file whose tags are not UTF-8."""
+    # Since PyAV 19 it always does.
+    old = int(av.__version__.split(".")[0]) < 19
+    return {"metadata_errors": "ignore"} if old else {}
 
 
 def _text(error):

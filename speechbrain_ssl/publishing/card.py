@@ -301,7 +301,8 @@ embedding = verifier.encode_batch(first)  # [1, 1, size]
 without executing anything:
 `speechbrain-ssl verify first.wav second.wav --model={source}`.
 Stock SpeechBrain executes `hyperparams.yaml`; read it first if you do not know
-its author.
+its author. It embeds a recording as a whole, which takes much memory beyond a few
+minutes; speechbrain-ssl embeds a long one in windows.
 """
 
 

@@ -308,6 +308,18 @@ def _from_yaml(path):
             f"{path} normalises its features in another way than by the mean "
             "of the utterance, which is the only way supported here"
         )
+    replaced = [
+        key
+        for key, value in plain.items()
+        if str(value).startswith("!apply:torch.nn.Module.add_module")
+    ]
+    if replaced:
+        # An export does so where a stock Fbank has no argument for a setting.
+        raise ConfigError(
+            f"{path} replaces parts of its features ({', '.join(replaced)}), "
+            f"which only the {FILE_NAME} that was exported with it describes: "
+            "copy or fetch the whole folder"
+        )
     # The settings that our own features have.
     names = ("n_mels", "sample_rate", "n_fft", "f_min", "f_max")
     settings = {name: fbank.pop(name) for name in names}

@@ -16,6 +16,7 @@ def clock(monkeypatch):
     """A clock that only the test moves."""
     times = [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: times[0])
+    monkeypatch.setattr(progress, "INTERVAL", 30.0)
     monkeypatch.setattr(ProgressLines, "last_line", times[0])
 
     def advance(seconds):
