@@ -36,8 +36,8 @@ _ENCODERS = {
 # it: the largest file, the longest list, and the largest numbers.
 _MOST_BYTES = 2**21
 _MOST_BYTES_OF_YAML = 10**5  # it is parsed a hundred times more slowly
-_LONGEST_LIST = 64
-_MOST = {"n_mels": 512, "res2net_scale": 64, "blocks": 256, "n_fft": 2**13}
+_LONGEST_LIST = 16
+_MOST = {"n_mels": 512, "res2net_scale": 32, "blocks": 128, "n_fft": 2**13}
 _MOST_OF_OTHERS = 10**6
 
 

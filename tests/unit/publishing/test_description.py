@@ -298,6 +298,24 @@ def test_sizes_that_would_exhaust_the_machine(section, key, value):
     assert time.monotonic() - start < 2
 
 
+def test_the_largest_description_is_built_quickly():
+    """All bounds together, too, are no burden."""
+    about = describe(FastECAPA(80, channels=[8] * 5), LogMel())
+    layers = 16
+    about["encoder"]["arguments"].update(
+        input_size=512,
+        channels=[32] * layers,
+        kernel_sizes=[3] * layers,
+        dilations=[1] * layers,
+        groups=[1] * layers,
+        res2net_scale=32,
+    )
+    about["features"].update(n_mels=512, n_fft=2**13)
+    start = time.process_time()
+    build(about, "here")
+    assert time.process_time() - start < 2
+
+
 def test_alias_bomb(tmp_path):
     """A few lines that stand for 10^9 nodes are refused at once."""
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
