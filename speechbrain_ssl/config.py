@@ -364,11 +364,7 @@ def run(main):
                     interruption.requested()
                 ) from error
     except interruption.Interrupted as stop:
-        sys.stderr.write(
-            f"\nStopped by {stop}. What was finished is saved: start the same "
-            "command again to continue\n"
-        )
-        sys.exit(interruption.EXIT_CODE)
+        sys.exit(interruption.report(stop))
     except UserError as error:
         logger.debug("where it happened", exc_info=True)
         # The text of an error from a loader worker begins with the worker's

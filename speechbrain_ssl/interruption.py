@@ -17,6 +17,7 @@ second signal ends the process at once.
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 
@@ -104,6 +105,26 @@ def may_be_skipped():
         pass
     finally:
         defer(before)
+
+
+def report(stop):
+    """Say on stderr that a signal has stopped the process.
+
+    Arguments
+    ---------
+    stop : Interrupted
+        The signal.
+
+    Returns
+    -------
+    int
+        The exit code.
+    """
+    sys.stderr.write(
+        f"\nStopped by {stop}. What was finished is saved: start the same "
+        "command again to continue\n"
+    )
+    return EXIT_CODE
 
 
 def ignore_in_worker(_=None):

@@ -12,6 +12,7 @@ import tempfile
 import pandas as pd
 import pytest
 import torch
+from speechbrain.utils.checkpoints import Checkpointer
 
 from speechbrain_ssl.brains.ssl_brain import SSLBrain
 from speechbrain_ssl.data.manifest import Manifest, write_manifest
@@ -411,10 +412,24 @@ LABEL_PARTS = (
 )
 
 
+def newest_checkpoint(output):
+    """Return the newest of the two checkpoints that a run keeps.
+
+    Names do not tell: they have a resolution of one second.
+    """
+    return Checkpointer(output / "save" / "checkpoints").find_checkpoint()
+
+
+def newest_step(output):
+    """Return the optimiser step of the newest checkpoint."""
+    text = newest_checkpoint(output).paramfiles["brain"].read_text()
+    return int(text.split("optimizer_step:")[1].split()[0])
+
+
 def final_tensors(output, parts=SSL_PARTS):
     """Return all tensors of a run: last checkpoint, kept weights, export."""
     output = pathlib.Path(output)
-    *_, checkpoint = sorted((output / "save" / "checkpoints").glob("CKPT*"))
+    checkpoint = newest_checkpoint(output).path
     files = [checkpoint / f"{name}.ckpt" for name in parts]
     files += sorted((output / "save" / "weights").glob("*.pt"))
     files += [output / "model" / "embedding_model.ckpt"]

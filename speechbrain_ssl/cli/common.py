@@ -2,6 +2,7 @@
 
 import collections
 import concurrent.futures
+import contextlib
 import os
 import pathlib
 import tempfile
@@ -151,9 +152,10 @@ class Checked:
         self.total = len(names)
         self._all = dict(zip(names, paths, strict=True))
         names, paths = self._decode(names, paths, options)
-        with concurrent.futures.ThreadPoolExecutor(
-            max(1, options.jobs)
-        ) as pool:
+        with contextlib.ExitStack() as stack:
+            pool = concurrent.futures.ThreadPoolExecutor(max(1, options.jobs))
+            # After a signal the files that wait are not checked any more.
+            stack.callback(pool.shutdown, cancel_futures=True)
             outcomes = open_bar(
                 pool.map(lambda path: probe(path, "decode"), paths),
                 total=len(paths),
@@ -167,6 +169,10 @@ class Checked:
                     detail = f" ({outcome.detail})" if outcome.detail else ""
                     self.unusable[name] = outcome.reason + detail
                     continue
+                self.notes += [
+                    f"{name}: {note} ({detail})"
+                    for note, detail in outcome.notes
+                ]
                 self.names.append(name)
                 self.paths.append(path)
                 self.seconds.append(outcome.frames / outcome.sample_rate)
@@ -235,6 +241,10 @@ class Checked:
             if path in failures:
                 self.unusable[name] = "{} ({})".format(*failures[path])
             elif path in targets:
+                self.notes += [
+                    f"{name}: {note} ({detail})"
+                    for note, detail in outcomes[path].notes
+                ]
                 target = os.path.join(self._folder.name, targets[path])
                 kept.append((name, target))
             else:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from speechbrain_ssl.checks import check_int, check_number
-from speechbrain_ssl.data.audio import AudioFile
+from speechbrain_ssl.data.audio import AudioFile, fit_length
 from speechbrain_ssl.data.draws import uniform
 from speechbrain_ssl.data.manifest import Manifest
 from speechbrain_ssl.errors import AudioError, ConfigError, ManifestError
@@ -118,7 +118,7 @@ class NoiseBank(torch.nn.Module):
         # Read from disk again after a restart, so it stays out of checkpoints.
         self.register_buffer("samples", None, persistent=False)
         self.register_buffer("offsets", None, persistent=False)
-        # Path and key of each file, and whether there is more of it.
+        # Path, key and duration of each file, and whether there is more of it.
         self.files = []
 
     def load(self):
@@ -138,12 +138,13 @@ class NoiseBank(torch.nn.Module):
         waves = []
         for i in _progress(range(len(manifest))):
             path, key = manifest.path(i), manifest.keys[i]
-            with AudioFile(path, self.sample_rate) as audio:
+            seconds = float(manifest.durations[i])
+            with AudioFile(path, self.sample_rate, seconds) as audio:
                 wave = _stretch(audio, key, self.seconds, 0)
                 more = audio.num_samples > len(wave)
             if np.any(wave):
                 waves.append(_to_int16(wave))
-                self.files.append((path, key, more))
+                self.files.append((path, key, seconds, more))
         if not waves:
             raise ManifestError(f"all files of {self.manifest} are silent")
         offsets = np.cumsum([0] + [len(w) for w in waves])
@@ -159,14 +160,16 @@ class NoiseBank(torch.nn.Module):
             The stretch depends on it and on the file, so that a resumed run
             reads the same one.
         """
-        longer = [i for i, (_, _, more) in enumerate(self.files) if more]
+        longer = [i for i, (*_, more) in enumerate(self.files) if more]
         if not longer:
             return
         offsets = self.offsets.tolist()
         for i in _progress(longer):
-            path, key, _ = self.files[i]
-            with AudioFile(path, self.sample_rate) as audio:
+            path, key, seconds, _ = self.files[i]
+            with AudioFile(path, self.sample_rate, seconds) as audio:
                 wave = _stretch(audio, key, self.seconds, epoch)
+            # A lossy file may end some samples before the length in its header.
+            wave = fit_length(wave, offsets[i + 1] - offsets[i])
             self.samples[offsets[i] : offsets[i + 1]] = torch.from_numpy(
                 _to_int16(wave)
             )
@@ -251,7 +254,11 @@ class ResponseBank(torch.nn.Module):
         most = round(self.seconds * self.sample_rate)
         waves = []
         for i in _progress(chosen):
-            with AudioFile(manifest.path(i), self.sample_rate) as audio:
+            with AudioFile(
+                manifest.path(i),
+                self.sample_rate,
+                float(manifest.durations[i]),
+            ) as audio:
                 wave = _stretch(audio, manifest.keys[i], _LONGEST_RESPONSE, 0)
             if not np.any(wave):
                 raise AudioError(f"the room response {audio.path} is silent")

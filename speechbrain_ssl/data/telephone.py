@@ -8,7 +8,7 @@ and one of
 * ``gsm``: GSM 06.10 full rate, 13 kbit/s, and ``opus`` at 8 kHz, by libsndfile
   on the CPU: 4 and 12 ms for each second of audio on one core of an Intel Xeon.
 
-A crop passes the codec at -26 dB below full scale, the level that ITU-T tests
+A crop passes the codec at 26 dB below full scale, the level that ITU-T tests
 codecs at, and leaves with the power that it came with: at its own level, a faint
 crop would drown in the steps of the codec.
 """
@@ -130,7 +130,8 @@ class Telephone(torch.nn.Module):
     def _round_trip(self, waves, name):
         """Encode and decode waveforms ``[n, samples]`` at 8 kHz."""
         if name in _G711:
-            # Both laws decide for the nearest level.
+            # Both laws decide for the nearest level, but for a quarter of a step
+            # where two of their segments meet.
             levels = getattr(self, f"{name}_levels")
             limits = (levels[1:] + levels[:-1]) / 2
             return levels[torch.bucketize(waves, limits)]

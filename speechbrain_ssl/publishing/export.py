@@ -19,6 +19,7 @@ import torch
 from speechbrain.inference.speaker import EncoderClassifier
 from speechbrain.lobes.features import Fbank
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
+from speechbrain.processing.features import Filterbank
 
 from speechbrain_ssl.data.draws import uniform
 from speechbrain_ssl.encoders.ecapa import FastECAPA
@@ -224,6 +225,11 @@ def _load_executed(path):
             f"{path} holds another kind of model: this needs SpeechBrain's "
             f"ECAPA_TDNN on Fbank features, not {type(model).__name__} on "
             f"{type(fbank).__name__}"
+        )
+    if not isinstance(fbank.compute_fbanks, Filterbank):
+        raise ConfigError(
+            f"{path} replaces parts of its features; if speechbrain-ssl "
+            f"exported it, copy or fetch the whole folder, with {FILE_NAME}"
         )
     features = LogMel(
         fbank.compute_fbanks.n_mels, fbank.compute_fbanks.sample_rate

@@ -40,7 +40,7 @@ def begun(monkeypatch):
 
 def saved(output, parts):
     """Return the same parts from the last checkpoint of a run."""
-    *_, checkpoint = sorted((output / "save" / "checkpoints").glob("CKPT*"))
+    checkpoint = tiny.newest_checkpoint(output).path
     return {
         f"{part}.{name}": tensor
         for part in parts

@@ -10,17 +10,9 @@ import tiny
 import tiny_objectives
 from tiny_objectives import CASES, STEPS
 
-from speechbrain_ssl.brains.checkpointing import AtomicCheckpointer
 from speechbrain_ssl.data.banks import NoiseBank
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_report")]
-
-
-def saved_step(output):
-    """Return the optimiser step of the newest checkpoint."""
-    found = AtomicCheckpointer(output / "save/checkpoints").find_checkpoint()
-    text = found.paramfiles["brain"].read_text()
-    return int(text.split("optimizer_step:")[1].split()[0])
 
 
 def check(corpus, train, folder, path, parts, epochs, cuts):
@@ -33,7 +25,7 @@ def check(corpus, train, folder, path, parts, epochs, cuts):
         # In the middle of an epoch the step is taken once more.
         assert (step - 1) % STEPS
         tiny.run_until(train, parted, step)
-        assert saved_step(folder / "cut") == step - 1
+        assert tiny.newest_step(folder / "cut") == step - 1
     train.main(parted)
     tiny.assert_identical(folder / "whole", folder / "cut", parts)
     for stage, count in (("train", STEPS * epochs), ("valid", epochs)):

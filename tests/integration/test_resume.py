@@ -13,7 +13,6 @@ import pytest
 import tiny
 import torch
 
-from speechbrain_ssl.brains.checkpointing import AtomicCheckpointer
 from speechbrain_ssl.errors import CheckpointError
 
 KILLED = pathlib.Path(__file__).with_name("killed.py")
@@ -31,14 +30,6 @@ def kill(corpus, place, output, **overrides):
     # Add what a kill in the middle of a line would leave.
     with open(output / "metrics.jsonl", "a") as stream:
         stream.write('{"stage": "train", "epoch": 2, "st')
-
-
-def newest_step(output):
-    """Return the optimiser step of the newest checkpoint."""
-    checkpointer = AtomicCheckpointer(output / "save" / "checkpoints")
-    found = checkpointer.find_checkpoint()
-    text = found.paramfiles["brain"].read_text()
-    return int(text.split("optimizer_step:")[1].split()[0])
 
 
 def assert_same_run(left, right):
@@ -68,7 +59,7 @@ def test_command_line_goes_on(corpus, reference, tmp_path):
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert not (tmp_path / "results.json").exists()
-    assert newest_step(tmp_path) in (6, 8, 10)
+    assert tiny.newest_step(tmp_path) in (6, 8, 10)
     status, stderr = tiny.shell(command)
     assert status == 0, stderr
     assert "report" in " ".join(os.listdir(tmp_path))
@@ -81,7 +72,7 @@ def test_kill_and_go_on(corpus, train, reference, tmp_path, place, workers):
     """The kill comes after a step, or while a checkpoint is written."""
     options = {"ckpt_interval_steps": 2, "num_workers": workers}
     kill(corpus, place, tmp_path, **options)
-    assert newest_step(tmp_path) == (8 if place == "step:9" else 6)
+    assert tiny.newest_step(tmp_path) == (8 if place == "step:9" else 6)
     train.main(corpus.argv(tmp_path, **options))
     assert_same_run(tmp_path, reference)
 
@@ -100,7 +91,7 @@ def test_with_accumulation_and_sparse_log(corpus, train, tmp_path):
     train.main(corpus.argv(tmp_path / "whole", **options))
     # In the second epoch, after its batch 8, which is step 10.
     kill(corpus, "step:21", tmp_path / "cut", **options)
-    assert newest_step(tmp_path / "cut") == 10
+    assert tiny.newest_step(tmp_path / "cut") == 10
     train.main(corpus.argv(tmp_path / "cut", **options))
     assert_same_run(tmp_path / "cut", tmp_path / "whole")
     steps = [line["step"] for line in tiny.lines(tmp_path / "cut")]

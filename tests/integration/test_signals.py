@@ -9,7 +9,7 @@ import time
 
 import pytest
 import tiny
-from test_resume import assert_same_run, newest_step
+from test_resume import assert_same_run
 
 from speechbrain_ssl.interruption import EXIT_CODE
 
@@ -83,7 +83,7 @@ def test_training(corpus, train, reference, tmp_path, number, workers, group):
         stderr,
     )
     assert told, stderr
-    assert int(told[2]) == newest_step(tmp_path) >= 8
+    assert int(told[2]) == tiny.newest_step(tmp_path) >= 8
     assert "Traceback" not in stderr
     train.main(argv)
     assert_same_run(tmp_path, reference)
@@ -124,7 +124,7 @@ runpy.run_path({str(tiny.TRAIN)!r}, run_name="__main__")
     script.write_text(code)
     status, stderr = tiny.torchrun(script, *argv)
     assert status != 0
-    assert newest_step(tmp_path) == 5, stderr
+    assert tiny.newest_step(tmp_path) == 5, stderr
     assert "another process in epoch" in stderr
     assert "SIGTERM in epoch" in stderr
     status, stderr = tiny.torchrun(tiny.TRAIN, *argv)

@@ -1,5 +1,6 @@
 """Signals are noted or raised, a second one ends the process, nohup holds."""
 
+import pathlib
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import pytest
 
 from speechbrain_ssl import interruption
 from speechbrain_ssl.interruption import Interrupted, handled
+from speechbrain_ssl.prepare import prepare_script
 
 
 def test_raised_at_once_or_noted():
@@ -69,3 +71,24 @@ def test_second_request_ends_the_process():
     )
     assert done.returncode == -signal.SIGTERM
     assert done.stdout == "first\n"
+
+
+def test_a_preparation_says_that_it_was_stopped(capsys):
+    """Its exit code is that of a training run."""
+    parser = prepare_script.make_parser("Test.", "data")
+
+    def prepare(**options):
+        signal.raise_signal(signal.SIGTERM)
+
+    argv = ["--data_folder=a", "--save_folder=b"]
+    code = prepare_script.run_parsed(prepare, parser, argv)
+    assert code == interruption.EXIT_CODE
+    assert "Stopped by SIGTERM" in capsys.readouterr().err
+
+
+def test_workers_of_every_loader_ignore_signals():
+    """One that dies of a signal, or prints a traceback, spoils the end."""
+    folder = pathlib.Path(interruption.__file__).parent
+    for path in folder.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert ("DataLoader(" in text) <= ("ignore_in_worker," in text), path

@@ -6,6 +6,7 @@ import soundfile
 import torch
 from speechbrain.processing.signal_processing import reverberate
 
+from speechbrain_ssl.data.audio import AudioFile
 from speechbrain_ssl.data.augmentation import Augmentation
 from speechbrain_ssl.data.banks import NoiseBank, ResponseBank
 from speechbrain_ssl.errors import AudioError, ConfigError, ManifestError
@@ -535,3 +536,24 @@ def test_a_missing_manifest_says_what_to_do(corpora, tmp_path, bank, keys):
         message = str(caught.value)
         assert f"no manifest {absent}: name a folder" in message
         assert all(key in message for key in [*keys, "--clean"])
+
+
+def test_a_lossy_noise_that_ends_early(tmp_path, monkeypatch):
+    """Its header promised some samples more: the stretch is filled up."""
+    rng = np.random.default_rng(0)
+    manifest = write_corpus(tmp_path, "noise", [rng.normal(0, 0.1, 8000)])
+    bank = NoiseBank(manifest, (0, 0), seconds=0.4)
+    bank.load()
+    read = AudioFile.read
+    monkeypatch.setattr(AudioFile, "read", lambda *a: read(*a)[:-100])
+    bank.begin_epoch(1)
+    assert len(bank.samples) == 6400
+    assert torch.equal(bank.samples[6300:], bank.samples[:100])
+
+
+def test_a_noise_that_was_cut_is_named(tmp_path):
+    manifest = write_corpus(tmp_path, "noise", [np.ones(32000) / 2])
+    soundfile.write(tmp_path / "noise0.wav", np.ones(8000) / 2, 16000)
+    for bank in (NoiseBank(manifest, (0, 0)), ResponseBank(manifest)):
+        with pytest.raises(AudioError, match="noise0.wav has 0.50 s"):
+            bank.load()

@@ -278,7 +278,7 @@ def test_an_activation_of_ones_own_is_refused():
     "section, key, value",
     [
         ("features", "n_mels", 10**6),
-        ("features", "n_fft", 10**6),
+        ("features", "n_fft", 2**16),
         ("encoder", "res2net_scale", 10**6),
         ("encoder", "channels", [8] * 10**5),
         ("encoder", "blocks", [10**6] * 4),
@@ -315,5 +315,13 @@ def test_huge_file(tmp_path):
     path = tmp_path / "config.json"
     with open(path, "wb") as stream:
         stream.truncate(2**33)
+    with pytest.raises(ConfigError, match="more than"):
+        read_description(tmp_path)
+
+
+def test_huge_yaml(tmp_path):
+    """YAML is refused at a smaller size, since it is parsed slowly."""
+    path = tmp_path / "hyperparams.yaml"
+    path.write_text("a:\n" + "- 1\n" * 30000)
     with pytest.raises(ConfigError, match="more than"):
         read_description(tmp_path)

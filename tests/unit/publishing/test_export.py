@@ -277,6 +277,18 @@ def test_other_features_come_back(tmp_path):
     assert torch.equal(loaded(x), features(x))
 
 
+@pytest.mark.parametrize("setting", [{"window": "hann"}, {"log_floor": 1e-6}])
+def test_replaced_features_are_not_overlooked(tmp_path, setting):
+    """SpeechBrain fetches no config.json, and the Fbank alone is another."""
+    features = LogMel(**setting)
+    folder = export_encoder(tmp_path, trained(), features)
+    assert load_encoder(folder)[1].settings == features.settings
+    (folder / "config.json").unlink()
+    for trust in (False, True):
+        with pytest.raises(ConfigError, match="replaces parts|not those"):
+            load_encoder(folder, trust=trust)
+
+
 def test_the_output_folder_of_a_run_will_do(tmp_path):
     export_encoder(tmp_path / "run" / "model", trained(), LogMel())
     encoder, _ = load_encoder(str(tmp_path / "run"))
