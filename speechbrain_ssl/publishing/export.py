@@ -234,8 +234,13 @@ def _load_executed(path):
             f"{path} replaces parts of its features; if speechbrain-ssl "
             f"exported it, copy or fetch the whole folder, with {FILE_NAME}"
         )
+    bands = fbank.compute_fbanks
     features = LogMel(
-        fbank.compute_fbanks.n_mels, fbank.compute_fbanks.sample_rate
+        n_mels=bands.n_mels,
+        sample_rate=bands.sample_rate,
+        n_fft=fbank.compute_STFT.n_fft,
+        f_min=bands.f_min,
+        f_max=bands.f_max,
     )
     _compare_features(path, stock.mods, features)
     weights = path / STOCK_WEIGHTS

@@ -112,6 +112,13 @@ def test_what_is_not_understood_is_refused(published, old, new, match):
         load_encoder(folder)
 
 
+def without_paths(folder):
+    """A path of the pretrainer's would be looked for on the hub."""
+    path = folder / "hyperparams.yaml"
+    text = path.read_text()
+    path.write_text(text[: text.index("    paths:")])
+
+
 def trap(folder):
     """A YAML that leaves a trace where it is executed."""
     trace = pathlib.Path(folder) / "trace"
@@ -135,9 +142,7 @@ def test_a_yaml_of_others_is_executed_only_on_demand(published):
     with pytest.raises(ConfigError, match=r"\(--trust\)"):
         load_encoder(folder)
     assert not trace.exists()
-    # A path of the pretrainer's would be looked for on the hub.
-    text = (folder / "hyperparams.yaml").read_text()
-    (folder / "hyperparams.yaml").write_text(text[: text.index("    paths:")])
+    without_paths(folder)
     loaded, _ = load_encoder(folder, trust=True)
     assert trace.is_dir()
     x = torch.randn(1, 40, 80)
@@ -145,12 +150,18 @@ def test_a_yaml_of_others_is_executed_only_on_demand(published):
         assert torch.allclose(loaded(x), encoder(x), atol=1e-6)
 
 
-def test_bands_of_others_are_kept(published):
-    """Our features have the same settings."""
+@pytest.mark.parametrize("trust", [False, True])
+def test_all_settings_of_an_fbank_are_kept(published, trust):
+    """Whether the YAML is parsed or, as it computes a value, executed."""
     folder, _ = published
-    edit(folder, "deltas: False", "f_max: 4000")
-    _, features = load_encoder(folder)
-    assert features.settings == LogMel(f_max=4000).settings
+    wanted = {"n_fft": 512, "f_min": 20, "f_max": 7600}
+    lines = "\n    ".join(f"{key}: {value}" for key, value in wanted.items())
+    edit(folder, "deltas: False", lines)
+    if trust:
+        edit(folder, "    lin_neurons: 8", "    lin_neurons: !ref <width> * 1")
+        without_paths(folder)
+    _, features = load_encoder(folder, trust=trust)
+    assert features.settings == LogMel(**wanted).settings
 
 
 @pytest.mark.parametrize(
@@ -164,8 +175,7 @@ def test_trust_does_not_make_other_features_ours(published, old, new):
     """What SpeechBrain computes for it is not what we would."""
     folder, _ = published
     edit(folder, old, new)
-    text = (folder / "hyperparams.yaml").read_text()
-    (folder / "hyperparams.yaml").write_text(text[: text.index("    paths:")])
+    without_paths(folder)
     with pytest.raises(ConfigError, match="features .* are not those"):
         load_encoder(folder, trust=True)
 
