@@ -47,9 +47,9 @@ class Linear:
         Length of the ramp in epochs; with 0 the value is always ``end``.
     by_epoch : bool
         Whether the value changes between epochs only, and the last epoch of
-        the ramp has ``end``. This is how DINO's code and its descendants
-        compute the teacher's temperature; ``ramp_epochs`` is then a whole
-        number.
+        the ramp has ``end`` (the only epoch of a ramp of one has ``start``).
+        This is how DINO's code and its descendants compute the teacher's
+        temperature; ``ramp_epochs`` is then a whole number.
 
     Raises
     ------

@@ -217,6 +217,7 @@ def test_baselines(call, model):
     assert record["system"] == model and record["micro_f1"] > 40
 
 
+@pytest.mark.slow
 def test_fine_tuning_end_to_end(call, tmp_path):
     record = call("RAVDESS", "finetune", folds_count=2, **TUNING)
     assert record["method"] == "FineTuning"
@@ -229,8 +230,11 @@ def test_fine_tuning_end_to_end(call, tmp_path):
 @pytest.mark.parametrize(
     "recipe, suffix, folds, utterances",
     [
-        ("CREMA-D", "_four", {"folds_count": 4}, 64),
-        ("IEMOCAP", "", {}, 40),
+        pytest.param(
+            *("CREMA-D", "_four", {"folds_count": 4}, 64),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("IEMOCAP", "", {}, 40, marks=pytest.mark.slow),
         ("MSP-Podcast", "", {"classes": "[angry, happy, neutral, sad]"}, 16),
     ],
 )
@@ -283,6 +287,7 @@ def test_fine_tuning_is_augmented_like_training_without_labels(
     assert block["kinds"] == "equal"  # the default of the block
 
 
+@pytest.mark.slow
 def test_augmentation_and_how_to_do_without(call, monkeypatch, tmp_path):
     noisy = []
     forward = Augmentation.forward
