@@ -182,6 +182,21 @@ def test_verify_other_forms_of_audio(command_json, calibrated, tmp_path):
     assert "only 0.10 s" in found["notes"][-1]
 
 
+def test_what_is_odd_about_files_is_noted(command_json, calibrated, tmp_path):
+    """A line for each kind of oddness, with the first file and how many."""
+    wave = voice(0, 0)
+    opposite = np.stack([wave, -wave], 1)
+    for name in ("a.wav", "b.wav"):
+        soundfile.write(tmp_path / name, opposite, RATE)
+    argv = ("verify", tmp_path / "a.wav", tmp_path / "b.wav")
+    code, found, _ = command_json(*argv, f"--model={calibrated}")
+    assert code == 0
+    (note,) = found["notes"]
+    assert note.startswith(
+        f"{tmp_path / 'a.wav'} and 1 more: channels cancel each other (in "
+    )
+
+
 @pytest.mark.parametrize(
     "name, reason",
     [
