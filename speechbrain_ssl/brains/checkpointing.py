@@ -110,8 +110,8 @@ class AtomicCheckpointer(Checkpointer):
     def newest_whole(self):
         """Find the newest checkpoint whose files are as they were written.
 
-        A checkpoint with a damaged file is reported and renamed, so that it is
-        not considered again. Rank 0 decides for all processes.
+        A newer checkpoint with a damaged file is reported and renamed, so that
+        it is not considered again; an older one is cleared away. Rank 0 decides for all processes.
 
         Returns
         -------
@@ -168,6 +168,11 @@ class AtomicCheckpointer(Checkpointer):
             key=lambda found: found.meta["unixtime"],
         )
         for folder, why in reports:
+            if folder.name < newest.path.name:
+                # Such as one whose deletion was interrupted: nothing is lost.
+                # The next checkpoint clears it away.
+                folder.rename(folder.with_name(_PARTIAL + folder.name))
+                continue
             logger.warning(
                 "%s is damaged (%s): it is kept as %s, and the run continues "
                 "from %s, saved in epoch %s; what came after it is trained "
@@ -237,10 +242,13 @@ def damaged_files(folder):
     damage = []
     for name, digest in digests:
         path = folder / name
-        if not path.is_file():
-            damage.append(f"{name} is missing")
-        elif _digest(path) != digest:
-            damage.append(f"{name} is not what was written")
+        try:
+            if not path.is_file():
+                damage.append(f"{name} is missing")
+            elif _digest(path) != digest:
+                damage.append(f"{name} is not what was written")
+        except OSError as error:
+            damage.append(f"{name} cannot be read ({error.strerror})")
     return damage
 
 

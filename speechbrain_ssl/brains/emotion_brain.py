@@ -127,6 +127,7 @@ class EmotionBrain(sb.Brain):
         """Freeze or unfreeze the encoder below its last affine layer."""
         self.epoch = epoch
         self.train_sampler.set_epoch(epoch)
+        self.augmentation.begin_epoch(epoch)
         encoder = self.modules.encoder
         encoder.requires_grad_(not self.affine_only)
         encoder.fc.requires_grad_(True)

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 FEW_ROWS = 8
 
 
-def check_rows(encoder, crops, batch_size):
+def check_rows(encoder, crops, batch_size, synchronised=True):
     """Reject batches with too few crops for batch norms of whole crops.
 
     Such norms, behind the pooling or the embedding, have one value for each
@@ -33,6 +33,8 @@ def check_rows(encoder, crops, batch_size):
         The crops of a sample. Those of one length share a forward pass.
     batch_size : int
         Utterances per process and batch.
+    synchronised : bool
+        Whether the batch norms see the batch of all processes.
 
     Raises
     ------
@@ -42,7 +44,9 @@ def check_rows(encoder, crops, batch_size):
     if not getattr(encoder, "needs_two_rows", False):
         return
     fewest = min(number for number, _ in crops.groups)
-    rows = batch_size * fewest * distributed.world_size()
+    rows = batch_size * fewest
+    if synchronised:
+        rows *= distributed.world_size()
     remedy = "raise `batch_size` (accumulated batches do not count)"
     if rows < 2:
         raise ConfigError(

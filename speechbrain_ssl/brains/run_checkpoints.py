@@ -5,8 +5,6 @@
 
 import logging
 
-from speechbrain.core import INTRA_EPOCH_CKPT_FLAG
-
 from speechbrain_ssl.run_folder import refuse_other
 
 logger = logging.getLogger(__name__)
@@ -58,7 +56,7 @@ class RunCheckpoints:
             logger.info("Resuming from %s", self.found.path.name)
 
     def save(self, fingerprint, epoch, end_of_epoch):
-        """Write a checkpoint; keep one older one, should this one be damaged.
+        """Write a checkpoint; keep the one before, should this be damaged.
 
         Arguments
         ---------
@@ -70,13 +68,9 @@ class RunCheckpoints:
             Whether that epoch is finished.
         """
         meta = {"fingerprint": fingerprint, "epoch": epoch}
-        if end_of_epoch:
-            self.checkpointer.save_and_keep_only(meta=meta, num_to_keep=2)
-            return
         self.checkpointer.save_and_keep_only(
-            meta={**meta, INTRA_EPOCH_CKPT_FLAG: True},
-            end_of_epoch=False,
-            num_to_keep=1,
-            ckpt_predicate=lambda c: INTRA_EPOCH_CKPT_FLAG in c.meta,
-            verbosity=logging.DEBUG,
+            meta=meta,
+            end_of_epoch=end_of_epoch,
+            num_to_keep=2,
+            verbosity=logging.INFO if end_of_epoch else logging.DEBUG,
         )

@@ -153,7 +153,12 @@ class TrainingBrain(TrainingHooks):
         if self.optimizer_step_limit is not None:
             # SpeechBrain passes the value from the command line as a string.
             self.optimizer_step_limit = int(self.optimizer_step_limit)
-        check_rows(self.encoder, self.hparams.crops, self.hparams.batch_size)
+        check_rows(
+            self.encoder,
+            self.hparams.crops,
+            self.hparams.batch_size,
+            self.synchronises_batch_norms,
+        )
         self.schedules = compute_schedules(
             self.hparams.schedules,
             self.wanted_schedules,
@@ -167,6 +172,7 @@ class TrainingBrain(TrainingHooks):
             self.grad_accumulation_factor,
             self.hparams.lr_reference_batch,
         )
+        self.peak_lr = float(self.schedules["lr"].max())
         self.checkpoints = RunCheckpoints(self.checkpointer)
         self._set_up_trials()
         if self.hparams.initial_model and not self.is_resuming:
@@ -316,7 +322,7 @@ class TrainingBrain(TrainingHooks):
             self.scaler,
             self.trained,
             lr=self.scheduled("lr", self.optimizer_step),
-            peak_lr=float(self.schedules["lr"].max()),
+            peak_lr=self.peak_lr,
             weight_decay=self.scheduled("weight_decay", self.optimizer_step),
             max_norm=self.hparams.clip_per_tensor,
             unclipped=self.unclipped_parameters(),
@@ -423,6 +429,7 @@ class TrainingBrain(TrainingHooks):
 
     def _stop(self):
         """End the run after a signal; a checkpoint has been saved."""
+        distributed.leave()
         where = f"epoch {self.epoch}, after {self.optimizer_step} steps"
         raise interruption.Interrupted(
             f"{interruption.requested() or 'a signal to another process'} in "

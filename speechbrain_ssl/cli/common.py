@@ -2,6 +2,7 @@
 
 import collections
 import concurrent.futures
+import contextlib
 import os
 import pathlib
 import tempfile
@@ -153,9 +154,10 @@ class Checked:
         # What is odd about usable files -> [name, detail] of each.
         odd = collections.defaultdict(list)
         names, paths = self._decode(names, paths, options, odd)
-        with concurrent.futures.ThreadPoolExecutor(
-            max(1, options.jobs)
-        ) as pool:
+        with contextlib.ExitStack() as stack:
+            pool = concurrent.futures.ThreadPoolExecutor(max(1, options.jobs))
+            # After a signal the files that wait are not checked any more.
+            stack.callback(pool.shutdown, cancel_futures=True)
             outcomes = open_bar(
                 pool.map(lambda path: probe(path, "decode"), paths),
                 total=len(paths),

@@ -1,7 +1,8 @@
 """Parse and run ``speechbrain-ssl embed | verify | score | cluster``.
 
 Exit codes: 0 everything was done; 1 an error that the user can correct, or some
-of many files could not be used (the others are done); 2 wrong usage.
+of many files could not be used (the others are done); 2 wrong usage; 128 and
+the number of a signal that stopped it.
 """
 
 import argparse
@@ -10,8 +11,10 @@ import importlib
 import json
 import logging
 import os
+import signal
 import sys
 
+from speechbrain_ssl import interruption
 from speechbrain_ssl.errors import UserError
 from speechbrain_ssl.runtime import set_up_process
 
@@ -232,18 +235,20 @@ def main(argv=None):
     set_up_process()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
-        command = importlib.import_module(
-            f"speechbrain_ssl.cli.{options.command}"
-        )
-        found, lines = command.run(options)
+        # A signal must not leave the folder of decoded files behind.
+        with interruption.handled():
+            command = importlib.import_module(
+                f"speechbrain_ssl.cli.{options.command}"
+            )
+            found, lines = command.run(options)
     except UserError as error:
         return _fail(str(error).strip(), options.json)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES):
             raise
         return _fail(str(error), options.json)
-    except KeyboardInterrupt:
-        return 130
+    except interruption.Interrupted as stop:
+        return 128 + signal.Signals[str(stop)]
     try:
         if options.json:
             print(json.dumps(found))

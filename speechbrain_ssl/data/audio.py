@@ -68,7 +68,8 @@ class AudioFile:
             there = f"{frames / rate:.2f} s, and not the {seconds:.2f} s"
             raise UnusableAudio(
                 f"{self.path} has {there} of its manifest: it was cut or "
-                "replaced; restore it, or prepare the corpus again",
+                "replaced; restore it, correct the duration, or prepare the "
+                "corpus again",
                 "length changed",
                 there,
             )

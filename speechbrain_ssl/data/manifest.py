@@ -366,7 +366,8 @@ def _read_table(path, data_root):
         wav = wav.where(
             ~with_root, str(data_root) + wav.str.slice(len("$data_root"))
         )
-    relative = ~(wav.str.startswith("/") | with_root)
+    # A path of Windows begins with its drive.
+    relative = ~(wav.map(os.path.isabs) | with_root)
     folder = str(path.parent.resolve()) + "/"
     table["wav"] = wav.where(~relative, folder + wav)
     return table

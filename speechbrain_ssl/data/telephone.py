@@ -8,9 +8,11 @@ and one of
 * ``gsm``: GSM 06.10 full rate, 13 kbit/s, and ``opus`` at 8 kHz, by libsndfile
   on the CPU: 4 and 12 ms for each second of audio on one core of an Intel Xeon.
 
-A crop passes the codec at -26 dB below full scale, the level that ITU-T tests
+A crop passes the codec at 26 dB below full scale, the level that ITU-T tests
 codecs at, and leaves with the power that it came with: at its own level, a faint
-crop would drown in the steps of the codec.
+crop would drown in the steps of the codec. What it has in the band is raised by
+20 dB at most (a default of ours), so that a crop with next to nothing there
+does not become loud clicks.
 """
 
 import io
@@ -31,6 +33,9 @@ _BAND, _FADED = (300.0, 3400.0), (200.0, 3800.0)
 
 #: Root mean square at the codec's input: 26 dB below full scale.
 _LEVEL = 10 ** (-26 / 20)
+
+#: Greatest gain in power of what is in the band.
+_MOST_GAIN = 10 ** (20 / 10)
 
 #: Name -> libsndfile's names of container and encoding.
 _IN_MEMORY = {"gsm": ("WAV", "GSM610"), "opus": ("OGG", "OPUS")}
@@ -108,7 +113,8 @@ class Telephone(torch.nn.Module):
         Returns
         -------
         torch.Tensor
-            ``[n, samples]``, each with the power that it had before.
+            ``[n, samples]``, each with the power that it had before, or with
+            20 dB more than it had in the band, if that is less.
         """
         length = waves.shape[1]
         before = waves.square().mean(1, keepdim=True)
@@ -125,12 +131,14 @@ class Telephone(torch.nn.Module):
         wide = torchaudio.functional.resample(narrow, RATE, self.sample_rate)
         wide = wide[:, :length]
         after = wide.square().mean(1, keepdim=True).clamp(min=1e-12)
-        return wide * (before / after).sqrt()
+        wanted = torch.minimum(before, _MOST_GAIN * power)
+        return wide * (wanted / after).sqrt()
 
     def _round_trip(self, waves, name):
         """Encode and decode waveforms ``[n, samples]`` at 8 kHz."""
         if name in _G711:
-            # Both laws decide for the nearest level.
+            # Both laws decide for the nearest level, but for a quarter of a step
+            # where two of their segments meet.
             levels = getattr(self, f"{name}_levels")
             limits = (levels[1:] + levels[:-1]) / 2
             return levels[torch.bucketize(waves, limits)]

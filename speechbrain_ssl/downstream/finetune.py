@@ -18,6 +18,7 @@ from speechbrain.utils.epoch_loop import EpochCounter
 
 from speechbrain_ssl.brains.checkpointing import AtomicCheckpointer
 from speechbrain_ssl.brains.emotion_brain import EmotionBrain, make_classifier
+from speechbrain_ssl.brains.encoding import check_rows
 from speechbrain_ssl.data.augmentation import Augmentation
 from speechbrain_ssl.data.crops import CropPlan
 from speechbrain_ssl.data.dataset import CropDataset
@@ -26,6 +27,7 @@ from speechbrain_ssl.downstream.probe import check_finite
 from speechbrain_ssl.embedding.cache import fingerprint
 from speechbrain_ssl.embedding.extract import embed_files
 from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.interruption import init_loader_worker
 from speechbrain_ssl.schedules import WarmupCosine
 
 
@@ -97,13 +99,17 @@ class FineTuning:
         Raises
         ------
         ConfigError
-            If the encoder has no affine layer to start with.
+            If the encoder has no affine layer to start with, or a batch is too
+            small for its batch norms.
         """
         if not hasattr(system.encoder, "fc"):
             raise ConfigError(
                 f"--model={system.name} has no weights to fine-tune; take the "
                 "output folder of a training run, or `untrained`"
             )
+        check_rows(
+            system.encoder, self._crops(system.features), self.batch_size
+        )
         self.augmentation.load()
         for number, fold in enumerate(folds):
             brain = self._brain(number, task, fold, system, hparams, run_opts)
@@ -113,17 +119,21 @@ class FineTuning:
             predicted = self._predict(brain, task, fold, hparams)
             yield predicted, {"train_loss": brain.last_loss}
 
+    def _crops(self, features):
+        """Return the plan of a single chunk an utterance."""
+        return CropPlan(
+            global_crops=1,
+            global_seconds=self.chunk_seconds,
+            chunk_seconds=max(20.0, self.chunk_seconds),
+            sample_rate=features.sample_rate,
+        )
+
     def _loader(self, brain, task, fold):
         """Build the loader of chunks of the training side."""
         brain.labels = torch.from_numpy(task.labels[fold.train])
         dataset = CropDataset(
             task.manifest.select(fold.train),
-            CropPlan(
-                global_crops=1,
-                global_seconds=self.chunk_seconds,
-                chunk_seconds=max(20.0, self.chunk_seconds),
-                sample_rate=brain.hparams.features.sample_rate,
-            ),
+            self._crops(brain.hparams.features),
             brain.hparams.seed,
         )
         accumulated = brain.grad_accumulation_factor
@@ -152,6 +162,7 @@ class FineTuning:
             persistent_workers=brain.hparams.num_workers > 0,
             # A separate generator, so that the global one is not used.
             generator=torch.Generator().manual_seed(brain.hparams.seed),
+            worker_init_fn=init_loader_worker,
         )
 
     def _brain(self, number, task, fold, system, hparams, run_opts):

@@ -32,34 +32,20 @@ _LEAST_PROBES = 6
 _LEAST_IN_GROUP = 2
 
 
-class _Probes(torch.utils.data.Dataset):
-    """Read the probes of recordings, and leave out those without speech."""
-
-    def __init__(self, paths, seconds, sample_rate):
-        self.paths = paths
-        self.seconds = seconds
-        self.sample_rate = sample_rate
-
-    def __len__(self):
-        return len(self.paths)
-
-    def __getitem__(self, i):
-        length = round(PROBES.seconds * self.sample_rate)
-        try:
-            with AudioFile(
-                self.paths[i], self.sample_rate, float(self.seconds[i])
-            ) as audio:
-                starts = PROBES.starts(audio.num_samples, self.sample_rate)
-                probes = [audio.read(int(s), length) for s in starts]
-        except AudioError:
-            return torch.zeros(0, length)
-        # A lossy file may end before the length in its header.
-        probes = np.stack([p for p in probes if len(p) == length])
-        energies = np.stack(
-            [frame_energies(p, self.sample_rate) for p in probes]
-        )
-        speech = energies > speech_level(energies.ravel())
-        return torch.from_numpy(probes[speech.mean(axis=1) > _LEAST_SPEECH])
+def _read_probes(path, seconds, sample_rate):
+    """Read the probes with speech of a recording, ``[probes, samples]``."""
+    length = round(PROBES.seconds * sample_rate)
+    try:
+        with AudioFile(path, sample_rate, float(seconds)) as audio:
+            starts = PROBES.starts(audio.num_samples, sample_rate)
+            probes = [audio.read(int(s), length) for s in starts]
+    except AudioError:
+        return torch.zeros(0, length)
+    # A lossy file may end before the length in its header.
+    probes = np.stack([p for p in probes if len(p) == length])
+    energies = np.stack([frame_energies(p, sample_rate) for p in probes])
+    speech = energies > speech_level(energies.ravel())
+    return torch.from_numpy(probes[speech.mean(axis=1) > _LEAST_SPEECH])
 
 
 @torch.no_grad()
@@ -95,11 +81,9 @@ def voice_agreement(
     chosen = np.flatnonzero(seconds >= LEAST_SECONDS)
     encoder = encoder.to(device).eval()
     features = features.to(device)
-    probes = _Probes(
-        [paths[i] for i in chosen], seconds[chosen], features.sample_rate
-    )
     with progress_bar(progress and len(chosen) > 0, len(chosen)) as bar:
-        for i, waves in zip(chosen, probes, strict=True):
+        for i in chosen:
+            waves = _read_probes(paths[i], seconds[i], features.sample_rate)
             if len(waves) >= _LEAST_PROBES:
                 output = encoder(features(waves.to(device)))
                 found[i] = group_cosine(unit_rows(output.squeeze(1)))

@@ -33,7 +33,7 @@ from speechbrain_ssl.prepare.av_decoder import AVDecoder
 from speechbrain_ssl.prepare.listing import needs_decoding
 from speechbrain_ssl.prepare.probe import unusable
 from speechbrain_ssl.prepare.scan import ScanCache
-from speechbrain_ssl.prepare.workers import finish_jobs, new_pool
+from speechbrain_ssl.prepare.workers import finish_jobs, open_pool
 from speechbrain_ssl.progress import open_bar
 
 #: Greatest sample rate of a converted file, Hz.
@@ -43,6 +43,9 @@ SAMPLE_RATE = 16000
 # MB. A minute of AAC is about 1 MB, and takes a tenth of a second to decode.
 _LEAST_SECONDS = 120
 _SECONDS_PER_MB = 2
+
+# Reason of files whose conversion failed although they may be sound.
+_FAILED = "not converted"
 
 # Silence is trimmed in stretches of this length, in seconds, which bounds the
 # memory.
@@ -122,7 +125,9 @@ def convert_files(
             else:
                 if outcome.reason:
                     _check_disk(folder)
-                if cache is not None:
+                # What failed for lack of memory, disk or a permission is tried
+                # again.
+                if cache is not None and outcome.reason != _FAILED:
                     cache.add([source], [outcome])
             outcomes[source] = outcome
             bar.update()
@@ -169,7 +174,7 @@ def _convert(source, target, before, trim):
     except UnusableAudio as error:
         return unusable(*stamp, error.reason, error.detail)
     except (OSError, RuntimeError, MemoryError) as error:
-        return unusable(*stamp, "not converted", str(error))
+        return unusable(*stamp, _FAILED, str(error))
     finally:
         faulthandler.cancel_dump_traceback_later()
     return unusable(*stamp, "")._replace(notes=notes)
@@ -177,9 +182,9 @@ def _convert(source, target, before, trim):
 
 def _convert_alone(source, target, before, trim):
     """Convert a file that may crash its process, or that may hang."""
-    pool = new_pool(1)
     try:
-        return pool.submit(_convert, source, target, before, trim).result()
+        with open_pool(1) as pool:
+            return pool.submit(_convert, source, target, before, trim).result()
     except BrokenProcessPool:
         status = os.stat(source)
         return unusable(
@@ -189,8 +194,6 @@ def _convert_alone(source, target, before, trim):
             "the process that read it died, or took longer than "
             f"{_time_limit(status.st_size):.0f} s",
         )
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _time_limit(size):

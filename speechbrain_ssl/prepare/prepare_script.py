@@ -4,6 +4,7 @@ import argparse
 import logging
 import sys
 
+from speechbrain_ssl import interruption
 from speechbrain_ssl.errors import UserError
 from speechbrain_ssl.prepare.probe import CHECKS
 
@@ -64,11 +65,16 @@ def run_parsed(prepare, parser, argv=None):
     Returns
     -------
     int
-        The exit status: 1 after an error that the user can correct.
+        The exit status: 1 after an error that the user can correct, and
+        ``interruption.EXIT_CODE`` if a signal stopped the preparation.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    options = vars(parser.parse_args(argv))
     try:
-        prepare(**vars(parser.parse_args(argv)))
+        with interruption.handled():
+            prepare(**options)
+    except interruption.Interrupted as stop:
+        return interruption.report(stop)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

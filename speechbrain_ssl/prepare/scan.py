@@ -35,7 +35,7 @@ from speechbrain_ssl.prepare.rejected import notes_table, rejected_table
 from speechbrain_ssl.prepare.workers import (
     default_workers,
     finish_jobs,
-    new_pool,
+    open_pool,
 )
 from speechbrain_ssl.progress import open_bar
 
@@ -398,17 +398,15 @@ def _probe_suspects(root, names, known, check):
 
     A chunk that crashes its process is halved until the file is isolated.
     """
-    pool = new_pool(1)
     try:
-        return pool.submit(_probe_files, root, names, known, check).result()
+        with open_pool(1) as pool:
+            return pool.submit(_probe_files, root, names, known, check).result()
     except BrokenProcessPool:
         if len(names) == 1:
             status = os.stat(f"{root}/{names[0]}")
             reason, detail = "unreadable", "the process that read it died"
             size, mtime = status.st_size, status.st_mtime_ns
             return [unusable(size, mtime, reason, detail)]
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
     half = len(names) // 2
     return _probe_suspects(
         root, names[:half], known[:half], check

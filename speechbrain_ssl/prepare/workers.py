@@ -19,29 +19,39 @@ def default_workers():
     return os.cpu_count() or 1
 
 
-def new_pool(num_workers):
-    """Start a pool of worker processes.
+@contextlib.contextmanager
+def open_pool(num_workers):
+    """Open a pool of worker processes, for the length of a ``with`` block.
 
-    The workers ignore Ctrl-C, which only the parent handles, write nothing to
-    the terminal, and exit when the parent dies.
+    The workers ignore signals, which only the parent handles, write nothing to
+    the terminal, and exit when the parent dies. If the block ends by an error
+    or a signal, they are killed: a job may take minutes.
 
     Arguments
     ---------
     num_workers : int
         Number of processes.
 
-    Returns
-    -------
+    Yields
+    ------
     concurrent.futures.ProcessPoolExecutor
     """
     # Forking is quicker, but only safe on Linux.
     method = "fork" if sys.platform.startswith("linux") else "spawn"
-    return concurrent.futures.ProcessPoolExecutor(
+    pool = concurrent.futures.ProcessPoolExecutor(
         num_workers,
         mp_context=multiprocessing.get_context(method),
         initializer=_init_worker,
         initargs=(os.getpid(),),
     )
+    try:
+        yield pool
+    except BaseException:
+        for process in list((pool._processes or {}).values()):
+            process.kill()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _init_worker(parent):
@@ -104,24 +114,22 @@ def finish_jobs(function, jobs, num_workers, retry=None):
     waiting = iter(jobs)
     more = True
     while more:
-        pool, pending, suspects = new_pool(num_workers), {}, []
+        pending, suspects = {}, []
         try:
-            for job in waiting:
-                suspects = [job]
-                pending[pool.submit(function, *job)] = job
-                suspects = []
-                if len(pending) >= 4 * num_workers:
+            with open_pool(num_workers) as pool:
+                for job in waiting:
+                    suspects = [job]
+                    pending[pool.submit(function, *job)] = job
+                    suspects = []
+                    if len(pending) >= 4 * num_workers:
+                        yield from _finished(pending)
+                more = False
+                while pending:
                     yield from _finished(pending)
-            more = False
-            while pending:
-                yield from _finished(pending)
         except BrokenProcessPool:
             if retry is None:
                 raise
             suspects += pending.values()
-        finally:
-            # After an interrupt the results of queued jobs are not needed.
-            pool.shutdown(wait=True, cancel_futures=True)
         for job in suspects:
             yield job, retry(*job)
 

@@ -163,7 +163,7 @@ def make_card(about, description, results, threshold=None, why=None):
         f"# {_escaped(about.name)}\n",
         _summary(description, labels),
         f"## Training data\n\n{about.data.strip()}\n\n"
-        f"Speaker labels seen in training: **{labels}**.\n",
+        f"Speaker labels seen in training: **{_escaped(labels)}**.\n",
         _metrics(found),
         _loading(about.hub_id or "path/to/this/folder", threshold, why),
         _LIMITS,
@@ -277,7 +277,7 @@ def _loading(source, threshold, why):
             "    first, second, threshold=threshold\n)"
         )
         note = (
-            f"The threshold is {threshold:.4f} ({why}). `verify_files` and a "
+            f"The threshold is {threshold:.4f} ({_escaped(why)}). `verify_files` and a "
             "call without `threshold` use SpeechBrain's own, 0.25, which was "
             "made for a supervised model.\n"
         )

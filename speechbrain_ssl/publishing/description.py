@@ -27,16 +27,18 @@ FILE_NAME = "config.json"
 YAML_NAME = "hyperparams.yaml"
 
 _FORMAT = "speechbrain-ssl encoder"
-_VERSION = 1
+# Raised whenever a key of the description changes its name or meaning.
+_VERSION = 2
 _ENCODERS = {
     kind.__name__: kind for kind in (FastECAPA, ResNet34, FastResNet34)
 }
 
 # A description is from a stranger, and must not exhaust the machine that reads
 # it: the largest file, the longest list, and the largest numbers.
-_MOST_BYTES = 2**24
-_LONGEST_LIST = 64
-_MOST = {"n_mels": 1000, "res2net_scale": 64, "blocks": 256, "n_fft": 2**16}
+_MOST_BYTES = 2**21
+_MOST_BYTES_OF_YAML = 10**5  # it is parsed a hundred times more slowly
+_LONGEST_LIST = 16
+_MOST = {"n_mels": 512, "res2net_scale": 32, "blocks": 128, "n_fft": 2**13}
 _MOST_OF_OTHERS = 10**6
 
 
@@ -109,8 +111,9 @@ def read_description(folder):
     about = read_json(path)
     if about.get("version") != _VERSION:
         raise ConfigError(
-            f"{path} is of version {about.get('version')!r}, and this reads "
-            f"version {_VERSION}; install a newer speechbrain-ssl"
+            f"{path} is of version {about.get('version')!r}, and this "
+            f"speechbrain-ssl reads version {_VERSION}: install an older or "
+            "newer one, or export the model again"
         )
     return about
 
@@ -162,10 +165,10 @@ def read_json(path):
     return found
 
 
-def _read_text(path):
+def _read_text(path, most=_MOST_BYTES):
     """Return the text of a file of a sensible size."""
-    if path.stat().st_size > _MOST_BYTES:
-        raise ValueError(f"it has more than {_MOST_BYTES} bytes")
+    if path.stat().st_size > most:
+        raise ValueError(f"it has more than {most} bytes")
     return path.read_text(encoding="utf-8")
 
 
@@ -280,7 +283,7 @@ _Loader.add_multi_constructor("!", _keep)
 def _read_yaml(path):
     """Read the keys of a HyperPyYAML file without creating any object."""
     try:
-        plain = yaml.load(_read_text(path), Loader=_Loader)
+        plain = yaml.load(_read_text(path, _MOST_BYTES_OF_YAML), Loader=_Loader)
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(plain, dict):
@@ -306,6 +309,18 @@ def _from_yaml(path):
         raise ConfigError(
             f"{path} normalises its features in another way than by the mean "
             "of the utterance, which is the only way supported here"
+        )
+    replaced = [
+        key
+        for key, value in plain.items()
+        if str(value).startswith("!apply:torch.nn.Module.add_module")
+    ]
+    if replaced:
+        # An export does so where a stock Fbank has no argument for a setting.
+        raise ConfigError(
+            f"{path} replaces parts of its features ({', '.join(replaced)}), "
+            f"which only the {FILE_NAME} that was exported with it describes: "
+            "copy or fetch the whole folder"
         )
     # The settings that our own features have.
     names = ("n_mels", "sample_rate", "n_fft", "f_min", "f_max")

@@ -20,6 +20,11 @@ _IN_ARGUMENT = re.compile(rf"{_BEGIN}[^{_ENDS}]*")
 _SHOWN = "/path/to/"
 
 _SECRET = re.compile(r"token|password|secret|_key\b|^-*key\b", re.IGNORECASE)
+# The same within a block: --hub='{token: abc, private: True}'.
+_IN_BLOCK = re.compile(
+    r"(\w*(?:token|password|secret|_key)\b['\"]?\s*:\s*)[^\s,{}\[\]]+",
+    re.IGNORECASE,
+)
 _HIDDEN = "***"
 
 # What is read of a results.json and of a row of its evaluations.
@@ -28,6 +33,7 @@ _NUMBERS = (
     "trials speakers threshold"
 ).split()
 _TEXTS = "list scoring labels_seen command git_revision".split()
+_NEEDED = ("list", "scoring", "eer_percent")
 
 
 def read_record(path):
@@ -61,13 +67,16 @@ def read_record(path):
             if value is not None and not number:
                 raise ConfigError(f"{path}: `{key}` must be a number")
         for key in _TEXTS:
-            if not isinstance(row.get(key, ""), (str, bool, type(None))):
+            value = row.get(key)
+            known = key == "labels_seen" and isinstance(value, bool)
+            if not (value is None or known or isinstance(value, str)):
                 raise ConfigError(f"{path}: `{key}` must be a text")
+        if (row.get("ci_low") is None) != (row.get("ci_high") is None):
+            raise ConfigError(f"{path}: `ci_low` and `ci_high` need each other")
     for row in rows:
-        if {"list", "scoring", "eer_percent"} - set(row):
+        if any(row.get(key) is None for key in _NEEDED):
             raise ConfigError(
-                f"{path}: each of `evaluations` needs `list`, `scoring` and "
-                "`eer_percent`"
+                f"{path}: each of `evaluations` needs {', '.join(_NEEDED)}"
             )
     return record
 
@@ -111,7 +120,7 @@ def _entry(key, value):
     """Remove folders and secrets from the value of a key."""
     if key == "command" and isinstance(value, str):
         return _command(value)
-    if isinstance(value, str) and _SECRET.search(key):
+    if isinstance(value, (str, list, dict)) and _SECRET.search(key):
         return _HIDDEN
     return without_folders(value)
 
@@ -132,6 +141,7 @@ def _command(text):
         elif secret and equals:
             word = f"{name}={_HIDDEN}"
         secret_next = bool(secret and not equals)
+        word = _IN_BLOCK.sub(rf"\1{_HIDDEN}", word)
         shown.append(_IN_ARGUMENT.sub(_last, word))
     return shlex.join(shown)
 

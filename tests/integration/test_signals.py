@@ -139,6 +139,8 @@ def test_second_run_in_the_same_folder_is_refused(corpus, tmp_path):
     command = [sys.executable, str(tiny.TRAIN), *argv]
     first = start(command)
     wait_for(first, tmp_path / "metrics.jsonl", '"step": 2,')
+    # It must not end before the second one has been imported.
+    first.send_signal(signal.SIGSTOP)
     status, stderr = tiny.shell(command)
     assert status == 1
     assert f"in use by another run (process {first.pid} on " in stderr

@@ -1,5 +1,6 @@
 """Signals are noted or raised, a second one ends the process, nohup holds."""
 
+import pathlib
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import pytest
 
 from speechbrain_ssl import interruption
 from speechbrain_ssl.interruption import Interrupted, handled
+from speechbrain_ssl.prepare import prepare_script
 
 
 def test_raised_at_once_or_noted():
@@ -69,3 +71,49 @@ def test_second_request_ends_the_process():
     )
     assert done.returncode == -signal.SIGTERM
     assert done.stdout == "first\n"
+
+
+def test_a_preparation_says_that_it_was_stopped(capsys):
+    """Its exit code is that of a training run."""
+    parser = prepare_script.make_parser("Test.", "data")
+
+    def prepare(**options):
+        signal.raise_signal(signal.SIGTERM)
+
+    argv = ["--data_folder=a", "--save_folder=b"]
+    code = prepare_script.run_parsed(prepare, parser, argv)
+    assert code == interruption.EXIT_CODE
+    assert "Stopped by SIGTERM" in capsys.readouterr().err
+
+
+def test_workers_of_every_loader_ignore_signals():
+    """One that dies of a signal, or prints a traceback, spoils the end."""
+    folder = pathlib.Path(interruption.__file__).parent
+    for path in folder.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        if "DataLoader(" in text:
+            assert "init_loader_worker" in text, path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("handles", [True, False])
+def test_worker_left_behind_by_a_failed_run(handles):
+    """The process ends although a loader is still referred to."""
+    code = f"""
+import contextlib, torch
+from speechbrain_ssl.interruption import handled, init_loader_worker
+with handled() if {handles} else contextlib.nullcontext():
+    loader = torch.utils.data.DataLoader(
+        list(range(100)),
+        num_workers=2,
+        persistent_workers=True,
+        worker_init_fn=init_loader_worker,
+    )
+    iterator = iter(loader)
+    next(iterator)
+# As a traceback would: nothing shuts the workers down.
+iterator._shutdown_workers = lambda: None
+type(iterator).__del__ = lambda self: None
+"""
+    done = subprocess.run([sys.executable, "-c", code], timeout=60)
+    assert done.returncode == 0

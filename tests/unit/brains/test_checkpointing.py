@@ -12,6 +12,7 @@ import pytest
 import torch
 from speechbrain.utils.checkpoints import Checkpointer
 
+from speechbrain_ssl.brains import checkpointing
 from speechbrain_ssl.brains.checkpointing import (
     AtomicCheckpointer,
     Generators,
@@ -271,6 +272,16 @@ def test_no_checkpoint_between_accumulated_batches(make_brain):
     assert steps == [4, 8]
 
 
+def test_two_checkpoints_are_kept_within_an_epoch(make_brain):
+    """The first epoch may take a day; without a second one all of it is lost."""
+    brain = make_brain.brain(
+        steps=12, checkpoints=True, run_opts={"ckpt_interval_steps": 2}
+    )
+    brain.fit(brain.hparams.epoch_counter, make_brain.loader(12))
+    kept = brain.checkpointer.list_checkpoints()
+    assert len(kept) == 2
+
+
 @pytest.mark.parametrize(
     "change, named",
     [
@@ -369,6 +380,31 @@ def test_damaged_checkpoint_is_not_loaded(tmp_path, caplog, damage, name):
     assert not caplog.records
     fresh.load_checkpoint(found)
     assert (layers["b"].weight == 1.0).all()
+
+
+def test_older_damaged_checkpoint_is_cleared_away(tmp_path, caplog):
+    """As one whose deletion was interrupted; nothing is lost."""
+    older, newer = two_checkpoints(tmp_path)
+    (older.path / "CKPT.yaml").unlink()
+    fresh, _ = state(tmp_path)
+    assert fresh.newest_whole().path == newer.path
+    assert not caplog.records
+    fresh.save_and_keep_only(num_to_keep=1)
+    assert len(os.listdir(tmp_path)) == 1
+
+
+def test_file_that_cannot_be_read_is_damaged(tmp_path, monkeypatch):
+    """A disk may fail to read, too."""
+    older, newer = two_checkpoints(tmp_path)
+
+    def digest(path):
+        if path.parent == newer.path:
+            raise OSError(errno.EIO, "Input/output error")
+        return whole(path)
+
+    whole = checkpointing._digest
+    monkeypatch.setattr(checkpointing, "_digest", digest)
+    assert state(tmp_path)[0].newest_whole().path == older.path
 
 
 def test_newest_of_whole_checkpoints(tmp_path):

@@ -298,6 +298,22 @@ def test_what_cannot_be_tuned(tune, folds, task):
         next(method(task, folds, statistics, {}, {}))
 
 
+def test_a_batch_of_one_is_refused_before_the_first_step(tune):
+    """In evaluation mode the first step of training would not notice."""
+    with pytest.raises(ConfigError, match="one crop: raise `batch_size`"):
+        tune(batch_size=1)
+
+
+def test_each_epoch_has_other_noises(tune, folds, monkeypatch):
+    """A resumed run begins with those of its epoch."""
+    epochs = []
+    monkeypatch.setattr(
+        Augmentation, "begin_epoch", lambda self, epoch: epochs.append(epoch)
+    )
+    tune(used=folds[:1])
+    assert epochs == [1, 2, 3]
+
+
 def test_classifier_standardises(system):
     classifier = make_classifier(8, 3, seed=1)
     rows = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))

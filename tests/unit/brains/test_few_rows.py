@@ -42,6 +42,9 @@ def test_one_crop_is_refused_and_few_are_warned_of(make, caplog, monkeypatch):
     monkeypatch.setattr(distributed, "world_size", lambda: 8)
     check_rows(encoder, ONE, batch_size=1)
     assert not caplog.text
+    # Or not (MoCo with shuffled keys): the other processes do not help.
+    with pytest.raises(ConfigError, match="one crop"):
+        check_rows(encoder, ONE, batch_size=1, synchronised=False)
 
 
 def test_without_such_norms_one_crop_will_do(caplog):

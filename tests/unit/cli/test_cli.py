@@ -4,9 +4,11 @@ import csv
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 
 import numpy as np
 import pandas as pd
@@ -19,6 +21,7 @@ from speechbrain_ssl.cli import common
 from speechbrain_ssl.cli.cluster import candidates
 from speechbrain_ssl.data.silence import trim_silence
 from speechbrain_ssl.embedding.extract import embed_files
+from speechbrain_ssl.prepare.probe import probe
 from speechbrain_ssl.publishing.export import load_encoder
 from speechbrain_ssl.report import comparison
 
@@ -176,7 +179,7 @@ def test_verify_other_forms_of_audio(command_json, calibrated, tmp_path):
         f"--model={calibrated}",
     )
     assert code == 0 and np.isfinite(found["score"])
-    assert "only 0.10 s" in found["notes"][0]
+    assert any("only 0.10 s" in note for note in found["notes"])
 
 
 def test_what_is_odd_about_files_is_noted(command_json, calibrated, tmp_path):
@@ -816,3 +819,42 @@ def test_score_names_with_spaces(command_json, model, audio, tmp_path):
     assert code == 0 and found["scored"] == 2
     again, _ = comparison.read_scores(tmp_path / "scores.txt")
     assert again.names[0] == "s0/my voice, 1.wav"
+
+
+@pytest.mark.parametrize("name, code", [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_ends_it_and_leaves_nothing(
+    command, model, audio, tmp_path, monkeypatch, name, code
+):
+    """Files that wait are not checked, and decoded ones are deleted."""
+    checked = []
+
+    def stop(path, check):
+        checked.append(path)
+        if len(checked) == 1:
+            signal.raise_signal(signal.Signals[name])
+        time.sleep(0.2)
+        return probe(path, check)
+
+    monkeypatch.setattr(common, "probe", stop)
+    argv = ["embed", audio, f"--model={model}", f"--output={tmp_path}/a.npz"]
+    found, _, _ = command(*argv, "--quiet", "--jobs=1")
+    assert found == code
+    assert len(checked) < 12
+    assert not (tmp_path / "a.npz").exists()
+
+
+def test_odd_audio_is_noted(command_json, model, audio, tmp_path):
+    """What preparation notes, the command line says, too."""
+    wave = voice(0, 0)
+    soundfile.write(audio / "s0/0.wav", np.stack([wave, -wave], 1), RATE)
+    quiet = np.append(wave, np.zeros(9 * len(wave)))
+    soundfile.write(audio / "s0/1.wav", quiet, RATE)
+    av_files = pytest.importorskip("av_files")
+    both = np.stack([wave, -wave]).astype(np.float32)
+    av_files.encode(audio / "s0/2.m4a", "alac", RATE, 2, both)
+    argv = ["embed", audio, f"--model={model}", f"--output={tmp_path}/a.npz"]
+    _, found, _ = command_json(*argv)
+    notes = sorted(found["notes"])
+    # One for both files, the decoded one first.
+    assert notes[1].startswith("s0/2.m4a and 1 more: channels")
+    assert notes[0].startswith("s0/1.wav: mostly silent")

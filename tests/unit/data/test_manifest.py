@@ -325,3 +325,13 @@ def test_a_million_utterances_cost_a_worker_megabytes(tmp_path):
     arrays += [manifest.ids.blob, manifest.ids.offsets]
     arrays += [manifest.wavs.blob, manifest.wavs.offsets]
     assert sum(a.nbytes for a in arrays) < 120e6
+
+
+def test_a_path_with_a_drive_is_absolute(tmp_path, monkeypatch):
+    """As Windows has it."""
+    path = tmp_path / "a.csv"
+    path.write_text("ID,duration,wav\nu1,1.0,C:\\noise\\a.wav\nu2,1.0,b.wav\n")
+    monkeypatch.setattr(os.path, "isabs", lambda p: p[:1] == "/" or ":" in p)
+    manifest = Manifest.read(path)
+    assert manifest.path(0) == "C:\\noise\\a.wav"
+    assert manifest.path(1) == f"{tmp_path}/b.wav"

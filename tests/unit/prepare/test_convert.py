@@ -1,5 +1,6 @@
 """Conversion: the audio is the same; it can be killed, and goes on."""
 
+import errno
 import json
 import os
 import signal
@@ -301,3 +302,17 @@ def test_memory_is_bounded(tmp_path):
         )
         assert float(done.stdout) < most
         assert soundfile.info(tmp_path / "a.flac").duration > 600
+
+
+def test_a_failure_of_the_machine_is_tried_again(tmp_path, monkeypatch):
+    """A used-up quota or lacking memory is no fault of the file."""
+    encode(tmp_path / "a.m4a", "aac", 16000)
+
+    def fail(*args):
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(convert, "convert_file", fail)
+        done, failures = run(tmp_path)
+    assert not done and failures["a.m4a"][0] == "not converted"
+    assert run(tmp_path) == ({"a.m4a.flac"}, {})

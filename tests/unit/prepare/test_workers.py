@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from concurrent.futures.process import BrokenProcessPool
 
 import pytest
@@ -33,3 +34,12 @@ def test_a_crash_is_an_error_or_retried():
 
 def test_there_is_a_core():
     assert 1 <= default_workers() <= os.cpu_count()
+
+
+def test_workers_do_not_outlive_a_signal():
+    """A job may take minutes, and a stopped run must end soon."""
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        for _ in finish_jobs(time.sleep, [(0,), (600,)], 2):
+            raise KeyboardInterrupt
+    assert time.monotonic() - start < 10

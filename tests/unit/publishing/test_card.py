@@ -169,3 +169,21 @@ def test_markup_in_names_and_results_is_escaped():
     (command,) = [s for s in body.splitlines() if s.startswith("* command")]
     assert command.count("`") == 2 and command.endswith("`")
     assert len(re.split(r"(?<!\\)\|", line)) == 9
+
+
+def test_texts_of_a_stranger_are_escaped():
+    """Wherever they come from: a list, a calibration, what was seen."""
+    bad = "<script>x</script> ![a](http://b) | `c`"
+    row = {"list": bad, "scoring": bad, "eer_percent": 1.0}
+    text = card(
+        {"evaluations": [row], "labels_seen": bad, "command": bad},
+        threshold=0.3,
+        why=f"calibrated on {bad}",
+        name=bad,
+    )
+    body = text.split("---\n", 2)[2]
+    code = "* command: `<script>x</script> ![a](http://b) | 'c'`"
+    assert code in body
+    rest = body.replace(code, "")
+    assert "<script>" not in rest and "![a]" not in rest and "`c`" not in rest
+    assert rest.count("&lt;script&gt;") == 5

@@ -66,6 +66,10 @@ def test_a_whole_record():
         ("x --hub_token=abc --seed=1", "x --hub_token=*** --seed=1"),
         ("x --password abc --seed=1", "x --password *** --seed=1"),
         ("x --api_key=abc", "x --api_key=***"),
+        (
+            "x '--hub={hf_token: abc, seed: 1}' --seed=1",
+            "x '--hub={hf_token: ***, seed: 1}' --seed=1",
+        ),
         # No secrets.
         ("x --keyword=abc --tokens_per_second", "x --keyword=abc"),
     ],
@@ -73,13 +77,16 @@ def test_a_whole_record():
 def test_secrets(given, wanted):
     """Values of options that hold a secret are cut from the command."""
     found = without_folders({"command": given})["command"]
-    assert shlex.split(found)[: len(wanted.split())] == wanted.split()
+    wanted = shlex.split(wanted)
+    assert shlex.split(found)[: len(wanted)] == wanted
 
 
 def test_secret_keys():
     """So are those of keys, wherever they are."""
-    found = without_folders({"a": {"HF_TOKEN": "abc", "seed": 1}})
-    assert found == {"a": {"HF_TOKEN": "***", "seed": 1}}
+    secrets = {"HF_TOKEN": "abc", "passwords": ["abc"], "tokens": 3}
+    found = without_folders({"a": {**secrets, "seed": 1}})
+    shown = {"HF_TOKEN": "***", "passwords": "***", "tokens": 3}
+    assert found == {"a": {**shown, "seed": 1}}
 
 
 @pytest.mark.parametrize(
@@ -92,8 +99,22 @@ def test_secret_keys():
         ({"evaluations": [1]}, "`evaluations` must be a list"),
         (
             {"evaluations": [{"list": "O", "scoring": "cosine"}]},
-            "needs `list`, `scoring` and `eer_percent`",
+            "needs list, scoring, eer_percent",
         ),
+        (
+            {
+                "evaluations": [
+                    {"list": "O", "scoring": "", "eer_percent": None}
+                ]
+            },
+            "needs list, scoring, eer_percent",
+        ),
+        (
+            {"evaluations": [{"list": "O", "scoring": True, "eer_percent": 1}]},
+            "`scoring` must be a text",
+        ),
+        ({"eer": 1, "ci_low": 0.5}, "`ci_low` and `ci_high` need each other"),
+        ({"labels_seen": True}, None),
         (
             {"evaluations": [{"list": [1], "scoring": "", "eer_percent": 1}]},
             "`list` must be a text",
