@@ -68,7 +68,8 @@ class AudioFile:
             there = f"{frames / rate:.2f} s, and not the {seconds:.2f} s"
             raise UnusableAudio(
                 f"{self.path} has {there} of its manifest: it was cut or "
-                "replaced; restore it, correct the duration, or prepare the "
+                "replaced; restore it, correct the duration, or delete "
+                "prepare.json in the folder of the manifest and prepare the "
                 "corpus again",
                 "length changed",
                 there,
