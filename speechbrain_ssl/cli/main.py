@@ -157,7 +157,9 @@ def _add_source(parser):
         metavar="folder",
         help="folder of audio files, one file, or a list of files: CSV with a "
         "column wav or path, plain paths, Kaldi's wav.scp or Lhotse's "
-        "recordings.jsonl",
+        "recordings.jsonl; m4a, webm and others (with PyAV) are decoded into a "
+        "temporary folder, in 60 MB for an hour: set TMPDIR to another one "
+        "where it is small, or in memory as in many containers",
     )
 
 

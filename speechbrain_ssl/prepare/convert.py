@@ -139,8 +139,8 @@ def _check_disk(folder):
     os.makedirs(folder, exist_ok=True)
     if shutil.disk_usage(folder).free < 2**24:
         raise UserError(
-            f"the disk of {folder} is full; make room or give another folder, "
-            "then prepare again: converted files are kept"
+            f"the disk of {folder} is full; make room or give another folder "
+            "(for temporary files in TMPDIR), then start the same command again"
         )
 
 
