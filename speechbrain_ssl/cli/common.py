@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from speechbrain_ssl.config import check_device
+from speechbrain_ssl.data.decoder import CANNOT_SEEK
 from speechbrain_ssl.embedding.extract import (
     MOST_SECONDS,
     embed_windows,
@@ -172,6 +173,8 @@ class Checked:
                 self.notes += [
                     f"{name}: {note} ({detail})"
                     for note, detail in outcome.notes
+                    # The command line reads a file from beginning to end.
+                    if note != CANNOT_SEEK
                 ]
                 self.names.append(name)
                 self.paths.append(path)
