@@ -12,7 +12,6 @@ user's error into one line.
 """
 
 import difflib
-import errno
 import logging
 import os
 import pathlib
@@ -32,7 +31,7 @@ from speechbrain_ssl import (
     shared_memory,
 )
 from speechbrain_ssl.config_base import merge, read_plain
-from speechbrain_ssl.errors import ConfigError, UserError
+from speechbrain_ssl.errors import ConfigError, UserError, full_disk
 from speechbrain_ssl.progress import open_bar
 
 logger = logging.getLogger(__name__)
@@ -383,10 +382,8 @@ def run(main):
         sys.stderr.write(f"\nError: {explanation}\n")
         sys.exit(1)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        explanation = full_disk(error)
+        if explanation is None:
             raise
-        sys.stderr.write(
-            f"\nError: no space is left ({error}). What was written before is "
-            "intact: make room and start the same command again\n"
-        )
+        sys.stderr.write(f"\nError: {explanation}\n")
         sys.exit(1)

@@ -4,6 +4,7 @@ Each message names the file or the key at fault, and the remedy, so that it can
 be printed without a traceback. ``speechbrain_ssl.config.run`` does that.
 """
 
+import errno
 import json
 
 
@@ -41,6 +42,33 @@ class CollapseError(UserError):
 
 class DivergenceError(UserError):
     """Training that has left the finite numbers."""
+
+
+def full_disk(error):
+    """Explain an ``OSError`` that means that the disk is full.
+
+    Arguments
+    ---------
+    error : OSError
+        Any one.
+
+    Returns
+    -------
+    str or None
+        A sentence with the remedy; None if the error means something else.
+
+    Example
+    -------
+    >>> full_disk(OSError(errno.EDQUOT, "Disk quota exceeded"))[:16]
+    'no space is left'
+    >>> full_disk(OSError(errno.EACCES, "Permission denied"))
+    """
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    return (
+        f"no space is left ({error}). What was written before is intact: make "
+        "room and start the same command again"
+    )
 
 
 def differences(before, now):

@@ -33,7 +33,7 @@ _SIGNS = (
 )
 
 
-def check_space(dataset, item, batch_size, num_workers):
+def check_space(dataset, items, batch_size, num_workers):
     """Raise, before the first step, if the batches cannot fit.
 
     Arguments
@@ -41,8 +41,9 @@ def check_space(dataset, item, batch_size, num_workers):
     dataset : torch.utils.data.Dataset
         It has a method ``collate``, which makes a batch with a property
         ``nbytes``.
-    item : object
-        An item of the data set; its sample shows how large the others are.
+    items : list
+        Some items of the data set; their samples show how large the others
+        are. A single one does not: one of floats makes its batch twice as large.
     batch_size : int
         Samples per batch.
     num_workers : int
@@ -55,7 +56,8 @@ def check_space(dataset, item, batch_size, num_workers):
     """
     if not num_workers or not os.path.isdir(FOLDER):
         return
-    batch = dataset.collate([dataset[item]]).nbytes * batch_size
+    some = dataset.collate([dataset[item] for item in items])
+    batch = some.nbytes * batch_size // len(items)
     # The processes of a machine share the space.
     workers = num_workers * int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     needed = workers * PREFETCH * batch

@@ -167,6 +167,7 @@ def prepare_training(preparation, places, min_duration):
     tree, meta = places["vox2_wav"], read_meta(places["vox2_meta"])
     if places["vox2_aac"]:
         _convert(preparation, places["vox2_aac"], tree)
+        preparation.outputs.append(tree)
     found = preparation.scan(
         tree,
         _training_files(preparation, tree, meta),

@@ -15,7 +15,7 @@ import signal
 import sys
 
 from speechbrain_ssl import interruption
-from speechbrain_ssl.errors import UserError
+from speechbrain_ssl.errors import UserError, full_disk
 from speechbrain_ssl.runtime import set_up_process
 
 _MODEL = (
@@ -157,7 +157,9 @@ def _add_source(parser):
         metavar="folder",
         help="folder of audio files, one file, or a list of files: CSV with a "
         "column wav or path, plain paths, Kaldi's wav.scp or Lhotse's "
-        "recordings.jsonl",
+        "recordings.jsonl; m4a, webm and others (with PyAV) are decoded into a "
+        "temporary folder, in 60 MB for an hour: set TMPDIR to another one "
+        "where it is small, or in memory as in many containers",
     )
 
 
@@ -244,9 +246,10 @@ def main(argv=None):
     except UserError as error:
         return _fail(str(error).strip(), options.json)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES):
+        text = str(error) if error.errno == errno.EACCES else full_disk(error)
+        if text is None:
             raise
-        return _fail(str(error), options.json)
+        return _fail(text, options.json)
     except interruption.Interrupted as stop:
         return 128 + signal.Signals[str(stop)]
     try:

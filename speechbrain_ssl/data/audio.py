@@ -68,7 +68,8 @@ class AudioFile:
             there = f"{frames / rate:.2f} s, and not the {seconds:.2f} s"
             raise UnusableAudio(
                 f"{self.path} has {there} of its manifest: it was cut or "
-                "replaced; restore it, correct the duration, or prepare the "
+                "replaced; restore it, correct the duration, or delete "
+                "prepare.json in the folder of the manifest and prepare the "
                 "corpus again",
                 "length changed",
                 there,
@@ -122,7 +123,7 @@ class AudioFile:
             second = max(0, start - margin) // self.sample_rate
             pieces = [np.zeros(0, dtype=np.float32)]
             skip = start - second * self.sample_rate
-            self._stream = self._resampled(second)
+            self._stream = resampled(self._decoder, self.sample_rate, second)
         length = sum(map(len, pieces))
         while length < skip + promised:
             piece = next(self._stream, None)
@@ -146,19 +147,40 @@ class AudioFile:
             )
         return wave
 
-    def _resampled(self, second):
-        """Yield waveforms at ``sample_rate`` from a second on."""
-        rate = self._decoder.sample_rate
-        if rate == self.sample_rate:
-            yield from self._decoder.seconds(second)
-            yield np.zeros(0, dtype=np.float32)
-            return
-        stream = soxr.ResampleStream(rate, self.sample_rate, 1, dtype="float32")
-        for wave in self._decoder.seconds(second):
-            yield stream.resample_chunk(wave)
-        # Zeros for one sample more, which a file shorter than a sample needs.
-        rest = np.zeros(-(-rate // self.sample_rate), dtype=np.float32)
-        yield stream.resample_chunk(rest, last=True)
+
+def resampled(decoder, rate, second=0):
+    """Decode a file from one of its seconds on, at another sample rate.
+
+    Arguments
+    ---------
+    decoder : Decoder
+        The open file, or an object with its ``sample_rate`` and ``seconds``.
+    rate : int
+        Hz.
+    second : int
+        The second to begin with.
+
+    Yields
+    ------
+    numpy.ndarray
+        float32 ``[samples]`` at ``rate``, any number of them.
+
+    Raises
+    ------
+    UnusableAudio
+        As ``Decoder.seconds``.
+    """
+    if decoder.sample_rate == rate:
+        yield from decoder.seconds(second)
+        return
+    stream = soxr.ResampleStream(decoder.sample_rate, rate, 1, dtype="float32")
+    length = 0
+    for wave in decoder.seconds(second):
+        length += len(wave)
+        yield stream.resample_chunk(np.ascontiguousarray(wave))
+    # Zeros up to one sample at the new rate, which there always is of a file.
+    lacking = max(0, -(-decoder.sample_rate // rate) - length) if length else 0
+    yield stream.resample_chunk(np.zeros(lacking, np.float32), last=True)
 
 
 def _tolerance(seconds):

@@ -162,8 +162,8 @@ class CropDataset(torch.utils.data.Dataset):
         raise AudioError(
             f"{self.max_replacements} utterances in a row cannot be used, the "
             f"last one: {bad[-1][1]}. Check that the corpus is where the manifest "
-            "says, or prepare it again with `--check=decode`, which sorts out "
-            "bad files beforehand"
+            "says, or delete prepare.json in its folder and prepare again with "
+            "`--check=decode`, which sorts out bad files beforehand"
         )
 
     def _crops(self, index, epoch, key, bad, sources=None):

@@ -45,6 +45,11 @@ _FEWEST_BYTES_A_SECOND = 750
 #: if they were independent cancel each other.
 _CANCELLED = 0.1
 
+#: Note of a file longer than ``_LONG_SECONDS`` whose codec cannot seek: a crop
+#: from the tenth minute of GSM takes a second.
+CANNOT_SEEK = "cannot seek"
+_LONG_SECONDS = 60
+
 #: Programs that write to a pipe store such a number for the unknown size.
 _STREAMED = 0x7FFF0000
 
@@ -213,6 +218,12 @@ class Decoder:
                 there, self.frames = self.frames, int(match[1])
                 self.check_length(there)
         self._seeks = soundfile.SoundFile.seekable(self._file)
+        if not self._seeks and self.frames > _LONG_SECONDS * rate:
+            detail = (
+                f"{self._file.subtype} is decoded from its beginning for each "
+                "crop: convert it to wav or flac before training"
+            )
+            self.notes.append([CANNOT_SEEK, detail])
         if _NO_END in log:
             detail = "the Ogg file was cut, or recorded from a stream"
             self.notes.append(["no end of stream", detail])

@@ -141,8 +141,9 @@ class HalvesDataset(torch.utils.data.Dataset):
                 raise AudioError(
                     f"{self._unusable} utterances in a row cannot be used for "
                     f"validation, the last one: {error}. Check that the corpus "
-                    "is where the manifest says, or prepare it again with "
-                    "`--check=decode`, which sorts out bad files beforehand"
+                    "is where the manifest says, or delete prepare.json in its "
+                    "folder and prepare again with `--check=decode`, which "
+                    "sorts out bad files beforehand"
                 ) from error
             logger.warning("Not used for validation: %s", error)
             return False

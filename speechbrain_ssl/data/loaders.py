@@ -101,8 +101,9 @@ def make_loaders(
     )
     valid_set = HalvesDataset(valid, **halves)
     valid_batch = min(VALID_BATCH, len(valid))
-    check_space(train_set, (reference_from, 0), batch_size, num_workers)
-    check_space(valid_set, 0, valid_batch, num_workers)
+    some = [(reference_from, index) for index in _spread(len(train))]
+    check_space(train_set, some, batch_size, num_workers)
+    check_space(valid_set, _spread(len(valid)), valid_batch, num_workers)
     options = {
         "num_workers": num_workers,
         "persistent_workers": num_workers > 0,
@@ -124,3 +125,8 @@ def make_loaders(
         **options,
     )
     return train_loader, sampler, valid_loader
+
+
+def _spread(total, most=8):
+    """Return a few indices, spread over a list."""
+    return range(0, total, -(-total // most))

@@ -225,7 +225,8 @@ class EmbeddingStore:
             raise AudioError(
                 f"{len(bad)} of {total} files cannot be read "
                 f"({self._table(bad)}). Check that the corpus is where the "
-                "manifest says, or prepare it again with `--check=decode`"
+                "manifest says, or delete prepare.json in its folder and "
+                "prepare again with `--check=decode`"
             )
 
     def _table(self, bad):

@@ -63,14 +63,19 @@ def mark_completed(save_folder, arguments, outputs, summary):
     arguments : dict
         As for ``completed``.
     outputs : list of str
-        Names of the files written, relative to ``save_folder``.
+        Names of the files written, relative to ``save_folder``, and of folders
+        that must stay, such as those of converted files.
     summary : dict
         The summary that ``completed`` will return.
     """
     folder = pathlib.Path(save_folder)
     before = _read_config(folder).get("outputs", {})
     for name in sorted(set(before) - set(outputs)):
-        if _digest(folder / name) == before[name]:
+        # A folder of converted files may be wanted again.
+        if (
+            os.path.isfile(folder / name)
+            and _digest(folder / name) == before[name]
+        ):
             logger.info(
                 "%s is of another configuration: removed", folder / name
             )
@@ -99,7 +104,13 @@ def _read_config(save_folder):
 
 
 def _digest(path):
-    """Return the fingerprint of a file, or None if it does not exist."""
+    """Return the fingerprint of a file, or None if it does not exist.
+
+    Of a folder only the existence counts: looking at a million files would take
+    minutes.
+    """
+    if os.path.isdir(path):
+        return "folder"
     if not os.path.isfile(path):
         return None
     # A short one suffices: it guards against accidents, not against malice.

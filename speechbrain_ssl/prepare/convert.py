@@ -20,8 +20,8 @@ from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import soundfile
-import soxr
 
+from speechbrain_ssl.data.audio import resampled
 from speechbrain_ssl.data.decoder import Decoder, UnusableAudio
 from speechbrain_ssl.data.silence import (
     frame_energies,
@@ -139,8 +139,8 @@ def _check_disk(folder):
     os.makedirs(folder, exist_ok=True)
     if shutil.disk_usage(folder).free < 2**24:
         raise UserError(
-            f"the disk of {folder} is full; make room or give another folder, "
-            "then prepare again: converted files are kept"
+            f"the disk of {folder} is full; make room or give another folder "
+            "(for temporary files in TMPDIR), then start the same command again"
         )
 
 
@@ -239,7 +239,7 @@ def convert_file(source, target, trim=False):
         level = _speech_level(decode(source)) if trim else None
         with decode(source) as decoder:
             rate = min(decoder.sample_rate, SAMPLE_RATE)
-            waves = _resampled(decoder, rate)
+            waves = resampled(decoder, rate)
             if trim:
                 waves = _trimmed(waves, rate, level)
             with soundfile.SoundFile(
@@ -268,23 +268,12 @@ def convert_file(source, target, trim=False):
     return notes
 
 
-def _resampled(decoder, rate):
-    """Yield the waveform of a decoder at another rate, piece by piece."""
-    if decoder.sample_rate == rate:
-        yield from decoder.seconds()
-        return
-    stream = soxr.ResampleStream(decoder.sample_rate, rate, 1, dtype="float32")
-    for wave in decoder.seconds():
-        yield stream.resample_chunk(np.ascontiguousarray(wave))
-    yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
-
-
 def _speech_level(decoder):
     """Compute the ``speech_level`` of a whole file, without keeping it."""
     with decoder:
         rate = min(decoder.sample_rate, SAMPLE_RATE)
         energies = [
-            frame_energies(wave, rate) for wave in _resampled(decoder, rate)
+            frame_energies(wave, rate) for wave in resampled(decoder, rate)
         ]
     return speech_level(np.concatenate(energies))
 

@@ -92,6 +92,7 @@ def scan_formats(
     folder = preparation.save_folder / kind / name
     caches = preparation.save_folder / "scan_cache"
     if targets:
+        preparation.outputs.append(f"{kind}/{name}")
         outcomes = convert_files(
             root,
             targets,

@@ -9,7 +9,9 @@ The kind of a list is recognised by its content:
     | Kaldi's ``wav.scp`` | ``utterance calls/a.wav`` |
     | Lhotse's recordings | ``{"id": …, "sources": [{"type": "file", …}]}`` |
 
-A list may be compressed by gzip. Relative paths are relative to the folder of
+Paths may contain spaces, so that a line alone does not tell the second kind from
+the third: the files that exist do (see ``_is_scp``). A list may be compressed by
+gzip. Relative paths are relative to the folder of
 the list. Other columns, such as a duration, are not read: the files are
 measured. Only whole files are read, so a list of parts of files is an error.
 """
@@ -24,6 +26,15 @@ from typing import NamedTuple
 
 from speechbrain_ssl.errors import ManifestError
 from speechbrain_ssl.prepare.listing import FileListing, unique_ids
+
+# The lines by which plain paths are told from a wav.scp.
+_MOST_LINES = 1000
+
+# Lines of a trial list, its fields separated by white space or commas; the
+# first line may be a header.
+_TRIAL = re.compile(
+    r"[01][\s,]+\S+[\s,]+\S+|\S+[\s,]+\S+[\s,]+([01]|tgt|imp|(non)?target)"
+)
 
 _CHANNELS_APART = (
     "its channels are separate files; mix them into one file, and list that"
@@ -71,7 +82,8 @@ def read_list(path):
     ManifestError
         If it is not text, lists nothing, has an empty cell, lists an ID or a
         file twice, or has a line that is not a whole audio file (a command, an
-        entry of an archive, a part of a recording). Names file and line.
+        entry of an archive, a part of a recording), or if it is a list of trials or its
+        columns are separated by semicolons. Names file and line.
 
     Example
     -------
@@ -95,10 +107,20 @@ def read_list(path):
         rows = _read_lhotse(path, lines)
     elif not {"wav", "path"}.isdisjoint(_header(first)):
         rows = _read_csv(path, text)
-    elif len(first.split()) == 1 or os.path.exists(os.path.join(folder, first)):
-        rows = [(number, None, line) for number, line in lines]
-    else:
+    elif not {"wav", "path"}.isdisjoint(_header(first.replace(";", ","))):
+        raise ManifestError(
+            f"{path}, line {lines[0][0]}: semicolons separate the columns; "
+            "separate them by commas or tabs"
+        )
+    elif all(_TRIAL.fullmatch(line) for _, line in lines[1:] or lines):
+        raise ManifestError(
+            f"{path} is a list of trials, not of files: list each file once, or "
+            "score the trials (speechbrain-ssl score)"
+        )
+    elif _is_scp(folder, lines):
         rows = _read_scp(path, lines)
+    else:
+        rows = [(number, None, line) for number, line in lines]
     entries, ids, paths = [], {}, {}
     for number, utterance, name in rows:
         where = f"{path}, line {number}"
@@ -237,6 +259,25 @@ def _rows_of(rows, path):
         raise ManifestError(
             f"{path}, line {rows.line_num}: {error}; is it a CSV file?"
         ) from error
+
+
+def _is_scp(folder, lines):
+    """Return whether lines are an ID and a path, and not paths with spaces.
+
+    The reading by which more files exist is right; where none does, or as many,
+    most lines decide.
+    """
+    some = [line for _, line in lines[:: -(-len(lines) // _MOST_LINES)]]
+    names = [line.split(maxsplit=1)[1:] for line in some]
+    if not any(names):
+        return False
+    paths = sum(os.path.exists(os.path.join(folder, line)) for line in some)
+    rests = sum(
+        os.path.exists(os.path.join(folder, *name)) for name in names if name
+    )
+    if paths != rests:
+        return rests > paths
+    return sum(map(len, names)) >= len(some) / 2
 
 
 def _read_scp(path, lines):

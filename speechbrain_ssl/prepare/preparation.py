@@ -38,7 +38,7 @@ class Preparation:
     Attributes
     ----------
     outputs : list of str
-        Names of the files written.
+        Names of the files written, and of the folders of converted files.
     rejected : list of tuple
         (wav, reason, detail) of every file that cannot be used.
     notes : list of tuple

@@ -5,7 +5,7 @@ import logging
 import sys
 
 from speechbrain_ssl import interruption
-from speechbrain_ssl.errors import UserError
+from speechbrain_ssl.errors import UserError, full_disk
 from speechbrain_ssl.prepare.probe import CHECKS
 
 
@@ -77,5 +77,11 @@ def run_parsed(prepare, parser, argv=None):
         return interruption.report(stop)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        explanation = full_disk(error)
+        if explanation is None:
+            raise
+        print(f"error: {explanation}", file=sys.stderr)
         return 1
     return 0

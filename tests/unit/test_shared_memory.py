@@ -66,6 +66,18 @@ def test_too_little_for_the_batches(manifest, free, monkeypatch):
         load(manifest, num_workers=4)
 
 
+def test_floats_in_the_second_half_of_the_list(manifest, free):
+    """A batch that holds any travels as floats, in twice the space."""
+    needed = 8 * 2 * 8000 * 2 * 4 * 2
+    free(needed)
+    for i in range(10, 20):
+        path = manifest.path(i)
+        soundfile.write(path, np.full(16000, 1e-6), 16000, subtype="FLOAT")
+    load(manifest, num_workers=2)
+    with pytest.raises(ConfigError, match="shared memory"):
+        load(manifest, num_workers=4)
+
+
 def test_too_little_for_reference_crops_or_validation(manifest, free):
     """Both may need more than a batch of crops does."""
     free(8 * 2 * 8000 * 2 * 2)

@@ -64,6 +64,27 @@ def test_every_format_of_libsndfile(tmp_path):
     assert kinds > 80 and forward >= 10
 
 
+@pytest.mark.parametrize(
+    "subtype, seconds, notes",
+    [
+        ("GSM610", 61, ["cannot seek"]),
+        ("GSM610", 59, []),
+        ("G721_32", 61, ["cannot seek"]),
+        ("IMA_ADPCM", 61, []),
+        ("ULAW", 61, []),
+    ],
+)
+def test_a_note_on_long_files_that_cannot_seek(
+    tmp_path, subtype, seconds, notes
+):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, voice(seconds, 8000), 8000, subtype=subtype)
+    for check in ("header", "decode"):
+        assert [note for note, _ in probe(path, check).notes] == notes
+    if notes:
+        assert f"{subtype} is decoded from" in probe(path).notes[0][1]
+
+
 @pytest.mark.parametrize("rate", [8000, 11025, 44100, 48000, 8001, 44099])
 def test_a_part_is_a_part_of_the_whole(tmp_path, rate):
     """At the same places and, but for 1e-4, with the same samples."""
@@ -229,7 +250,10 @@ def test_a_file_that_has_changed(tmp_path, form):
     with AudioFile(path, RATE, 9.95) as audio:
         assert audio.num_samples == round(9.96 * RATE)
     for seconds in (12.0, 8.0):
-        with pytest.raises(AudioError, match=f"10.00 s, .* {seconds:.2f} s"):
+        with pytest.raises(
+            AudioError,
+            match=rf"10.00 s, .* {seconds:.2f} s.*delete prepare\.json",
+        ):
             AudioFile(path, RATE, seconds)
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])

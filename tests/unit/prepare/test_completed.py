@@ -16,5 +16,14 @@ def test_completed(tmp_path):
     assert not (tmp_path / "noise.csv").exists()
     (tmp_path / "train.csv").write_text("edited")
     assert completed(tmp_path, arguments) is None
+    # A folder of converted files is missed, and is kept by others.
+    (tmp_path / "decoded").mkdir()
+    mark_completed(tmp_path, arguments, ["decoded"], {"n": 3})
+    assert completed(tmp_path, arguments) == {"n": 3}
+    (tmp_path / "decoded").rmdir()
+    assert completed(tmp_path, arguments) is None
+    (tmp_path / "decoded").mkdir()
+    mark_completed(tmp_path, arguments, [], {"n": 4})
+    assert (tmp_path / "decoded").is_dir()
     (tmp_path / "prepare.json").write_text("{torn")
     assert completed(tmp_path, arguments) is None

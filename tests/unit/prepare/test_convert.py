@@ -17,6 +17,7 @@ pytest.importorskip("av")
 
 from av_files import KINDS, encode, has_encoder, video_only, voice
 
+from speechbrain_ssl.data.audio import AudioFile
 from speechbrain_ssl.errors import UserError
 from speechbrain_ssl.prepare import convert
 from speechbrain_ssl.prepare.convert import convert_file, convert_files
@@ -45,6 +46,20 @@ def test_the_audio_is_the_same(tmp_path, name, codec, rate, channels, least):
     info = soundfile.info(tmp_path / "new/a.flac")
     assert (info.format, info.subtype) == ("FLAC", "PCM_16")
     assert os.listdir(tmp_path / "new") == ["a.flac"]
+
+
+@pytest.mark.parametrize("rate", [44100, 48000])
+@pytest.mark.parametrize("count", [1, 70001])
+def test_a_copy_has_the_samples_that_training_would_read(tmp_path, rate, count):
+    """Even a file that is shorter than a sample at 16 kHz."""
+    wave = np.random.default_rng(0).normal(0, 0.1, count)
+    soundfile.write(tmp_path / "a.wav", wave, rate)
+    convert_file(tmp_path / "a.wav", tmp_path / "b.flac")
+    with AudioFile(tmp_path / "a.wav") as audio:
+        wanted = audio.read()
+    found, _ = soundfile.read(tmp_path / "b.flac")
+    assert len(found) - len(wanted) in (0, 1)
+    assert np.abs(found[: len(wanted)] - wanted).max() < 1e-4
 
 
 def test_channels_are_mixed_unless_they_cancel(tmp_path):

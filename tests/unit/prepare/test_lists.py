@@ -60,6 +60,26 @@ def test_all_kinds_say_the_same(tmp_path, name, compressed):
     assert by_file == dict(zip(listing.files, ids, strict=True))
 
 
+@pytest.mark.parametrize("there", ["my calls/a b.wav", "c.wav", None])
+def test_plain_paths_with_spaces_of_which_some_are_missing(tmp_path, there):
+    """The first line alone would be an ID and a path."""
+    lines = ["my calls/a.wav", "my calls/a b.wav", "c.wav", "d.wav", "e.wav"]
+    if there:
+        (tmp_path / there).parent.mkdir(exist_ok=True)
+        (tmp_path / there).touch()
+    path = tmp_path / "paths.txt"
+    path.write_text("\n".join(lines))
+    entries = read_list(path)
+    assert [entry.text for entry in entries] == lines
+    assert {entry.id for entry in entries} == {None}
+
+
+def test_a_list_of_which_no_file_exists_is_read_by_most_lines(tmp_path):
+    path = tmp_path / "wav.scp"
+    path.write_text("u1 my calls/a.wav\nu2 b.wav\nu3 c.wav\n")
+    assert [entry.id for entry in read_list(path)] == ["u1", "u2", "u3"]
+
+
 def test_absolute_paths_and_lines(tmp_path):
     path = tmp_path / "l.csv"
     path.write_bytes(b'\n\nwav,ID\n/x/a.wav,u1\n\n"/x/y/b\n\r.wav",u2\n/c,u3\n')
@@ -88,6 +108,10 @@ def test_absolute_paths_and_lines(tmp_path):
         ("wav,start,stop\na.wav,1,2\n", "parts of files.*start and stop"),
         ("wav\n$data_root/a.wav\n", r"line 2: .*\$data_root.*relative to the"),
         ("wav,ID\n", "names no file"),
+        ("ID;wav\nu1;a.wav\n", "line 1: semicolons.*by commas or tabs"),
+        ("1 a.wav b.wav\n0 a.wav c.wav\n", "is a list of trials"),
+        ("u1 u2 target\nu1 u3 nontarget\n", "is a list of trials"),
+        ("label,first,second\n1,a.wav,b.wav\n", "is a list of trials"),
         ("\n \n", "is empty"),
         ("RIFF\0\0", "not text"),
         (lhotse("u1", "ffmpeg a.wav", type="command"), "source is a command"),

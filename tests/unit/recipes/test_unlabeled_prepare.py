@@ -2,6 +2,7 @@
 
 import importlib.util
 import pathlib
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -290,6 +291,13 @@ def test_other_formats_are_decoded_once(formats, tmp_path, monkeypatch):
     assert run(formats, tmp_path / "save") == first
     assert run(formats, tmp_path / "save", min_duration=2)["utterances"] == 6
     assert flac.stat().st_mtime_ns == before
+
+
+def test_a_deleted_folder_of_decoded_files_is_made_again(formats, tmp_path):
+    first = run(formats, tmp_path / "save")
+    shutil.rmtree(tmp_path / "save/decoded/train")
+    assert run(formats, tmp_path / "save") == first
+    assert (tmp_path / "save/decoded/train/calls/d.m4a.flac").is_file()
 
 
 def test_without_pyav(formats, tmp_path, monkeypatch, caplog):

@@ -251,6 +251,10 @@ def test_m4a_conversion(tmp_path, m4a):
     assert row["wav"] == "$data_root/dev/aac/id00012/21Uxsk56VDQ/00009.m4a"
     assert row["detail"] == "Invalid data found when processing input"
     assert not list((m4a / "dev/wav").rglob(".*"))
+    # Converted files that were deleted are made again.
+    shutil.rmtree(m4a / "dev/wav")
+    run(m4a, tmp_path / "save")
+    assert (m4a / "dev/wav" / f"{VOX2[0]}.wav").is_file()
 
 
 def test_m4a_conversion_goes_on(tmp_path, m4a):
