@@ -1,6 +1,8 @@
 """Only what mpg123 writes to stderr is dropped."""
 
 import os
+import threading
+import time
 
 from speechbrain_ssl.data.mp3_messages import mp3_messages_dropped
 
@@ -25,16 +27,25 @@ def test_afterwards_stderr_is_what_it_was(capfd):
     assert capfd.readouterr().err == "Note: written\n"
 
 
-def test_a_fork_waits_and_can_decode(capfd):
+def test_a_fork_waits(capfd):
     """A forked process has the real stderr, and a free lock."""
-    with mp3_messages_dropped():
-        pass
+    inside = threading.Event()
+
+    def decode():
+        with mp3_messages_dropped():
+            inside.set()
+            time.sleep(0.2)
+
+    thread = threading.Thread(target=decode)
+    thread.start()
+    inside.wait()
     child = os.fork()
     if child == 0:
+        os.write(2, b"child\n")
         with mp3_messages_dropped():
             os.write(2, b"Warning: dropped\n")
-        os.write(2, b"child\n")
         os._exit(0)
+    thread.join()
     assert os.waitpid(child, 0)[1] == 0
     assert capfd.readouterr().err == "child\n"
 
