@@ -337,6 +337,19 @@ def _take_auto(argv, changes):
     return [flag for flag in argv if flag not in flags], asked | (changes or {})
 
 
+def _run_or_stop(main):
+    """Run ``main(argv)``; a signal to all processes may end it in each."""
+    try:
+        main(sys.argv[1:])
+        distributed.leave()
+    except RuntimeError as error:
+        # The first process to stop breaks the collectives of the others.
+        stop = interruption.requested()
+        if stop is None or not distributed.is_distributed():
+            raise
+        raise interruption.Interrupted(stop) from error
+
+
 def run(main):
     """Run the ``main(argv)`` of a script, and print a user's error in one line.
 
@@ -352,16 +365,7 @@ def run(main):
     speechbrain.core.tqdm = open_bar
     try:
         with interruption.handled():
-            try:
-                main(sys.argv[1:])
-                distributed.leave()
-            except RuntimeError as error:
-                # A process that has stopped breaks the collectives of others.
-                if interruption.requested() is None:
-                    raise
-                raise interruption.Interrupted(
-                    interruption.requested()
-                ) from error
+            _run_or_stop(main)
     except interruption.Interrupted as stop:
         sys.exit(interruption.report(stop))
     except UserError as error:

@@ -14,7 +14,9 @@ Either way the script ends with ``EXIT_CODE``, and the same command continues. A
 second signal ends the process at once.
 """
 
+import atexit
 import contextlib
+import multiprocessing
 import os
 import signal
 import sys
@@ -36,6 +38,7 @@ _SAME_REQUEST = 2.0  # seconds
 
 _received = None  # (signal's name, time)
 _deferred = False
+_handles = False  # whether this process has ever handled them
 
 
 class Interrupted(BaseException):
@@ -65,8 +68,11 @@ def handled():
     ...     requested()
     'SIGTERM'
     """
-    global _received, _deferred
+    global _received, _deferred, _handles
     _received, _deferred, before = None, False, {}
+    if not _handles:
+        atexit.register(_kill_workers)
+    _handles = True
     if threading.current_thread() is threading.main_thread():
         for number in _SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
@@ -102,7 +108,7 @@ def may_be_skipped():
         defer(False)
         yield
     except Interrupted:
-        pass
+        atexit.register(_kill_workers)
     finally:
         defer(before)
 
@@ -128,14 +134,33 @@ def report(stop):
 
 
 def ignore_in_worker(_=None):
-    """Ignore the signals in a loader worker, whose main process decides.
+    """Ignore the signals in a worker process, whose main process decides.
 
     A batch system signals all processes of a job. A worker that died of it would
-    take the main process along before a checkpoint is saved. Torch ends the
-    workers when the main process ends.
+    take the main process along before a checkpoint is saved.
     """
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def init_loader_worker(_):
+    """Ignore the signals in a loader worker if the main process handles them.
+
+    Otherwise the main process could not end a worker that a failed run has left
+    behind: multiprocessing does so by SIGTERM when the interpreter exits, and
+    would wait forever. If it handles them, it kills its workers before.
+    """
+    if _handles:
+        ignore_in_worker()
+
+
+def _kill_workers():
+    """Kill the processes that are left when the interpreter exits."""
+    if hasattr(signal, "SIGCHLD"):
+        # Torch raises an error when a loader worker is killed.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for process in multiprocessing.active_children():
+        process.kill()
 
 
 def _receive(number, _):

@@ -47,9 +47,9 @@ class Linear:
         Length of the ramp in epochs; with 0 the value is always ``end``.
     by_epoch : bool
         Whether the value changes between epochs only, and the last epoch of
-        the ramp has ``end``. This is how DINO's code and its descendants
-        compute the teacher's temperature; ``ramp_epochs`` is then a whole
-        number.
+        the ramp has ``end`` (the only epoch of a ramp of one has ``start``).
+        This is how DINO's code and its descendants compute the teacher's
+        temperature; ``ramp_epochs`` is then a whole number.
 
     Raises
     ------
@@ -125,6 +125,99 @@ class StepDecay:
 
 
 @dataclasses.dataclass(frozen=True)
+class WarmupExponential:
+    """Warms up linearly, holds ``peak``, then falls exponentially.
+
+    This is ``ExponentialLR`` of hyperion, in epochs instead of steps.
+
+    Arguments
+    ---------
+    peak : float
+        Value at the end of the warm-up, held until ``hold_epochs``.
+    factor : float
+        Above 0, at most 1.
+    every_epochs : float
+        Number of epochs in which the value falls to ``factor`` times itself.
+    hold_epochs : float
+        Epochs before the fall, warm-up included.
+    warmup_epochs : float
+        Length of the warm-up from 0 in epochs.
+
+    Raises
+    ------
+    ConfigError
+        If ``factor`` or ``every_epochs`` is out of range; when called, if the
+        warm-up takes the whole run.
+
+    Example
+    -------
+    >>> WarmupExponential(1.0, 0.25, 2, hold_epochs=2, warmup_epochs=1)(
+    ...     epochs=3, steps_per_epoch=2
+    ... ).tolist()
+    [0.0, 0.5, 1.0, 1.0, 1.0, 0.7071067811865476]
+    """
+
+    peak: float
+    factor: float
+    every_epochs: float
+    hold_epochs: float = 0.0
+    warmup_epochs: float = 0.0
+
+    def __post_init__(self):
+        owner = "WarmupExponential"
+        check_number(owner, "factor", self.factor, above=0, most=1)
+        check_number(owner, "every_epochs", self.every_epochs, above=0)
+
+    def __call__(self, epochs, steps_per_epoch):
+        """Return values ``[epochs * steps_per_epoch]``, float64."""
+        steps = np.arange(epochs * steps_per_epoch)
+        warm = _warm_steps(self.warmup_epochs, epochs, steps_per_epoch)
+        hold = max(warm, round(self.hold_epochs * steps_per_epoch))
+        falls = (steps - hold) / (self.every_epochs * steps_per_epoch)
+        fall = self.factor ** np.maximum(falls, 0.0)
+        ramp = np.minimum(steps / warm, 1.0) if warm > 0 else 1.0
+        return self.peak * ramp * fall
+
+
+@dataclasses.dataclass(frozen=True)
+class TwoSteps:
+    """Follows one schedule for some epochs, and then another.
+
+    Arguments
+    ---------
+    first, second : callable
+        Schedules. The second one begins anew.
+    epochs : int
+        Number of epochs of the first one.
+
+    Raises
+    ------
+    ConfigError
+        If ``epochs`` is not a whole number from 0.
+
+    Example
+    -------
+    >>> TwoSteps(Constant(3.0), Constant(1.0), 1)(3, steps_per_epoch=1).tolist()
+    [3.0, 1.0, 1.0]
+    """
+
+    first: object
+    second: object
+    epochs: int
+
+    def __post_init__(self):
+        check_int("TwoSteps", "epochs", self.epochs, least=0)
+
+    def __call__(self, epochs, steps_per_epoch):
+        """Return values ``[epochs * steps_per_epoch]``, float64."""
+        border = min(self.epochs, epochs)
+        parts = (self.first, border), (self.second, epochs - border)
+        return np.concatenate(
+            [part(length, steps_per_epoch) for part, length in parts if length]
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class WarmupCosine:
     """Warms up linearly to ``peak``, then follows a cosine to ``end``.
 
@@ -175,13 +268,7 @@ class WarmupCosine:
                 "`number_of_epochs`"
             )
         total = whole * steps_per_epoch
-        warm = round(self.warmup_epochs * steps_per_epoch)
-        if warm >= total:
-            raise ConfigError(
-                f"a warm-up of {self.warmup_epochs} epochs takes all of a "
-                f"run of {whole}; lower `warmup_epochs` or raise "
-                "`number_of_epochs`"
-            )
+        warm = _warm_steps(self.warmup_epochs, whole, steps_per_epoch)
         ramp = self.start + (self.peak - self.start) * np.arange(warm) / max(
             warm, 1
         )
@@ -191,3 +278,14 @@ class WarmupCosine:
             self.end + (self.peak - self.end) * (1 + np.cos(np.pi * part)) / 2
         )
         return np.concatenate([ramp, fall])[: epochs * steps_per_epoch]
+
+
+def _warm_steps(warmup_epochs, epochs, steps_per_epoch):
+    """Return the number of steps of a warm-up that leaves some for the rest."""
+    warm = round(warmup_epochs * steps_per_epoch)
+    if warm >= epochs * steps_per_epoch:
+        raise ConfigError(
+            f"a warm-up of {warmup_epochs} epochs takes all of a run of "
+            f"{epochs}; lower `warmup_epochs` or raise `number_of_epochs`"
+        )
+    return warm

@@ -13,7 +13,7 @@ from speechbrain.utils.distributed import if_main_process
 from speechbrain_ssl import distributed
 from speechbrain_ssl.brains.encoding import crop_features, encode
 from speechbrain_ssl.data.halves import ReadableHalves
-from speechbrain_ssl.interruption import ignore_in_worker
+from speechbrain_ssl.interruption import init_loader_worker
 from speechbrain_ssl.progress import open_bar
 
 logger = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class EmbeddedHalves:
             collate_fn=halves.collate,
             num_workers=brain.hparams.num_workers,
             generator=torch.Generator(),
-            worker_init_fn=ignore_in_worker,
+            worker_init_fn=init_loader_worker,
         )
         return open_bar(
             loader,

@@ -429,6 +429,7 @@ class TrainingBrain(TrainingHooks):
 
     def _stop(self):
         """End the run after a signal; a checkpoint has been saved."""
+        distributed.leave()
         where = f"epoch {self.epoch}, after {self.optimizer_step} steps"
         raise interruption.Interrupted(
             f"{interruption.requested() or 'a signal to another process'} in "

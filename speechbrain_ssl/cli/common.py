@@ -152,7 +152,9 @@ class Checked:
         self.unusable, self.notes, self.left_out = {}, [], {}
         self.total = len(names)
         self._all = dict(zip(names, paths, strict=True))
-        names, paths = self._decode(names, paths, options)
+        # What is odd about usable files -> [name, detail] of each.
+        odd = collections.defaultdict(list)
+        names, paths = self._decode(names, paths, options, odd)
         with contextlib.ExitStack() as stack:
             pool = concurrent.futures.ThreadPoolExecutor(max(1, options.jobs))
             # After a signal the files that wait are not checked any more.
@@ -170,20 +172,22 @@ class Checked:
                     detail = f" ({outcome.detail})" if outcome.detail else ""
                     self.unusable[name] = outcome.reason + detail
                     continue
-                self.notes += [
-                    f"{name}: {note} ({detail})"
-                    for note, detail in outcome.notes
-                    # The command line reads a file from beginning to end.
-                    if note != CANNOT_SEEK
-                ]
                 self.names.append(name)
                 self.paths.append(path)
                 self.seconds.append(outcome.frames / outcome.sample_rate)
+                for what, detail in outcome.notes:
+                    odd[what].append((name, detail))
                 if self.seconds[-1] < SHORT_SECONDS:
                     self.notes.append(
                         f"{name} has only {self.seconds[-1]:.2f} s: results "
                         "for it are unreliable"
                     )
+        # The command line reads each file from beginning to end.
+        odd.pop(CANNOT_SEEK, None)
+        for what, found in odd.items():
+            name, detail = found[0]
+            more = f" and {len(found) - 1} more" * (len(found) > 1)
+            self.notes.append(f"{name}{more}: {what} ({detail})")
 
     def count(self):
         """Say how many files are used, and of which kinds the others are.
@@ -208,8 +212,11 @@ class Checked:
         used = f"{len(self.names)} of {self.total} files"
         return used + (f" ({'; '.join(parts)})" if parts else "")
 
-    def _decode(self, names, paths, options):
-        """Decode what libsndfile cannot read; return names and paths."""
+    def _decode(self, names, paths, options, odd):
+        """Decode what libsndfile cannot read; return names and paths.
+
+        Notes of the decoder are added to ``odd``.
+        """
         sources = [path for path in paths if needs_decoding(path)]
         if not sources:
             return names, paths
@@ -244,12 +251,10 @@ class Checked:
             if path in failures:
                 self.unusable[name] = "{} ({})".format(*failures[path])
             elif path in targets:
-                self.notes += [
-                    f"{name}: {note} ({detail})"
-                    for note, detail in outcomes[path].notes
-                ]
                 target = os.path.join(self._folder.name, targets[path])
                 kept.append((name, target))
+                for what, detail in outcomes[path].notes:
+                    odd[what].append((name, detail))
             else:
                 kept.append((name, path))
         return [name for name, _ in kept], [path for _, path in kept]

@@ -8,6 +8,7 @@ everything 12.6 GB; of RIRS_NOISES, 1 s of 10 000 responses takes 0.32 GB, of al
 memory while it reads.
 """
 
+import logging
 import os
 
 import numpy as np
@@ -19,6 +20,8 @@ from speechbrain_ssl.data.draws import uniform
 from speechbrain_ssl.data.manifest import Manifest
 from speechbrain_ssl.errors import AudioError, ConfigError, ManifestError
 from speechbrain_ssl.progress import open_bar
+
+logger = logging.getLogger(__name__)
 
 _NOISE_REMEDY = (
     "name a folder of noises (`--noise_folder`, or `--musan_folder` for "
@@ -36,6 +39,9 @@ _RESPONSE_REMEDY = (
 
 #: No room answers longer; a file that is longer is no response (seconds).
 _LONGEST_RESPONSE = 60.0
+
+#: Most stretches of a file that are read in search of one that is not silent.
+_DRAWS = 10
 
 
 def _to_int16(wave):
@@ -57,11 +63,17 @@ def _check_manifest(manifest_paths, what, remedy):
 
 
 def _stretch(audio, key, seconds, epoch):
-    """Read a stretch of an open file, which depends on its key and the epoch."""
+    """Read a stretch of an open file, which depends on its key and the epoch.
+
+    Another one is drawn where it is silent, a limited number of times.
+    """
     count = round(min(audio.num_samples, seconds * audio.sample_rate))
     room = audio.num_samples - count
-    start = int(uniform(key, epoch, "bank") * (room + 1))
-    return audio.read(start, count)
+    for draw in uniform(key, epoch, "bank", size=_DRAWS if room else 1):
+        wave = audio.read(int(draw * (room + 1)), count)
+        if np.any(wave):
+            break
+    return wave
 
 
 def _progress(rows):
@@ -130,12 +142,14 @@ class NoiseBank(torch.nn.Module):
             If there is no such manifest.
         ManifestError
             If the manifest is malformed or none of its files holds sound.
+        AudioError
+            If a file is not what it was when it was prepared.
         """
         if self.samples is not None:
             return
         _check_manifest(self.manifest, "noise", _NOISE_REMEDY)
         manifest = Manifest.read(self.manifest)
-        waves = []
+        waves, silent = [], []
         for i in _progress(range(len(manifest))):
             path, key = manifest.path(i), manifest.keys[i]
             seconds = float(manifest.durations[i])
@@ -145,8 +159,19 @@ class NoiseBank(torch.nn.Module):
             if np.any(wave):
                 waves.append(_to_int16(wave))
                 self.files.append((path, key, seconds, more))
+            else:
+                silent.append(path)
         if not waves:
             raise ManifestError(f"all files of {self.manifest} are silent")
+        if silent:
+            logger.warning(
+                "%d of %d noises of %s are silent and are left out; the first "
+                "is %s",
+                len(silent),
+                len(manifest),
+                self.manifest,
+                silent[0],
+            )
         offsets = np.cumsum([0] + [len(w) for w in waves])
         self.samples = torch.from_numpy(np.concatenate(waves))
         self.offsets = torch.from_numpy(offsets)
@@ -159,6 +184,11 @@ class NoiseBank(torch.nn.Module):
         epoch : int
             The stretch depends on it and on the file, so that a resumed run
             reads the same one.
+
+        Raises
+        ------
+        AudioError
+            If a file is not what it was when it was prepared.
         """
         longer = [i for i, (*_, more) in enumerate(self.files) if more]
         if not longer:
@@ -168,6 +198,9 @@ class NoiseBank(torch.nn.Module):
             path, key, seconds, _ = self.files[i]
             with AudioFile(path, self.sample_rate, seconds) as audio:
                 wave = _stretch(audio, key, self.seconds, epoch)
+                if not np.any(wave):
+                    # The one that ``load`` read sounds.
+                    wave = _stretch(audio, key, self.seconds, 0)
             # A lossy file may end some samples before the length in its header.
             wave = fit_length(wave, offsets[i + 1] - offsets[i])
             self.samples[offsets[i] : offsets[i + 1]] = torch.from_numpy(

@@ -8,6 +8,7 @@ beyond that is found by decoding. Memory is that of a second of audio, whatever
 a header promises.
 """
 
+import contextlib
 import os
 import re
 import stat
@@ -15,6 +16,7 @@ import stat
 import numpy as np
 import soundfile
 
+from speechbrain_ssl.data.mp3_messages import mp3_messages_dropped
 from speechbrain_ssl.errors import AudioError
 
 #: A file that lacks less than this share of the samples that its header
@@ -160,8 +162,10 @@ class Decoder:
         # As bytes, since a name need not be UTF-8; on Windows it is.
         if os.name != "nt":
             path = os.fsencode(path)
+        self._is_mp3 = os.path.splitext(self.path)[1].lower() == ".mp3"
         try:
-            self._file = _ForwardFile(path)
+            with self._quietly():
+                self._file = _ForwardFile(path)
         # soundfile raises TypeError for a headerless file (.raw); a broken
         # header may ask for more than the memory.
         except (
@@ -178,7 +182,15 @@ class Decoder:
             elif "not a regular file" in detail:
                 detail = "Format not recognised."
             self._fail("unreadable", detail.strip())
+        # It may have another extension, or no audio in spite of this one.
+        self._is_mp3 = self._file.format == "MP3"
         self._position = 0
+
+    def _quietly(self):
+        """Return a context that keeps the MP3 decoder off the console."""
+        return (
+            mp3_messages_dropped() if self._is_mp3 else contextlib.nullcontext()
+        )
 
     def _judge_header(self, log):
         """Raise if the header or the log of libsndfile shows a fault."""
@@ -335,15 +347,19 @@ class Decoder:
                 # but never the first one.
                 if self._file.format == "OGG" and self._position:
                     self._restart()
-                end = self._file.frames
-                self._position = self._file.seek(min(frame, end))
-                return
+                # An MP3 frame has part of its bits in earlier frames, which
+                # are up to a third of a second away.
+                start = frame - self.sample_rate if self._is_mp3 else frame
+                start = min(max(0, start), self._file.frames)
+                with self._quietly():
+                    self._position = self._file.seek(start)
             except (OSError, RuntimeError):
                 # It only said that it can.
                 self._seeks = False
                 self._restart()
         if frame < self._position:
             self._restart()
+        # Decode what lies before the frame.
         while self._position < frame and len(
             self._read(min(self.sample_rate, frame - self._position))
         ):
@@ -357,7 +373,8 @@ class Decoder:
     def _read(self, frames):
         """Read the next frames, ``[frames or fewer, channels]``."""
         try:
-            block = self._file.read(frames, dtype="float32", always_2d=True)
+            with self._quietly():
+                block = self._file.read(frames, dtype="float32", always_2d=True)
         except (OSError, RuntimeError, MemoryError) as error:
             at = self._position / self.sample_rate
             detail = getattr(error, "error_string", None) or str(error)

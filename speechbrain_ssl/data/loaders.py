@@ -110,7 +110,7 @@ def make_loaders(
         "pin_memory": torch.cuda.is_available(),
         # Its own generator: the loader must not draw from the global one.
         "generator": torch.Generator().manual_seed(seed),
-        "worker_init_fn": interruption.ignore_in_worker,
+        "worker_init_fn": interruption.init_loader_worker,
     }
     train_loader = torch.utils.data.DataLoader(
         train_set,

@@ -10,7 +10,9 @@ and one of
 
 A crop passes the codec at 26 dB below full scale, the level that ITU-T tests
 codecs at, and leaves with the power that it came with: at its own level, a faint
-crop would drown in the steps of the codec.
+crop would drown in the steps of the codec. What it has in the band is raised by
+20 dB at most (a default of ours), so that a crop with next to nothing there
+does not become loud clicks.
 """
 
 import io
@@ -31,6 +33,9 @@ _BAND, _FADED = (300.0, 3400.0), (200.0, 3800.0)
 
 #: Root mean square at the codec's input: 26 dB below full scale.
 _LEVEL = 10 ** (-26 / 20)
+
+#: Greatest gain in power of what is in the band.
+_MOST_GAIN = 10 ** (20 / 10)
 
 #: Name -> libsndfile's names of container and encoding.
 _IN_MEMORY = {"gsm": ("WAV", "GSM610"), "opus": ("OGG", "OPUS")}
@@ -108,7 +113,8 @@ class Telephone(torch.nn.Module):
         Returns
         -------
         torch.Tensor
-            ``[n, samples]``, each with the power that it had before.
+            ``[n, samples]``, each with the power that it had before, or with
+            20 dB more than it had in the band, if that is less.
         """
         length = waves.shape[1]
         before = waves.square().mean(1, keepdim=True)
@@ -125,7 +131,8 @@ class Telephone(torch.nn.Module):
         wide = torchaudio.functional.resample(narrow, RATE, self.sample_rate)
         wide = wide[:, :length]
         after = wide.square().mean(1, keepdim=True).clamp(min=1e-12)
-        return wide * (before / after).sqrt()
+        wanted = torch.minimum(before, _MOST_GAIN * power)
+        return wide * (wanted / after).sqrt()
 
     def _round_trip(self, waves, name):
         """Encode and decode waveforms ``[n, samples]`` at 8 kHz."""

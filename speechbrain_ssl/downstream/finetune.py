@@ -27,7 +27,7 @@ from speechbrain_ssl.downstream.probe import check_finite
 from speechbrain_ssl.embedding.cache import fingerprint
 from speechbrain_ssl.embedding.extract import embed_files
 from speechbrain_ssl.errors import ConfigError
-from speechbrain_ssl.interruption import ignore_in_worker
+from speechbrain_ssl.interruption import init_loader_worker
 from speechbrain_ssl.schedules import WarmupCosine
 
 
@@ -162,7 +162,7 @@ class FineTuning:
             persistent_workers=brain.hparams.num_workers > 0,
             # A separate generator, so that the global one is not used.
             generator=torch.Generator().manual_seed(brain.hparams.seed),
-            worker_init_fn=ignore_in_worker,
+            worker_init_fn=init_loader_worker,
         )
 
     def _brain(self, number, task, fold, system, hparams, run_opts):

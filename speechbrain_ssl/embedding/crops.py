@@ -8,7 +8,7 @@ from speechbrain_ssl.data.audio import AudioFile, fit_length
 from speechbrain_ssl.data.pcm16 import pack, unpack
 from speechbrain_ssl.embedding.extract import MOST_SECONDS, progress_bar
 from speechbrain_ssl.embedding.rows import unit_rows
-from speechbrain_ssl.interruption import ignore_in_worker
+from speechbrain_ssl.interruption import init_loader_worker
 from speechbrain_ssl.shared_memory import share
 
 
@@ -146,7 +146,7 @@ def embed_crops(
         num_workers=num_workers,
         # The loader must not draw from the global generator.
         generator=torch.Generator(),
-        worker_init_fn=ignore_in_worker,
+        worker_init_fn=init_loader_worker,
     )
     encoder = encoder.to(device).eval()
     features = features.to(device)

@@ -20,7 +20,7 @@ from speechbrain_ssl.data.silence import (
     trim_silence,
 )
 from speechbrain_ssl.errors import AudioError
-from speechbrain_ssl.interruption import ignore_in_worker
+from speechbrain_ssl.interruption import init_loader_worker
 from speechbrain_ssl.progress import open_bar
 from speechbrain_ssl.shared_memory import share
 
@@ -269,7 +269,7 @@ def embed_windows(
         num_workers=num_workers,
         # The loader must not draw from the global generator.
         generator=torch.Generator(),
-        worker_init_fn=ignore_in_worker,
+        worker_init_fn=init_loader_worker,
     )
     files = np.array([i for i, _, _ in windows], dtype=np.int64)
     shares = np.array([1 / parts for _, _, parts in windows])

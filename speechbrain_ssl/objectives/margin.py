@@ -16,8 +16,8 @@ pushes away the classes that are confused most:
 
     z_j = s max(cos(theta_j), cos(theta_j - m'))
 
-As in hyperion, from which the maximum is, m' follows the margin: it is its own
-full value where m is, and 0 where m is 0.
+As in hyperion, from which the maximum is, m' grows with a scheduled margin: where
+m is half of its full value, so is m'. If that full value is 0, m' does not change.
 
 cos(theta + m) is computed from the cosine as cos(theta) cos(m) - sin(theta)
 sin(m). Beyond theta + m = pi it would rise again and reward a larger angle, so
@@ -69,8 +69,8 @@ class AAMSoftmax(torch.nn.Module):
     intertop_k : int
         k, the number of other classes with a penalty.
     intertop_margin : float
-        m' in radians, where the margin is ``margin``; 0: no penalty. 0.1 in
-        hyperion.
+        m' in radians, where the margin is ``margin`` (everywhere if ``margin``
+        is 0); 0: no penalty. 0.1 in hyperion.
 
     Raises
     ------

@@ -51,7 +51,7 @@ class AVDecoder(Decoder):
             self._file = _AVFile(os.fspath(self.path))
         except (OSError, RuntimeError, ValueError, MemoryError) as error:
             self._fail("unreadable", str(error))
-        self._position = 0
+        self._position, self._is_mp3 = 0, False
 
     def _judge_header(self, log):
         """Believe no length: it is found by decoding."""

@@ -108,7 +108,7 @@ def convert_files(
         bar = stack.enter_context(
             open_bar(
                 total=len(targets),
-                desc=f"convert {os.path.basename(root)}",
+                desc=f"convert {os.path.basename(root)}".rstrip(),
                 unit=" files",
                 disable=not progress,
             )

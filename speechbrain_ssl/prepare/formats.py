@@ -1,6 +1,5 @@
 """Scan a corpus whatever the formats of its files."""
 
-import collections
 import dataclasses
 import logging
 import os
@@ -9,7 +8,12 @@ import pandas as pd
 
 from speechbrain_ssl.prepare.av_decoder import INSTALL, has_pyav
 from speechbrain_ssl.prepare.convert import convert_files
-from speechbrain_ssl.prepare.listing import needs_decoding, unique_ids
+from speechbrain_ssl.prepare.listing import (
+    FileListing,
+    count_kinds,
+    needs_decoding,
+    unique_ids,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -68,8 +72,9 @@ def scan_formats(
     UserError
         If the disk is full.
     """
-    rejected = _converted_before(listing.files) if ids is None else {}
-    files = [file for file in listing.files if file not in rejected]
+    rejected = {}
+    beside = _converted_before(listing.files) if ids is None else {}
+    files = [file for file in listing.files if file not in beside]
     if ids is None:
         ids = dict(zip(files, unique_ids(files), strict=True))
     if not has_pyav():
@@ -120,6 +125,10 @@ def scan_formats(
             list(targets.values()),
             f"{name}_{kind}_files",
             wav_root=f"{kind}/{name}",
+            sources={
+                f"{kind}/{name}/{t}": f"{wav_root}/{file}"
+                for file, t in targets.items()
+            },
             **kwargs,
         )
         wavs.update((f"{kind}/{name}/{t}", file) for file, t in targets.items())
@@ -130,6 +139,42 @@ def scan_formats(
     sources = usable["wav"].map(wavs)
     # In the order of the sources, with their IDs.
     usable = usable.assign(ID=sources.map(ids)).loc[sources.sort_values().index]
+    # Whatever threshold an unbroken file misses, its twin misses, too.
+    broken = {
+        wav
+        for wav, reason, _ in preparation.rejected
+        if reason not in ("too short", "wrong sample rate")
+    }
+    spare = [f for f, t in beside.items() if f"{wav_root}/{t}" in broken]
+    left_out = {f: t for f, t in beside.items() if f not in spare}
+    if left_out:
+        logger.info(
+            "left out, beside a readable file of the same name: %d",
+            len(left_out),
+        )
+    preparation.rejected += [
+        (
+            f"{wav_root}/{file}",
+            "beside a converted file",
+            os.path.basename(twin),
+        )
+        for file, twin in left_out.items()
+    ]
+    if spare:
+        new_ids = unique_ids([*files, *spare])
+        more = scan_formats(
+            preparation,
+            root,
+            FileListing(spare, {}, []),
+            name,
+            wav_root,
+            dict(zip(spare, new_ids[len(files) :], strict=True)),
+            trim_silence,
+            **kwargs,
+        )
+        tables = [t for t in (usable, more.usable) if len(t)]
+        if tables:
+            usable = pd.concat(tables).sort_values("ID")
     return dataclasses.replace(found, usable=usable.reset_index(drop=True))
 
 
@@ -141,29 +186,19 @@ def needs_pyav(files):
     >>> needs_pyav(["a.m4a", "b.M4A", "c.wma"])
     '2 .m4a, 1 .wma, which need PyAV: pip install "speechbrain_ssl[formats]"'
     """
-    kinds = collections.Counter(
-        os.path.splitext(file)[1].lower() for file in files
-    )
-    counts = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))
-    return f"{counts}, which need PyAV: {INSTALL}"
+    return f"{count_kinds(files)}, which need PyAV: {INSTALL}"
 
 
 def _converted_before(files):
-    """Find the files to decode that lie beside a readable one; say why."""
-    readable = {
+    """Map files to decode to a file of the same name that needs no decoding."""
+    twins = {
         os.path.splitext(file)[0]: file
         for file in files
         if not needs_decoding(file)
     }
-    found = {
-        file: ("beside a converted file", os.path.basename(readable[stem]))
+    stems = {
+        file: os.path.splitext(file)[0]
         for file in files
         if needs_decoding(file)
-        and (stem := os.path.splitext(file)[0]) in readable
     }
-    if found:
-        logger.info(
-            "left out: %d files beside a readable file of the same name",
-            len(found),
-        )
-    return found
+    return {file: twins[s] for file, s in stems.items() if s in twins}

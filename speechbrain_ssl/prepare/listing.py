@@ -66,6 +66,20 @@ def needs_decoding(name):
     return os.path.splitext(name)[1].lower() in DECODED_EXTENSIONS
 
 
+def count_kinds(files):
+    """Say how many files have which extension.
+
+    Example
+    -------
+    >>> count_kinds(["a.m4a", "b.M4A", "c.wma"])
+    '2 .m4a, 1 .wma'
+    """
+    kinds = collections.Counter(
+        os.path.splitext(file)[1].lower() for file in files
+    )
+    return ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))
+
+
 @dataclasses.dataclass
 class FileListing:
     """Files below a folder.

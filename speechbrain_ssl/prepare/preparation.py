@@ -83,7 +83,7 @@ class Preparation:
             return "$data_root"
         return str(folder) if inner.startswith("..") else f"$data_root/{inner}"
 
-    def scan(self, root, files, name, speech=True, **kwargs):
+    def scan(self, root, files, name, speech=True, sources=None, **kwargs):
         """Scan files, and add rejected and odd ones to the common lists.
 
         Arguments
@@ -95,6 +95,8 @@ class Preparation:
         speech : bool
             Whether files that are odd as speech are noted; noises and room
             responses are odd throughout.
+        sources : dict, optional
+            What the common lists call a file instead of its ``wav``.
         **kwargs : dict
             Further arguments of ``scan``.
 
@@ -111,9 +113,14 @@ class Preparation:
             num_workers=self.num_workers,
             **kwargs,
         )
-        self.rejected.extend(found.rejected.itertuples(index=False))
+        tables = [(self.rejected, found.rejected)]
         if speech:
-            self.notes.extend(found.notes.itertuples(index=False))
+            tables.append((self.notes, found.notes))
+        for rows, table in tables:
+            rows += [
+                ((sources or {}).get(wav, wav), *what)
+                for wav, *what in table.itertuples(index=False)
+            ]
         return found
 
     def write(self, name, table):
@@ -180,11 +187,14 @@ class Preparation:
         for line in self.missing:
             logger.warning("missing: %s", line)
         logger.info(
-            "%d training utterances, %.1f hours; rejected: %s; noted: %s",
+            "%d training utterances, %.1f hours; rejected: %s; noted: %s%s",
             summary["utterances"],
             summary["hours"],
             describe_reasons(summary["rejected"]),
             describe_reasons(summary["notes"]),
+            f" (rejected.csv and notes.csv in {self.save_folder} name them)"
+            if summary["rejected"] or summary["notes"]
+            else "",
         )
         mark_completed(self.save_folder, arguments, self.outputs, summary)
 

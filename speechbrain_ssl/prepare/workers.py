@@ -57,8 +57,8 @@ def open_pool(num_workers):
 def _init_worker(parent):
     """Silence stderr, ignore signals, and exit when the parent dies."""
     interruption.ignore_in_worker()
-    # The mp3 decoder writes warnings directly to the terminal, which would
-    # break the progress bar; the important ones are returned as a reason.
+    # A C library may write to the terminal directly, which would break the
+    # progress bar; what matters is returned as a reason.
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()

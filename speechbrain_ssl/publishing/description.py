@@ -27,7 +27,8 @@ FILE_NAME = "config.json"
 YAML_NAME = "hyperparams.yaml"
 
 _FORMAT = "speechbrain-ssl encoder"
-_VERSION = 1
+# Raised whenever a key of the description changes its name or meaning.
+_VERSION = 2
 _ENCODERS = {
     kind.__name__: kind for kind in (FastECAPA, ResNet34, FastResNet34)
 }
@@ -110,8 +111,9 @@ def read_description(folder):
     about = read_json(path)
     if about.get("version") != _VERSION:
         raise ConfigError(
-            f"{path} is of version {about.get('version')!r}, and this reads "
-            f"version {_VERSION}; install a newer speechbrain-ssl"
+            f"{path} is of version {about.get('version')!r}, and this "
+            f"speechbrain-ssl reads version {_VERSION}: install an older or "
+            "newer one, or export the model again"
         )
     return about
 

@@ -139,8 +139,8 @@ def load_encoder(folder, device="cpu", trust=False):
     """Load an exported folder into our own, faster classes.
 
     Nothing in the folder is executed: ``config.json`` is read, or, without it,
-    the YAML is parsed; the weights are safetensors, or tensors that torch loads
-    as such (``weights_only``).
+    the YAML is parsed; the weights are ``model.safetensors``, or, without
+    ``config.json``, tensors that torch loads as such (``weights_only``).
 
     Arguments
     ---------
@@ -176,7 +176,9 @@ def load_encoder(folder, device="cpu", trust=False):
         encoder, features = _load_executed(path)
     else:
         encoder, features = build(about, path)
-        ours = "format" in about and (path / SAFE_WEIGHTS).is_file()
+        # Beside our description lies the stock checkpoint of another network:
+        # norms are folded, and a ResNet is a sequence.
+        ours = "format" in about
         _load_weights(encoder, path / (SAFE_WEIGHTS if ours else STOCK_WEIGHTS))
     return encoder.to(device).eval(), features.to(device)
 
@@ -185,7 +187,8 @@ def _load_weights(encoder, path):
     """Load the weights of an encoder that is on the meta device."""
     if not path.is_file():
         raise ConfigError(
-            f"{path.parent} is not a model: {path.name} is missing"
+            f"{path.parent} is not a model: {path.name} is missing; copy or "
+            "fetch the whole folder"
         )
     with _weights_error(path):
         if path.suffix == ".safetensors":
@@ -231,8 +234,13 @@ def _load_executed(path):
             f"{path} replaces parts of its features; if speechbrain-ssl "
             f"exported it, copy or fetch the whole folder, with {FILE_NAME}"
         )
+    bands = fbank.compute_fbanks
     features = LogMel(
-        fbank.compute_fbanks.n_mels, fbank.compute_fbanks.sample_rate
+        n_mels=bands.n_mels,
+        sample_rate=bands.sample_rate,
+        n_fft=fbank.compute_STFT.n_fft,
+        f_min=bands.f_min,
+        f_max=bands.f_max,
     )
     _compare_features(path, stock.mods, features)
     weights = path / STOCK_WEIGHTS

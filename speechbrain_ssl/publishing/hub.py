@@ -81,7 +81,7 @@ def pull(name, revision=None):
     -------
     pathlib.Path
         A folder with the model's files, all of one commit. The checkpoint
-        for SpeechBrain is left out if the model has our safetensors.
+        for SpeechBrain is left out if the model has our description.
 
     Raises
     ------
@@ -101,11 +101,7 @@ def pull(name, revision=None):
         revision = folder.name
         for filename in ("config.json", "calibration.json", "results.json"):
             _optional(fetch, name, filename, revision)
-        safe = is_described(folder) and _optional(
-            fetch, name, SAFE_WEIGHTS, revision
-        )
-        if not safe:
-            fetch(STOCK_WEIGHTS)
+        fetch(SAFE_WEIGHTS if is_described(folder) else STOCK_WEIGHTS)
     return folder
 
 
@@ -264,7 +260,8 @@ def _remedies(name, error):
         (
             EntryNotFoundError,
             f"{name} is on the hub, but holds no model of this kind "
-            f"({_first_line(error)})",
+            # All lines: the address in them names the file.
+            f"({' '.join(str(error).split())})",
         ),
     )
 

@@ -8,6 +8,7 @@ import numpy as np
 from speechbrain_ssl.embedding.extract import embed_files
 from speechbrain_ssl.errors import ConfigError, TrialError
 from speechbrain_ssl.files import atomic_write
+from speechbrain_ssl.prepare.listing import count_kinds, needs_decoding
 from speechbrain_ssl.verification.scoring import cosine_scores
 from speechbrain_ssl.verification.trial_layouts import (
     join_fields,
@@ -70,6 +71,39 @@ def check_files(trials, root):
     )
 
 
+def check_formats(trials):
+    """Check that no file is of a format that only a preparation decodes.
+
+    Arguments
+    ---------
+    trials : Trials
+        The trials to be scored.
+
+    Raises
+    ------
+    TrialError
+        If there are such files, as m4a; says how many of which kind, and the
+        remedy.
+
+    Example
+    -------
+    >>> from speechbrain_ssl.verification.trials import Trials
+    >>> check_formats(Trials([True], [0], [1], ["a.wav", "b.mp3"]))
+    """
+    others = {name for name in trials.recordings if needs_decoding(name)}
+    first = first_trial_of(trials, others)
+    if first is None:
+        return
+    line, name = first
+    raise TrialError(
+        f"trial list, line {line}: '{name}' has to be decoded first, one of "
+        f"{count_kinds(others)}. Convert these files to wav or flac; or "
+        "prepare the folder with recipes/UnlabeledFolder/unlabeled_prepare.py, "
+        "which decodes them, and give evaluate.py its train.csv as "
+        "trials_manifest, with trials_folder=null"
+    )
+
+
 def first_trial_of(trials, recordings):
     """Find the first trial that uses one of the given recordings.
 
@@ -124,10 +158,11 @@ def load_trials(path, audio_folder, speaker_component):
     Raises
     ------
     TrialError
-        As ``read_trials`` and ``check_files``.
+        As ``read_trials``, ``check_files`` and ``check_formats``.
     """
     trials = read_trials(path, speaker_of=path_component(speaker_component))
     check_files(trials, audio_folder)
+    check_formats(trials)
     return trials
 
 
@@ -245,7 +280,8 @@ def load_lists(
     Raises
     ------
     TrialError
-        If a list is malformed or a file is missing; names list and line.
+        If a list is malformed, or a file is missing or has to be decoded
+        first; names list and line.
     """
     rows = None
     if manifest is not None:
@@ -261,6 +297,7 @@ def load_lists(
         if manifest is None:
             try:
                 check_files(trials, folder)
+                check_formats(trials)
             except TrialError as error:
                 raise _named(error, path) from error
             paths = [f"{folder}/{file}" for file in trials.recordings]

@@ -90,6 +90,7 @@ def train_until(step, script, argv):
 
     SSLBrain.on_fit_batch_end = leave
     runpy.run_path(script)["main"](argv)
+    distributed.leave()
 
 
 if __name__ == "__main__":

@@ -91,4 +91,29 @@ def test_workers_of_every_loader_ignore_signals():
     folder = pathlib.Path(interruption.__file__).parent
     for path in folder.rglob("*.py"):
         text = path.read_text(encoding="utf-8")
-        assert ("DataLoader(" in text) <= ("ignore_in_worker," in text), path
+        if "DataLoader(" in text:
+            assert "init_loader_worker" in text, path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("handles", [True, False])
+def test_worker_left_behind_by_a_failed_run(handles):
+    """The process ends although a loader is still referred to."""
+    code = f"""
+import contextlib, torch
+from speechbrain_ssl.interruption import handled, init_loader_worker
+with handled() if {handles} else contextlib.nullcontext():
+    loader = torch.utils.data.DataLoader(
+        list(range(100)),
+        num_workers=2,
+        persistent_workers=True,
+        worker_init_fn=init_loader_worker,
+    )
+    iterator = iter(loader)
+    next(iterator)
+# As a traceback would: nothing shuts the workers down.
+iterator._shutdown_workers = lambda: None
+type(iterator).__del__ = lambda self: None
+"""
+    done = subprocess.run([sys.executable, "-c", code], timeout=60)
+    assert done.returncode == 0

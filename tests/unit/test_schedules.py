@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from speechbrain_ssl.errors import ConfigError
-from speechbrain_ssl.schedules import Constant, Linear, StepDecay, WarmupCosine
+from speechbrain_ssl.schedules import (
+    Constant,
+    Linear,
+    StepDecay,
+    TwoSteps,
+    WarmupCosine,
+    WarmupExponential,
+)
 
 
 @pytest.mark.parametrize(
@@ -13,6 +20,8 @@ from speechbrain_ssl.schedules import Constant, Linear, StepDecay, WarmupCosine
         Constant(0.3),
         Linear(0.0, 1.0, 2.5),
         StepDecay(0.1, 0.9, 2),
+        WarmupExponential(0.1, 0.5, 4, 1.5, 0.5),
+        TwoSteps(Constant(0.3), WarmupCosine(1.0, 0.1), 2),
         WarmupCosine(1.0, 0.1, 1.5),
         WarmupCosine(1.0, 0.1, 1.5, total_epochs=160),
     ],
@@ -76,6 +85,45 @@ def test_steps_down():
 def test_steps_that_make_no_sense_are_refused(factor, every, message):
     with pytest.raises(ConfigError, match=message):
         StepDecay(1.0, factor, every)
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 3])
+def test_warm_up_then_exponential(warmup):
+    """hyperion's ExponentialLR, one step at a time; hold 2 epochs of 5."""
+    values = WarmupExponential(0.1, 0.5, 4, 2, warmup)(20, 5)
+    hold = max(2, warmup) * 5
+    for step in range(100):
+        wanted = 0.1 if step < hold else 0.1 * 0.5 ** ((step - hold) / 20)
+        if step < warmup * 5:
+            wanted *= step / (warmup * 5)
+        assert values[step] == pytest.approx(wanted, abs=1e-12)
+    with pytest.raises(ConfigError, match="takes all of a run of 3; lower"):
+        WarmupExponential(0.1, 0.5, 4, 2, 3)(3, 5)
+
+
+@pytest.mark.parametrize(
+    ("factor", "every", "message"),
+    [
+        (0.0, 5, "factor must .* above 0 and of at most 1, got 0.0"),
+        (0.5, 0, "every_epochs must .* above 0, got 0"),
+    ],
+)
+def test_an_exponential_that_makes_no_sense_is_refused(factor, every, message):
+    with pytest.raises(ConfigError, match=message):
+        WarmupExponential(1.0, factor, every)
+
+
+def test_two_steps_begin_anew():
+    first, second = WarmupCosine(1.0, 0.5, 1), StepDecay(0.1, 0.5, 1)
+    both = TwoSteps(first, second, epochs=3)
+    assert (both(8, 4)[:12] == first(3, 4)).all()
+    assert (both(8, 4)[12:] == second(5, 4)).all()
+    # A run may have one of the steps only.
+    assert (both(2, 4) == first(2, 4)).all()
+    assert (both(3, 4) == first(3, 4)).all()
+    assert (TwoSteps(first, second, 0)(5, 4) == second(5, 4)).all()
+    with pytest.raises(ConfigError, match="epochs must be a whole number"):
+        TwoSteps(first, second, 1.5)
 
 
 def test_warm_up_then_cosine():

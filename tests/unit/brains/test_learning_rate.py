@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import tiny
+from build_keys import build_keys
 
 from speechbrain_ssl.brains import optimisation
 from speechbrain_ssl.brains.optimisation import scale_learning_rate
@@ -72,13 +73,33 @@ def test_loss_gated_learning(monkeypatch):
     assert settings["weight_decay"] == 0.0
 
 
-def test_hyperion(monkeypatch):
-    """0.1 for an effective batch of 256."""
-    for name in ("cho_ecapa_512", "cho_resnet34"):
-        settings = settings_of(VOXCELEB / f"{name}.yaml")
-        assert peak(monkeypatch, settings, 2, 128) == pytest.approx(0.1)
-        assert settings["clip_per_tensor"] == math.inf
-        assert settings["average_last"] == 1
+@pytest.mark.parametrize("name", ["cho_ecapa_512", "cho_resnet34"])
+def test_hyperion(name):
+    """Two runs of ExponentialLR for batches of 256, 0.1 and then 0.01.
+
+    Both warm up for 8 000 steps and hold until 16 000; the first one halves
+    in 16 000 steps, the second one in 32 000. An epoch of ours has 4 000. The
+    margin grows in 10 epochs, in both.
+    """
+    path = VOXCELEB / f"{name}.yaml"
+    settings = settings_of(path)
+    assert settings["clip_per_tensor"] == math.inf
+    assert settings["average_last"] == 1
+    assert settings["lr_reference_batch"] == 256
+    border = settings["frozen_encoder_epochs"]
+    assert (border, settings["number_of_epochs"]) == (30, 100)
+    (found,) = build_keys(path, "schedules")
+    values = found["lr"](100, 4000)
+    for epoch in range(100):
+        begin, lr, half = (0, 0.1, 16e3) if epoch < 30 else (30, 0.01, 32e3)
+        step = (epoch - begin) * 4000
+        wanted = lr * min(step / 8e3, 0.5 ** max((step - 16e3) / half, 0))
+        assert values[epoch * 4000] == pytest.approx(wanted), epoch
+    margin = found["margin"](100, 10)
+    for begin in (0, 300):
+        assert margin[begin] == 0.0
+        assert margin[begin + 50] == pytest.approx(0.1)
+        assert margin[begin + 100 : begin + 300] == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize("corpus", ["MiniVox", "UnlabeledFolder"])

@@ -411,6 +411,32 @@ def test_each_epoch_reads_another_stretch(tmp_path):
     assert torch.equal(kept(2, 1), first)
 
 
+def test_a_silent_stretch_is_drawn_again(tmp_path, caplog):
+    """Else a noise would be dropped, or add nothing for an epoch."""
+    sound = np.random.default_rng(0).normal(0, 0.1, 8000)
+    third, click = sound.copy(), np.zeros(8000)
+    third[2700:], click[4000:4010] = 0, 0.1
+    waves = [third] * 12 + [click] * 24 + [sound * 0]
+    manifest = write_corpus(tmp_path, "noise", waves)
+
+    def kept(*epochs):
+        bank = NoiseBank(manifest, (0, 0), seconds=0.02)
+        bank.load()
+        for epoch in epochs:
+            bank.begin_epoch(epoch)
+        return [key for _, key, *_ in bank.files], bank.samples.view(-1, 320)
+
+    files, _ = kept()
+    # A click is heard in one of 25 stretches, so that some files are left out.
+    assert 12 < len(files) < 36
+    assert f"{37 - len(files)} of 37 noises" in caplog.text
+    assert "left out; the first is" in caplog.text
+    for epoch in (1, 2, 3):
+        assert kept(epoch)[1].any(1).all()
+    assert torch.equal(kept(2, 3)[1], kept(3)[1])
+    assert (kept(2)[1] != kept(3)[1]).any()
+
+
 def test_a_bank_may_keep_everything(corpora):
     bank = NoiseBank(corpora["noise"], (0, 0), seconds=float("inf"))
     bank.load()
@@ -557,3 +583,12 @@ def test_a_noise_that_was_cut_is_named(tmp_path):
     for bank in (NoiseBank(manifest, (0, 0)), ResponseBank(manifest)):
         with pytest.raises(AudioError, match="noise0.wav has 0.50 s"):
             bank.load()
+
+
+def test_a_noise_that_is_cut_during_training_is_named(tmp_path):
+    manifest = write_corpus(tmp_path, "noise", [np.ones(32000) / 2])
+    bank = NoiseBank(manifest, (0, 0), seconds=1.0)
+    bank.load()
+    soundfile.write(tmp_path / "noise0.wav", np.ones(8000) / 2, 16000)
+    with pytest.raises(AudioError, match="noise0.wav has 0.50 s.*restore it"):
+        bank.begin_epoch(1)

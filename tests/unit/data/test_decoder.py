@@ -360,6 +360,30 @@ def test_seeks_in_vorbis(tmp_path):
     assert wrong > 0
 
 
+def test_mp3_from_any_second(tmp_path, capfd):
+    """An MP3 frame has bits in earlier ones, which a bare seek leaves out.
+
+    mpg123 then writes to stderr, and the first samples are wrong.
+    """
+    rate, path = 8000, tmp_path / "a.mp3"
+    wave = np.arange(12 * rate) // 3000 % 2
+    soundfile.write(path, wave * voice(12, rate), rate)
+    with Decoder(path) as decoder:
+        whole = np.concatenate(list(decoder.seconds()))
+    stock, wrong, heard = soundfile.SoundFile(path), 0, ""
+    for second in range(11, 0, -1):
+        there = whole[second * rate :][:rate]
+        with Decoder(path) as decoder:
+            part = next(decoder.seconds(second))
+        assert np.allclose(part, there, atol=1e-5), second
+        assert capfd.readouterr().err == ""
+        stock.seek(second * rate)
+        part = stock.read(rate, dtype="float32")
+        wrong += not np.allclose(part, there, atol=1e-3)
+        heard += capfd.readouterr().err
+    assert wrong > 0 and "mpg123" in heard
+
+
 @pytest.mark.parametrize(
     "form", ["flac", "w64", "rf64", "sph", "ogg", "opus", "mp3"]
 )

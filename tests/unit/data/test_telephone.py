@@ -96,6 +96,21 @@ def test_a_faint_crop_is_not_coarser():
 
 
 @pytest.mark.parametrize("codec", CODECS)
+def test_a_crop_with_next_to_nothing_in_the_band(codec):
+    """A tone of 6 kHz would become clicks at its ends, 16 times as high."""
+    time = torch.arange(48000) / 16000
+    high = 0.1 * torch.sin(6.283185 * 6000 * time)
+    weak = 0.001 * torch.sin(6.283185 * 1000 * time)
+    loud, mixed = Telephone(1.0, [codec])(
+        torch.stack([high, high + weak]), np.zeros(2)
+    )
+    assert 0 < float(loud.abs().max()) < 0.1
+    # What is in the band comes 20 dB louder.
+    gain = mixed.square().mean() / weak.square().mean()
+    assert float(10 * gain.log10()) == pytest.approx(20, abs=0.5)
+
+
+@pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("samples", [1, 163, 8001])
 def test_silence_and_any_length(codec, samples):
     telephone = Telephone(1.0, [codec])

@@ -176,6 +176,26 @@ def test_intertop_equals_the_equation(k, sub_centers):
     assert (aam.logits(embeddings) == 8.0 * aam.cosines(embeddings)).all()
 
 
+def test_intertop_without_a_margin():
+    """Nothing grows that it could follow: the penalty is the full one."""
+    aam, embeddings, labels = batch(
+        classes=9, scale=8.0, margin=0.0, intertop_k=3, intertop_margin=0.1
+    )
+    cosines = aam.cosines(embeddings).detach()
+    wanted = [
+        with_penalty(row, label, 0.0, 3, 0.1, 8.0)
+        for row, label in zip(
+            cosines.double().tolist(), labels.tolist(), strict=True
+        )
+    ]
+    torch.testing.assert_close(
+        aam.losses(cosines, labels).double(),
+        torch.tensor(wanted).double(),
+        rtol=1e-4,
+        atol=1e-4,
+    )
+
+
 def test_intertop_is_off_by_default():
     aam, embeddings, labels = batch(classes=9)
     other = AAMSoftmax(8, 9, intertop_margin=0.1)

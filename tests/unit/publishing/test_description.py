@@ -112,6 +112,13 @@ def test_what_is_not_understood_is_refused(published, old, new, match):
         load_encoder(folder)
 
 
+def without_paths(folder):
+    """A path of the pretrainer's would be looked for on the hub."""
+    path = folder / "hyperparams.yaml"
+    text = path.read_text()
+    path.write_text(text[: text.index("    paths:")])
+
+
 def trap(folder):
     """A YAML that leaves a trace where it is executed."""
     trace = pathlib.Path(folder) / "trace"
@@ -135,9 +142,7 @@ def test_a_yaml_of_others_is_executed_only_on_demand(published):
     with pytest.raises(ConfigError, match=r"\(--trust\)"):
         load_encoder(folder)
     assert not trace.exists()
-    # A path of the pretrainer's would be looked for on the hub.
-    text = (folder / "hyperparams.yaml").read_text()
-    (folder / "hyperparams.yaml").write_text(text[: text.index("    paths:")])
+    without_paths(folder)
     loaded, _ = load_encoder(folder, trust=True)
     assert trace.is_dir()
     x = torch.randn(1, 40, 80)
@@ -145,12 +150,18 @@ def test_a_yaml_of_others_is_executed_only_on_demand(published):
         assert torch.allclose(loaded(x), encoder(x), atol=1e-6)
 
 
-def test_bands_of_others_are_kept(published):
-    """Our features have the same settings."""
+@pytest.mark.parametrize("trust", [False, True])
+def test_all_settings_of_an_fbank_are_kept(published, trust):
+    """Whether the YAML is parsed or, as it computes a value, executed."""
     folder, _ = published
-    edit(folder, "deltas: False", "f_max: 4000")
-    _, features = load_encoder(folder)
-    assert features.settings == LogMel(f_max=4000).settings
+    wanted = {"n_fft": 512, "f_min": 20, "f_max": 7600}
+    lines = "\n    ".join(f"{key}: {value}" for key, value in wanted.items())
+    edit(folder, "deltas: False", lines)
+    if trust:
+        edit(folder, "    lin_neurons: 8", "    lin_neurons: !ref <width> * 1")
+        without_paths(folder)
+    _, features = load_encoder(folder, trust=trust)
+    assert features.settings == LogMel(**wanted).settings
 
 
 @pytest.mark.parametrize(
@@ -164,8 +175,7 @@ def test_trust_does_not_make_other_features_ours(published, old, new):
     """What SpeechBrain computes for it is not what we would."""
     folder, _ = published
     edit(folder, old, new)
-    text = (folder / "hyperparams.yaml").read_text()
-    (folder / "hyperparams.yaml").write_text(text[: text.index("    paths:")])
+    without_paths(folder)
     with pytest.raises(ConfigError, match="features .* are not those"):
         load_encoder(folder, trust=True)
 
@@ -249,13 +259,17 @@ def test_a_description_of_something_else_is_refused(change):
         build(about, "here")
 
 
-def test_a_newer_or_broken_description_is_refused(tmp_path):
+def test_a_description_of_another_version_or_broken_is_refused(tmp_path):
     folder = export_encoder(tmp_path, FastECAPA(80, **TINY), LogMel())
     path = folder / "config.json"
     about = json.loads(path.read_text())
-    path.write_text(json.dumps({**about, "version": 2}))
-    with pytest.raises(ConfigError, match="install a newer"):
-        load_encoder(folder)
+    # Version 1 had other names for the settings of the features.
+    old = {**about, "version": 1, "features": {"n_mels": 80, "mean_norm": True}}
+    for other in (old, {**about, "version": 3}):
+        path.write_text(json.dumps(other))
+        match = f"version {other['version']}, .* install an older or newer one"
+        with pytest.raises(ConfigError, match=match):
+            load_encoder(folder)
     for text in ("{", "[]", "\xff" * 3, "[" * 100000):
         path.write_text(text, encoding="latin-1")
         with pytest.raises(ConfigError, match="not valid JSON|no JSON object"):

@@ -300,11 +300,35 @@ def test_what_is_no_model_is_refused(tmp_path):
         load_encoder(str(tmp_path))
     folder = export_encoder(tmp_path / "model", trained(), LogMel())
     (folder / "model.safetensors").unlink()
-    # What training left is enough.
-    load_encoder(folder)
     (folder / "embedding_model.ckpt").unlink()
     with pytest.raises(ConfigError, match="embedding_model.ckpt is missing"):
         load_encoder(str(folder))
+
+
+@pytest.mark.parametrize("name", ["ecapa", "ecapa, normed", "resnet"])
+def test_safetensors_that_are_missing_are_named(tmp_path, name):
+    """The stock checkpoint is of another network: its norms are folded."""
+    folder = export_encoder(tmp_path, ENCODERS[name](), LogMel())
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ConfigError, match="model.safetensors is missing; copy"):
+        load_encoder(folder)
+
+
+def without_our_files(folder):
+    """Leave what stock SpeechBrain fetches."""
+    (folder / "config.json").unlink()
+    (folder / "model.safetensors").unlink()
+
+
+@torch.no_grad()
+def test_what_stock_speechbrain_fetches_is_enough(tmp_path):
+    """The norm behind the embedding is in the last layer there."""
+    encoder = trained(embedding_batch_norm=True)
+    folder = export_encoder(tmp_path, encoder, LogMel())
+    without_our_files(folder)
+    x = torch.randn(2, 50, 80)
+    loaded, _ = load_encoder(folder)
+    torch.testing.assert_close(loaded(x), encoder(x), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -334,7 +358,7 @@ def test_wrong_weights_are_refused(tmp_path, damage, file):
     folder = export_encoder(tmp_path / "model", trained(), LogMel())
     state = torch.load(folder / "embedding_model.ckpt", weights_only=True)
     if file == "embedding_model.ckpt":
-        (folder / "model.safetensors").unlink()
+        without_our_files(folder)
     if damage == "prefix":
         state = {f"module.{k}": v for k, v in state.items()}
     elif damage == "missing":
@@ -444,7 +468,7 @@ def test_loaded_weights_lie_where_torch_puts_them(tmp_path, file, monkeypatch):
     encoder = trained()
     folder = export_encoder(tmp_path, encoder, LogMel())
     if file == "embedding_model.ckpt":
-        (folder / "model.safetensors").unlink()
+        without_our_files(folder)
 
     def misaligned(state):
         found = {}

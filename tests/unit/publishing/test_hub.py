@@ -53,6 +53,13 @@ def test_a_model_without_safetensors(published):
     assert encoder.arguments["lin_neurons"] == 24
 
 
+def test_a_described_model_without_its_safetensors(published):
+    """The stock checkpoint beside it may be of a folded network."""
+    del published.files(NAME)["model.safetensors"]
+    with pytest.raises(HubError, match=r"no model of this kind.*safetensors"):
+        load_encoder(NAME)
+
+
 def test_safetensors_of_another_program(published):
     """What they hold nothing of ours says: the checkpoint it is."""
     files = published.files(NAME)

@@ -1,14 +1,11 @@
 """Every configuration of pseudo-labels can begin with the model that it names."""
 
-import io
 import re
 
 import pytest
-import ruamel.yaml
 import tiny
-from hyperpyyaml import load_hyperpyyaml
+from build_keys import build_keys
 
-from speechbrain_ssl.config_base import merge
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.publishing.export import export_encoder, initialise
 
@@ -23,22 +20,7 @@ def first_stage(path):
 
 
 def built(path, **overrides):
-    """Build encoder and features of a configuration, and nothing else."""
-    merged = merge(path)
-    plain, needed, waiting = merged.plain(), set(), {"encoder", "features"}
-    while waiting:
-        key = waiting.pop()
-        needed.add(key)
-        waiting |= set(re.findall(r"<(\w+)", str(plain[key]))) - needed
-    parser, text = ruamel.yaml.YAML(), io.StringIO()
-    tree = parser.load(merged.text)
-    for key in plain.keys() - needed:
-        del tree[key]
-    parser.dump(tree, text)
-    made = load_hyperpyyaml(
-        merged._replace(text=text.getvalue()).open(), overrides
-    )
-    return made["encoder"], made["features"]
+    return build_keys(path, "encoder", "features", **overrides)
 
 
 def name_of(path):

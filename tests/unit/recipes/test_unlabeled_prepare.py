@@ -240,6 +240,49 @@ def test_other_formats(formats, tmp_path):
         sf.info(manifest.path(i))
 
 
+def test_beside_a_broken_file(formats, tmp_path):
+    """The twin of a file that cannot be used is no copy of it."""
+    av_files = pytest.importorskip("av_files")
+    av_files.encode(formats / "calls/broken.m4a", "aac", 16000)
+    av_files.encode(formats / "radio/empty.m4a", "aac", 16000)
+    (formats / "radio/empty.wav").touch()
+    (formats / "radio/both.wav").touch()
+    (formats / "radio/both.m4a").touch()
+    save = tmp_path / "save"
+    summary = run(formats, save)
+    table = pd.read_csv(save / "train.csv")
+    assert (
+        dict(zip(table["ID"], table["wav"], strict=True)).items()
+        >= {
+            "calls/broken.m4a": "decoded/train/calls/broken.m4a.flac",
+            "radio/empty.m4a": "decoded/train/radio/empty.m4a.flac",
+        }.items()
+    )
+    assert list(table["ID"]) == sorted(table["ID"])
+    assert len(table) == summary["utterances"] == 9
+    rejected = pd.read_csv(save / "rejected.csv").set_index("wav")["reason"]
+    assert rejected.index.is_unique
+    assert rejected["$data_root/radio/both.m4a"] == "empty file"
+    assert rejected["$data_root/radio/a.m4a"] == "beside a converted file"
+    assert sum(summary["rejected"].values()) == len(rejected) == 8
+
+
+def test_rejected_after_decoding_by_the_name_of_the_source(tmp_path):
+    av_files = pytest.importorskip("av_files")
+    data, save = tmp_path / "data", tmp_path / "save"
+    data.mkdir()
+    wave = av_files.voice(16000)
+    av_files.encode(data / "a.m4a", "aac", 16000)
+    av_files.encode(data / "zeros.m4a", "aac", 16000, 1, 0 * wave)
+    wave[4000:] = 0
+    av_files.encode(data / "click.m4a", "aac", 16000, 1, wave)
+    run(data, save, check="decode")
+    rejected = pd.read_csv(save / "rejected.csv")
+    assert list(rejected["wav"]) == ["$data_root/zeros.m4a"]
+    notes = pd.read_csv(save / "notes.csv")
+    assert list(notes["wav"]) == ["$data_root/click.m4a"]
+
+
 def test_other_formats_are_decoded_once(formats, tmp_path, monkeypatch):
     first = run(formats, tmp_path / "save")
     flac = tmp_path / "save/decoded/train/calls/d.m4a.flac"

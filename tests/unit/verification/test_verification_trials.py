@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 
 from speechbrain_ssl.errors import TrialError
-from speechbrain_ssl.verification.protocol import check_files
+from speechbrain_ssl.verification.protocol import (
+    check_files,
+    load_lists,
+    load_trials,
+)
 from speechbrain_ssl.verification.trials import (
     Trials,
     path_component,
@@ -98,6 +102,19 @@ def test_absent_files(tmp_path):
     (tmp_path / "b/z").mkdir()
     with pytest.raises(TrialError, match=r"'b/z'"):
         check_files(trials, str(tmp_path))
+
+
+def test_files_that_have_to_be_decoded_first(tmp_path):
+    """Said before a run, with a remedy; scoring would fail at its end."""
+    path = write(tmp_path, "1 a/x.wav a/y.mp3\n0 b/z.M4A a/x.wav\n")
+    for name in ("a/x.wav", "a/y.mp3", "b/z.M4A"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    message = r"line 2: 'b/z\.M4A' .* one of 1 \.m4a\. .*trials_manifest"
+    with pytest.raises(TrialError, match=message):
+        load_trials(path, str(tmp_path), 0)
+    with pytest.raises(TrialError, match=r"trials\.txt, " + message):
+        load_lists({"a": str(path)}, 0, str(tmp_path))
 
 
 def test_absent_files_that_no_trial_uses_do_not_matter(tmp_path):
