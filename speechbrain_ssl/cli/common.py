@@ -184,6 +184,8 @@ class Checked:
                         f"{name} has only {self.seconds[-1]:.2f} s: results "
                         "for it are unreliable"
                     )
+        # The command line reads each file from beginning to end.
+        odd.pop(CANNOT_SEEK, None)
         for what, found in odd.items():
             name, detail = found[0]
             more = f" and {len(found) - 1} more" * (len(found) > 1)

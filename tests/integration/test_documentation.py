@@ -104,6 +104,36 @@ def test_links_of_a_page(page, least):
     assert [path for path in found if not path.exists()] == []
 
 
+#: What looks like a placeholder and is a name.
+NAMES = {"RIRS_NOISES", "ECAPA_TDNN"}
+FOLDERS = ("", "docs/**/", "hparams/**/", "recipes/**/", "results/**/")
+
+
+def placeholders(text):
+    """Return what waits to be written in a text, except in its code."""
+    prose = re.sub(r"```.*?```|`[^`]*`", "", text, flags=re.S)
+    return (
+        set(
+            re.findall(r"\b(?:[A-Z]+(?:_[A-Z]+)+|TODO|TBD|FIXME|XXX+)\b", prose)
+        )
+        - NAMES
+    )
+
+
+def test_no_page_or_configuration_has_a_placeholder():
+    text = "ONE_SENTENCE, TODO: of ECAPA_TDNN with `LC_ALL=C` on XXX hours"
+    assert placeholders(text) == {"ONE_SENTENCE", "TODO", "XXX"}
+    paths = [
+        path
+        for folder in FOLDERS
+        for kind in ("*.md", "*.yaml")
+        for path in tiny.ROOT.glob(folder + kind)
+    ]
+    assert len(paths) > 80
+    texts = {path: placeholders(path.read_text("utf-8")) for path in paths}
+    assert {path: found for path, found in texts.items() if found} == {}
+
+
 def test_the_index_of_results_has_all_studies():
     path = tiny.ROOT / "results" / "README.md"
     studies = {table.parent for table in path.parent.glob("*/README.md")}
