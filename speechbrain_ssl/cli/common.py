@@ -176,9 +176,7 @@ class Checked:
                 self.paths.append(path)
                 self.seconds.append(outcome.frames / outcome.sample_rate)
                 for what, detail in outcome.notes:
-                    # The command line reads a file from beginning to end.
-                    if what != CANNOT_SEEK:
-                        odd[what].append((name, detail))
+                    odd[what].append((name, detail))
                 if self.seconds[-1] < SHORT_SECONDS:
                     self.notes.append(
                         f"{name} has only {self.seconds[-1]:.2f} s: results "
