@@ -837,7 +837,13 @@ def test_a_signal_ends_it_and_leaves_nothing(
 
     monkeypatch.setattr(common, "probe", stop)
     argv = ["embed", audio, f"--model={model}", f"--output={tmp_path}/a.npz"]
-    found, _, _ = command(*argv, "--quiet", "--jobs=1")
+    number = signal.Signals[name]
+    # A shell starts what runs in its background with SIGINT ignored.
+    before = signal.signal(number, signal.default_int_handler)
+    try:
+        found, _, _ = command(*argv, "--quiet", "--jobs=1")
+    finally:
+        signal.signal(number, before)
     assert found == code
     assert len(checked) < 12
     assert not (tmp_path / "a.npz").exists()
