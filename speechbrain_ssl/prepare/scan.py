@@ -16,6 +16,7 @@ no file.
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 import pathlib
 from concurrent.futures.process import BrokenProcessPool
@@ -38,6 +39,8 @@ from speechbrain_ssl.prepare.workers import (
     open_pool,
 )
 from speechbrain_ssl.progress import open_bar
+
+logger = logging.getLogger(__name__)
 
 # Files per message to a worker. An interruption may lose a chunk, so chunks are
 # small for decoding, which is slow.
@@ -209,8 +212,10 @@ def write_folder_manifest(
     ManifestError
         If the folder is missing, or holds no usable audio file.
     """
+    listing = list_files(folder, progress=progress)
     found = scan(
         folder,
+        listing,
         wav_root=os.path.abspath(folder),
         cache=cache,
         num_workers=num_workers,
@@ -221,6 +226,17 @@ def write_folder_manifest(
             f"none of the {len(found.rejected)} audio files below {folder} "
             f"can be used, the first one because: "
             f"{found.rejected.iloc[0]['reason']}"
+        )
+    left_out = {
+        **found.rejected["reason"].value_counts(),
+        **{f"not read here ({e})": n for e, n in listing.unknown.items()},
+    }
+    if left_out:
+        logger.warning(
+            "%s: %d files are used; left out: %s",
+            folder,
+            len(found.usable),
+            ", ".join(f"{n} {what}" for what, n in left_out.items()),
         )
     write_manifest(path, found.manifest())
 

@@ -147,6 +147,19 @@ def test_noise_and_rooms_are_scanned_once(
     assert (save / "rirs.csv").is_file()
 
 
+def test_noises_that_are_left_out_are_counted(
+    data, tmp_path, background, caplog
+):
+    """Nothing of a noise folder vanishes without a word."""
+    (background["noise"] / "broken.wav").write_bytes(b"no audio")
+    (background["noise"] / "song.m4a").touch()
+    run(data, tmp_path / "save", noise_folder=str(background["noise"]))
+    (line,) = (r for r in caplog.messages if "left out:" in r and "noise" in r)
+    assert line.endswith(
+        "1 files are used; left out: 1 unreadable, 1 not read here (.m4a)"
+    )
+
+
 def test_another_noise_folder_is_another_preparation(
     data, tmp_path, background
 ):
