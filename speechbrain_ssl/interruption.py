@@ -133,7 +133,7 @@ def report(stop):
     return EXIT_CODE
 
 
-def ignore_in_worker(_=None):
+def ignore_in_worker():
     """Ignore the signals in a worker process, whose main process decides.
 
     A batch system signals all processes of a job. A worker that died of it would

@@ -111,7 +111,8 @@ class AtomicCheckpointer(Checkpointer):
         """Find the newest checkpoint whose files are as they were written.
 
         A newer checkpoint with a damaged file is reported and renamed, so that
-        it is not considered again; an older one is cleared away. Rank 0 decides for all processes.
+        it is not considered again; an older one is cleared away. Rank 0 decides
+        for all processes.
 
         Returns
         -------

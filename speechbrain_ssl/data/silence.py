@@ -69,31 +69,13 @@ def speech_level(energies):
     return max(float(loudest) * 10 ** (-BELOW_LOUDEST / 10), _FLOOR)
 
 
-def speech_frames(energies):
-    """Tell which frames are not far below the loudest ones.
+def speech_share(energies):
+    """Compute the share of frames that are not far below the loudest ones.
 
     Arguments
     ---------
     energies : numpy.ndarray
         What ``frame_energies`` returned, of a whole recording.
-
-    Returns
-    -------
-    numpy.ndarray
-        bool ``[frames]``.
-    """
-    return energies > speech_level(energies)
-
-
-def speech_share(wave, sample_rate):
-    """Compute the share of frames that are not far below the loudest ones.
-
-    Arguments
-    ---------
-    wave : numpy.ndarray
-        ``[samples]``.
-    sample_rate : int
-        Hz.
 
     Returns
     -------
@@ -103,11 +85,13 @@ def speech_share(wave, sample_rate):
     Example
     -------
     >>> voice = np.random.default_rng(0).normal(0, 0.1, 16000)
-    >>> round(speech_share(np.append(voice, np.zeros(48000)), 16000), 2)
+    >>> energies = frame_energies(np.append(voice, np.zeros(48000)), 16000)
+    >>> round(speech_share(energies), 2)
     0.25
     """
-    frames = speech_frames(frame_energies(wave, sample_rate))
-    return float(frames.mean()) if len(frames) else 0.0
+    if len(energies) == 0:
+        return 0.0
+    return float((energies > speech_level(energies)).mean())
 
 
 def trim_silence(wave, sample_rate, longest_pause=0.5, margin=0.1, level=None):

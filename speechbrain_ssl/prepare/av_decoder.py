@@ -56,7 +56,7 @@ class AVDecoder(Decoder):
     def _judge_header(self, log):
         """Believe no length: it is found by decoding."""
         self.frames, self.notes = None, []
-        self.several_streams = self._seeks = False
+        self._seeks = False
 
     def _read(self, frames):
         """Read the next frames; raise at the end if there should be more."""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from speechbrain_ssl.data.decoder import Decoder, UnusableAudio
-from speechbrain_ssl.data.silence import frame_energies, speech_frames
+from speechbrain_ssl.data.silence import frame_energies, speech_share
 
 CHECKS = ("header", "decode")
 
@@ -145,7 +145,7 @@ def _level_notes(peak, energies):
     if peak < _QUIET:
         steps = round(peak * 2**15)
         return [["hardly any sound", f"at most {steps} steps of 16-bit audio"]]
-    share = float(speech_frames(energies).mean())
+    share = speech_share(energies)
     if share < _MOSTLY_SILENT:
         detail = f"{100 * share:.1f} % are within 30 dB of the loudest parts"
         return [["mostly silent", detail]]

@@ -17,25 +17,29 @@ def noise(seconds, level=0.1, seed=0):
     return np.random.default_rng(seed).normal(0, level, samples)
 
 
+def share(wave):
+    return speech_share(frame_energies(wave, RATE))
+
+
 def test_share_counts_what_is_far_below_the_loudest():
     """30 dB below the loudest is the border; the constant part counts not."""
     voice, pause = noise(1), noise(3, seed=1)
     for level, wanted in ((10**-1.7, 0.25), (10**-1.3, 1.0)):
         for scale, offset in ((1, 0), (1e-2, 0), (1, 0.5)):
             wave = np.append(voice, pause * level) * scale + offset
-            assert speech_share(wave, RATE) == pytest.approx(wanted, abs=0.01)
-    assert speech_share(np.zeros(RATE), RATE) == 0
-    assert speech_share(np.zeros(0), RATE) == 0
+            assert share(wave) == pytest.approx(wanted, abs=0.01)
+    assert share(np.zeros(RATE)) == 0
+    assert share(np.zeros(0)) == 0
     # One step of 16-bit audio up and down is no speech, but louder is.
     step = 2.0**-15 * np.where(noise(1) > 0, 0.5, -0.5)
-    assert speech_share(step, RATE) == 0
-    assert speech_share(4 * step, RATE) == 1
+    assert share(step) == 0
+    assert share(4 * step) == 1
 
 
 def test_a_click_does_not_silence_the_rest():
     wave = noise(2, 0.01)
     wave[5000:5100] += 1
-    assert speech_share(wave, RATE) == 1
+    assert share(wave) == 1
 
 
 def test_energies_of_all_samples():

@@ -8,8 +8,6 @@ import soundfile
 import torch
 
 from speechbrain_ssl.embedding.extract import _batches, embed_files
-from speechbrain_ssl.encoders.ecapa import FastECAPA
-from speechbrain_ssl.encoders.features import LogMel
 from speechbrain_ssl.errors import AudioError
 
 SECONDS = [0.7, 2.0, 0.1, 1.2, 3.1, 0.5, 2.0]
@@ -25,16 +23,6 @@ def paths(tmp_path_factory):
         wave = rng.normal(0, 0.1, round(seconds * 16000))
         soundfile.write(paths[-1], wave, 16000)
     return paths
-
-
-@pytest.fixture(scope="module")
-def model():
-    torch.manual_seed(0)
-    encoder = FastECAPA(80, channels=[16, 16, 16, 16, 48], lin_neurons=24)
-    # Statistics as after some training.
-    for _ in range(5):
-        encoder(torch.randn(8, 60, 80) * 5)
-    return encoder.eval(), LogMel()
 
 
 def close(a, b):

@@ -15,22 +15,11 @@ from speechbrain_ssl.embedding.extract import (
     embed_files,
     embed_windows,
 )
-from speechbrain_ssl.encoders.ecapa import FastECAPA
-from speechbrain_ssl.encoders.features import LogMel
 from speechbrain_ssl.errors import AudioError, ConfigError
 from speechbrain_ssl.verification import protocol
 from speechbrain_ssl.verification.trials import Trials
 
 RATE = 16000
-
-
-@pytest.fixture(scope="module")
-def model():
-    torch.manual_seed(0)
-    encoder = FastECAPA(80, channels=[16, 16, 16, 16, 48], lin_neurons=24)
-    for _ in range(5):
-        encoder(torch.randn(8, 60, 80) * 5)
-    return encoder.eval(), LogMel()
 
 
 @pytest.fixture(scope="module")
