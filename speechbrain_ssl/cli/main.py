@@ -19,8 +19,8 @@ from speechbrain_ssl.errors import UserError, full_disk
 from speechbrain_ssl.runtime import set_up_process
 
 _MODEL = (
-    "a model folder, the output folder of a training run, or the name of a "
-    "published model (owner/model)"
+    "a model folder, the output folder of a training run, or hf:owner/model "
+    "for a model on the hub"
 )
 
 

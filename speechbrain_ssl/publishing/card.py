@@ -7,6 +7,7 @@ import re
 from huggingface_hub import EvalResult, ModelCardData
 
 from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.publishing.hub import HUB_PREFIX
 
 # Papers of the methods here; any other arXiv number may be cited too.
 _PAPERS = {
@@ -165,7 +166,7 @@ def make_card(about, description, results, threshold=None, why=None):
         f"## Training data\n\n{about.data.strip()}\n\n"
         f"Speaker labels seen in training: **{_escaped(labels)}**.\n",
         _metrics(found),
-        _loading(about.hub_id or "path/to/this/folder", threshold, why),
+        _loading(about.hub_id, threshold, why),
         _LIMITS,
         f"## Licence\n\nThe weights: {about.licence}. The corpora it was "
         "trained on have licences and terms of their own.\n",
@@ -264,7 +265,9 @@ def _shown(value, form=""):
     return "" if value is None else format(value, form)
 
 
-def _loading(source, threshold, why):
+def _loading(hub_id, threshold, why):
+    source = hub_id or "path/to/this/folder"
+    model = f"{HUB_PREFIX}{hub_id}" if hub_id else source
     verify = "score, _ = verifier.verify_batch(first, second)"
     note = (
         "The model comes without a threshold; SpeechBrain's own, 0.25, was "
@@ -299,7 +302,7 @@ embedding = verifier.encode_batch(first)  # [1, 1, size]
 {note}
 `model.safetensors` and `config.json` are for speechbrain-ssl, which loads them
 without executing anything:
-`speechbrain-ssl verify first.wav second.wav --model={source}`.
+`speechbrain-ssl verify first.wav second.wav --model={model}`.
 Stock SpeechBrain executes `hyperparams.yaml`; read it first if you do not know
 its author. It embeds a recording as a whole, which takes much memory beyond a few
 minutes; speechbrain-ssl embeds a long one in windows.

@@ -8,7 +8,6 @@ meaning.
 
 import contextlib
 import errno
-import os
 import pathlib
 import re
 
@@ -26,6 +25,9 @@ from huggingface_hub.errors import (
 
 from speechbrain_ssl.errors import ConfigError, UserError
 from speechbrain_ssl.publishing.description import is_described
+
+#: What a user writes before the name of a model on the hub.
+HUB_PREFIX = "hf:"
 
 SAFE_WEIGHTS = "model.safetensors"
 STOCK_WEIGHTS = "embedding_model.ckpt"
@@ -288,8 +290,8 @@ def find_model(model, revision=None):
     Arguments
     ---------
     model : str or pathlib.Path
-        A model folder, the output folder of a training run, or a name on the
-        hub. An existing folder of that name takes precedence.
+        A model folder, the output folder of a training run, or
+        ``hf:owner/model`` for a model on the hub.
     revision : str, optional
         A branch, a tag or a commit of a model on the hub.
 
@@ -301,14 +303,20 @@ def find_model(model, revision=None):
     Raises
     ------
     ConfigError
-        If it is neither a model folder nor a name on the hub.
+        If it is neither a model folder nor ``hf:`` and a name. The hub is not
+        asked for a name without ``hf:``, which may be a folder misspelt.
     HubError
         As ``pull``.
     """
     remedy = (
         "give the output folder of a finished training run, its `model` "
-        "folder, or the name of a published model"
+        "folder, or hf:owner/model for a model on the hub"
     )
+    if str(model).startswith(HUB_PREFIX):
+        name = str(model).removeprefix(HUB_PREFIX)
+        if not is_name(name):
+            raise ConfigError(f"{model} names no model on the hub; {remedy}")
+        return pull(name, revision)
     path = pathlib.Path(model)
     if path.exists():
         if (path / "model" / "hyperparams.yaml").is_file():
@@ -326,15 +334,9 @@ def find_model(model, revision=None):
                 f"{model} is not a model: {missing} is missing; {remedy}"
             )
         return path
-    # Do not ask the hub for a name that cannot exist there.
-    if os.path.isabs(model) or not is_name(model):
-        raise ConfigError(
-            f"{model} is not a model: there is no such folder; {remedy}"
-        )
-    try:
-        return pull(str(model), revision)
-    except HubError as error:
-        raise HubError(f"{model} is not a folder here, and {error}") from error
+    raise ConfigError(
+        f"{model} is not a model: there is no such folder; {remedy}"
+    )
 
 
 def find_record(model, name):

@@ -87,7 +87,7 @@ def test_a_reader_finds_what_matters():
         "| vox1_H | mean subtracted |  |  | 6.50 |  |  |",
         "# A voice",
         'from_hparams("me/model")',
-        "--model=me/model",
+        "--model=hf:me/model",
         "The threshold is 0.4321 (equal error rate of vox1_O)",
         "Intended use and limits",
         "apache-2.0",

@@ -332,7 +332,15 @@ def test_what_stock_speechbrain_fetches_is_enough(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["/no/where", "./nope", "nope", "results/nope/1", "../nope"]
+    "name",
+    [
+        "/no/where",
+        "./nope",
+        "nope",
+        "results/typo",
+        "results/nope/1",
+        "../nope",
+    ],
 )
 def test_a_folder_that_is_not_there(monkeypatch, tmp_path, name):
     """It is not looked for on the hub, which would wait for a network."""

@@ -33,7 +33,7 @@ def published(hub_server, model_folder):
 @torch.no_grad()
 def test_a_model_by_its_name(published, small_encoder):
     """The safetensors are fetched, the checkpoint is not."""
-    encoder, _ = load_encoder(NAME)
+    encoder, _ = load_encoder("hf:" + NAME)
     x = torch.randn(1, 50, 80)
     assert torch.equal(encoder(x), small_encoder(x))
     fetched = " ".join(published.requests)
@@ -49,7 +49,7 @@ def test_a_model_by_its_name(published, small_encoder):
 def test_a_model_without_safetensors(published):
     files = published.files(NAME)
     del files["model.safetensors"], files["config.json"]
-    encoder, _ = load_encoder(NAME)
+    encoder, _ = load_encoder("hf:" + NAME)
     assert encoder.arguments["lin_neurons"] == 24
 
 
@@ -57,7 +57,7 @@ def test_a_described_model_without_its_safetensors(published):
     """The stock checkpoint beside it may be of a folded network."""
     del published.files(NAME)["model.safetensors"]
     with pytest.raises(HubError, match=r"no model of this kind.*safetensors"):
-        load_encoder(NAME)
+        load_encoder("hf:" + NAME)
 
 
 def test_safetensors_of_another_program(published):
@@ -65,7 +65,7 @@ def test_safetensors_of_another_program(published):
     files = published.files(NAME)
     files["config.json"] = b'{"speechbrain_interface": "EncoderClassifier"}'
     files["model.safetensors"] = b"of something else"
-    encoder, _ = load_encoder(NAME)
+    encoder, _ = load_encoder("hf:" + NAME)
     assert encoder.arguments["lin_neurons"] == 24
 
 
@@ -89,7 +89,7 @@ def test_what_was_fetched_is_there_without_a_network(published, monkeypatch):
     before = len(published.requests)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert pull(NAME) == folder
-    load_encoder(NAME)
+    load_encoder("hf:" + NAME)
     assert len(published.requests) == before
 
 
@@ -104,10 +104,8 @@ def test_a_half_fetched_model_is_not_taken_for_whole(published, monkeypatch):
 
 
 def test_no_such_model(published):
-    with pytest.raises(
-        HubError, match=r"is not a folder here.*no model some/on"
-    ):
-        load_encoder("some/one")
+    with pytest.raises(HubError, match="no model some/on"):
+        load_encoder("hf:some/one")
     published.repos[NAME]["private"] = True
     pull(NAME)
 
@@ -178,7 +176,7 @@ def test_a_push_arrives(hub_server, model_folder, public):
     assert hub_server.repos["me/new"]["private"] is not public
     assert hub_server.files("me/new") == contents(model_folder)
     assert "secret.txt" not in hub_server.files("me/new")
-    load_encoder("me/new")
+    load_encoder("hf:me/new")
 
 
 def test_an_existing_model_stays_as_visible_as_it_is(hub_server, model_folder):
@@ -232,11 +230,8 @@ def test_what_is_no_model_is_not_pushed(hub_server, tmp_path):
     assert hub_server.requests == []
 
 
-def test_a_folder_goes_before_a_name(
-    published, model_folder, tmp_path, monkeypatch
-):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "someone").mkdir()
-    model_folder.rename(tmp_path / "someone" / "model")
-    assert find_model(NAME).resolve() == tmp_path / "someone" / "model"
+@pytest.mark.parametrize("name", [NAME, "results/typo", "hf:typo", "hf:"])
+def test_the_hub_is_not_asked_for_what_may_be_a_folder(published, name):
+    with pytest.raises(ConfigError, match=f"^{name} .*hf:owner/model"):
+        find_model(name)
     assert published.requests == []

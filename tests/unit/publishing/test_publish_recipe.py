@@ -49,7 +49,7 @@ def test_from_a_model_to_the_hub_and_back(
     assert hub_server.repos["me/model"]["private"] is True
     card = hub_server.files("me/model")["README.md"].decode()
     assert "# me/model" in card and "Cluster-Aware" in card
-    encoder, _ = load_encoder("me/model")
+    encoder, _ = load_encoder("hf:me/model")
     x = torch.randn(1, 50, 80)
     assert torch.equal(encoder(x), small_encoder(x))
 
@@ -92,7 +92,7 @@ def test_a_broken_push_is_started_again(publish, argv, hub_server, monkeypatch):
     hub_server.break_after = None
     publish([*argv, "--push", "--hub_id=me/model"])
     assert len(hub_server.sent) == len(set(hub_server.sent)) == 2
-    load_encoder("me/model")
+    load_encoder("hf:me/model")
 
 
 @pytest.mark.parametrize(
