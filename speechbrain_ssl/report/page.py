@@ -214,16 +214,18 @@ _VALIDATION = (
         "LiDAR",
         "LiDAR (effective dimensions)",
         "Effective number of directions that tell utterances apart, beyond "
-        "what the crops of one utterance differ in. It should rise and stay. "
-        "A bad sign is a fall that lasts: directions are being lost.",
+        "what the crops of one utterance differ in. It need not rise: in most "
+        "runs that got better it fell by some per cent. A bad sign is a fall "
+        "to less than half: directions are being lost.",
     ),
     (
         "rankme",
         "RankMe",
         "RankMe (effective dimensions)",
-        "Effective rank of the held-out embeddings. It should rise and stay. "
-        "A bad sign is a fall towards 1: all embeddings lie on one line "
-        "(dimensional collapse).",
+        "Effective rank of the held-out embeddings. It need not rise: more "
+        "often than not it falls somewhat while a run gets better. A bad sign "
+        "is a fall towards 1: all embeddings lie on one line (dimensional "
+        "collapse).",
     ),
     (
         "mean_cosine",
@@ -239,7 +241,9 @@ _VALIDATION = (
 def _validation(metrics):
     parts = [
         picture(
-            figures.curves(metrics, {key: name}, x="epoch", ylabel=ylabel),
+            figures.curves(
+                metrics, {key: name}, x="epoch", ylabel=ylabel, from_zero=True
+            ),
             caption,
         )
         for key, name, ylabel, caption in _VALIDATION
