@@ -8,9 +8,7 @@ import csv
 import dataclasses
 
 from speechbrain_ssl.cli.common import check_output, check_source
-from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.files import atomic_write
-from speechbrain_ssl.speakers.model import Embeddings, group
 
 
 def run(options):
@@ -26,8 +24,8 @@ def run(options):
     tuple
         The object that ``--json`` prints: ``speakers`` (how many), ``guessed``
         (whether that number was estimated), ``files`` (file to speaker,
-        numbered from 1, most files first), ``unusable``, ``left_out``, ``notes``; and the
-        lines for a reader.
+        numbered from 1, most files first), ``unusable``, ``left_out``,
+        ``notes``; and the lines for a reader.
 
     Raises
     ------
@@ -39,20 +37,11 @@ def run(options):
     """
     if options.output is not None:
         check_output(options.output, (".csv",))
-    wanted = options.speakers
-    if wanted is not None and wanted < 1:
-        raise ConfigError(f"--speakers={wanted} must be at least 1")
     files, model = check_source(options)
-    embedded = Embeddings(
-        files.names,
-        files.embed(model, options),
-        files.unusable,
-        files.notes,
-    )
-    groups = group(embedded, wanted)
+    groups = model.cluster(files, options.speakers, options)
     found = {
         **dataclasses.asdict(groups),
-        "guessed": wanted is None,
+        "guessed": options.speakers is None,
         "left_out": files.left_out,
     }
     if options.output is not None:

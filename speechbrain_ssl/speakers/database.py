@@ -13,7 +13,7 @@ import zipfile
 import numpy as np
 
 from speechbrain_ssl.embedding.rows import unit_rows
-from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.errors import ConfigError, full_disk
 from speechbrain_ssl.files import atomic_write
 
 #: Longest name, in bytes of UTF-8; a file's name has three times as many.
@@ -49,8 +49,8 @@ class Database:
     ... )
     []
     >>> names, means = Database(folder / "known", "digest").speakers()
-    >>> names, means.round(3).tolist()
-    (['Anna'], [[0.6, 0.8]])
+    >>> names, means.tolist()
+    (['Anna'], [[0.6000000238418579, 0.800000011920929]])
     """
 
     def __init__(self, folder, model, trimmed=False):
@@ -124,22 +124,29 @@ class Database:
         Raises
         ------
         ConfigError
-            As ``check``.
+            As ``check``, or if the file cannot be written.
         """
         self.check(name, replace)
         digests = [_digest(file) for file in files]
         notes = self._duplicates(name, files, digests)
         path = self.folder / f"{urllib.parse.quote(name, safe=' ')}.npz"
-        with atomic_write(path, "wb") as stream:
-            np.savez(
-                stream,
-                name=np.array(name),
-                files=np.array([str(file) for file in files]),
-                sha256=np.array(digests),
-                embeddings=embeddings,
-                model=np.array(self.model),
-                trimmed=np.array(self.trimmed),
-            )
+        try:
+            with atomic_write(path, "wb") as stream:
+                np.savez(
+                    stream,
+                    name=np.array(name),
+                    files=np.array([str(file) for file in files]),
+                    sha256=np.array(digests),
+                    embeddings=embeddings,
+                    model=np.array(self.model),
+                    trimmed=np.array(self.trimmed),
+                )
+        except OSError as error:
+            raise ConfigError(
+                full_disk(error)
+                or f"{path} cannot be written ({error}); name another folder "
+                "with --database"
+            ) from error
         self._known[name] = _read(path)
         return notes
 

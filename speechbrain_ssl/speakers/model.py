@@ -4,7 +4,6 @@
 ``speechbrain_ssl.cli`` are written on top of the same class.
 """
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -30,109 +29,13 @@ from speechbrain_ssl.publishing.record import read_record
 from speechbrain_ssl.report.results import FILE_NAME as RESULTS
 from speechbrain_ssl.speakers.database import Database
 from speechbrain_ssl.speakers.files import READING, Checked, audio_of
+from speechbrain_ssl.speakers.results import (
+    Comparison,
+    Embeddings,
+    Groups,
+    Identity,
+)
 from speechbrain_ssl.verification.calibration import bayes_threshold
-
-
-@dataclasses.dataclass(frozen=True)
-class Embeddings:
-    """What ``Model.embed`` returns.
-
-    Attributes
-    ----------
-    files : list of str
-        Names of the files that were embedded, ``N`` of them.
-    rows : numpy.ndarray
-        float32 ``[N, size]``, a row for each file.
-    unusable : dict
-        Maps the names of the other files to the reason.
-    notes : list of str
-        Remarks on files, as on one in which two people may speak.
-    """
-
-    files: list
-    rows: np.ndarray
-    unusable: dict
-    notes: list
-
-
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """What ``Model.verify`` returns.
-
-    Attributes
-    ----------
-    score : float
-        Cosine of the two embeddings, from -1 to 1.
-    llr : float or None
-        Log-likelihood ratio in nats; None without a calibration.
-    threshold : float or None
-        The cosine above which it is one speaker; None if the model has none.
-    threshold_from : str or None
-        Where the threshold is from, in a few words.
-    same : bool or None
-        The decision; None without a threshold.
-    notes : list of str
-        Remarks on the files.
-    """
-
-    score: float
-    llr: float | None
-    threshold: float | None
-    threshold_from: str | None
-    same: bool | None
-    notes: list
-
-
-@dataclasses.dataclass(frozen=True)
-class Groups:
-    """What ``Model.cluster`` returns.
-
-    Attributes
-    ----------
-    speakers : int
-        How many speakers there are.
-    files : dict
-        Maps the name of a file to its speaker, numbered from 1, the one with
-        most files first.
-    unusable : dict
-        Maps the names of the other files to the reason.
-    notes : list of str
-        Remarks on files.
-    """
-
-    speakers: int
-    files: dict
-    unusable: dict
-    notes: list
-
-
-@dataclasses.dataclass(frozen=True)
-class Identity:
-    """What ``Model.identify`` returns.
-
-    Attributes
-    ----------
-    name : str or None
-        Who speaks; None if it is nobody in the database, or if there is no
-        threshold to decide by.
-    nearest : str
-        The most similar speaker of the database, whatever the decision.
-    score, llr, threshold, threshold_from
-        As in ``Comparison``, for the nearest speaker.
-    scores : dict
-        Maps each name of the database to its cosine, the highest first.
-    notes : list of str
-        Remarks on the recording.
-    """
-
-    name: str | None
-    nearest: str
-    score: float
-    llr: float | None
-    threshold: float | None
-    threshold_from: str | None
-    scores: dict
-    notes: list
 
 
 class Model:
@@ -203,9 +106,9 @@ class Model:
 
         Arguments
         ---------
-        files : str, pathlib.Path or list
-            A folder, an audio file, a list file (see ``audio_of``), or a list
-            of paths of audio files.
+        files : str, pathlib.Path, list or Checked
+            A folder, an audio file, a list file (see ``audio_of``), a list
+            of paths of audio files, or files that were checked before.
         reading : Reading
             How files are read.
 
@@ -278,11 +181,24 @@ class Model:
         Raises
         ------
         ConfigError
-            As ``find_speakers``.
+            As ``find_speakers``, or if the number is not positive.
         AudioError
             If no file can be used.
         """
-        return group(self.embed(files, reading), speakers)
+        if speakers is not None and speakers < 1:
+            raise ConfigError(f"--speakers={speakers} must be at least 1")
+        found = self.embed(files, reading)
+        labels = by_size(find_speakers(found.rows, speakers))
+        count = int(labels.max())
+        notes = list(found.notes)
+        if speakers is None:
+            notes.append(
+                f"{count} speakers is a guess from the embeddings, and groups "
+                "of similar voices can look like speakers; give the number "
+                "with --speakers (speakers=) if you know it"
+            )
+        of_file = dict(zip(found.files, labels.tolist(), strict=True))
+        return Groups(count, of_file, found.unusable, notes)
 
     def enrol(self, name, files, database, replace=False, reading=READING):
         """Add a speaker to a database.
@@ -437,38 +353,6 @@ class Model:
         )
 
 
-def group(embeddings, speakers=None):
-    """Group embedded files by speaker.
-
-    Arguments
-    ---------
-    embeddings : Embeddings
-        The embedded files.
-    speakers : int, optional
-        How many speakers; estimated if not given.
-
-    Returns
-    -------
-    Groups
-
-    Raises
-    ------
-    ConfigError
-        As ``find_speakers``.
-    """
-    labels = find_speakers(embeddings.rows, speakers)
-    count = len(np.unique(labels))
-    notes = list(embeddings.notes)
-    if speakers is None:
-        notes.append(
-            f"{count} speakers is a guess from the embeddings, and groups of "
-            "similar voices can look like speakers; give the number with "
-            "--speakers (speakers=) if you know it"
-        )
-    files = dict(zip(embeddings.files, by_size(labels).tolist(), strict=True))
-    return Groups(count, files, embeddings.unusable, notes)
-
-
 def by_size(labels):
     """Number clusters from 1, the largest first.
 
@@ -499,6 +383,8 @@ def by_size(labels):
 
 def _check(files, reading):
     """Check the files that a caller names in one way or another."""
+    if isinstance(files, Checked):
+        return files
     if isinstance(files, (str, os.PathLike)):
         names, paths, listing = audio_of(os.fspath(files), reading)
         return Checked(names, paths, reading, listing)

@@ -375,7 +375,7 @@ def test_windows_in_parquet(command, model, audio, tmp_path):
 def test_two_voices_in_one_file_are_noted(
     command, command_json, model, tmp_path
 ):
-    """By embed, cluster and verify; one voice is not."""
+    """By embed, cluster, verify and enrol; one voice is not."""
     folder = tmp_path / "long"
     folder.mkdir()
     halves = [voice(speaker, 0, 31.0) for speaker in (0, 1, 2)]
@@ -386,6 +386,7 @@ def test_two_voices_in_one_file_are_noted(
         ("embed", folder, f"--output={tmp_path / 'a.npz'}"),
         ("cluster", folder, "--speakers=2"),
         ("verify", folder / "one.flac", folder / "two.flac"),
+        ("enrol", "Anna", folder / "two.flac", f"--database={tmp_path / 'a'}"),
     ):
         code, found, _ = command_json(name, *rest, f"--model={model}")
         assert code == 0
