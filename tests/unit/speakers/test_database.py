@@ -93,7 +93,7 @@ def test_what_is_no_database(recordings, rows, tmp_path):
         Database(tmp_path / "nowhere", "d").speakers()
     with pytest.raises(ConfigError, match="is a file"):
         Database(recordings[0], "d")
-    for content in (b"", b"PK and no more", b"text"):
+    for content in (b"", b"PK\x03\x04 and no more", b"text"):
         (tmp_path / "Anna.npz").write_bytes(content)
         with pytest.raises(ConfigError, match="Anna.npz is not a speaker"):
             Database(tmp_path, "d")
