@@ -207,8 +207,8 @@ class Model:
         ---------
         name : str
             Name of the speaker.
-        files : list
-            Paths of one or several recordings of that speaker.
+        files : str, pathlib.Path or list
+            Path of a recording of that speaker, or a list of several.
         database : str or pathlib.Path
             Folder of the database; made if there is none.
         replace : bool
@@ -228,6 +228,8 @@ class Model:
         AudioError
             If one of the files cannot be used; then nothing is written.
         """
+        if isinstance(files, (str, os.PathLike)):
+            files = [files]
         known = Database(database, self.digest, reading.trim_silence)
         known.check(name, replace)
         rows, notes = self.embed_all(_check(files, reading), reading)

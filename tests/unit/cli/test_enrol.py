@@ -153,6 +153,14 @@ def test_importing_the_package_imports_no_torch(repository):
     assert done.stdout == "False\n"
 
 
+def test_a_single_path_is_a_recording(model, audio, tmp_path):
+    found = load_model(model)
+    for path in (audio / "s0/0.wav", str(audio / "s0/0.wav")):
+        assert found.enrol("Anna", path, tmp_path / "a", replace=True) == []
+    who = found.identify(audio / "s0/0.wav", tmp_path / "a", threshold=0.99)
+    assert who.name == "Anna" and who.score == pytest.approx(1, abs=1e-4)
+
+
 def test_what_python_gets_is_what_the_commands_print(
     command_json, calibrated, bad_audio
 ):
