@@ -5,20 +5,10 @@ be.
 """
 
 import csv
-
-import numpy as np
+import dataclasses
 
 from speechbrain_ssl.cli.common import check_output, check_source
-from speechbrain_ssl.clustering.agglomerative import (
-    kmeans_then_merge,
-    merge_centroids,
-)
-from speechbrain_ssl.clustering.choice import choose_k
-from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.files import atomic_write
-
-# Up to this many files all pairs are compared, in 0.8 GB.
-_ALL_PAIRS = 10_000
 
 
 def run(options):
@@ -34,8 +24,8 @@ def run(options):
     tuple
         The object that ``--json`` prints: ``speakers`` (how many), ``guessed``
         (whether that number was estimated), ``files`` (file to speaker,
-        numbered from 1, most files first), ``unusable``, ``left_out``, ``notes``; and the
-        lines for a reader.
+        numbered from 1, most files first), ``unusable``, ``left_out``,
+        ``notes``; and the lines for a reader.
 
     Raises
     ------
@@ -47,106 +37,22 @@ def run(options):
     """
     if options.output is not None:
         check_output(options.output, (".csv",))
-    wanted = options.speakers
-    if wanted is not None and wanted < 1:
-        raise ConfigError(f"--speakers={wanted} must be at least 1")
     files, model = check_source(options)
-    rows = files.embed(model, options)
-    count = len(rows)
-    if wanted is None:
-        if count < 4:
-            raise ConfigError(
-                f"{count} usable files are too few to estimate the number of "
-                "speakers; give it with --speakers"
-            )
-        wanted = choose_k(rows, candidates(count)).clusters
-        files.notes.append(
-            f"{wanted} speakers is a guess from the embeddings (best "
-            "silhouette), and groups of similar voices can look like "
-            "speakers; give the number with --speakers if you know it"
-        )
-    if wanted > count:
-        raise ConfigError(
-            f"--speakers={wanted}, but there are only {count} usable files"
-        )
-    labels = by_size(group(rows, wanted))
+    groups = model.cluster(files, options.speakers, options)
     found = {
-        "speakers": wanted,
+        **dataclasses.asdict(groups),
         "guessed": options.speakers is None,
-        "files": dict(zip(files.names, labels.tolist(), strict=True)),
-        "unusable": files.unusable,
         "left_out": files.left_out,
-        "notes": files.notes,
     }
     if options.output is not None:
         with atomic_write(options.output, newline="") as stream:
             writer = csv.writer(stream)
             writer.writerow(["file", "speaker"])
             writer.writerows(found["files"].items())
-        lines = [f"{files.count()}, {wanted} speakers: {options.output}"]
+        lines = [
+            f"{files.count()}, {groups.speakers} speakers: {options.output}"
+        ]
     else:
         order = sorted(found["files"].items(), key=lambda item: item[::-1])
         lines = [f"speaker {number}\t{name}" for name, number in order]
-    return found, lines + files.notes
-
-
-def candidates(count):
-    """List the numbers of speakers to compare for a number of files.
-
-    They rise from 2 to half the files, by a tenth each, since a speaker with a
-    single file cannot be recognised as one.
-
-    Example
-    -------
-    >>> candidates(12), len(candidates(1000))
-    ([2, 3, 4, 5, 6], 50)
-    """
-    found = [2]
-    while found[-1] < count // 2:
-        found.append(max(found[-1] + 1, round(found[-1] * 1.1)))
-    return [number for number in found if number <= count // 2]
-
-
-def group(rows, speakers):
-    """Cluster by average linkage of cosines.
-
-    Arguments
-    ---------
-    rows : numpy.ndarray
-        ``[N, size]``.
-    speakers : int
-        Number of clusters.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``[N]``, from 0.
-    """
-    if len(rows) <= _ALL_PAIRS:
-        return merge_centroids(rows, speakers, linkage="average").numpy()
-    found = kmeans_then_merge(
-        rows,
-        max(_ALL_PAIRS // 2, speakers),
-        speakers,
-        linkage="average",
-        init="k-means++",
-    )
-    return found.assignments.cpu().numpy()
-
-
-def by_size(labels):
-    """Number clusters from 1, the largest first.
-
-    Example
-    -------
-    >>> by_size(np.array([7, 3, 3, 5])).tolist()
-    [2, 1, 1, 3]
-    """
-    values, first, inverse, sizes = np.unique(
-        labels, return_index=True, return_inverse=True, return_counts=True
-    )
-    # Clusters of one size are ordered by their first file.
-    order = np.lexsort((first, -sizes))
-    rank = np.empty(len(values), dtype=int)
-    rank[order] = np.arange(1, len(values) + 1)
-    return rank[inverse]
+    return found, lines + groups.notes

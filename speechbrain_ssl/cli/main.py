@@ -1,4 +1,4 @@
-"""Parse and run ``speechbrain-ssl embed | verify | score | cluster``.
+"""Parse and run the commands of ``speechbrain-ssl``.
 
 Exit codes: 0 everything was done; 1 an error that the user can correct, or some
 of many files could not be used (the others are done); 2 wrong usage; 128 and
@@ -53,6 +53,8 @@ def make_parser():
     _add_embed(commands, [common, many])
     _add_score(commands, [common, many])
     _add_cluster(commands, [common, many])
+    _add_enrol(commands, [common])
+    _add_identify(commands, [common])
     return parser
 
 
@@ -65,13 +67,7 @@ def _add_verify(commands, parents):
     )
     parser.add_argument("first", help="an audio file")
     parser.add_argument("second", help="another one")
-    parser.add_argument(
-        "--threshold",
-        type=float,
-        help="cosine above which it is one speaker; that of the model if not "
-        "given",
-    )
-    _add_prior(parser)
+    _add_threshold(parser)
 
 
 def _add_embed(commands, parents):
@@ -151,6 +147,45 @@ def _add_cluster(commands, parents):
     parser.add_argument("--output", help="CSV file to write: file, speaker")
 
 
+def _add_enrol(commands, parents):
+    """Add the command ``enrol``."""
+    parser = commands.add_parser(
+        "enrol",
+        parents=parents,
+        help="add a speaker to a database",
+    )
+    parser.add_argument("name", help="name of the speaker")
+    parser.add_argument(
+        "files", nargs="+", metavar="file", help="recordings of the speaker"
+    )
+    _add_database(parser)
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="put these recordings in the place of those that the name has",
+    )
+
+
+def _add_identify(commands, parents):
+    """Add the command ``identify``."""
+    parser = commands.add_parser(
+        "identify",
+        parents=parents,
+        help="who of a database speaks in a recording?",
+    )
+    parser.add_argument("file", help="an audio file")
+    _add_database(parser)
+    _add_threshold(parser)
+
+
+def _add_database(parser):
+    parser.add_argument(
+        "--database",
+        required=True,
+        help="folder with a file for each speaker, which enrol makes",
+    )
+
+
 def _add_source(parser):
     parser.add_argument(
         "source",
@@ -209,7 +244,13 @@ def _many():
     return many
 
 
-def _add_prior(parser):
+def _add_threshold(parser):
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        help="cosine above which it is one speaker; that of the model if not "
+        "given",
+    )
     parser.add_argument(
         "--p_target",
         type=float,

@@ -4,8 +4,9 @@ import os
 
 import numpy as np
 
-from speechbrain_ssl.cli.common import Checked, Model, check_output
+from speechbrain_ssl.cli.common import check_output, load_model_of
 from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.speakers.files import Checked
 from speechbrain_ssl.verification.metrics import eer
 from speechbrain_ssl.verification.protocol import check_files, write_scores
 from speechbrain_ssl.verification.scoring import cosine_scores
@@ -50,7 +51,7 @@ def run(options):
         enrolment=enrolment,
     )
     check_files(trials, options.audio_folder)
-    model = Model(options)
+    model = load_model_of(options)
     if options.llr and model.calibration is None:
         raise ConfigError(
             f"--llr: {options.model} has no calibration.json; leave --llr out "

@@ -1,12 +1,9 @@
 """The command ``speechbrain-ssl verify a.wav b.wav``."""
 
-import argparse
+import dataclasses
 
-import numpy as np
-
-from speechbrain_ssl.cli.common import Checked, Model
-from speechbrain_ssl.embedding.extract import MOST_SECONDS
-from speechbrain_ssl.publishing.bundle import threshold_of
+from speechbrain_ssl.cli.common import decision_lines, load_model_of
+from speechbrain_ssl.speakers.files import Checked, Reading
 from speechbrain_ssl.verification.calibration import bayes_threshold
 
 
@@ -31,51 +28,18 @@ def run(options):
     AudioError
         If one of the two cannot be used.
     """
-    # Raise for an impossible prior before a model is fetched.
+    # Raise for an impossible prior, and for a missing file, before a model is
+    # fetched.
     bayes_threshold(options.p_target)
     names = [options.first, options.second]
-    quiet = argparse.Namespace(
-        jobs=2,
-        quiet=True,
-        batch_seconds=MOST_SECONDS,
-        trim_silence=options.trim_silence,
+    reading = Reading(trim_silence=options.trim_silence)
+    files = Checked(names, names, reading)
+    files.require_all()
+    found = load_model_of(options).compare(
+        files, options.threshold, options.p_target, reading
     )
-    files = Checked(names, names, quiet)
-    files.require_all()
-    model = Model(options)
-    rows = files.embed(model, quiet).astype(np.float64)
-    files.require_all()
-    left, right = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    score = float(left @ right)
-    llr = None if model.calibration is None else model.calibration(score)
-    if options.threshold is not None:
-        threshold, why = options.threshold, "given with --threshold"
-    else:
-        threshold, why = threshold_of(
-            model.calibration, model.results, options.p_target
-        )
-    same = None if threshold is None else bool(score > threshold)
-    lines = [f"score (cosine)        {score:.4f}"]
-    if llr is not None:
-        lines.append(f"log-likelihood ratio  {llr:.2f}")
-    if same is None:
-        lines.append(
-            "decision              none: the model has no threshold; give one "
-            "with --threshold"
-        )
-    else:
-        who = "one speaker" if same else "two speakers"
-        lines.append(
-            f"decision              {who} (threshold {threshold:.4f}: {why})"
-        )
-    lines += files.notes
-    found = {
-        "score": score,
-        "llr": llr,
-        "threshold": threshold,
-        "threshold_from": why,
-        "same": same,
-        "files": names,
-        "notes": files.notes,
-    }
-    return found, lines
+    who = None
+    if found.same is not None:
+        who = "one speaker" if found.same else "two speakers"
+    lines = [*decision_lines(found, who), *found.notes]
+    return {**dataclasses.asdict(found), "files": names}, lines

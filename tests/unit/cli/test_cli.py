@@ -17,13 +17,13 @@ import soundfile
 import torch
 from voices import RATE, voice
 
-from speechbrain_ssl.cli import common
-from speechbrain_ssl.cli.cluster import candidates
+from speechbrain_ssl.clustering.speakers import candidates
 from speechbrain_ssl.data.silence import trim_silence
 from speechbrain_ssl.embedding.extract import embed_files
 from speechbrain_ssl.prepare.probe import probe
 from speechbrain_ssl.publishing.export import load_encoder
 from speechbrain_ssl.report import comparison
+from speechbrain_ssl.speakers import files as audio_files
 
 
 def cosine(model, *paths):
@@ -375,7 +375,7 @@ def test_windows_in_parquet(command, model, audio, tmp_path):
 def test_two_voices_in_one_file_are_noted(
     command, command_json, model, tmp_path
 ):
-    """By embed, cluster and verify; one voice is not."""
+    """By embed, cluster, verify and enrol; one voice is not."""
     folder = tmp_path / "long"
     folder.mkdir()
     halves = [voice(speaker, 0, 31.0) for speaker in (0, 1, 2)]
@@ -386,6 +386,7 @@ def test_two_voices_in_one_file_are_noted(
         ("embed", folder, f"--output={tmp_path / 'a.npz'}"),
         ("cluster", folder, "--speakers=2"),
         ("verify", folder / "one.flac", folder / "two.flac"),
+        ("enrol", "Anna", folder / "two.flac", f"--database={tmp_path / 'a'}"),
     ):
         code, found, _ = command_json(name, *rest, f"--model={model}")
         assert code == 0
@@ -693,7 +694,9 @@ def test_embed_other_formats(
 
 def test_without_pyav(command, command_json, model, other_formats, monkeypatch):
     """What is left out is counted in the line, the notes and the object."""
-    monkeypatch.setattr("speechbrain_ssl.cli.common.has_pyav", lambda: False)
+    monkeypatch.setattr(
+        "speechbrain_ssl.speakers.files.has_pyav", lambda: False
+    )
     output = other_formats / "clusters.csv"
     argv = ["cluster", other_formats, f"--model={model}", "--speakers=3"]
     code, out, err = command(*argv, f"--output={output}")
@@ -736,14 +739,14 @@ def test_verify_and_score_other_formats(
 
 
 def test_folder_that_cannot_be_listed(command_json, model, audio, monkeypatch):
-    listed = common.list_files
+    listed = audio_files.list_files
 
     def refused(*args, **kwargs):
         listing = listed(*args, **kwargs)
         listing.unreadable.append(("privé", "Permission denied"))
         return listing
 
-    monkeypatch.setattr(common, "list_files", refused)
+    monkeypatch.setattr(audio_files, "list_files", refused)
     code, found, _ = command_json(
         "cluster", audio, f"--model={model}", "--speakers=3"
     )
@@ -835,7 +838,7 @@ def test_a_signal_ends_it_and_leaves_nothing(
         time.sleep(0.2)
         return probe(path, check)
 
-    monkeypatch.setattr(common, "probe", stop)
+    monkeypatch.setattr(audio_files, "probe", stop)
     argv = ["embed", audio, f"--model={model}", f"--output={tmp_path}/a.npz"]
     number = signal.Signals[name]
     # A shell starts what runs in its background with SIGINT ignored.

@@ -1,0 +1,1 @@
+"""Who speaks: the Python interface, and the database of known speakers."""

@@ -1,0 +1,107 @@
+"""The results of ``speechbrain_ssl.speakers.model.Model``, without methods."""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Embeddings:
+    """What ``Model.embed`` returns.
+
+    Attributes
+    ----------
+    files : list of str
+        Names of the files that were embedded, ``N`` of them.
+    rows : numpy.ndarray
+        float32 ``[N, size]``, a row for each file.
+    unusable : dict
+        Maps the names of the other files to the reason.
+    notes : list of str
+        Remarks on files, as on one in which two people may speak.
+    """
+
+    files: list
+    rows: np.ndarray
+    unusable: dict
+    notes: list
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What ``Model.verify`` returns.
+
+    Attributes
+    ----------
+    score : float
+        Cosine of the two embeddings, from -1 to 1.
+    llr : float or None
+        Log-likelihood ratio in nats; None without a calibration.
+    threshold : float or None
+        The cosine above which it is one speaker; None if the model has none.
+    threshold_from : str or None
+        Where the threshold is from, in a few words.
+    same : bool or None
+        The decision; None without a threshold.
+    notes : list of str
+        Remarks on the files.
+    """
+
+    score: float
+    llr: float | None
+    threshold: float | None
+    threshold_from: str | None
+    same: bool | None
+    notes: list
+
+
+@dataclasses.dataclass(frozen=True)
+class Groups:
+    """What ``Model.cluster`` returns.
+
+    Attributes
+    ----------
+    speakers : int
+        How many speakers there are.
+    files : dict
+        Maps the name of a file to its speaker, numbered from 1, the one with
+        most files first.
+    unusable : dict
+        Maps the names of the other files to the reason.
+    notes : list of str
+        Remarks on files.
+    """
+
+    speakers: int
+    files: dict
+    unusable: dict
+    notes: list
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """What ``Model.identify`` returns.
+
+    Attributes
+    ----------
+    name : str or None
+        Who speaks; None if it is nobody in the database, or if there is no
+        threshold to decide by.
+    nearest : str
+        The most similar speaker of the database, whatever the decision.
+    score, llr, threshold, threshold_from
+        As in ``Comparison``, for the nearest speaker.
+    scores : dict
+        Maps each name of the database to its cosine, the highest first.
+    notes : list of str
+        Remarks on the recording.
+    """
+
+    name: str | None
+    nearest: str
+    score: float
+    llr: float | None
+    threshold: float | None
+    threshold_from: str | None
+    scores: dict
+    notes: list
