@@ -9,16 +9,9 @@ import csv
 import numpy as np
 
 from speechbrain_ssl.cli.common import check_output, check_source
-from speechbrain_ssl.clustering.agglomerative import (
-    kmeans_then_merge,
-    merge_centroids,
-)
-from speechbrain_ssl.clustering.choice import choose_k
+from speechbrain_ssl.clustering.speakers import find_speakers
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.files import atomic_write
-
-# Up to this many files all pairs are compared, in 0.8 GB.
-_ALL_PAIRS = 10_000
 
 
 def run(options):
@@ -51,25 +44,14 @@ def run(options):
     if wanted is not None and wanted < 1:
         raise ConfigError(f"--speakers={wanted} must be at least 1")
     files, model = check_source(options)
-    rows = files.embed(model, options)
-    count = len(rows)
+    labels = by_size(find_speakers(files.embed(model, options), wanted))
     if wanted is None:
-        if count < 4:
-            raise ConfigError(
-                f"{count} usable files are too few to estimate the number of "
-                "speakers; give it with --speakers"
-            )
-        wanted = choose_k(rows, candidates(count)).clusters
+        wanted = int(labels.max())
         files.notes.append(
             f"{wanted} speakers is a guess from the embeddings (best "
             "silhouette), and groups of similar voices can look like "
             "speakers; give the number with --speakers if you know it"
         )
-    if wanted > count:
-        raise ConfigError(
-            f"--speakers={wanted}, but there are only {count} usable files"
-        )
-    labels = by_size(group(rows, wanted))
     found = {
         "speakers": wanted,
         "guessed": options.speakers is None,
@@ -88,50 +70,6 @@ def run(options):
         order = sorted(found["files"].items(), key=lambda item: item[::-1])
         lines = [f"speaker {number}\t{name}" for name, number in order]
     return found, lines + files.notes
-
-
-def candidates(count):
-    """List the numbers of speakers to compare for a number of files.
-
-    They rise from 2 to half the files, by a tenth each, since a speaker with a
-    single file cannot be recognised as one.
-
-    Example
-    -------
-    >>> candidates(12), len(candidates(1000))
-    ([2, 3, 4, 5, 6], 50)
-    """
-    found = [2]
-    while found[-1] < count // 2:
-        found.append(max(found[-1] + 1, round(found[-1] * 1.1)))
-    return [number for number in found if number <= count // 2]
-
-
-def group(rows, speakers):
-    """Cluster by average linkage of cosines.
-
-    Arguments
-    ---------
-    rows : numpy.ndarray
-        ``[N, size]``.
-    speakers : int
-        Number of clusters.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``[N]``, from 0.
-    """
-    if len(rows) <= _ALL_PAIRS:
-        return merge_centroids(rows, speakers, linkage="average").numpy()
-    found = kmeans_then_merge(
-        rows,
-        max(_ALL_PAIRS // 2, speakers),
-        speakers,
-        linkage="average",
-        init="k-means++",
-    )
-    return found.assignments.cpu().numpy()
 
 
 def by_size(labels):
