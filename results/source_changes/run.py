@@ -29,7 +29,10 @@ SWAV = (
     "--speaker_count=null --ssps_start_epoch={start}"
 )
 BEGIN = SWAV.format(epochs=4, start=5)
-GO_ON = SWAV.format(epochs=3, start=2) + " --freeze_last_layer_epochs=0 --warmup_epochs=1"
+GO_ON = (
+    SWAV.format(epochs=3, start=2)
+    + " --freeze_last_layer_epochs=0 --warmup_epochs=1"
+)
 NORM = " --encoder_block={embedding_batch_norm:True}"
 #: Name of a system: recipe folder, arguments, and the system that it begins
 #: with, as `initial_model` or `initial_checkpoint`.

@@ -17,7 +17,6 @@ import soundfile
 import torch
 from voices import RATE, voice
 
-from speechbrain_ssl.clustering.speakers import candidates
 from speechbrain_ssl.data.silence import trim_silence
 from speechbrain_ssl.embedding.extract import embed_files
 from speechbrain_ssl.prepare.probe import probe
@@ -611,14 +610,6 @@ def test_cluster_what_cannot_be(command, model, audio, options, match):
 def test_too_few_files_to_guess_from(command, model, audio):
     code, _, err = command("cluster", audio / "s0/0.wav", f"--model={model}")
     assert code == 1 and "too few to estimate" in err
-
-
-def test_candidates_end_at_half_of_the_files():
-    for count in (4, 5, 10, 1000):
-        found = candidates(count)
-        assert found == sorted(set(found)) and found[0] == 2
-        assert found[-1] <= count // 2
-        assert count // 2 - found[-1] <= 0.1 * count
 
 
 def test_an_unexpected_error_is_not_hidden(command, model, audio, monkeypatch):

@@ -1,0 +1,67 @@
+"""Grouping by speaker, the number known or not."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import adjusted_rand_score
+
+from speechbrain_ssl.clustering import speakers
+from speechbrain_ssl.clustering.speakers import candidates, find_speakers
+from speechbrain_ssl.errors import ConfigError
+
+
+def mixture(number, seed=0):
+    """Rows of ``number`` voices, 3 to 20 of each; and their voices."""
+    draw = np.random.default_rng(seed)
+    truth = np.repeat(np.arange(number), draw.integers(3, 21, number))
+    centres = draw.normal(size=(number, 64))
+    return centres[truth] + 0.5 * draw.normal(size=(len(truth), 64)), truth
+
+
+@pytest.mark.parametrize("number", [5, 20, 60])
+def test_the_number_is_found(number):
+    rows, truth = mixture(number)
+    labels = find_speakers(rows)
+    assert abs(labels.max() + 1 - number) <= 0.1 * number
+    assert adjusted_rand_score(truth, labels) > 0.9
+    given = find_speakers(rows, number)
+    assert adjusted_rand_score(truth, given) > 0.99
+    assert sorted(set(given)) == list(range(number))
+
+
+def test_the_order_of_files_does_not_matter():
+    rows, _ = mixture(8)
+    order = np.random.default_rng(1).permutation(len(rows))
+    there = find_speakers(rows[order])
+    assert adjusted_rand_score(find_speakers(rows)[order], there) == 1
+
+
+def test_many_files_go_through_kmeans(monkeypatch):
+    monkeypatch.setattr(speakers, "_ALL_PAIRS", 80)
+    monkeypatch.setattr(speakers, "_CENTROIDS", 60)
+    rows, truth = mixture(10, 3)
+    assert len(rows) > 80
+    for number in (None, 10):
+        labels = find_speakers(rows, number)
+        assert len(labels) == len(rows)
+        assert adjusted_rand_score(truth, labels) > 0.9
+
+
+def test_identical_files_are_one_speaker():
+    assert find_speakers(np.ones((6, 4))).tolist() == [0] * 6
+
+
+def test_few_files():
+    assert find_speakers(np.eye(3), 1).tolist() == [0, 0, 0]
+    assert sorted(find_speakers(np.eye(3), 3)) == [0, 1, 2]
+    with pytest.raises(ConfigError, match="too few to estimate"):
+        find_speakers(np.eye(3))
+    with pytest.raises(ConfigError, match="only 3 usable files"):
+        find_speakers(np.eye(3), 4)
+
+
+def test_candidates_end_at_half_of_the_files():
+    for count in (4, 5, 10, 1000):
+        found = candidates(count)
+        assert found == sorted(set(found)) and found[0] == 2
+        assert found[-1] <= count // 2
+        assert count // 2 - found[-1] <= 0.1 * count
