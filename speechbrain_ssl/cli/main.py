@@ -201,7 +201,7 @@ def _add_source(parser):
 def _common():
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--model", required=True, help=_MODEL)
-    common.add_argument("--revision", help="of a published model")
+    common.add_argument("--revision", help="of a model on the hub")
     common.add_argument("--device", help="cpu or cuda (default: cuda if any)")
     common.add_argument(
         "--trust",

@@ -44,10 +44,10 @@ class Model:
     Arguments
     ---------
     model : str
-        A model folder, the output folder of a training run, or the name of a
-        published model.
+        A model folder, the output folder of a training run, or
+        ``hf:owner/model`` for a model on the hub.
     revision : str, optional
-        Of a published model.
+        A branch, a tag or a commit of a model on the hub.
     device : str, optional
         ``cpu`` or ``cuda``; by default a GPU if there is one.
     trust : bool
