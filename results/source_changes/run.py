@@ -11,6 +11,7 @@ run again, and what was interrupted goes on.
 import concurrent.futures
 import os
 import pathlib
+import shlex
 import subprocess
 import sys
 
@@ -33,7 +34,7 @@ GO_ON = (
     SWAV.format(epochs=3, start=2)
     + " --freeze_last_layer_epochs=0 --warmup_epochs=1"
 )
-NORM = " --encoder_block={embedding_batch_norm:True}"
+NORM = " --encoder_block='{embedding_batch_norm: True}'"
 #: Name of a system: recipe folder, arguments, and the system that it begins
 #: with, as `initial_model` or `initial_checkpoint`.
 SYSTEMS = {
@@ -53,7 +54,7 @@ SYSTEMS = {
     "dino": (FOLDER, DINO, "simclr"),
     "dino-prototypes-wide": (
         FOLDER,
-        DINO + " --dino={prototype_std:null}",
+        DINO + " --dino='{prototype_std: null}'",
         "simclr",
     ),
     "dino-norm": (FOLDER, DINO + NORM, "simclr-norm"),
@@ -64,7 +65,9 @@ SYSTEMS = {
     ),
     "swav-ssps-both": (
         "MiniVox/SSL",
-        f"{HERE}/swav_both_replaced.yaml --music_csv=null " + GO_ON,
+        shlex.quote(f"{HERE}/swav_both_replaced.yaml")
+        + " --music_csv=null "
+        + GO_ON,
         "swav",
     ),
     "round-least-kept-0": (
@@ -82,11 +85,8 @@ def train(system, seed, output, options):
     if list(run.glob("**/results.json")):
         return
     key = "checkpoint" if system.startswith("swav-") else "model"
-    arguments = [
-        argument.replace(":True}", ": True}").replace(":null}", ": null}")
-        for argument in arguments.split()
-    ]
-    command = [sys.executable, "train.py", *arguments, f"--seed={seed}"]
+    command = [sys.executable, "train.py", *shlex.split(arguments)]
+    command.append(f"--seed={seed}")
     command += [f"--output_folder={run}", "--prepare=null", *options]
     command += ["--data_folder=unused", "--num_workers=0"]
     if start:

@@ -1,7 +1,7 @@
 """Compare rules that group recordings by speaker, the number unknown or given.
 
-Arguments: folders with ``NAME.npz`` (column ``embedding``, of ``speechbrain-ssl
-embed``) and ``NAME.spk``, one speaker a line in the order of the embeddings.
+Argument: a folder with ``NAME.npz`` of each corpus, as ``speechbrain-ssl embed``
+writes it, and ``NAME.spk``, one speaker a line in the order of the embeddings.
 Speakers only draw the subsets and grade the rules.
 """
 

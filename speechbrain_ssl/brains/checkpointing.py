@@ -39,6 +39,7 @@ from speechbrain.utils.distributed import (
 
 from speechbrain_ssl import distributed
 from speechbrain_ssl.errors import CheckpointError
+from speechbrain_ssl.files import file_digest
 
 logger = logging.getLogger(__name__)
 
@@ -188,7 +189,7 @@ class AtomicCheckpointer(Checkpointer):
         return newest.path.name
 
     def _publish(self, saved):
-        digests = {p.name: _digest(p) for p in saved.path.iterdir()}
+        digests = {p.name: file_digest(p) for p in saved.path.iterdir()}
         with open(saved.path / _DIGESTS, "w", encoding="utf-8") as stream:
             json.dump(digests, stream, indent=1, sort_keys=True)
         for path in saved.path.iterdir():
@@ -246,20 +247,11 @@ def damaged_files(folder):
         try:
             if not path.is_file():
                 damage.append(f"{name} is missing")
-            elif _digest(path) != digest:
+            elif file_digest(path) != digest:
                 damage.append(f"{name} is not what was written")
         except OSError as error:
             damage.append(f"{name} cannot be read ({error.strerror})")
     return damage
-
-
-def _digest(path):
-    """Return the SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while block := stream.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _no_space(error, folder):

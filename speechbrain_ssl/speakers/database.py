@@ -5,7 +5,6 @@ the names and digests of these, and the digest of the model. To forget a
 speaker, delete the file.
 """
 
-import hashlib
 import pathlib
 import urllib.parse
 import zipfile
@@ -14,7 +13,7 @@ import numpy as np
 
 from speechbrain_ssl.embedding.rows import unit_rows
 from speechbrain_ssl.errors import ConfigError, full_disk
-from speechbrain_ssl.files import atomic_write
+from speechbrain_ssl.files import atomic_write, file_digest
 
 #: Longest name, in bytes of UTF-8; a file's name has three times as many.
 MOST_BYTES = 64
@@ -127,27 +126,27 @@ class Database:
             As ``check``, or if the file cannot be written.
         """
         self.check(name, replace)
-        digests = [_digest(file) for file in files]
+        digests = [file_digest(file) for file in files]
         notes = self._duplicates(name, files, digests)
+        speaker = {
+            "name": np.array(name),
+            "files": np.array([str(file) for file in files]),
+            "sha256": np.array(digests),
+            "embeddings": embeddings,
+            "model": np.array(self.model),
+            "trimmed": np.array(self.trimmed),
+        }
         path = self.folder / f"{urllib.parse.quote(name, safe=' ')}.npz"
         try:
             with atomic_write(path, "wb") as stream:
-                np.savez(
-                    stream,
-                    name=np.array(name),
-                    files=np.array([str(file) for file in files]),
-                    sha256=np.array(digests),
-                    embeddings=embeddings,
-                    model=np.array(self.model),
-                    trimmed=np.array(self.trimmed),
-                )
+                np.savez(stream, **speaker)
         except OSError as error:
             raise ConfigError(
                 full_disk(error)
                 or f"{path} cannot be written ({error}); name another folder "
                 "with --database"
             ) from error
-        self._known[name] = _read(path)
+        self._known[name] = speaker
         return notes
 
     def _duplicates(self, name, files, digests):
@@ -203,12 +202,3 @@ def _read(path):
             f"{path} is not a speaker of a database ({e}); delete it, and "
             "enrol the speaker again"
         ) from e
-
-
-def _digest(path):
-    """Return the SHA-256 of a file's content."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -4,8 +4,7 @@
 ``speechbrain_ssl.cli`` are written on top of the same class.
 """
 
-import hashlib
-import json
+import functools
 import os
 import pathlib
 
@@ -14,6 +13,7 @@ import torch
 
 from speechbrain_ssl.clustering.speakers import find_speakers
 from speechbrain_ssl.config import check_device
+from speechbrain_ssl.embedding.cache import fingerprint
 from speechbrain_ssl.embedding.extract import embed_windows
 from speechbrain_ssl.embedding.rows import unit_rows
 from speechbrain_ssl.embedding.voices import voice_agreement
@@ -43,15 +43,8 @@ class Model:
 
     Arguments
     ---------
-    model : str
-        A model folder, the output folder of a training run, or
-        ``hf:owner/model`` for a model on the hub.
-    revision : str, optional
-        A branch, a tag or a commit of a model on the hub.
-    device : str, optional
-        ``cpu`` or ``cuda``; by default a GPU if there is one.
-    trust : bool
-        See ``load_encoder``.
+    model, revision, device, trust
+        As in ``speechbrain_ssl.load_model``.
 
     Attributes
     ----------
@@ -91,15 +84,10 @@ class Model:
         path = find_record(model, RESULTS)
         self.results = {} if path is None else read_record(path)
 
-    @property
+    @functools.cached_property
     def digest(self):
-        """Digest of weights and features; equal for copies of a model."""
-        digest = hashlib.sha256()
-        digest.update(json.dumps(self.features.settings).encode())
-        for name, value in sorted(self.encoder.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(value.cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        """Digest of encoder and features; equal for copies of a model."""
+        return fingerprint(self.encoder, self.features)
 
     def embed(self, files, reading=READING):
         """Embed audio files; long ones as the mean of their windows.

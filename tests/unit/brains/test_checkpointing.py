@@ -406,8 +406,8 @@ def test_file_that_cannot_be_read_is_damaged(tmp_path, monkeypatch):
             raise OSError(errno.EIO, "Input/output error")
         return whole(path)
 
-    whole = checkpointing._digest
-    monkeypatch.setattr(checkpointing, "_digest", digest)
+    whole = checkpointing.file_digest
+    monkeypatch.setattr(checkpointing, "file_digest", digest)
     assert state(tmp_path)[0].newest_whole().path == older.path
 
 
