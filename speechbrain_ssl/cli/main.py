@@ -145,6 +145,10 @@ def _add_cluster(commands, parents):
         help="how many speakers; guessed from the embeddings if not given",
     )
     parser.add_argument("--output", help="CSV file to write: file, speaker")
+    parser.add_argument(
+        "--page",
+        help="HTML page to write, on which you hear the groups and name them",
+    )
 
 
 def _add_enrol(commands, parents):

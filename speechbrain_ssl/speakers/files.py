@@ -77,6 +77,8 @@ class Checked:
     ----------
     names, paths, seconds : list
         Name, path and length of each usable file.
+    sources : dict
+        Maps the names of all files to their paths, before they are decoded.
     unusable : dict
         Maps the names of the other files to the reason.
     total : int
@@ -91,7 +93,7 @@ class Checked:
         self.names, self.paths, self.seconds = [], [], []
         self.unusable, self.notes, self.left_out = {}, [], {}
         self.total = len(names)
-        self._all = dict(zip(names, paths, strict=True))
+        self.sources = dict(zip(names, paths, strict=True))
         # What is odd about usable files -> [name, detail] of each.
         odd = collections.defaultdict(list)
         names, paths = self._decode(names, paths, options, odd)
@@ -147,7 +149,7 @@ class Checked:
             As ``12 of 18 files (not used: 6 .m4a; not audio: 2 .txt)``.
         """
         kinds = collections.Counter(
-            os.path.splitext(self._all.get(name, ""))[1].lower() or "others"
+            os.path.splitext(self.sources.get(name, ""))[1].lower() or "others"
             for name in self.unusable
         )
         parts = [

@@ -157,10 +157,12 @@ class Model:
 
         Arguments
         ---------
-        files, reading
-            As in ``embed``.
+        files : str, pathlib.Path, list, Checked or Embeddings
+            As in ``embed``, or what it returned.
         speakers : int, optional
             How many speakers; estimated from the embeddings if not given.
+        reading : Reading
+            How files are read.
 
         Returns
         -------
@@ -175,7 +177,9 @@ class Model:
         """
         if speakers is not None and speakers < 1:
             raise ConfigError(f"--speakers={speakers} must be at least 1")
-        found = self.embed(files, reading)
+        found = files
+        if not isinstance(files, Embeddings):
+            found = self.embed(files, reading)
         labels = by_size(find_speakers(found.rows, speakers))
         count = int(labels.max())
         notes = list(found.notes)
