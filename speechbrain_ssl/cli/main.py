@@ -1,8 +1,9 @@
 """Parse and run the commands of ``speechbrain-ssl``.
 
 Exit codes: 0 everything was done; 1 an error that the user can correct, or some
-of many files could not be used (the others are done); 2 wrong usage; 128 and
-the number of a signal that stopped it.
+of many files could not be used (the others are done); 2 wrong usage; 75 a
+signal stopped a training run, which the same command continues; 128 and the
+number of a signal that stopped another command.
 """
 
 import argparse
@@ -55,7 +56,7 @@ def make_parser():
     )
     common, many = _common(), _many()
     _add_recipe(commands, "train", "train an encoder on a folder of audio")
-    _add_recipe(commands, "rounds", "improve it with rounds of pseudo-labels")
+    _add_recipe(commands, "rounds", "improve an encoder with pseudo-labels")
     _add_config(commands)
     _add_verify(commands, [common])
     _add_embed(commands, [common, many])
