@@ -116,9 +116,9 @@ def run(options):
         raise ConfigError(f"there is no folder or list {options.folder}")
     print(
         f"Configuration {name}: `speechbrain-ssl config` lists others for "
-        f"--config, and `speechbrain-ssl config {name}` its keys"
+        f"--config, and `speechbrain-ssl config {name}` its keys",
+        flush=True,
     )
-    sys.stdout.flush()
     script = path.parents[1] / "train.py"
     # Quoted, since the value is read as YAML.
     folder = json.dumps(os.path.abspath(options.folder), ensure_ascii=False)
