@@ -59,7 +59,7 @@ from speechbrain_ssl.brains.optimisation import (
 )
 from speechbrain_ssl.brains.run_checkpoints import RunCheckpoints
 from speechbrain_ssl.brains.run_log import RunLog
-from speechbrain_ssl.data.loaders import make_loaders
+from speechbrain_ssl.data.loaders import fit_to_corpus, make_loaders
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.publishing.export import initialise
 from speechbrain_ssl.verification.label_free import label_free_scores
@@ -129,6 +129,8 @@ class TrainingBrain(TrainingHooks):
             Loaders for training and for validation, to be passed to ``fit``.
             ``self.train_manifest`` is the manifest of the training part.
         """
+        batches = distributed.world_size() * self.grad_accumulation_factor
+        fit_to_corpus(self.hparams, manifest, batches)
         train_loader, self.train_sampler, valid_loader = make_loaders(
             manifest,
             self.hparams.crops,

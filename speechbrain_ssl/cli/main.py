@@ -7,7 +7,6 @@ number of a signal that stopped another command.
 """
 
 import argparse
-import errno
 import importlib
 import json
 import logging
@@ -16,7 +15,7 @@ import signal
 import sys
 
 from speechbrain_ssl import __version__, interruption
-from speechbrain_ssl.errors import UserError, full_disk
+from speechbrain_ssl.errors import UserError, explain
 from speechbrain_ssl.runtime import set_up_process
 
 _MODEL = (
@@ -87,7 +86,7 @@ def _add_recipe(commands, name, text):
         metavar="NAME",
         help="configuration; `speechbrain-ssl config` lists them",
     )
-    parser.set_defaults(module="recipe", json=False)
+    parser.set_defaults(module="recipe", json=False, quiet=False)
 
 
 def _add_config(commands):
@@ -332,7 +331,7 @@ def main(argv=None):
     except UserError as error:
         return _fail(str(error).strip(), options.json)
     except OSError as error:
-        text = str(error) if error.errno == errno.EACCES else full_disk(error)
+        text = explain(error)
         if text is None:
             raise
         return _fail(text, options.json)

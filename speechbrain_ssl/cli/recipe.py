@@ -13,13 +13,11 @@ import runpy
 import sys
 
 import speechbrain_ssl
+from speechbrain_ssl.cli.choice import choose
 from speechbrain_ssl.errors import ConfigError
 
-#: Command -> folder of its task, and the configuration it takes unless named.
-TASKS = {
-    "train": ("SSL", "simclr_ecapa_mini"),
-    "rounds": ("PseudoLabels", "dlg_lc_ecapa_mini"),
-}
+#: Command -> folder of its task.
+TASKS = {"train": "SSL", "rounds": "PseudoLabels"}
 
 
 def root():
@@ -56,7 +54,7 @@ def configurations(command):
     >>> list(configurations("rounds"))
     ['dlg_lc_ecapa_mini']
     """
-    task = root() / "recipes" / "UnlabeledFolder" / TASKS[command][0]
+    task = root() / "recipes" / "UnlabeledFolder" / TASKS[command]
     return {p.stem: p for p in sorted((task / "hparams").glob("*.yaml"))}
 
 
@@ -95,8 +93,8 @@ def run(options):
     Arguments
     ---------
     options : argparse.Namespace
-        ``command``, ``folder``, ``config`` (None for the default) and ``keys``,
-        further arguments of the script, where ``key=value`` may stand for
+        ``command``, ``folder``, ``config`` (None: ``choose`` it), ``quiet``
+        (of ``choose``) and ``keys``, further arguments of the script, where ``key=value`` may stand for
         ``--key=value``.
 
     Returns
@@ -107,18 +105,21 @@ def run(options):
     Raises
     ------
     ConfigError
-        If there is no such folder or configuration. For other errors the
-        script exits by itself.
+        If there is no such folder or configuration, or too little audio. For
+        other errors the script exits by itself.
     """
-    name = options.config or TASKS[options.command][1]
-    path = named(name, [options.command])
     if not os.path.exists(options.folder):
         raise ConfigError(f"there is no folder or list {options.folder}")
-    print(
-        f"Configuration {name}: `speechbrain-ssl config` lists others for "
-        f"--config, and `speechbrain-ssl config {name}` its keys",
-        flush=True,
+    name, lines = options.config, []
+    if name is None and options.command == "train":
+        name, lines = choose(options)
+    elif name is None:
+        (name,) = configurations(options.command)
+    path = named(name, [options.command])
+    lines.append(
+        f"`speechbrain-ssl config {name}` prints the keys of the configuration."
     )
+    print("\n".join(lines), flush=True)
     script = path.parents[1] / "train.py"
     # Quoted, since the value is read as YAML.
     folder = json.dumps(os.path.abspath(options.folder), ensure_ascii=False)

@@ -71,7 +71,7 @@ def test_the_wheel_has_the_recipes_and_runs(tmp_path):
     assert found == wanted
     done = subprocess.run(
         [sys.executable, "-m", "speechbrain_ssl.cli.main"]
-        + ["train", ".", "--print_config"],
+        + ["train", ".", "--config=dino_ecapa_mini", "--print_config"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(tmp_path / "installed")},
         capture_output=True,

@@ -22,6 +22,7 @@ from speechbrain_ssl.embedding.extract import embed_files
 from speechbrain_ssl.prepare.probe import probe
 from speechbrain_ssl.publishing.export import load_encoder
 from speechbrain_ssl.report import comparison
+from speechbrain_ssl.prepare import lists
 from speechbrain_ssl.speakers import files as audio_files
 
 
@@ -730,14 +731,14 @@ def test_verify_and_score_other_formats(
 
 
 def test_folder_that_cannot_be_listed(command_json, model, audio, monkeypatch):
-    listed = audio_files.list_files
+    listed = lists.list_files
 
     def refused(*args, **kwargs):
         listing = listed(*args, **kwargs)
         listing.unreadable.append(("privé", "Permission denied"))
         return listing
 
-    monkeypatch.setattr(audio_files, "list_files", refused)
+    monkeypatch.setattr(lists, "list_files", refused)
     code, found, _ = command_json(
         "cluster", audio, f"--model={model}", "--speakers=3"
     )

@@ -1,15 +1,19 @@
 """Commands that run a recipe: what they refuse, and what the script gets."""
 
+import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import soundfile
 import tiny
 import yaml
 
 import speechbrain_ssl
-from speechbrain_ssl.cli import recipe
+from speechbrain_ssl.cli import choice, recipe
 from speechbrain_ssl.config_base import merge
+from speechbrain_ssl.prepare.probe import probe
 
 
 @pytest.fixture
@@ -28,6 +32,21 @@ def script_argv(monkeypatch):
     return argv
 
 
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+
+
+@pytest.fixture
+def audio(tmp_path):
+    """A folder of three minutes in two files."""
+    folder = tmp_path / "2021: été #1"
+    folder.mkdir()
+    for name in ("a.wav", "b.wav"):
+        soundfile.write(folder / name, np.zeros(90 * 8000), 8000)
+    return folder
+
+
 @pytest.mark.parametrize(
     "name, task, configuration",
     [
@@ -36,16 +55,15 @@ def script_argv(monkeypatch):
     ],
 )
 def test_the_script_gets_folder_and_keys(
-    command, script_argv, tmp_path, monkeypatch, name, task, configuration
+    command, script_argv, audio, monkeypatch, name, task, configuration
 ):
-    # A name that YAML would read as something else.
-    folder = tmp_path / "2021: été #1"
-    folder.mkdir()
-    monkeypatch.chdir(tmp_path)
+    # YAML would read its name as something else.
+    folder = audio
+    monkeypatch.chdir(folder.parent)
     keys = ["batch_size=8", "--device=cpu", "--simclr={margin: 0.2}"]
     code, out, _ = command(name, folder.name, *keys)
     assert code == 0
-    assert f"Configuration {configuration}:" in out
+    assert f"`speechbrain-ssl config {configuration}` prints" in out
     here = tiny.ROOT / "recipes" / "UnlabeledFolder" / task
     script, path, data, *rest = script_argv()
     assert script == str(here / "train.py")
@@ -54,6 +72,39 @@ def test_the_script_gets_folder_and_keys(
     assert flag == "--data_folder"
     assert yaml.safe_load(value) == str(folder)
     assert rest == ["--batch_size=8", *keys[1:]]
+
+
+@pytest.mark.parametrize(
+    "gpu, hours, keys, expected",
+    [
+        (True, 0.06, [], "simclr_ecapa_mini"),
+        (True, 0.04, [], "dino_ecapa"),
+        (False, 0.04, [], "simclr_ecapa_mini"),
+        (True, 0.04, ["--device=cpu"], "simclr_ecapa_mini"),
+    ],
+)
+def test_the_configuration_is_chosen_from_hours_and_gpu(
+    command, script_argv, audio, monkeypatch, gpu, hours, keys, expected
+):
+    """The two files have 0.05 hours."""
+    monkeypatch.setattr(choice, "HOURS", hours)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    _, out, _ = command("train", audio, *keys)
+    assert pathlib.Path(script_argv()[1]).stem == expected
+    gpu = gpu and not keys
+    assert f"about 0.1 hours, {'a' if gpu else 'no'} GPU" in out
+    assert f"configuration {expected}." in out
+
+
+def test_the_length_is_estimated_from_some_files(audio, monkeypatch):
+    paths = [str(audio / "a.wav")] * 1000 + [str(audio / "gone.wav")] * 10
+    assert choice._estimate(paths) == pytest.approx(1010 * 90 / 3600)
+    probed = []
+    monkeypatch.setattr(
+        choice, "probe", lambda p: probed.append(p) or probe(paths[0])
+    )
+    choice._estimate(paths)
+    assert len(probed) <= 200
 
 
 def test_a_configuration_is_named(command, script_argv, tmp_path):
@@ -67,6 +118,7 @@ def test_a_configuration_is_named(command, script_argv, tmp_path):
     [
         (["train", "absent"], "no folder or list absent"),
         (["train", ".", "--config=dino"], "no configuration dino; take one of"),
+        (["train", "docs"], "no audio file below docs, only"),
         (["rounds", ".", "--config=dino_ecapa"], "dlg_lc_ecapa_mini"),
         (["config", "dino"], "no configuration dino; take one of"),
     ],
