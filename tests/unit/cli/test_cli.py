@@ -19,10 +19,10 @@ from voices import RATE, voice
 
 from speechbrain_ssl.data.silence import trim_silence
 from speechbrain_ssl.embedding.extract import embed_files
+from speechbrain_ssl.prepare import lists
 from speechbrain_ssl.prepare.probe import probe
 from speechbrain_ssl.publishing.export import load_encoder
 from speechbrain_ssl.report import comparison
-from speechbrain_ssl.prepare import lists
 from speechbrain_ssl.speakers import files as audio_files
 
 
