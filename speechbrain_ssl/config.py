@@ -31,7 +31,7 @@ from speechbrain_ssl import (
     shared_memory,
 )
 from speechbrain_ssl.config_base import merge, read_plain
-from speechbrain_ssl.errors import ConfigError, UserError, full_disk
+from speechbrain_ssl.errors import ConfigError, UserError, explain
 from speechbrain_ssl.progress import open_bar
 
 logger = logging.getLogger(__name__)
@@ -382,7 +382,7 @@ def run(main):
         sys.stderr.write(f"\nError: {explanation}\n")
         sys.exit(1)
     except OSError as error:
-        explanation = full_disk(error)
+        explanation = explain(error)
         if explanation is None:
             raise
         sys.stderr.write(f"\nError: {explanation}\n")

@@ -37,6 +37,7 @@ from speechbrain_ssl.brains.checkpointing import (
 from speechbrain_ssl.brains.divergence import diverged, refuse_divergence
 from speechbrain_ssl.brains.encoding import (
     check_rows,
+    compile_encoder,
     crop_features,
     encode,
 )
@@ -57,10 +58,10 @@ from speechbrain_ssl.brains.optimisation import (
     scale_learning_rate,
     take_step,
 )
+from speechbrain_ssl.brains.progress_line import name_bars
 from speechbrain_ssl.brains.run_checkpoints import RunCheckpoints
 from speechbrain_ssl.brains.run_log import RunLog
-from speechbrain_ssl.data.loaders import make_loaders
-from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.data.loaders import fit_to_corpus, make_loaders
 from speechbrain_ssl.publishing.export import initialise
 from speechbrain_ssl.verification.label_free import label_free_scores
 
@@ -77,7 +78,7 @@ class TrainingBrain(TrainingHooks):
     ``schedules`` (name -> schedule: ``lr``, ``weight_decay`` and what the
     subclass adds), ``lr_reference_batch``, ``clip_per_tensor``,
     ``average_last``, ``log_every``, ``seed``, ``number_of_epochs``,
-    ``batch_size``, ``num_workers``, ``valid_utterances``, ``valid_seconds``,
+    ``batch_size``, ``num_workers``, ``train_logger``, ``valid_utterances``, ``valid_seconds``,
     ``epoch_counter``, ``output_folder``, ``initial_model`` (an exported encoder
     to start from, or None), ``collapse_alarm`` and, for evaluation only,
     ``trials``, ``trials_folder``, ``trials_speaker_component`` and
@@ -129,6 +130,8 @@ class TrainingBrain(TrainingHooks):
             Loaders for training and for validation, to be passed to ``fit``.
             ``self.train_manifest`` is the manifest of the training part.
         """
+        batches = distributed.world_size() * self.grad_accumulation_factor
+        fit_to_corpus(self.hparams, manifest, batches)
         train_loader, self.train_sampler, valid_loader = make_loaders(
             manifest,
             self.hparams.crops,
@@ -184,7 +187,7 @@ class TrainingBrain(TrainingHooks):
         self.augmentation = self.hparams.augmentation
         self.augmentation.load()
         self.augmentation.to(self.device)
-        self._compile()
+        compile_encoder(self)
         self._wrap_distributed()
         self.set_up()
         if self.trials is not None and self.has_pretrained_init:
@@ -223,27 +226,14 @@ class TrainingBrain(TrainingHooks):
         self.state = RunState(
             seconds=0.0, skipped=0, bad_in_epoch=0, signs={}, means={}
         )
-        self.log = RunLog(folder)
+        epochs = self.hparams.number_of_epochs
+        self.log = RunLog(folder, epochs, self.hparams.train_logger)
         self.recent_weights = RecentWeights(folder, self.hparams.average_last)
         self.bad_audio = BadAudioReport(
             folder,
             len(self.train_sampler) * self.hparams.batch_size,
             self.state,
         )
-
-    def _compile(self):
-        """Compile the encoder in place (``--compile``).
-
-        Stock SpeechBrain replaces a module by a compiled wrapper, whose prefix
-        would end up in the names of exported weights.
-        """
-        if self.jit:
-            raise ConfigError(
-                "--jit: SpeechBrain's ECAPA_TDNN cannot be scripted; take "
-                "--compile"
-            )
-        if self.compile:
-            self.encoder.compile(mode=self.compile_mode)
 
     def _wrap_distributed(self):
         """Synchronise batch norms and parameters, without DDP wrappers.
@@ -359,15 +349,14 @@ class TrainingBrain(TrainingHooks):
 
     def _log_steps(self):
         last = self.optimizer_step - 1
-        scheduled = {
-            name: self.scheduled(name, last) for name in self.schedules
-        }
+        scheduled = {n: self.scheduled(n, last) for n in self.schedules}
         self.log.write_steps(self.epoch, self.optimizer_step, scheduled)
 
     # -- epochs --------------------------------------------------------------
 
     def on_stage_start(self, stage, epoch=None):
         """Start an epoch of training, or a validation."""
+        name_bars(stage, epoch, self.hparams.number_of_epochs)
         if stage == sb.Stage.TRAIN:
             self.epoch = epoch
             self.train_sampler.set_epoch(epoch)
@@ -415,6 +404,7 @@ class TrainingBrain(TrainingHooks):
         )
         if if_main_process():
             self._evaluate_trials(epoch)
+            self.log.write_page(self.schedules)
             self.recent_weights.save(self.averaged_modules(), epoch)
         # The alarm needs both training and validation metrics.
         self.state.values["signs"] = self.hparams.collapse_alarm.check(

@@ -4,7 +4,8 @@ import os
 import pathlib
 
 from speechbrain_ssl.errors import ConfigError
-from speechbrain_ssl.speakers.files import Checked, audio_of
+from speechbrain_ssl.prepare.lists import audio_of
+from speechbrain_ssl.speakers.files import Checked
 from speechbrain_ssl.speakers.model import Model
 
 

@@ -229,6 +229,16 @@ def test_errors_of_constructors_come_out_as_themselves(load):
     )
 
 
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, capsys):
+    (tmp_path / "run").touch()
+    with pytest.raises(SystemExit) as stop:
+        run(lambda _: (tmp_path / "run" / "save").mkdir(parents=True))
+    assert stop.value.code == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 2 and f"'{tmp_path}/run/save'" in said
+    assert "name another path" in said
+
+
 def test_a_users_error_is_one_line(monkeypatch, capsys):
     """No traceback; and the exit status says that it failed."""
 

@@ -19,6 +19,7 @@ from voices import RATE, voice
 
 from speechbrain_ssl.data.silence import trim_silence
 from speechbrain_ssl.embedding.extract import embed_files
+from speechbrain_ssl.prepare import lists
 from speechbrain_ssl.prepare.probe import probe
 from speechbrain_ssl.publishing.export import load_encoder
 from speechbrain_ssl.report import comparison
@@ -744,14 +745,14 @@ def test_verify_and_score_other_formats(
 
 
 def test_folder_that_cannot_be_listed(command_json, model, audio, monkeypatch):
-    listed = audio_files.list_files
+    listed = lists.list_files
 
     def refused(*args, **kwargs):
         listing = listed(*args, **kwargs)
         listing.unreadable.append(("privé", "Permission denied"))
         return listing
 
-    monkeypatch.setattr(audio_files, "list_files", refused)
+    monkeypatch.setattr(lists, "list_files", refused)
     code, found, _ = command_json(
         "cluster", audio, f"--model={model}", "--speakers=3"
     )
