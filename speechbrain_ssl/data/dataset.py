@@ -61,7 +61,8 @@ class CropBatch:
         return self._map(lambda c: unpack(c.to(device, non_blocking=True)))
 
     def pin_memory(self):
-        """Copy the crops to pinned memory; the loader calls it if asked to."""
+        """Copy the tensors to pinned memory; the loader calls it if asked to."""
+        self.index = self.index.pin_memory()
         return self._map(lambda c: c.pin_memory())
 
     @property
