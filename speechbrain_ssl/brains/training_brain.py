@@ -1,7 +1,7 @@
 """TrainingBrain: the training loop of SSLBrain and PseudoLabelBrain.
 
 Read this file from top to bottom to follow a run. ``on_fit_start`` prepares it.
-For each batch SpeechBrain's ``fit_batch`` then calls ``compute_forward`` and
+For each batch ``fit_batch`` (``batch_loop``) then calls ``compute_forward`` and
 ``compute_objectives`` (both defined by a subclass), the backward pass,
 ``optimizers_step`` and ``on_fit_batch_end``. ``on_stage_end`` validates and
 saves after each epoch, and ``finish`` exports and evaluates the encoder.
@@ -63,6 +63,7 @@ from speechbrain_ssl.brains.run_checkpoints import RunCheckpoints
 from speechbrain_ssl.brains.run_log import RunLog
 from speechbrain_ssl.data.loaders import fit_to_corpus, make_loaders
 from speechbrain_ssl.publishing.export import initialise
+from speechbrain_ssl.sync_batch_norm import prepare_modules
 from speechbrain_ssl.verification.label_free import label_free_scores
 
 logger = logging.getLogger(__name__)
@@ -141,6 +142,7 @@ class TrainingBrain(TrainingHooks):
             self.hparams.valid_utterances,
             self.hparams.valid_seconds,
             self.grad_accumulation_factor,
+            pin_memory=self.device_type == "cuda",
             **self.loader_options(),
         )
         self.train_manifest = train_loader.dataset.manifest
@@ -241,11 +243,8 @@ class TrainingBrain(TrainingHooks):
         SpeechBrain's DDP wrappers fail with batch norm on gloo, and with two
         forward passes before a backward pass.
         """
-        distributed.prepare_modules(
-            self.modules,
-            self.device,
-            self.device_type,
-            self.synchronises_batch_norms,
+        prepare_modules(
+            self.modules, self.device, self.synchronises_batch_norms
         )
 
     def init_optimizers(self):
@@ -295,13 +294,6 @@ class TrainingBrain(TrainingHooks):
             seen += crops.shape[1]
             inputs.append(self.to_features(noisy))
         return inputs
-
-    def check_loss_isfinite(self, loss):
-        """Do nothing: ``optimizers_step`` checks the gradients instead.
-
-        The stock check waits for the device at every batch, only counts losses
-        that are not finite, and then takes the step all the same.
-        """
 
     def optimizers_step(self):
         """Take one optimiser step, or skip it; see ``take_step``."""

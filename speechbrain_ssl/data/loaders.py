@@ -79,6 +79,7 @@ def make_loaders(
     pseudo_positives=None,
     reference_seconds=None,
     reference_from=1,
+    pin_memory=False,
 ):
     """Split off validation, and make the loaders of both parts.
 
@@ -111,6 +112,8 @@ def make_loaders(
         crops come from the utterance at ``index``.
     reference_seconds, reference_from
         See ``speechbrain_ssl.data.dataset.CropDataset``.
+    pin_memory : bool
+        Whether batches are put into memory that a GPU copies from by itself.
 
     Returns
     -------
@@ -162,7 +165,7 @@ def make_loaders(
     options = {
         "num_workers": num_workers,
         "persistent_workers": num_workers > 0,
-        "pin_memory": torch.cuda.is_available(),
+        "pin_memory": pin_memory,
         # Its own generator: the loader must not draw from the global one.
         "generator": torch.Generator().manual_seed(seed),
         "worker_init_fn": interruption.init_loader_worker,
