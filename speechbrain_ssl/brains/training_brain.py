@@ -35,11 +35,7 @@ from speechbrain_ssl.brains.checkpointing import (
     shapes_digest,
 )
 from speechbrain_ssl.brains.divergence import diverged, refuse_divergence
-from speechbrain_ssl.brains.encoding import (
-    check_rows,
-    crop_features,
-    encode,
-)
+from speechbrain_ssl.brains.encoding import check_rows, crop_features, encode
 from speechbrain_ssl.brains.evaluation import (
     RecentWeights,
     TrialMonitor,
@@ -127,7 +123,8 @@ class TrainingBrain(TrainingHooks):
         -------
         tuple
             Loaders for training and for validation, to be passed to ``fit``.
-            ``self.train_manifest`` is the manifest of the training part.
+            ``self.train_manifest`` and ``self.held_out_manifest`` are their
+            manifests.
         """
         train_loader, self.train_sampler, valid_loader = make_loaders(
             manifest,
@@ -141,6 +138,7 @@ class TrainingBrain(TrainingHooks):
             **self.loader_options(),
         )
         self.train_manifest = train_loader.dataset.manifest
+        self.held_out_manifest = valid_loader.dataset.manifest
         return train_loader, valid_loader
 
     def on_fit_start(self):
