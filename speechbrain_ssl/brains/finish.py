@@ -9,10 +9,15 @@ import pathlib
 
 import numpy as np
 
+from speechbrain_ssl.embedding.halves import embed_halves
 from speechbrain_ssl.precision import describe
+from speechbrain_ssl.publishing.bundle import threshold_of
 from speechbrain_ssl.publishing.export import export_encoder
 from speechbrain_ssl.report.page import build_report
 from speechbrain_ssl.report.results import gpu_name, write_results
+from speechbrain_ssl.verification.label_free_threshold import (
+    label_free_threshold,
+)
 from speechbrain_ssl.verification.protocol import write_scores
 
 logger = logging.getLogger(__name__)
@@ -33,7 +38,21 @@ def conclude(brain):
     """
     folder = pathlib.Path(brain.hparams.output_folder)
     encoder, monitor = brain.evaluated_encoder, brain.trials
-    export_encoder(folder / "model", encoder, brain.features)
+    halves = embed_halves(
+        encoder, brain.features, brain.held_out_manifest, brain.device
+    )
+    label_free = label_free_threshold(halves)
+
+    def export(metrics):
+        export_encoder(
+            folder / "model",
+            encoder,
+            brain.features,
+            *threshold_of(None, metrics),
+        )
+
+    # Before the trials, whose files may be missing after days of training.
+    export(label_free)
     metrics, drawn, mapped = {}, None, None
     if monitor is not None:
         scores, embeddings = monitor.score(
@@ -41,6 +60,7 @@ def conclude(brain):
         )
         metrics = monitor.metrics(scores)
         metrics.update(monitor.baselines(brain.features, brain.device))
+        export(metrics)
         trials = monitor.trials
         drawn = {
             monitor.name: {
@@ -73,6 +93,7 @@ def conclude(brain):
         extra={
             "epochs": brain.epoch_reached,
             "effective_batch": brain.effective_batch,
+            **label_free,
             **describe(vars(brain.hparams)),
             **brain.extra_results(),
         },

@@ -129,7 +129,8 @@ class TrainingBrain(TrainingHooks):
         -------
         tuple
             Loaders for training and for validation, to be passed to ``fit``.
-            ``self.train_manifest`` is the manifest of the training part.
+            ``self.train_manifest`` and ``self.held_out_manifest`` are their
+            manifests.
         """
         batches = distributed.world_size() * self.grad_accumulation_factor
         fit_to_corpus(self.hparams, manifest, batches)
@@ -146,6 +147,7 @@ class TrainingBrain(TrainingHooks):
             **self.loader_options(),
         )
         self.train_manifest = train_loader.dataset.manifest
+        self.held_out_manifest = valid_loader.dataset.manifest
         return train_loader, valid_loader
 
     def on_fit_start(self):

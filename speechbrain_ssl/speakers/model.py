@@ -37,6 +37,7 @@ from speechbrain_ssl.speakers.results import (
     Identity,
 )
 from speechbrain_ssl.verification.calibration import bayes_threshold
+from speechbrain_ssl.verification.label_free_threshold import raise_for_many
 
 
 class Model:
@@ -266,7 +267,7 @@ class Model:
         order = np.argsort(-scores, kind="stable")
         found = {names[i]: float(scores[i]) for i in order}
         nearest = next(iter(found))
-        decision = self._decide(found[nearest], threshold, p_target)
+        decision = self._decide(found[nearest], threshold, p_target, len(found))
         bound = decision["threshold"]
         known = bound is not None and found[nearest] > bound
         return Identity(
@@ -303,12 +304,23 @@ class Model:
         files.require_all()
         return rows, files.notes
 
-    def _decide(self, score, threshold, p_target):
-        """Return score, ratio, threshold and its origin."""
+    def _decide(self, score, threshold, p_target, compared=1):
+        """Return score, ratio, threshold and its origin.
+
+        A threshold of the model is raised if the score is the highest of
+        several that were ``compared``; a given one is not.
+        """
         if threshold is None:
             threshold, why = threshold_of(
                 self.calibration, self.results, p_target
             )
+            others = [
+                self.results.get(f"label_free_{name}")
+                for name in ("median", "decile")
+            ]
+            if compared > 1 and None not in (threshold, *others):
+                threshold = raise_for_many(threshold, *others, compared)
+                why += f", raised for the highest of {compared} scores"
         else:
             # The prior decides nothing here, but an impossible one is refused.
             bayes_threshold(p_target)
