@@ -31,8 +31,14 @@ from speechbrain_ssl import (
     shared_memory,
 )
 from speechbrain_ssl.config_base import merge, read_plain
-from speechbrain_ssl.errors import ConfigError, UserError, full_disk
+from speechbrain_ssl.errors import (
+    ConfigError,
+    UserError,
+    full_disk,
+    no_permission,
+)
 from speechbrain_ssl.progress import open_bar
+from speechbrain_ssl.run_folder import check_folder, forget_deleted
 
 logger = logging.getLogger(__name__)
 
@@ -325,7 +331,9 @@ def load_config(argv, known, changes=None):
             if isinstance(cause, UserError):
                 raise cause from error
             cause = cause.__cause__ or cause.__context__
-        raise ConfigError(f"{path}: {error}") from error
+        # The checkpointer has made its folder by now, or has failed to.
+        text = no_permission(error) or f"{path}: {error}"
+        raise ConfigError(text) from error
     precision.settle(hparams, run_opts)
     return path, run_opts, overrides, hparams
 
@@ -348,6 +356,10 @@ def _run_or_stop(main):
         if stop is None or not distributed.is_distributed():
             raise
         raise interruption.Interrupted(stop) from error
+    except Exception:
+        # Whatever it was, a deleted folder explains it.
+        check_folder()
+        raise
 
 
 def run(main):
@@ -361,6 +373,9 @@ def run(main):
     main : callable
         Takes the command-line arguments.
     """
+    forget_deleted()
+    # Where the disk is full, each message would become a traceback.
+    logging.raiseExceptions = False
     # SpeechBrain's bar of an epoch would be redrawn into a log file, too.
     speechbrain.core.tqdm = open_bar
     try:
@@ -375,14 +390,12 @@ def run(main):
         text = str(error).strip().split(f"{type(error).__name__}: ")[-1]
         sys.stderr.write(f"\nError: {text}\n")
         sys.exit(1)
-    except RuntimeError as error:
-        explanation = shared_memory.explain(error)
-        if explanation is None:
-            raise
-        sys.stderr.write(f"\nError: {explanation}\n")
-        sys.exit(1)
-    except OSError as error:
-        explanation = full_disk(error)
+    except (OSError, RuntimeError) as error:
+        explanation = (
+            shared_memory.explain(error)
+            or full_disk(error)
+            or no_permission(error)
+        )
         if explanation is None:
             raise
         sys.stderr.write(f"\nError: {explanation}\n")

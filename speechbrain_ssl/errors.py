@@ -7,6 +7,10 @@ be printed without a traceback. ``speechbrain_ssl.config.run`` does that.
 import errno
 import json
 
+# The last one is a limit on the size of files (``ulimit -f``).
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_PROTECTED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
 
 class UserError(Exception):
     """Base class of errors that a user can correct without reading the code."""
@@ -45,12 +49,13 @@ class DivergenceError(UserError):
 
 
 def full_disk(error):
-    """Explain an ``OSError`` that means that the disk is full.
+    """Explain an error that means that no more can be written.
 
     Arguments
     ---------
-    error : OSError
-        Any one.
+    error : BaseException
+        Any one. What it was raised from, or while it was handled, is looked at,
+        too: torch replaces the error of a stream by one of its own.
 
     Returns
     -------
@@ -63,11 +68,39 @@ def full_disk(error):
     'no space is left'
     >>> full_disk(OSError(errno.EACCES, "Permission denied"))
     """
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return (
+                f"no space is left ({error}). What was written before is "
+                "intact: make room and start the same command again"
+            )
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def no_permission(error):
+    """Explain an ``OSError`` that means that a file or folder is protected.
+
+    Arguments
+    ---------
+    error : BaseException
+        Any one.
+
+    Returns
+    -------
+    str or None
+        A sentence with the remedy; None if the error means something else.
+
+    Example
+    -------
+    >>> no_permission(OSError(errno.EROFS, "Read-only file system", "/a"))[:36]
+    '/a cannot be used (Read-only file sy'
+    """
+    if getattr(error, "errno", None) not in _PROTECTED:
         return None
     return (
-        f"no space is left ({error}). What was written before is intact: make "
-        "room and start the same command again"
+        f"{error.filename} cannot be used ({error.strerror}): correct its "
+        "permissions, or choose another `output_folder` if it is there"
     )
 
 

@@ -198,7 +198,7 @@ def claim_folder(output_folder, settings):
 
 
 def lock_folder(save):
-    """Lock the folder of a run's checkpoints for the life of this process.
+    """Lock a folder that only one process may write, for the life of this one.
 
     The system releases the lock when the process ends, however it ends. Where
     it offers no such locks (on Windows, or on some network file systems), the
@@ -207,7 +207,8 @@ def lock_folder(save):
     Arguments
     ---------
     save : pathlib.Path
-        The folder; it is created if necessary.
+        The folder of a run's checkpoints, or of manifests; it is created if
+        necessary.
 
     Raises
     ------
@@ -231,13 +232,13 @@ def lock_folder(save):
             return
         stream.seek(0)
         raise CheckpointError(
-            f"{save.parent} is in use by another run ({stream.read()}). Wait "
-            "until it has ended, or choose another `output_folder`"
+            f"{save} is in use by another run ({stream.read()}). Wait until it "
+            "has ended, or choose another `output_folder` or `save_folder`"
         ) from error
     stream.seek(0)
     before = stream.read()
     if before:
-        logger.info("Taking over %s, left by %s", save.parent, before)
+        logger.info("Taking over %s, left by %s", save, before)
     stream.truncate(0)
     now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
     stream.write(
@@ -247,6 +248,43 @@ def lock_folder(save):
     # Only a process that was killed leaves its name behind.
     atexit.register(stream.truncate, 0)
     _locks[path.resolve()] = stream
+
+
+def _was_deleted(stream):
+    return os.fstat(stream.fileno()).st_nlink == 0
+
+
+def forget_deleted():
+    """Forget folders of earlier runs of this process that were deleted since."""
+    for path in [p for p, stream in _locks.items() if _was_deleted(stream)]:
+        del _locks[path]
+
+
+def check_folder(folder="/"):
+    """Raise if an output folder was deleted while this process used it.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The output folder, or one inside it; by default all that are locked.
+
+    Raises
+    ------
+    CheckpointError
+        If so: what is written from now on would be incomplete.
+    """
+    folder = pathlib.Path(folder).resolve()
+    for path, stream in _locks.items():
+        output = path.parent.parent
+        related = (
+            folder in (output, *output.parents) or output in folder.parents
+        )
+        if related and _was_deleted(stream):
+            raise CheckpointError(
+                f"{output} was deleted while the run was writing to it. "
+                "Restore it from a backup and start the same command again, or "
+                "train from the beginning"
+            )
 
 
 def refuse_other(subject, before, now):

@@ -141,6 +141,9 @@ class TrainingBrain(TrainingHooks):
             **self.loader_options(),
         )
         self.train_manifest = train_loader.dataset.manifest
+        train_loader.dataset.table = (
+            f"{self.hparams.output_folder}/missing_audio.csv"
+        )
         return train_loader, valid_loader
 
     def on_fit_start(self):
