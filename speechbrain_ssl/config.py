@@ -26,6 +26,7 @@ from speechbrain.utils.run_opts import RunOptions
 
 from speechbrain_ssl import (
     distributed,
+    heartbeat,
     interruption,
     precision,
     shared_memory,
@@ -33,6 +34,7 @@ from speechbrain_ssl import (
 from speechbrain_ssl.config_base import merge, read_plain
 from speechbrain_ssl.errors import (
     ConfigError,
+    DistributedError,
     UserError,
     full_disk,
     no_permission,
@@ -346,20 +348,37 @@ def _take_auto(argv, changes):
 
 
 def _run_or_stop(main):
-    """Run ``main(argv)``; a signal to all processes may end it in each."""
+    """Run ``main(argv)``; explain what ends it, here and to other processes."""
     try:
-        main(sys.argv[1:])
-        distributed.leave()
-    except RuntimeError as error:
-        # The first process to stop breaks the collectives of the others.
-        stop = interruption.requested()
-        if stop is None or not distributed.is_distributed():
-            raise
-        raise interruption.Interrupted(stop) from error
-    except Exception:
-        # Whatever it was, a deleted folder explains it.
-        check_folder()
+        try:
+            main(sys.argv[1:])
+        except RuntimeError as error:
+            explained = _lost_process()
+            if explained is None:
+                raise
+            raise explained from error
+    except BaseException as error:
+        stopped = isinstance(error, interruption.Interrupted)
+        heartbeat.leave(f"{error}".strip().split("\n")[-1], stopped)
+        if not stopped:
+            # Whatever it was, a deleted folder explains it.
+            check_folder()
         raise
+    heartbeat.leave()
+    distributed.leave()
+
+
+def _lost_process():
+    """Return the error to raise if a process that has gone broke a collective."""
+    if not distributed.is_distributed():
+        return None
+    if stop := interruption.requested():
+        return interruption.Interrupted(stop)
+    if lost := heartbeat.lost():
+        sentence, stopped = lost
+        kind = interruption.Interrupted if stopped else DistributedError
+        return kind(sentence)
+    return None
 
 
 def run(main):

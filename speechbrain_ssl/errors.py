@@ -48,6 +48,10 @@ class DivergenceError(UserError):
     """Training that has left the finite numbers."""
 
 
+class DistributedError(UserError):
+    """A process of a distributed run that has gone."""
+
+
 def full_disk(error):
     """Explain an error that means that no more can be written.
 

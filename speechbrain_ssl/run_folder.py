@@ -24,7 +24,7 @@ from speechbrain.utils.distributed import (
     run_on_main,
 )
 
-from speechbrain_ssl import precision
+from speechbrain_ssl import heartbeat, precision
 from speechbrain_ssl.config_base import merge, parse_plain
 from speechbrain_ssl.errors import CheckpointError, differences
 from speechbrain_ssl.files import atomic_write
@@ -85,6 +85,7 @@ def begin_run(path, run_opts, overrides, hparams):
     if int(os.environ.get("RANK", 0)) == 0:
         precision.keep(hparams)
     ddp_init_group(run_opts)
+    heartbeat.start()
     sb.create_experiment_directory(hparams["output_folder"])
     write_hyperparams(hparams["output_folder"], path, overrides)
     precision.resume(hparams, run_opts)

@@ -4,6 +4,7 @@ rows of the table."""
 import collections
 import shutil
 import signal
+import socket
 import time
 
 import hostile
@@ -14,6 +15,8 @@ import torch
 from damages import DAMAGES
 from jobs import expected, strike
 from table import Row
+
+from speechbrain_ssl import heartbeat
 
 WHERE = {
     "training": ["epoch 1", "epoch 2", "export and report"],
@@ -307,6 +310,77 @@ def output_folder(world, tries):
         )
 
 
+def ranks(world, tries):
+    """Kill, stop and signal one of two processes, in training and outside."""
+    training = world.ssl.with_options(
+        batch_size=4, distributed_backend="gloo", number_of_epochs=1
+    )
+    rounds = world.rounds.with_options(
+        batch_size=4, distributed_backend="gloo", rounds=1, number_of_epochs=1
+    )
+    world.measure()
+    before = heartbeat.INTERVAL, heartbeat.PATIENCE
+    # The processes are forks of this one; two minutes would be long here.
+    heartbeat.INTERVAL, heartbeat.PATIENCE = 0.5, 5.0
+    for job, begun in (
+        (training, at_step(2)),
+        (rounds, lambda f: (f / "round_1").is_dir()),
+    ):
+        for number, code, words in (
+            (signal.SIGKILL, 1, "process 1 on"),
+            (signal.SIGSTOP, 1, "process 1 on"),
+            (signal.SIGTERM, 75, "Stopped by"),
+        ):
+            wrong, seconds = [], []
+            for _ in range(tries):
+                folder = world.new()
+                first, second = _pair(job, folder)
+                first.wait_for(lambda f=folder, b=begun: b(f))
+                second.send(number)
+                begin = time.monotonic()
+                found = first.wait()
+                seconds.append(time.monotonic() - begin)
+                second.send(signal.SIGKILL)
+                second.wait()
+                text = first.output
+                if found != code or words not in text or "Traceback" in text:
+                    wrong.append(f"exit code {found}: {text[-900:]}")
+                again = _pair(job, folder)
+                if [p.wait() for p in again] != [0, 0]:
+                    wrong.append(f"not to the end: {again[0].output[-900:]}")
+            yield Row(
+                f"{signal.Signals(number).name} to one of two processes",
+                job.name,
+                tries,
+                f"the other one names it, exit code {code}; both go on",
+                len(wrong),
+                max(seconds),
+                details=wrong,
+            )
+    heartbeat.INTERVAL, heartbeat.PATIENCE = before
+
+
+def _pair(job, folder):
+    """Start a job in two processes; return them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    sizes = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    return [
+        job.start(
+            folder,
+            environment={
+                **place,
+                **sizes,
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+            },
+        )
+        for rank in (0, 1)
+    ]
+
+
 def divergence(world, tries):
     """Train with a learning rate at which the weights leave all bounds."""
     wrong, tries = [], min(tries, 3)
@@ -368,6 +442,7 @@ CASES = {
         together,
         changing_audio,
         output_folder,
+        ranks,
         divergence,
         hostile_folders,
     )
