@@ -21,6 +21,7 @@ import pathlib
 import torch
 from speechbrain.utils.distributed import if_main_process
 
+from speechbrain_ssl.brains.checkpointing import load_tensors
 from speechbrain_ssl.brains.encoding import encode
 from speechbrain_ssl.brains.training_brain import TrainingBrain
 from speechbrain_ssl.errors import CheckpointError, ConfigError
@@ -296,14 +297,15 @@ def load_classifier(classifier, path):
     Raises
     ------
     CheckpointError
-        If the file is missing, or the shapes of the classifier differ.
+        If the file is missing or damaged, or the shapes of the classifier
+        differ.
     """
     if not pathlib.Path(path).is_file():
         raise CheckpointError(
             f"initial_classifier: there is no file {path}; it is written at "
             "the end of a training stage"
         )
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = load_tensors(path)
     try:
         classifier.load_state_dict(state)
     except RuntimeError as error:

@@ -41,6 +41,7 @@ from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.files import atomic_write
 from speechbrain_ssl.publishing.export import initialise, load_encoder
 from speechbrain_ssl.report.rounds import build_rounds_report
+from speechbrain_ssl.run_folder import check_folder
 
 logger = logging.getLogger(__name__)
 
@@ -231,6 +232,7 @@ class Rounds:
             # Every process must read the old file before rank 0 replaces it,
             # and the new one only after that.
             ddp_barrier()
+            check_folder(self.folder)
             if if_main_process():
                 with atomic_write(self.folder / "rounds.json") as stream:
                     json.dump([*self.done, record], stream, indent=1)

@@ -148,6 +148,9 @@ class TrainingBrain(TrainingHooks):
         )
         self.train_manifest = train_loader.dataset.manifest
         self.held_out_manifest = valid_loader.dataset.manifest
+        train_loader.dataset.table = (
+            f"{self.hparams.output_folder}/missing_audio.csv"
+        )
         return train_loader, valid_loader
 
     def on_fit_start(self):

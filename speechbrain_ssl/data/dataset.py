@@ -10,14 +10,17 @@ item that the sampler sends.
 """
 
 import dataclasses
+import os
 
 import numpy as np
+import pandas as pd
 import torch
 
 from speechbrain_ssl.data.audio import AudioFile, fit_length
 from speechbrain_ssl.data.draws import cached_uniform, uniform
 from speechbrain_ssl.data.pcm16 import pack, unpack
 from speechbrain_ssl.errors import AudioError
+from speechbrain_ssl.files import write_csv
 from speechbrain_ssl.shared_memory import share
 
 
@@ -123,6 +126,8 @@ class CropDataset(torch.utils.data.Dataset):
         "prepare.json in its folder and prepare again with `--check=decode`, "
         "which sorts out bad files beforehand"
     )
+    #: CSV file that names what is missing if the worker gives up, or None.
+    table = None
 
     def __init__(
         self,
@@ -173,10 +178,26 @@ class CropDataset(torch.utils.data.Dataset):
                 bad.append((self.manifest.path(index), str(error)))
                 draw = uniform(self.seed, epoch, key, "replace", attempt)
                 index, sources = int(draw * len(self.manifest)), []
+        self._list(bad)
+        listed = ""
+        if self.table:
+            listed = f"; {self.table} lists them and all that are missing"
         raise self.unusable(
             f"{self.max_replacements} utterances in a row cannot be used, the "
-            f"last one: {bad[-1][1]}. {self.remedy}"
+            f"last one: {bad[-1][1]}{listed}. {self.remedy}"
         )
+
+    def _list(self, bad):
+        """Write the table of utterances that cannot be used or are missing."""
+        if self.table is None:
+            return
+        found = dict(bad)
+        for index in range(len(self.manifest)):
+            path = self.manifest.path(index)
+            if path not in found and not os.path.isfile(path):
+                found[path] = "missing"
+        rows = pd.DataFrame(found.items(), columns=["wav", "reason"])
+        write_csv(self.table, rows)
 
     def _crops(self, index, epoch, key, bad, sources=None):
         """Cut the crops of a sample, one array per group.
