@@ -35,11 +35,7 @@ from speechbrain_ssl.brains.checkpointing import (
     shapes_digest,
 )
 from speechbrain_ssl.brains.divergence import diverged, refuse_divergence
-from speechbrain_ssl.brains.encoding import (
-    check_rows,
-    crop_features,
-    encode,
-)
+from speechbrain_ssl.brains.encoding import check_rows, crop_features, encode
 from speechbrain_ssl.brains.evaluation import (
     RecentWeights,
     TrialMonitor,
@@ -51,6 +47,7 @@ from speechbrain_ssl.brains.hooks import TrainingHooks
 from speechbrain_ssl.brains.means import RunningMeans
 from speechbrain_ssl.brains.optimisation import (
     BatchNormStatistics,
+    apply_lr_ratios,
     compute_schedules,
     keep_lr_constant,
     parameter_groups,
@@ -259,7 +256,7 @@ class TrainingBrain(TrainingHooks):
         )
 
     def init_optimizers(self):
-        """Create the optimiser with its groups; see ``parameter_groups``."""
+        """Create the optimiser and its groups; see ``optimisation``."""
         self.trained = [p for p in self.modules.parameters() if p.requires_grad]
         groups = parameter_groups(
             self.trained,
@@ -267,6 +264,7 @@ class TrainingBrain(TrainingHooks):
             self.decay_vectors,
         )
         keep_lr_constant(groups, self.constant_lr_parameters())
+        apply_lr_ratios(groups, self.encoder)
         self.optimizer = self.opt_class(groups, lr=0.0)
         self.optimizers_dict = {"optimizer": self.optimizer}
 

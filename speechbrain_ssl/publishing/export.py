@@ -43,7 +43,10 @@ from speechbrain_ssl.publishing.hub import (
     STOCK_WEIGHTS,
     find_model,
 )
-from speechbrain_ssl.publishing.stock import stock_encoder
+from speechbrain_ssl.publishing.stock import (
+    stock_encoder,
+    waveform_encoder,
+)
 from speechbrain_ssl.publishing.stock_features import stock_features
 
 _YAML = """\
@@ -105,8 +108,12 @@ def export_encoder(folder, encoder, features, threshold=None, why=None):
         If the features or the encoder cannot be expressed in stock classes.
     """
     folder = pathlib.Path(folder)
-    front = stock_features(features)
-    text, state = stock_encoder(encoder)
+    if getattr(encoder, "takes_waveforms", False):
+        encoder = encoder.merged()
+        front, text, state = waveform_encoder(encoder)
+    else:
+        front = stock_features(features)
+        text, state = stock_encoder(encoder)
     about = describe(encoder, features)
     # Cloned, because safetensors cannot store tensors that share memory.
     own = {
@@ -311,9 +318,9 @@ def initialise(encoder, folder, features):
     except ConfigError as error:
         raise ConfigError(f"initial_model: {error}") from error
     differing = [
-        f"{name} is {value} here and {known.settings[name]} there"
+        f"{name} is {value} here and {known.settings.get(name)} there"
         for name, value in features.settings.items()
-        if value != known.settings[name]
+        if value != known.settings.get(name)
     ]
     if differing:
         raise ConfigError(
@@ -321,19 +328,15 @@ def initialise(encoder, folder, features):
             f"({'; '.join(differing)}); include the features block of its "
             "configuration"
         )
-    wanted, found = encoder.state_dict(), other.state_dict()
-    if _shapes(wanted) != _shapes(found):
+    try:
+        encoder.load_state_dict(other.state_dict())
+    except RuntimeError as error:
         raise ConfigError(
             f"initial_model {folder} does not fit the encoder of this "
-            f"configuration: {_how_they_differ(other, encoder, known)}; set these "
-            "keys of `encoder_block` as in the configuration of that model"
-        )
-    encoder.load_state_dict(found)
-
-
-def _shapes(state):
-    """Return name -> shape of a state dictionary."""
-    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+            f"configuration: {_how_they_differ(other, encoder, known)}; set "
+            "these keys of `encoder_block` as in the configuration of that "
+            "model"
+        ) from error
 
 
 #: Arguments of the encoders that have another name in the encoder blocks.
