@@ -95,8 +95,8 @@ class PretrainedFrontEnd(torch.nn.Module):
         Weight of the distance to the pre-trained weights in the loss; see
         ``with_penalty``.
     lora : dict, optional
-        ``rank``, ``alpha`` and ``layers`` of ``add_adapters``, for
-        ``train: lora``.
+        ``rank``, ``alpha`` and ``layers`` of ``add_adapters``; used with
+        ``train: lora`` only.
     gradient_checkpointing : bool
         Whether activations are computed again in the backward pass: less
         memory for a third more time.
@@ -124,10 +124,10 @@ class PretrainedFrontEnd(torch.nn.Module):
         check_number(owner, "lr_ratio", lr_ratio, above=0)
         check_number(owner, "layer_decay", layer_decay, above=0, most=1)
         check_number(owner, "penalty", penalty, least=0)
-        if (train == "lora") != (lora is not None):
+        if train == "lora" and not lora:
             raise ConfigError(
-                f"{owner} has `train: {train}`, and `lora` is {lora}: give "
-                "`lora` with `train: lora`, and with nothing else"
+                f"{owner} has `train: lora` without `lora`, the rank, alpha "
+                "and layers of its adapters"
             )
         self.model, self.normalize_wave = model, normalize_wave
         self.trains, self.penalty = train, penalty

@@ -207,7 +207,7 @@ def test_what_is_trained(folders):
     assert len(trained(everything)) == len(list(everything.parameters()))
     with pytest.raises(ConfigError, match="train must be one of nothing, lora"):
         load(folders["wavlm"], train="half")
-    with pytest.raises(ConfigError, match="give `lora` with `train: lora`"):
+    with pytest.raises(ConfigError, match="`train: lora` without `lora`"):
         load(folders["wavlm"], train="lora")
 
 
