@@ -24,6 +24,7 @@ from speechbrain.utils.distributed import if_main_process
 from speechbrain_ssl.brains.checkpointing import load_tensors
 from speechbrain_ssl.brains.encoding import encode
 from speechbrain_ssl.brains.training_brain import TrainingBrain
+from speechbrain_ssl.encoders.pretrained import with_penalty
 from speechbrain_ssl.errors import CheckpointError, ConfigError
 from speechbrain_ssl.files import atomic_write
 from speechbrain_ssl.objectives.step_notes import StepNotes
@@ -133,7 +134,11 @@ class PseudoLabelBrain(TrainingBrain):
 
         The threshold comes from the losses of the previous epoch.
         """
-        self.encoder.requires_grad_(not self.is_frozen)
+        trained = {id(p) for p in self.trained}
+        for parameter in self.encoder.parameters():
+            # The weights of a frozen front end are not in `trained`.
+            if id(parameter) in trained:
+                parameter.requires_grad_(not self.is_frozen)
         self.encoder.last_affine().requires_grad_(True)
         self._fit = self.gate.prepare_epoch(epoch, self.losses.previous)
 
@@ -217,7 +222,7 @@ class PseudoLabelBrain(TrainingBrain):
             label_accuracy=accuracy,
             kept=keep.float().mean(),
         )
-        return loss
+        return with_penalty(loss, self.encoder)
 
     @torch.no_grad()
     def _encode_clean(self, batch, chosen):

@@ -20,7 +20,9 @@ from speechbrain.processing.features import InputNormalization
 
 from speechbrain_ssl.encoders.ecapa import FastECAPA
 from speechbrain_ssl.encoders.face import FaceResNet, PixelNormalization
-from speechbrain_ssl.encoders.features import LogMel
+from speechbrain_ssl.encoders.features import LogMel, Waveform
+from speechbrain_ssl.encoders.mhfa import MHFA, AdapterMFA, WeightedECAPA
+from speechbrain_ssl.encoders.pretrained import PretrainedFrontEnd
 from speechbrain_ssl.encoders.resnet import FastResNet34, ResNet34
 from speechbrain_ssl.errors import ConfigError
 
@@ -32,7 +34,15 @@ _FORMAT = "speechbrain-ssl encoder"
 _VERSION = 2
 _ENCODERS = {
     kind.__name__: kind
-    for kind in (FastECAPA, ResNet34, FastResNet34, FaceResNet)
+    for kind in (
+        FastECAPA,
+        ResNet34,
+        FastResNet34,
+        MHFA,
+        AdapterMFA,
+        WeightedECAPA,
+        FaceResNet,
+    )
 }
 
 # A description is from a stranger, and must not exhaust the machine that reads
@@ -40,7 +50,13 @@ _ENCODERS = {
 _MOST_BYTES = 2**21
 _MOST_BYTES_OF_YAML = 10**5  # it is parsed a hundred times more slowly
 _LONGEST_LIST = 16
-_MOST = {"n_mels": 512, "res2net_scale": 32, "blocks": 128, "n_fft": 2**13}
+_MOST = {
+    "n_mels": 512,
+    "res2net_scale": 32,
+    "blocks": 128,
+    "n_fft": 2**13,
+    "num_hidden_layers": 128,
+}
 _MOST_OF_OTHERS = 10**6
 
 
@@ -50,9 +66,10 @@ def describe(encoder, features):
     Arguments
     ---------
     encoder : torch.nn.Module
-        ``FastECAPA``, ``ResNet34``, ``FastResNet34`` or ``FaceResNet``.
+        ``FastECAPA``, ``ResNet34``, ``FastResNet34``, one with a pre-trained
+        front end, or ``FaceResNet``.
     features : torch.nn.Module
-        Its ``LogMel``, or ``PixelNormalization`` for pictures.
+        Its ``LogMel`` or ``Waveform``, or ``PixelNormalization`` for pictures.
 
     Returns
     -------
@@ -199,6 +216,9 @@ def build(about, where):
         kind = _ENCODERS[about["encoder"]["class"]]
         arguments = dict(about["encoder"]["arguments"])
         settings = dict(about["features"])
+        _check_sizes({**settings, **arguments})
+        if "front_end" in arguments:
+            return _build_pretrained(kind, arguments, settings)
         front, size = LogMel, "n_mels"
         if kind is FaceResNet:
             front, size = PixelNormalization, "size"
@@ -211,7 +231,6 @@ def build(about, where):
                 raise ValueError(f"{name!r} is not an activation of torch.nn")
         if settings[size] != arguments["input_size"]:
             raise ValueError(f"{size} is not the encoder's input_size")
-        _check_sizes({**settings, **arguments})
         with torch.device("meta"):
             encoder = kind(**arguments)
         return encoder, front(**settings)
@@ -231,6 +250,14 @@ def build(about, where):
             f"{where} describes no model that is known here "
             f"({type(error).__name__}: {error})"
         ) from error
+
+
+def _build_pretrained(kind, arguments, settings):
+    """Build an encoder with a pre-trained front end, and its features."""
+    with torch.device("meta"):
+        front_end = PretrainedFrontEnd.described(**arguments["front_end"])
+        encoder = kind(**{**arguments, "front_end": front_end})
+    return encoder, Waveform(**settings)
 
 
 def _check_sizes(values, name=None):

@@ -46,7 +46,10 @@ from speechbrain_ssl.publishing.hub import (
     STOCK_WEIGHTS,
     find_model,
 )
-from speechbrain_ssl.publishing.stock import stock_encoder
+from speechbrain_ssl.publishing.stock import (
+    stock_encoder,
+    waveform_encoder,
+)
 from speechbrain_ssl.publishing.stock_features import stock_features
 
 _YAML = """\
@@ -109,9 +112,13 @@ def export_encoder(folder, encoder, features, threshold=None, why=None):
         If the features or the encoder cannot be expressed in stock classes.
     """
     folder = pathlib.Path(folder)
-    stock = None
-    if not isinstance(encoder, FaceResNet):
-        # Before anything is written: not every encoder can be expressed.
+    # Before anything is written: not every encoder can be expressed.
+    if isinstance(encoder, FaceResNet):
+        stock = None
+    elif getattr(encoder, "takes_waveforms", False):
+        encoder = encoder.merged()
+        stock = waveform_encoder(encoder)
+    else:
         stock = stock_features(features), *stock_encoder(encoder)
     about = describe(encoder, features)
     # Cloned, because safetensors cannot store tensors that share memory.
@@ -345,19 +352,15 @@ def initialise(encoder, folder, features):
             f"({'; '.join(differing)}); include the features block of its "
             "configuration"
         )
-    wanted, found = encoder.state_dict(), other.state_dict()
-    if _shapes(wanted) != _shapes(found):
+    try:
+        encoder.load_state_dict(other.state_dict())
+    except RuntimeError as error:
         raise ConfigError(
             f"initial_model {folder} does not fit the encoder of this "
-            f"configuration: {_how_they_differ(other, encoder, known)}; set these "
-            "keys of `encoder_block` as in the configuration of that model"
-        )
-    encoder.load_state_dict(found)
-
-
-def _shapes(state):
-    """Return name -> shape of a state dictionary."""
-    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+            f"configuration: {_how_they_differ(other, encoder, known)}; set "
+            "these keys of `encoder_block` as in the configuration of that "
+            "model"
+        ) from error
 
 
 #: Arguments of the encoders that have another name in the encoder blocks.
