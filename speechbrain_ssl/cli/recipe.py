@@ -10,10 +10,14 @@ import os
 import pathlib
 import re
 import runpy
+import shlex
 import sys
+
+from hyperpyyaml import resolve_references
 
 import speechbrain_ssl
 from speechbrain_ssl.cli.choice import choose
+from speechbrain_ssl.config_base import merge, parse_plain
 from speechbrain_ssl.errors import ConfigError
 
 #: Command -> folder of its task.
@@ -94,13 +98,14 @@ def run(options):
     ---------
     options : argparse.Namespace
         ``command``, ``folder``, ``config`` (None: ``choose`` it), ``quiet``
-        (of ``choose``) and ``keys``, further arguments of the script, where ``key=value`` may stand for
-        ``--key=value``.
+        (of ``choose``) and ``keys``, further arguments of the script, where
+        ``key=value`` may stand for ``--key=value``.
 
     Returns
     -------
     tuple
-        An empty result and no lines: the script has printed what it has to say.
+        An empty result, and lines that name the next commands. What the run
+        has to say the script has printed.
 
     Raises
     ------
@@ -126,4 +131,27 @@ def run(options):
     keys = [re.sub(r"^(?=\w+=)", "--", key) for key in options.keys]
     sys.argv = [str(script), str(path), f"--data_folder={folder}", *keys]
     runpy.run_path(str(script), run_name="__main__")
-    return {}, []
+    return {}, _next_commands(options)
+
+
+def _next_commands(options):
+    """Name the commands that use the model of the run that has ended."""
+    # torch has been imported by the script.
+    from speechbrain.utils.run_opts import RunOptions
+
+    path, _, overrides = RunOptions.from_command_line_args(sys.argv[1:])
+    resolved = resolve_references(merge(path).open(), overrides)
+    folder = parse_plain(resolved)["output_folder"]
+    if not os.path.isdir(os.path.join(folder, "model")):
+        return []
+    run, audio = shlex.quote(folder), shlex.quote(options.folder)
+    speakers = shlex.quote(os.path.join(folder, "speakers"))
+    commands = [
+        f"cluster {audio} --model={run} --output={speakers}.csv",
+        f"enrol NAME a.wav b.wav --model={run} --database={speakers}",
+    ]
+    if options.command == "train":
+        commands.append(f"rounds {audio} --initial_model={run}")
+    else:
+        commands.append(f"identify c.wav --model={run} --database={speakers}")
+    return ["What next:", *(f"  speechbrain-ssl {c}" for c in commands)]

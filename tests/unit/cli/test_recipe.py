@@ -60,7 +60,7 @@ def test_the_script_gets_folder_and_keys(
     # YAML would read its name as something else.
     folder = audio
     monkeypatch.chdir(folder.parent)
-    keys = ["batch_size=8", "--device=cpu", "--simclr={margin: 0.2}"]
+    keys = ["batch_size=8", "--device=cpu", "--initial_model=run"]
     code, out, _ = command(name, folder.name, *keys)
     assert code == 0
     assert f"`speechbrain-ssl config {configuration}` prints" in out
