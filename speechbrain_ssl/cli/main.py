@@ -56,6 +56,18 @@ def make_parser():
     common, many = _common(), _many()
     _add_recipe(commands, "train", "train an encoder on a folder of audio")
     _add_recipe(commands, "rounds", "improve an encoder with pseudo-labels")
+    _add_script(
+        commands,
+        "evaluate",
+        "equal error rate of a model on a list of trials",
+        "trials=LIST trials_folder=FOLDER [key=value ...]",
+    )
+    _add_script(
+        commands,
+        "publish",
+        "package a model for stock SpeechBrain and the hub",
+        "output_folder=FOLDER data=SENTENCE [key=value ...]",
+    )
     _add_config(commands)
     _add_verify(commands, [common])
     _add_embed(commands, [common, many])
@@ -87,6 +99,20 @@ def _add_recipe(commands, name, text):
         help="configuration; `speechbrain-ssl config` lists them",
     )
     parser.set_defaults(module="recipe", json=False, quiet=False)
+
+
+def _add_script(commands, name, text, keys):
+    """Add a command that runs a script of recipes/VoxCeleb/Verification."""
+    parser = commands.add_parser(
+        name,
+        help=text,
+        usage=f"speechbrain-ssl {name} model {keys}",
+        description=f"{text[0].upper()}{text[1:]}.",
+        epilog="recipes/VoxCeleb/Verification/README.md explains the keys.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("model", help="output folder of a training run")
+    parser.set_defaults(module="verification", json=False)
 
 
 def _add_config(commands):
@@ -318,7 +344,7 @@ def main(argv=None):
     parser = make_parser()
     options, options.keys = parser.parse_known_args(argv)
     module = getattr(options, "module", options.command)
-    if options.keys and module != "recipe":
+    if options.keys and module not in ("recipe", "verification"):
         parser.error(f"unrecognized arguments: {' '.join(options.keys)}")
     # Before torch is imported, which only the commands do.
     set_up_process()

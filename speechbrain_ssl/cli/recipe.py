@@ -92,7 +92,7 @@ def named(name, commands):
 
 
 def run(options):
-    """Run the script of the recipe as its own process would.
+    """Train, or run rounds of pseudo-labels.
 
     Arguments
     ---------
@@ -125,13 +125,35 @@ def run(options):
         f"`speechbrain-ssl config {name}` prints the keys of the configuration."
     )
     print("\n".join(lines), flush=True)
-    script = path.parents[1] / "train.py"
-    # Quoted, since the value is read as YAML.
-    folder = json.dumps(os.path.abspath(options.folder), ensure_ascii=False)
-    keys = [re.sub(r"^(?=\w+=)", "--", key) for key in options.keys]
-    sys.argv = [str(script), str(path), f"--data_folder={folder}", *keys]
-    runpy.run_path(str(script), run_name="__main__")
+    folder = yaml_text(os.path.abspath(options.folder))
+    run_script(
+        path.parents[1] / "train.py",
+        [str(path), f"--data_folder={folder}"],
+        options.keys,
+    )
     return {}, _next_commands(options)
+
+
+def yaml_text(text):
+    """Quote a text for a value of the command line, which is read as YAML."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def run_script(script, arguments, keys):
+    """Run a script of ``recipes/`` as its own process would.
+
+    Arguments
+    ---------
+    script : pathlib.Path
+        The script.
+    arguments : list of str
+        Its first arguments.
+    keys : list of str
+        Further ones, where ``key=value`` may stand for ``--key=value``.
+    """
+    keys = [re.sub(r"^(?=\w+=)", "--", key) for key in keys]
+    sys.argv = [str(script), *arguments, *keys]
+    runpy.run_path(str(script), run_name="__main__")
 
 
 def _next_commands(options):

@@ -107,6 +107,24 @@ def test_the_length_is_estimated_from_some_files(audio, monkeypatch):
     assert len(probed) <= 200
 
 
+def test_evaluate_gets_its_model_and_keys(command, script_argv):
+    folder = tiny.ROOT / "recipes" / "VoxCeleb" / "Verification"
+    assert command("evaluate", "a: run", "trials=t.txt")[0] == 0
+    assert script_argv() == [
+        str(folder / "evaluate.py"),
+        str(folder / "hparams" / "cosine_one_list.yaml"),
+        '--model="a: run"',
+        "--trials=t.txt",
+    ]
+
+
+def test_publish_gets_its_model_and_keys(command, script_argv):
+    assert command("publish", "a: run", "data=calls", "--onnx")[0] == 0
+    script, *rest = script_argv()
+    assert script.endswith("/Verification/publish.py")
+    assert rest == ["--model=a: run", "--data=calls", "--onnx"]
+
+
 def test_a_configuration_is_named(command, script_argv, tmp_path):
     code, _, _ = command("train", "--config=dino_ecapa", tmp_path)
     assert code == 0
