@@ -78,17 +78,32 @@ def make_parser():
     return parser
 
 
+class _HelpWithKeys(argparse.Action):
+    """Print the help, and the keys of the configuration that was named."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        from speechbrain_ssl.cli.keys import explained_keys
+        from speechbrain_ssl.cli.recipe import default_of, named
+
+        command = parser.get_default("recipe")
+        name = namespace.config or default_of(command)
+        parser.print_help()
+        lines = explained_keys(named(name, [command]))
+        title = f"\nkeys of {name} (of another: --config=NAME --help):"
+        print("\n  ".join([title, *lines]))
+        parser.exit()
+
+
 def _add_recipe(commands, name, text):
     """Add a command that runs a script of recipes/UnlabeledFolder."""
     parser = commands.add_parser(
         name,
         help=text,
+        add_help=False,
         usage=f"speechbrain-ssl {name} folder [--config=NAME] [key=value ...]",
         description=f"{text[0].upper()}{text[1:]}, without labels.",
         epilog="Any key of the configuration can be set by key=value or "
-        "--key=value: `speechbrain-ssl config NAME` lists the keys and says "
-        "where they are explained. The same command continues a run that was "
-        "interrupted.",
+        "--key=value. The same command continues a run that was interrupted.",
         # What is not known here is for the script.
         allow_abbrev=False,
     )
@@ -98,7 +113,10 @@ def _add_recipe(commands, name, text):
         metavar="NAME",
         help="configuration; `speechbrain-ssl config` lists them",
     )
-    parser.set_defaults(module="recipe", json=False, quiet=False)
+    parser.add_argument(
+        "-h", "--help", action=_HelpWithKeys, nargs=0, help="print this text"
+    )
+    parser.set_defaults(module="recipe", recipe=name, json=False, quiet=False)
 
 
 def _add_script(commands, name, text, keys):

@@ -16,7 +16,7 @@ import sys
 from hyperpyyaml import resolve_references
 
 import speechbrain_ssl
-from speechbrain_ssl.cli.choice import choose
+from speechbrain_ssl.cli.choice import SMALL, choose
 from speechbrain_ssl.config_base import merge, parse_plain
 from speechbrain_ssl.errors import ConfigError
 
@@ -91,6 +91,21 @@ def named(name, commands):
     return found[name]
 
 
+def default_of(command):
+    """Return the configuration that a command takes where nothing else counts.
+
+    Arguments
+    ---------
+    command : str
+        A key of ``TASKS``.
+
+    Returns
+    -------
+    str
+    """
+    return SMALL if command == "train" else "dlg_lc_ecapa_mini"
+
+
 def run(options):
     """Train, or run rounds of pseudo-labels.
 
@@ -115,14 +130,13 @@ def run(options):
     """
     if not os.path.exists(options.folder):
         raise ConfigError(f"there is no folder or list {options.folder}")
-    name, lines = options.config, []
-    if name is None and options.command == "train":
+    name, lines = options.config or default_of(options.command), []
+    if options.config is None and options.command == "train":
         name, lines = choose(options)
-    elif name is None:
-        (name,) = configurations(options.command)
     path = named(name, [options.command])
     lines.append(
-        f"`speechbrain-ssl config {name}` prints the keys of the configuration."
+        f"`speechbrain-ssl {options.command} --config={name} --help` explains "
+        "its keys."
     )
     print("\n".join(lines), flush=True)
     folder = yaml_text(os.path.abspath(options.folder))
