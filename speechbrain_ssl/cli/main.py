@@ -90,7 +90,10 @@ class _HelpWithKeys(argparse.Action):
         parser.print_help()
         lines = explained_keys(named(name, [command]))
         title = f"\nkeys of {name} (of another: --config=NAME --help):"
-        print("\n  ".join([title, *lines]))
+        try:
+            print("\n  ".join([title, *lines]), flush=True)
+        except BrokenPipeError:
+            _drop_output()
         parser.exit()
 
 
@@ -388,12 +391,18 @@ def main(argv=None):
             print("\n".join(map(printable, lines)))
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader of the pipe has closed it; without this the interpreter
-        # would print an error at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
     for file, reason in found.get("unusable", {}).items():
         sys.stderr.write(printable(f"not used: {file}: {reason}") + "\n")
     return 1 if found.get("unusable") else 0
+
+
+def _drop_output():
+    """Go on where the reader of the pipe has closed it, as ``head`` does.
+
+    Without this the interpreter would print an error at exit.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def printable(line):
