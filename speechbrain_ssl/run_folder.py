@@ -58,6 +58,12 @@ MAY_CHANGE = set(
     """.split()
 )
 
+#: What differs where somebody trains on, for more epochs or on more audio.
+_LENGTH = ("number_of_epochs", "epochs", "utterances")
+_GO_ON = (
+    ". For more epochs or other audio, give the new run another "
+    "`output_folder`, and the old one as `initial_model`"
+)
 
 #: Keys of building blocks that affect the log only, and may change, too.
 WATCHING = {"monitor_labels"}
@@ -317,8 +323,9 @@ def refuse_other(subject, before, now):
     """
     differing = differences(before, now)
     if differing:
+        longer = any(before.get(k) != now.get(k) for k in _LENGTH)
         raise CheckpointError(
             f"{subject} of another configuration: {', '.join(differing)}. "
             "Choose another `output_folder` for this run, or restore the "
-            "configuration to resume that one"
+            "configuration to resume that one" + (_GO_ON if longer else "")
         )

@@ -56,6 +56,18 @@ def make_parser():
     common, many = _common(), _many()
     _add_recipe(commands, "train", "train an encoder on a folder of audio")
     _add_recipe(commands, "rounds", "improve an encoder with pseudo-labels")
+    _add_script(
+        commands,
+        "evaluate",
+        "equal error rate of a model on a list of trials",
+        "trials=LIST trials_folder=FOLDER [key=value ...]",
+    )
+    _add_script(
+        commands,
+        "publish",
+        "package a model for stock SpeechBrain and the hub",
+        "output_folder=FOLDER data=SENTENCE [key=value ...]",
+    )
     _add_config(commands)
     _add_verify(commands, [common])
     _add_embed(commands, [common, many])
@@ -66,17 +78,35 @@ def make_parser():
     return parser
 
 
+class _HelpWithKeys(argparse.Action):
+    """Print the help, and the keys of the configuration that was named."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        from speechbrain_ssl.cli.keys import explained_keys
+        from speechbrain_ssl.cli.recipe import default_of, named
+
+        command = parser.get_default("recipe")
+        name = namespace.config or default_of(command)
+        parser.print_help()
+        lines = explained_keys(named(name, [command]))
+        title = f"\nkeys of {name} (of another: --config=NAME --help):"
+        try:
+            print("\n  ".join([title, *lines]), flush=True)
+        except BrokenPipeError:
+            _drop_output()
+        parser.exit()
+
+
 def _add_recipe(commands, name, text):
     """Add a command that runs a script of recipes/UnlabeledFolder."""
     parser = commands.add_parser(
         name,
         help=text,
+        add_help=False,
         usage=f"speechbrain-ssl {name} folder [--config=NAME] [key=value ...]",
         description=f"{text[0].upper()}{text[1:]}, without labels.",
         epilog="Any key of the configuration can be set by key=value or "
-        "--key=value: `speechbrain-ssl config NAME` lists the keys and says "
-        "where they are explained. The same command continues a run that was "
-        "interrupted.",
+        "--key=value. The same command continues a run that was interrupted.",
         # What is not known here is for the script.
         allow_abbrev=False,
     )
@@ -86,7 +116,24 @@ def _add_recipe(commands, name, text):
         metavar="NAME",
         help="configuration; `speechbrain-ssl config` lists them",
     )
-    parser.set_defaults(module="recipe", json=False, quiet=False)
+    parser.add_argument(
+        "-h", "--help", action=_HelpWithKeys, nargs=0, help="print this text"
+    )
+    parser.set_defaults(module="recipe", recipe=name, json=False, quiet=False)
+
+
+def _add_script(commands, name, text, keys):
+    """Add a command that runs a script of recipes/VoxCeleb/Verification."""
+    parser = commands.add_parser(
+        name,
+        help=text,
+        usage=f"speechbrain-ssl {name} model {keys}",
+        description=f"{text[0].upper()}{text[1:]}.",
+        epilog="recipes/VoxCeleb/Verification/README.md explains the keys.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("model", help="output folder of a training run")
+    parser.set_defaults(module="verification", json=False)
 
 
 def _add_config(commands):
@@ -322,7 +369,7 @@ def main(argv=None):
     parser = make_parser()
     options, options.keys = parser.parse_known_args(argv)
     module = getattr(options, "module", options.command)
-    if options.keys and module != "recipe":
+    if options.keys and module not in ("recipe", "verification"):
         parser.error(f"unrecognized arguments: {' '.join(options.keys)}")
     # Before torch is imported, which only the commands do.
     set_up_process()
@@ -348,12 +395,18 @@ def main(argv=None):
             print("\n".join(map(printable, lines)))
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader of the pipe has closed it; without this the interpreter
-        # would print an error at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
     for file, reason in found.get("unusable", {}).items():
         sys.stderr.write(printable(f"not used: {file}: {reason}") + "\n")
     return 1 if found.get("unusable") else 0
+
+
+def _drop_output():
+    """Go on where the reader of the pipe has closed it, as ``head`` does.
+
+    Without this the interpreter would print an error at exit.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def printable(line):

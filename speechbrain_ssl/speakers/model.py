@@ -11,7 +11,6 @@ import pathlib
 import numpy as np
 import torch
 
-from speechbrain_ssl.clustering.speakers import find_speakers
 from speechbrain_ssl.config import check_device
 from speechbrain_ssl.embedding.cache import fingerprint
 from speechbrain_ssl.embedding.extract import embed_windows
@@ -179,6 +178,9 @@ class Model:
         """
         if speakers is not None and speakers < 1:
             raise ConfigError(f"--speakers={speakers} must be at least 1")
+        # It imports scikit-learn, which `verify` need not wait for.
+        from speechbrain_ssl.clustering.speakers import find_speakers
+
         found = files
         if not isinstance(files, Embeddings):
             found = self.embed(files, reading)

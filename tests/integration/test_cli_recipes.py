@@ -1,6 +1,7 @@
 """``speechbrain-ssl train`` does what the recipe does."""
 
 import json
+import subprocess
 import sys
 
 import pytest
@@ -17,12 +18,17 @@ KEYS = """
 @pytest.mark.slow
 def test_train_from_a_folder(corpus, tmp_path):
     folder = tmp_path / "run"
-    argv = ["train", str(corpus.audio / "wav"), *KEYS]
-    status, stderr = tiny.shell(
-        [sys.executable, "-m", "speechbrain_ssl.cli.main", *argv]
-        + [f"output_folder={folder}"]
+    audio = corpus.audio / "wav"
+    command = [sys.executable, "-m", "speechbrain_ssl.cli.main"]
+    done = subprocess.run(
+        [*command, "train", audio, *KEYS, f"output_folder={folder}"],
+        env=tiny.environment(),
+        capture_output=True,
+        text=True,
     )
-    assert status == 0, stderr[-3000:]
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "speechbrain." not in done.stdout  # only our own lines
+    assert "\nepoch 1 of 1: loss " in done.stdout
     assert (folder / "report.html").is_file()
     background = folder / "manifests" / "background"
     log = (folder / "log.txt").read_text()
@@ -30,3 +36,9 @@ def test_train_from_a_folder(corpus, tmp_path):
     assert (folder / "model" / "embedding_model.ckpt").is_file()
     results = json.loads((folder / "results.json").read_text())
     assert "recipes/UnlabeledFolder/SSL/train.py" in results["command"]
+    # The first of the commands that it names works as it stands.
+    first = done.stdout.split("What next:\n")[1].splitlines()[0].split()
+    assert first[:2] == ["speechbrain-ssl", "cluster"]
+    status, stderr = tiny.shell([*command, *first[1:]])
+    assert status == 0, stderr[-3000:]
+    assert (folder / "speakers.csv").is_file()

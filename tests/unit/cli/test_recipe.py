@@ -12,6 +12,7 @@ import yaml
 
 import speechbrain_ssl
 from speechbrain_ssl.cli import choice, recipe
+from speechbrain_ssl.cli.keys import explained_keys
 from speechbrain_ssl.config_base import merge
 from speechbrain_ssl.prepare.probe import probe
 
@@ -60,10 +61,10 @@ def test_the_script_gets_folder_and_keys(
     # YAML would read its name as something else.
     folder = audio
     monkeypatch.chdir(folder.parent)
-    keys = ["batch_size=8", "--device=cpu", "--simclr={margin: 0.2}"]
+    keys = ["batch_size=8", "--device=cpu", "--initial_model=run"]
     code, out, _ = command(name, folder.name, *keys)
     assert code == 0
-    assert f"`speechbrain-ssl config {configuration}` prints" in out
+    assert f"`speechbrain-ssl {name} --config={configuration} --help`" in out
     here = tiny.ROOT / "recipes" / "UnlabeledFolder" / task
     script, path, data, *rest = script_argv()
     assert script == str(here / "train.py")
@@ -105,6 +106,24 @@ def test_the_length_is_estimated_from_some_files(audio, monkeypatch):
     )
     choice._estimate(paths)
     assert len(probed) <= 200
+
+
+def test_evaluate_gets_its_model_and_keys(command, script_argv):
+    folder = tiny.ROOT / "recipes" / "VoxCeleb" / "Verification"
+    assert command("evaluate", "a: run", "trials=t.txt")[0] == 0
+    assert script_argv() == [
+        str(folder / "evaluate.py"),
+        str(folder / "hparams" / "cosine_one_list.yaml"),
+        '--model="a: run"',
+        "--trials=t.txt",
+    ]
+
+
+def test_publish_gets_its_model_and_keys(command, script_argv):
+    assert command("publish", "a: run", "data=calls", "--onnx")[0] == 0
+    script, *rest = script_argv()
+    assert script.endswith("/Verification/publish.py")
+    assert rest == ["--model=a: run", "--data=calls", "--onnx"]
 
 
 def test_a_configuration_is_named(command, script_argv, tmp_path):
@@ -152,6 +171,55 @@ def test_configurations_are_listed_and_printed(command, command_json):
     assert code == 0
     path = recipe.configurations("rounds")["dlg_lc_ecapa_mini"]
     assert found == {"dlg_lc_ecapa_mini": merge(path).text}
+
+
+@pytest.mark.parametrize(
+    "argv, lines",
+    [
+        (
+            ["train", "--help"],
+            [
+                "keys of simclr_ecapa_mini (of another: --config=NAME --help):",
+                "  temperature=0.07",
+                "  data_folder=...  # any tree of audio files, or a list of files",
+                # From the base, with a value of the corpus between them.
+                "  log_every=10  # steps",
+            ],
+        ),
+        (
+            ["rounds", "-h"],
+            [
+                "keys of dlg_lc_ecapa_mini (of another: --config=NAME --help):",
+                "  gate_epoch=3",
+            ],
+        ),
+        (
+            ["train", "--config=dino_ecapa", "--help"],
+            ["keys of dino_ecapa (of another: --config=NAME --help):"],
+        ),
+    ],
+)
+def test_help_explains_the_keys(command, capfd, argv, lines):
+    with pytest.raises(SystemExit) as stop:
+        command(*argv)
+    assert stop.value.code == 0
+    out = capfd.readouterr().out
+    said = out.splitlines()
+    for line in lines:
+        assert any(s.startswith(line) for s in said), line
+    assert not any("!" in s for s in out.split("keys of")[1].split("#"))
+
+
+def test_comments_are_those_of_the_nearest_file(tmp_path):
+    (tmp_path / "base.yaml").write_text(
+        "# of both\na: 1\n\nb: 2  # two\n       # lines\nc: null # none\n"
+    )
+    (tmp_path / "x.yaml").write_text("base: base.yaml\nc: 3  # three\n")
+    assert explained_keys(tmp_path / "x.yaml") == [
+        "a=1  # of both",
+        "b=2  # two lines",
+        "c=3  # three",
+    ]
 
 
 def test_version(command, capfd):
