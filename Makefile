@@ -12,13 +12,14 @@ PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist=worksteal
 # Threads that spin while they wait slow down their neighbours.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: help demo test test-fast test-faults lint format docs clean
+.PHONY: help demo test test-fast test-faults test-gpu lint format docs clean
 
 help:
 	@echo "make demo       synthetic corpus, training and rounds without labels (3 to 6 min on 2 idle cores)"
 	@echo "make test       documentation and the whole test suite (under 20 min on 2 cores)"
 	@echo "make test-fast  the quick tests only"
 	@echo "make test-faults  kills, full disks, damaged files and others, on real runs (under 30 min)"
+	@echo "make test-gpu   the tests that need a GPU"
 	@echo "make lint       formatter and linter, changing nothing"
 	@echo "make format     formatter and linter, mending what they can"
 	@echo "make docs       the documentation as a site, docs/_build/index.html (1 min)"
@@ -61,6 +62,10 @@ test-fast: $(VENV)/.installed
 
 test-faults: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/run.py results/reliability
+
+# One process, which has the GPU to itself.
+test-gpu: $(VENV)/.installed
+	$(BIN)/python -m pytest -q tests/gpu
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

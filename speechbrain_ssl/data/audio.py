@@ -11,6 +11,7 @@ from speechbrain_ssl.data.decoder import (
     Decoder,
     UnusableAudio,
 )
+from speechbrain_ssl.data.packed import PackedAudio, is_packed
 
 #: A part is decoded from this many seconds before it on, so that the filter of
 #: the resampler has settled: it rings for less than a tenth of that.
@@ -23,7 +24,8 @@ class AudioFile:
     Arguments
     ---------
     path : str
-        Any file libsndfile reads (wav, flac, ogg, mp3, ...).
+        Any file libsndfile reads (wav, flac, ogg, mp3, ...), or an utterance in
+        a shard (``data.packed``).
     sample_rate : int
         Hz. A file of another rate is resampled as it is read.
     seconds : float, optional
@@ -45,7 +47,7 @@ class AudioFile:
     def __init__(self, path, sample_rate=16000, seconds=None):
         self.path = path
         self.sample_rate = sample_rate
-        self._decoder = Decoder(path)
+        self._decoder = (PackedAudio if is_packed(path) else Decoder)(path)
         # Where the last part that was read ended, what has been decoded beyond
         # it, and the rest of the file.
         self._next = self._rest = self._stream = None
