@@ -44,6 +44,16 @@ class DivergenceError(UserError):
     """Training that has left the finite numbers."""
 
 
+#: What is wrong with a path: not permitted, read-only, a file and no folder.
+_PLACE = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EEXIST,
+)
+
+
 def full_disk(error):
     """Explain an ``OSError`` that means that the disk is full.
 
@@ -69,6 +79,29 @@ def full_disk(error):
         f"no space is left ({error}). What was written before is intact: make "
         "room and start the same command again"
     )
+
+
+def explain(error):
+    """Explain an ``OSError`` that the user can correct.
+
+    Arguments
+    ---------
+    error : OSError
+        Any one.
+
+    Returns
+    -------
+    str or None
+        A sentence with the remedy; None if the error means something else.
+
+    Example
+    -------
+    >>> explain(OSError(errno.EACCES, "Permission denied", "/data/run"))
+    "[Errno 13] Permission denied: '/data/run'; correct it or name another path"
+    """
+    if error.errno in _PLACE:
+        return f"{error}; correct it or name another path"
+    return full_disk(error)
 
 
 def differences(before, now):

@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 FILE_NAME = "settings.json"
 LOCK_NAME = "lock"
+LOG_CONFIG = str(pathlib.Path(__file__).with_name("log_config.yaml"))
 
 # The locks that this process holds: path -> open file.
 _locks = {}
@@ -49,7 +50,7 @@ MAY_CHANGE = set(
     """
     output_folder manifest_folder data_folder vox1_folder vox2_folder
     musan_folder rirs_folder noise_folder train_manifest prepare skip_prep
-    num_workers log_every average_last collapse_alarm checkpointer
+    num_workers log_every train_logger average_last collapse_alarm checkpointer
     epoch_counter trials trials_folder trials_speaker_component trials_every
     rounds stop_after stop_agreement stop_gain silhouette_sample
     embed_batch_seconds monitor_labels monitor_column
@@ -85,12 +86,23 @@ def begin_run(path, run_opts, overrides, hparams):
     if int(os.environ.get("RANK", 0)) == 0:
         precision.keep(hparams)
     ddp_init_group(run_opts)
-    sb.create_experiment_directory(hparams["output_folder"])
+    make_run_folder(hparams["output_folder"])
     write_hyperparams(hparams["output_folder"], path, overrides)
     precision.resume(hparams, run_opts)
     precision.announce(hparams, run_opts)
     if hparams["prepare"] is not None:
         run_on_main(hparams["prepare"])
+
+
+def make_run_folder(folder):
+    """Make an output folder and its ``log.txt``, with a quiet console.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The folder.
+    """
+    sb.create_experiment_directory(str(folder), log_config=LOG_CONFIG)
 
 
 def write_hyperparams(folder, path, overrides):

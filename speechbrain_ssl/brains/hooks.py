@@ -4,10 +4,10 @@ Read this file to write a Brain of your own; ``ssl_brain`` and
 ``pseudo_label_brain`` are the two that exist.
 """
 
-import speechbrain as sb
+from speechbrain_ssl.brains.batch_loop import BatchLoop
 
 
-class TrainingHooks(sb.Brain):
+class TrainingHooks(BatchLoop):
     """The hooks that ``TrainingBrain`` calls, with defaults that do nothing.
 
     A subclass overrides those it needs. It must also define SpeechBrain's own

@@ -267,7 +267,7 @@ class BatchNormStatistics:
     """
 
     def __init__(self, modules):
-        self._buffers = [
+        buffers = [
             buffer
             for root in modules
             if isinstance(root, torch.nn.Module)
@@ -275,13 +275,21 @@ class BatchNormStatistics:
             if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)
             for buffer in module.buffers()
         ]
-        self.keep()
+        # Buffers of one type are copied together: statistics and counters.
+        self._groups = [
+            (group, [b.clone() for b in group])
+            for wanted in (True, False)
+            if (
+                group := [b for b in buffers if b.is_floating_point() == wanted]
+            )
+        ]
 
     def keep(self):
         """Copy the current statistics; call it after every good step."""
-        self._kept = [b.clone() for b in self._buffers]
+        for buffers, kept in self._groups:
+            torch._foreach_copy_(kept, buffers)
 
     def restore(self):
         """Put back the statistics of the last good step."""
-        for buffer, kept in zip(self._buffers, self._kept, strict=True):
-            buffer.copy_(kept)
+        for buffers, kept in self._groups:
+            torch._foreach_copy_(buffers, kept)

@@ -189,7 +189,7 @@ class PseudoLabelBrain(TrainingBrain):
 
     def compute_objectives(self, predictions, batch, stage):
         """Return the loss of a batch, L_DLG + L_LC in the papers' terms."""
-        index = batch.index.to(self.device)
+        index = batch.index.to(self.device, non_blocking=True)
         labels = self.labels[index]
         margin = self.scheduled("margin", self.optimizer_step)
         cosines = self.classifier.cosines(predictions)

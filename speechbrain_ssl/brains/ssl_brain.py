@@ -245,7 +245,8 @@ class SSLBrain(TrainingBrain):
             that belongs to the global crops, with gradient.
         """
         batch.to(self.device)
-        inputs, index = self.inputs(batch), batch.index.to(self.device)
+        inputs = self.inputs(batch)
+        index = batch.index.to(self.device, non_blocking=True)
         online = self._online(inputs, index)
         if self.teacher is not None:
             target = self._by_teacher(inputs, index)

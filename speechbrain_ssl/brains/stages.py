@@ -35,7 +35,11 @@ from speechbrain_ssl.pseudo_labels.labels import (
     write_labels,
 )
 from speechbrain_ssl.publishing.export import load_encoder
-from speechbrain_ssl.run_folder import write_hyperparams
+from speechbrain_ssl.run_folder import (
+    LOG_CONFIG,
+    make_run_folder,
+    write_hyperparams,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -382,7 +386,7 @@ class Stages:
             initial_model=None if initial_model is None else str(initial_model),
             **changes,
         )
-        sb.create_experiment_directory(str(folder))
+        make_run_folder(folder)
         write_hyperparams(folder, path, overrides)
         # The Brain's output folder is that of this stage, not of all rounds.
         hparams["output_folder"] = str(folder)
@@ -431,8 +435,7 @@ class Stages:
             # stage's.
             to_file = {"filename": str(self.folder / "log.txt")}
             sb.utils.logger.setup_logging(
-                sb.core.DEFAULT_LOG_CONFIG,
-                {"handlers": {"file_handler": to_file}},
+                LOG_CONFIG, {"handlers": {"file_handler": to_file}}
             )
         names = ("eer", "ci_low", "ci_high", "eer_initial")
         return found | {k: metrics[k] for k in names if k in metrics}

@@ -1,12 +1,12 @@
 """Parse and run the commands of ``speechbrain-ssl``.
 
 Exit codes: 0 everything was done; 1 an error that the user can correct, or some
-of many files could not be used (the others are done); 2 wrong usage; 128 and
-the number of a signal that stopped it.
+of many files could not be used (the others are done); 2 wrong usage; 75 a
+signal stopped a training run, which the same command continues; 128 and the
+number of a signal that stopped another command.
 """
 
 import argparse
-import errno
 import importlib
 import json
 import logging
@@ -14,8 +14,8 @@ import os
 import signal
 import sys
 
-from speechbrain_ssl import interruption
-from speechbrain_ssl.errors import UserError, full_disk
+from speechbrain_ssl import __version__, interruption
+from speechbrain_ssl.errors import UserError, explain
 from speechbrain_ssl.runtime import set_up_process
 
 _MODEL = (
@@ -45,10 +45,18 @@ def make_parser():
         epilog="Exit codes: 0 done, 1 an error you can mend or some files "
         "could not be used, 2 wrong usage.",
     )
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=f"speechbrain-ssl {__version__}",
+    )
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="command"
     )
     common, many = _common(), _many()
+    _add_recipe(commands, "train", "train an encoder on a folder of audio")
+    _add_recipe(commands, "rounds", "improve an encoder with pseudo-labels")
+    _add_config(commands)
     _add_verify(commands, [common])
     _add_embed(commands, [common, many])
     _add_score(commands, [common, many])
@@ -56,6 +64,40 @@ def make_parser():
     _add_enrol(commands, [common])
     _add_identify(commands, [common])
     return parser
+
+
+def _add_recipe(commands, name, text):
+    """Add a command that runs a script of recipes/UnlabeledFolder."""
+    parser = commands.add_parser(
+        name,
+        help=text,
+        usage=f"speechbrain-ssl {name} folder [--config=NAME] [key=value ...]",
+        description=f"{text[0].upper()}{text[1:]}, without labels.",
+        epilog="Any key of the configuration can be set by key=value or "
+        "--key=value: `speechbrain-ssl config NAME` lists the keys and says "
+        "where they are explained. The same command continues a run that was "
+        "interrupted.",
+        # What is not known here is for the script.
+        allow_abbrev=False,
+    )
+    parser.add_argument("folder", help="folder of audio files, or a list")
+    parser.add_argument(
+        "--config",
+        metavar="NAME",
+        help="configuration; `speechbrain-ssl config` lists them",
+    )
+    parser.set_defaults(module="recipe", json=False, quiet=False)
+
+
+def _add_config(commands):
+    """Add the command ``config``."""
+    parser = commands.add_parser(
+        "config", help="list the configurations for training, or print one"
+    )
+    parser.add_argument("name", nargs="?", help="the one to print")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object"
+    )
 
 
 def _add_verify(commands, parents):
@@ -145,6 +187,10 @@ def _add_cluster(commands, parents):
         help="how many speakers; guessed from the embeddings if not given",
     )
     parser.add_argument("--output", help="CSV file to write: file, speaker")
+    parser.add_argument(
+        "--page",
+        help="HTML page to write, on which you hear the groups and name them",
+    )
 
 
 def _add_enrol(commands, parents):
@@ -273,21 +319,23 @@ def main(argv=None):
     int
         The exit code. Wrong usage raises ``SystemExit(2)``.
     """
-    options = make_parser().parse_args(argv)
+    parser = make_parser()
+    options, options.keys = parser.parse_known_args(argv)
+    module = getattr(options, "module", options.command)
+    if options.keys and module != "recipe":
+        parser.error(f"unrecognized arguments: {' '.join(options.keys)}")
     # Before torch is imported, which only the commands do.
     set_up_process()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
         # A signal must not leave the folder of decoded files behind.
         with interruption.handled():
-            command = importlib.import_module(
-                f"speechbrain_ssl.cli.{options.command}"
-            )
+            command = importlib.import_module(f"speechbrain_ssl.cli.{module}")
             found, lines = command.run(options)
     except UserError as error:
         return _fail(str(error).strip(), options.json)
     except OSError as error:
-        text = str(error) if error.errno == errno.EACCES else full_disk(error)
+        text = explain(error)
         if text is None:
             raise
         return _fail(text, options.json)
@@ -296,7 +344,7 @@ def main(argv=None):
     try:
         if options.json:
             print(json.dumps(found))
-        else:
+        elif lines:
             print("\n".join(map(printable, lines)))
         sys.stdout.flush()
     except BrokenPipeError:

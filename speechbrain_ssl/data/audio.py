@@ -113,27 +113,11 @@ class AudioFile:
         """
         count = self.num_samples - start if count is None else count
         promised = min(count, self.num_samples - start)
-        # None until the part has been read, which may fail.
-        last_end, self._next = self._next, None
-        if start == last_end:
-            pieces, skip = [self._rest], 0
+        decoder = self._decoder
+        if decoder.channels == 1 and decoder.sample_rate == self.sample_rate:
+            wave = decoder.read_mono(start, promised)
         else:
-            # The samples of both rates coincide at whole seconds.
-            margin = round(_MARGIN_SECONDS * self.sample_rate)
-            second = max(0, start - margin) // self.sample_rate
-            pieces = [np.zeros(0, dtype=np.float32)]
-            skip = start - second * self.sample_rate
-            self._stream = resampled(self._decoder, self.sample_rate, second)
-        length = sum(map(len, pieces))
-        while length < skip + promised:
-            piece = next(self._stream, None)
-            if piece is None:
-                break
-            pieces.append(piece)
-            length += len(piece)
-        wave = np.concatenate(pieces)[skip:]
-        self._next, self._rest = start + promised, wave[promised:].copy()
-        wave = wave[:promised]
+            wave = self._converted(start, promised)
         tolerance = _tolerance(self.num_samples / self.sample_rate)
         if len(wave) == 0 or (
             promised - len(wave) > tolerance * self.sample_rate
@@ -146,6 +130,30 @@ class AudioFile:
                 there,
             )
         return wave
+
+    def _converted(self, start, count):
+        """Read a part that is mixed or resampled."""
+        # None until the part has been read, which may fail.
+        last_end, self._next = self._next, None
+        if start == last_end:
+            pieces, skip = [self._rest], 0
+        else:
+            # The samples of both rates coincide at whole seconds.
+            margin = round(_MARGIN_SECONDS * self.sample_rate)
+            second = max(0, start - margin) // self.sample_rate
+            pieces = [np.zeros(0, dtype=np.float32)]
+            skip = start - second * self.sample_rate
+            self._stream = resampled(self._decoder, self.sample_rate, second)
+        length = sum(map(len, pieces))
+        while length < skip + count:
+            piece = next(self._stream, None)
+            if piece is None:
+                break
+            pieces.append(piece)
+            length += len(piece)
+        wave = np.concatenate(pieces)[skip:]
+        self._next, self._rest = start + count, wave[count:].copy()
+        return wave[:count]
 
 
 def resampled(decoder, rate, second=0):

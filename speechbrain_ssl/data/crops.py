@@ -10,7 +10,7 @@ import dataclasses
 
 import numpy as np
 
-from speechbrain_ssl.data.draws import uniform
+from speechbrain_ssl.data.draws import cached_uniform
 from speechbrain_ssl.errors import ConfigError
 
 
@@ -136,7 +136,7 @@ class CropPlan:
         list of numpy.ndarray
             One int64 array of starts for each group.
         """
-        draws = uniform(*address, "crop", size=self.num_crops + 2)
+        draws = cached_uniform(*address, "crop", size=self.num_crops + 2)
         sides = [(0, num_samples)] * len(self._sides)
         if self.disjoint:
             sides = self._cut(num_samples, draws[-2:])

@@ -1,15 +1,70 @@
 """Make the data loaders of a training run."""
 
+import logging
+
 import torch
 
 from speechbrain_ssl import distributed, interruption
 from speechbrain_ssl.data.dataset import CropDataset
 from speechbrain_ssl.data.halves import HalvesDataset
 from speechbrain_ssl.data.sampling import EpochBatchSampler
+from speechbrain_ssl.errors import ManifestError
 from speechbrain_ssl.shared_memory import check_space
 
 #: Utterances per batch of the validation loader.
 VALID_BATCH = 32
+
+#: Largest part of the utterances that is held out for validation.
+VALID_PART = 0.2
+
+logger = logging.getLogger(__name__)
+
+
+def fit_to_corpus(hparams, manifest, batches=1):
+    """Lower ``valid_utterances`` and ``batch_size`` to what a corpus has.
+
+    Arguments
+    ---------
+    hparams : types.SimpleNamespace
+        ``valid_utterances``, ``valid_seconds`` and ``batch_size``; the first
+        and the last are changed where the corpus is too small for them.
+    manifest : speechbrain_ssl.data.manifest.Manifest
+        All utterances.
+    batches : int
+        Batches per optimiser step, over all processes.
+
+    Raises
+    ------
+    ManifestError
+        If fewer than two utterances are long enough for validation.
+    """
+    shortest = 2 * hparams.valid_seconds
+    long_enough = int((manifest.durations >= shortest).sum())
+    if long_enough < 2:
+        raise ManifestError(
+            f"of {len(manifest)} utterances {long_enough} have the {shortest:g} "
+            "s that validation needs, and two or more must: cut long "
+            "recordings into utterances, or lower `valid_seconds`, which is "
+            "half of it"
+        )
+    most = min(long_enough, max(2, int(VALID_PART * len(manifest))))
+    _lower(hparams, "valid_utterances", most, len(manifest))
+    rest = len(manifest) - hparams.valid_utterances
+    _lower(hparams, "batch_size", max(1, rest // batches), len(manifest))
+
+
+def _lower(hparams, key, most, utterances):
+    """Lower a hyper-parameter, and log it."""
+    asked = getattr(hparams, key)
+    if asked > most:
+        setattr(hparams, key, most)
+        logger.warning(
+            "%s is lowered from %d to %d, since there are only %d utterances",
+            key,
+            asked,
+            most,
+            utterances,
+        )
 
 
 def make_loaders(
@@ -24,6 +79,7 @@ def make_loaders(
     pseudo_positives=None,
     reference_seconds=None,
     reference_from=1,
+    pin_memory=False,
 ):
     """Split off validation, and make the loaders of both parts.
 
@@ -56,6 +112,8 @@ def make_loaders(
         crops come from the utterance at ``index``.
     reference_seconds, reference_from
         See ``speechbrain_ssl.data.dataset.CropDataset``.
+    pin_memory : bool
+        Whether batches are put into memory that a GPU copies from by itself.
 
     Returns
     -------
@@ -107,7 +165,7 @@ def make_loaders(
     options = {
         "num_workers": num_workers,
         "persistent_workers": num_workers > 0,
-        "pin_memory": torch.cuda.is_available(),
+        "pin_memory": pin_memory,
         # Its own generator: the loader must not draw from the global one.
         "generator": torch.Generator().manual_seed(seed),
         "worker_init_fn": interruption.init_loader_worker,

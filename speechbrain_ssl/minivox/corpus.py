@@ -265,13 +265,28 @@ def _write_files(kind, number, video, names, folder, seed, seconds):
             rng = draws.generator(seed, draws.ROOM, index)
             sound = 0.9 * draw_room(rng, 0.1, 0.7)
         else:
-            sound = _background_sound(kind, index, seed)
-        _write_wav(folder / name, sound)
+            sound = background_sound(kind, index, seed)
+        write_wav(folder / name, sound)
     return len(names)
 
 
-def _background_sound(kind, index, seed):
-    """Generate the audio of one file below ``musan``."""
+def background_sound(kind, index, seed):
+    """Generate the audio of one file below ``musan``.
+
+    Arguments
+    ---------
+    kind : str
+        ``noise``, ``music`` or ``speech``.
+    index : int
+        Number of the file.
+    seed : int
+        Seed of all draws.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 ``[samples]``, 5 to 8 s.
+    """
     codes = {
         "noise": draws.NOISE,
         "music": draws.MUSIC,
@@ -324,8 +339,16 @@ def _music(num_samples, rng):
     return (output / np.sqrt(np.mean(output**2))).astype("f4")
 
 
-def _write_wav(path, samples):
-    """Write a 16-bit mono file atomically."""
+def write_wav(path, samples):
+    """Write a 16-bit mono file atomically.
+
+    Arguments
+    ---------
+    path : pathlib.Path
+        The file.
+    samples : numpy.ndarray
+        ``[samples]``, between -1 and 1.
+    """
     pcm = np.round(samples * 32767).astype("<i2")
     with atomic_write(path, "wb") as stream:
         scipy.io.wavfile.write(stream, SAMPLE_RATE, pcm)

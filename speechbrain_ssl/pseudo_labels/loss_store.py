@@ -127,8 +127,9 @@ class CorrectionStore(torch.nn.Module):
         correction : speechbrain_ssl.pseudo_labels.label_correction.Correction
             The corrections of these samples.
         """
-        accepted = correction.accepted
-        self.labels[indices[accepted]] = correction.labels[accepted]
+        # Indexing by the mask would wait for the device.
+        labels = torch.where(correction.accepted, correction.labels, -1)
+        self.labels.scatter_reduce_(0, indices, labels, "amax")
 
     def synchronise(self):
         """Share the corrections among all processes; call it in all of them."""

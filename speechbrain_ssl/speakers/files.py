@@ -17,12 +17,8 @@ from speechbrain_ssl.prepare.av_decoder import INSTALL, has_pyav
 from speechbrain_ssl.prepare.convert import convert_files
 from speechbrain_ssl.prepare.formats import NO_PYAV, needs_pyav
 from speechbrain_ssl.prepare.listing import (
-    AUDIO_EXTENSIONS,
-    DECODED_EXTENSIONS,
-    list_files,
     needs_decoding,
 )
-from speechbrain_ssl.prepare.lists import read_list
 from speechbrain_ssl.prepare.probe import probe
 from speechbrain_ssl.progress import open_bar
 
@@ -77,6 +73,8 @@ class Checked:
     ----------
     names, paths, seconds : list
         Name, path and length of each usable file.
+    sources : dict
+        Maps the names of all files to their paths, before they are decoded.
     unusable : dict
         Maps the names of the other files to the reason.
     total : int
@@ -91,7 +89,7 @@ class Checked:
         self.names, self.paths, self.seconds = [], [], []
         self.unusable, self.notes, self.left_out = {}, [], {}
         self.total = len(names)
-        self._all = dict(zip(names, paths, strict=True))
+        self.sources = dict(zip(names, paths, strict=True))
         # What is odd about usable files -> [name, detail] of each.
         odd = collections.defaultdict(list)
         names, paths = self._decode(names, paths, options, odd)
@@ -147,7 +145,7 @@ class Checked:
             As ``12 of 18 files (not used: 6 .m4a; not audio: 2 .txt)``.
         """
         kinds = collections.Counter(
-            os.path.splitext(self._all.get(name, ""))[1].lower() or "others"
+            os.path.splitext(self.sources.get(name, ""))[1].lower() or "others"
             for name in self.unusable
         )
         parts = [
@@ -300,50 +298,3 @@ class Checked:
                     f"{name} may contain more than one voice: its parts have "
                     f"a cosine of {cosine:.2f}"
                 )
-
-
-def audio_of(source, options):
-    """Find the audio files below a folder, of a list, or the one named.
-
-    Arguments
-    ---------
-    source : str
-        A folder, a list of files (see ``speechbrain_ssl.prepare.lists``) or an
-        audio file.
-    options : Reading or argparse.Namespace
-        ``quiet``.
-
-    Returns
-    -------
-    tuple
-        Names (of a folder: relative to it; of a list: the ID if it has any,
-        else the path as it is written there) and paths, lists of str; and the
-        ``FileListing`` of a folder, None otherwise.
-
-    Raises
-    ------
-    ManifestError
-        If there is no such folder, or if a list is malformed.
-    AudioError
-        If it holds no audio file.
-    """
-    extensions = AUDIO_EXTENSIONS + DECODED_EXTENSIONS
-    if os.path.isfile(source):
-        if os.path.splitext(source)[1].lower() in extensions:
-            return [os.path.basename(source)], [source], None
-        entries = read_list(source)
-        names = [e.text if e.id is None else e.id for e in entries]
-        return names, [e.path for e in entries], None
-    listing = list_files(source, extensions, progress=not options.quiet)
-    if not listing.files:
-        others = ", ".join(f"{n} {e}" for e, n in listing.unknown.items())
-        raise AudioError(
-            f"there is no audio file below {source}"
-            + (f", only {others}" if others else "")
-        )
-    # Escape names that are not UTF-8, which could not be printed.
-    names = [
-        name.encode("utf-8", "backslashreplace").decode()
-        for name in listing.files
-    ]
-    return names, [os.path.join(source, n) for n in listing.files], listing

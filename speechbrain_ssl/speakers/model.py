@@ -18,6 +18,7 @@ from speechbrain_ssl.embedding.extract import embed_windows
 from speechbrain_ssl.embedding.rows import unit_rows
 from speechbrain_ssl.embedding.voices import voice_agreement
 from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.prepare.lists import audio_of
 from speechbrain_ssl.publishing.bundle import threshold_of
 from speechbrain_ssl.publishing.calibration_file import (
     FILE_NAME as CALIBRATION,
@@ -28,7 +29,7 @@ from speechbrain_ssl.publishing.hub import find_model, find_record
 from speechbrain_ssl.publishing.record import read_record
 from speechbrain_ssl.report.results import FILE_NAME as RESULTS
 from speechbrain_ssl.speakers.database import Database
-from speechbrain_ssl.speakers.files import READING, Checked, audio_of
+from speechbrain_ssl.speakers.files import READING, Checked
 from speechbrain_ssl.speakers.results import (
     Comparison,
     Embeddings,
@@ -158,10 +159,12 @@ class Model:
 
         Arguments
         ---------
-        files, reading
-            As in ``embed``.
+        files : str, pathlib.Path, list, Checked or Embeddings
+            As in ``embed``, or what it returned.
         speakers : int, optional
             How many speakers; estimated from the embeddings if not given.
+        reading : Reading
+            How files are read.
 
         Returns
         -------
@@ -176,7 +179,9 @@ class Model:
         """
         if speakers is not None and speakers < 1:
             raise ConfigError(f"--speakers={speakers} must be at least 1")
-        found = self.embed(files, reading)
+        found = files
+        if not isinstance(files, Embeddings):
+            found = self.embed(files, reading)
         labels = by_size(find_speakers(found.rows, speakers))
         count = int(labels.max())
         notes = list(found.notes)
