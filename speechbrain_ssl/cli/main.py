@@ -61,6 +61,7 @@ def make_parser():
     _add_embed(commands, [common, many])
     _add_score(commands, [common, many])
     _add_cluster(commands, [common, many])
+    _add_made_threshold(commands, [common, many])
     _add_enrol(commands, [common])
     _add_identify(commands, [common])
     return parser
@@ -191,6 +192,16 @@ def _add_cluster(commands, parents):
         "--page",
         help="HTML page to write, on which you hear the groups and name them",
     )
+
+
+def _add_made_threshold(commands, parents):
+    """Add the command ``threshold``."""
+    parser = commands.add_parser(
+        "threshold",
+        parents=parents,
+        help="a threshold for recordings like those of a folder, without labels",
+    )
+    _add_source(parser)
 
 
 def _add_enrol(commands, parents):

@@ -56,6 +56,32 @@ class Comparison:
 
 
 @dataclasses.dataclass(frozen=True)
+class Threshold:
+    """What ``Model.threshold`` returns.
+
+    Attributes
+    ----------
+    threshold : float
+        The cosine above which two recordings are taken for one speaker.
+    of_many : dict
+        Maps a number of enrolled names to the threshold of the highest of so
+        many scores, for ``identify``.
+    files : int
+        How many files it was made from.
+    unusable : dict
+        Maps the names of the other files to the reason.
+    notes : list of str
+        Remarks on files.
+    """
+
+    threshold: float
+    of_many: dict
+    files: int
+    unusable: dict
+    notes: list
+
+
+@dataclasses.dataclass(frozen=True)
 class Groups:
     """What ``Model.cluster`` returns.
 
