@@ -343,7 +343,7 @@ class Rounds:
     def _why(self, number, stage):
         """Say what the last comparison with a start has found."""
         record = self._record(number, stage)
-        name = f"{stage.replace('_', '-')} of round {number}"
+        what = "fine-tuning" if stage == "fine_tune" else "training"
         if "verdict" not in record:
-            return f"{name} is the last stage; given labels are not judged"
-        return f"{name} is {in_words(record)}"
+            return f"{what} on given labels is not judged"
+        return f"{what} of round {number}: {in_words(record)}"

@@ -37,6 +37,7 @@ from speechbrain_ssl.speakers.results import (
     Identity,
     Threshold,
 )
+from speechbrain_ssl.speakers.search import search
 from speechbrain_ssl.verification.calibration import bayes_threshold
 from speechbrain_ssl.verification.label_free_threshold import (
     label_free_threshold,
@@ -326,6 +327,24 @@ class Model:
             scores=found,
             notes=notes,
         )
+
+    def search(self, file, stored, count=10, reading=READING):
+        """Find the stored recordings that sound most like one.
+
+        Arguments
+        ---------
+        file : str or pathlib.Path
+            The recording.
+        stored : str or pathlib.Path
+            An ``.npz`` file that ``speechbrain-ssl embed`` wrote.
+        count, reading
+            As in ``speechbrain_ssl.speakers.search.search``.
+
+        Returns
+        -------
+        Matches
+        """
+        return search(self, _check([file], reading), stored, count, reading)
 
     def embed_all(self, files, reading):
         """Embed checked files that all have to be usable.

@@ -131,3 +131,30 @@ class Identity:
     threshold_from: str | None
     scores: dict
     notes: list
+
+
+@dataclasses.dataclass(frozen=True)
+class Matches:
+    """What ``Model.search`` returns.
+
+    Attributes
+    ----------
+    files : list of str
+        Names of the most similar recordings, the most similar first.
+    scores : list of float
+        Their cosines.
+    starts, ends : list of float or None
+        Where the matching windows begin and end, in seconds, if windows are
+        stored; otherwise None.
+    searched : int
+        How many embeddings were compared.
+    notes : list of str
+        Remarks on the recording.
+    """
+
+    files: list
+    scores: list
+    starts: list | None
+    ends: list | None
+    searched: int
+    notes: list

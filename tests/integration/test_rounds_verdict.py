@@ -107,7 +107,7 @@ def test_a_harmful_first_round(run, ruin, ssl_model, monkeypatch):
     found = run(final_stage=FINE_TUNING)
     assert exported(run.folder) == exported(ssl_model)
     assert found["model_from"] == "the initial model"
-    assert found["why"].startswith("train of round 1 is worse: pseudo-EER 50.0")
+    assert found["why"].startswith("training of round 1: worse: pseudo-EER 50")
     assert found["stopped"] == "round 1 has made the model worse"
     # Its results, such as its threshold, are its own.
     initial = tiny.results(ssl_model)
@@ -156,6 +156,6 @@ def test_harmful_fine_tuning(run, ruin):
     found = run(rounds=1, final_stage=FINE_TUNING)
     assert done(run.folder)[-1] == (1, "fine_tune", "worse")
     assert found["model_from"] == "round_1"
-    assert found["why"].startswith("fine-tune of round 1 is worse")
+    assert found["why"].startswith("fine-tuning of round 1: worse")
     assert exported(run.folder) == exported(run.folder / "round_1")
     assert exported(run.folder / "fine_tuning_1") != exported(run.folder)

@@ -227,7 +227,7 @@ def results(**changes):
         "rounds": 2,
         "stopped": "all rounds done",
         "model_from": "round_2",
-        "why": "train of round 2 is better",
+        "why": "training of round 2: better",
         "labels_seen": "none",
         "minutes": 8.0,
         "command": "train.py x.yaml",
