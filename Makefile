@@ -12,12 +12,13 @@ PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist=worksteal
 # Threads that spin while they wait slow down their neighbours.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: help demo test test-fast lint format docs clean
+.PHONY: help demo test test-fast test-faults lint format docs clean
 
 help:
 	@echo "make demo       synthetic corpus, training and rounds without labels (3 to 6 min on 2 idle cores)"
 	@echo "make test       documentation and the whole test suite (under 20 min on 2 cores)"
 	@echo "make test-fast  the quick tests only"
+	@echo "make test-faults  kills, full disks, damaged files and others, on real runs (under 30 min)"
 	@echo "make lint       formatter and linter, changing nothing"
 	@echo "make format     formatter and linter, mending what they can"
 	@echo "make docs       the documentation as a site, docs/_build/index.html (1 min)"
@@ -57,6 +58,9 @@ test: docs
 
 test-fast: $(VENV)/.installed
 	$(PYTEST) -m "not slow"
+
+test-faults: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/run.py results/reliability
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

@@ -24,7 +24,7 @@ from speechbrain.utils.distributed import (
     run_on_main,
 )
 
-from speechbrain_ssl import precision
+from speechbrain_ssl import heartbeat, precision
 from speechbrain_ssl.config_base import merge, parse_plain
 from speechbrain_ssl.errors import CheckpointError, differences
 from speechbrain_ssl.files import atomic_write
@@ -86,6 +86,7 @@ def begin_run(path, run_opts, overrides, hparams):
     if int(os.environ.get("RANK", 0)) == 0:
         precision.keep(hparams)
     ddp_init_group(run_opts)
+    heartbeat.start()
     make_run_folder(hparams["output_folder"])
     write_hyperparams(hparams["output_folder"], path, overrides)
     precision.resume(hparams, run_opts)
@@ -210,7 +211,7 @@ def claim_folder(output_folder, settings):
 
 
 def lock_folder(save):
-    """Lock the folder of a run's checkpoints for the life of this process.
+    """Lock a folder that only one process may write, for the life of this one.
 
     The system releases the lock when the process ends, however it ends. Where
     it offers no such locks (on Windows, or on some network file systems), the
@@ -219,7 +220,8 @@ def lock_folder(save):
     Arguments
     ---------
     save : pathlib.Path
-        The folder; it is created if necessary.
+        The folder of a run's checkpoints, or of manifests; it is created if
+        necessary.
 
     Raises
     ------
@@ -243,13 +245,13 @@ def lock_folder(save):
             return
         stream.seek(0)
         raise CheckpointError(
-            f"{save.parent} is in use by another run ({stream.read()}). Wait "
-            "until it has ended, or choose another `output_folder`"
+            f"{save} is in use by another run ({stream.read()}). Wait until it "
+            "has ended, or choose another `output_folder` or `save_folder`"
         ) from error
     stream.seek(0)
     before = stream.read()
     if before:
-        logger.info("Taking over %s, left by %s", save.parent, before)
+        logger.info("Taking over %s, left by %s", save, before)
     stream.truncate(0)
     now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
     stream.write(
@@ -259,6 +261,43 @@ def lock_folder(save):
     # Only a process that was killed leaves its name behind.
     atexit.register(stream.truncate, 0)
     _locks[path.resolve()] = stream
+
+
+def _was_deleted(stream):
+    return os.fstat(stream.fileno()).st_nlink == 0
+
+
+def forget_deleted():
+    """Forget folders of earlier runs of this process that were deleted since."""
+    for path in [p for p, stream in _locks.items() if _was_deleted(stream)]:
+        del _locks[path]
+
+
+def check_folder(folder="/"):
+    """Raise if an output folder was deleted while this process used it.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The output folder, or one inside it; by default all that are locked.
+
+    Raises
+    ------
+    CheckpointError
+        If so: what is written from now on would be incomplete.
+    """
+    folder = pathlib.Path(folder).resolve()
+    for path, stream in _locks.items():
+        output = path.parent.parent
+        related = (
+            folder in (output, *output.parents) or output in folder.parents
+        )
+        if related and _was_deleted(stream):
+            raise CheckpointError(
+                f"{output} was deleted while the run was writing to it. "
+                "Restore it from a backup and start the same command again, or "
+                "train from the beginning"
+            )
 
 
 def refuse_other(subject, before, now):

@@ -21,8 +21,10 @@ import pathlib
 import torch
 from speechbrain.utils.distributed import if_main_process
 
+from speechbrain_ssl.brains.checkpointing import load_tensors
 from speechbrain_ssl.brains.encoding import encode
 from speechbrain_ssl.brains.training_brain import TrainingBrain
+from speechbrain_ssl.encoders.pretrained import with_penalty
 from speechbrain_ssl.errors import CheckpointError, ConfigError
 from speechbrain_ssl.files import atomic_write
 from speechbrain_ssl.objectives.step_notes import StepNotes
@@ -132,7 +134,11 @@ class PseudoLabelBrain(TrainingBrain):
 
         The threshold comes from the losses of the previous epoch.
         """
-        self.encoder.requires_grad_(not self.is_frozen)
+        trained = {id(p) for p in self.trained}
+        for parameter in self.encoder.parameters():
+            # The weights of a frozen front end are not in `trained`.
+            if id(parameter) in trained:
+                parameter.requires_grad_(not self.is_frozen)
         self.encoder.last_affine().requires_grad_(True)
         self._fit = self.gate.prepare_epoch(epoch, self.losses.previous)
 
@@ -216,7 +222,7 @@ class PseudoLabelBrain(TrainingBrain):
             label_accuracy=accuracy,
             kept=keep.float().mean(),
         )
-        return loss
+        return with_penalty(loss, self.encoder)
 
     @torch.no_grad()
     def _encode_clean(self, batch, chosen):
@@ -296,14 +302,15 @@ def load_classifier(classifier, path):
     Raises
     ------
     CheckpointError
-        If the file is missing, or the shapes of the classifier differ.
+        If the file is missing or damaged, or the shapes of the classifier
+        differ.
     """
     if not pathlib.Path(path).is_file():
         raise CheckpointError(
             f"initial_classifier: there is no file {path}; it is written at "
             "the end of a training stage"
         )
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = load_tensors(path)
     try:
         classifier.load_state_dict(state)
     except RuntimeError as error:

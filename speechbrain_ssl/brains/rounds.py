@@ -48,6 +48,7 @@ from speechbrain_ssl.publishing.hub import find_model, find_record
 from speechbrain_ssl.publishing.record import read_record
 from speechbrain_ssl.report.results import FILE_NAME as RESULTS
 from speechbrain_ssl.report.rounds import build_rounds_report
+from speechbrain_ssl.run_folder import check_folder
 from speechbrain_ssl.verification.label_free_comparison import WORSE, in_words
 
 logger = logging.getLogger(__name__)
@@ -239,6 +240,7 @@ class Rounds:
             # Every process must read the old file before rank 0 replaces it,
             # and the new one only after that.
             ddp_barrier()
+            check_folder(self.folder)
             if if_main_process():
                 with atomic_write(self.folder / "rounds.json") as stream:
                     json.dump([*self.done, record], stream, indent=1)

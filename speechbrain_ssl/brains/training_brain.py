@@ -52,6 +52,7 @@ from speechbrain_ssl.brains.hooks import TrainingHooks
 from speechbrain_ssl.brains.means import RunningMeans
 from speechbrain_ssl.brains.optimisation import (
     BatchNormStatistics,
+    apply_lr_ratios,
     compute_schedules,
     keep_lr_constant,
     parameter_groups,
@@ -148,6 +149,9 @@ class TrainingBrain(TrainingHooks):
         )
         self.train_manifest = train_loader.dataset.manifest
         self.held_out_manifest = valid_loader.dataset.manifest
+        train_loader.dataset.table = (
+            f"{self.hparams.output_folder}/missing_audio.csv"
+        )
         return train_loader, valid_loader
 
     def on_fit_start(self):
@@ -250,7 +254,7 @@ class TrainingBrain(TrainingHooks):
         )
 
     def init_optimizers(self):
-        """Create the optimiser with its groups; see ``parameter_groups``."""
+        """Create the optimiser and its groups; see ``optimisation``."""
         self.trained = [p for p in self.modules.parameters() if p.requires_grad]
         groups = parameter_groups(
             self.trained,
@@ -258,6 +262,7 @@ class TrainingBrain(TrainingHooks):
             self.decay_vectors,
         )
         keep_lr_constant(groups, self.constant_lr_parameters())
+        apply_lr_ratios(groups, self.encoder)
         self.optimizer = self.opt_class(groups, lr=0.0)
         self.optimizers_dict = {"optimizer": self.optimizer}
 

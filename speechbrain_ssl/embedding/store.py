@@ -15,13 +15,14 @@ import pathlib
 import zipfile
 
 import numpy as np
+import pandas as pd
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
 
 from speechbrain_ssl import distributed
 from speechbrain_ssl.embedding.cache import fingerprint
 from speechbrain_ssl.embedding.extract import MOST_SECONDS, embed_files
 from speechbrain_ssl.errors import AudioError, CheckpointError
-from speechbrain_ssl.files import atomic_write
+from speechbrain_ssl.files import atomic_write, write_csv
 from speechbrain_ssl.progress import open_bar
 
 logger = logging.getLogger(__name__)
@@ -222,9 +223,12 @@ class EmbeddingStore:
         """Raise if too many files are unreadable to continue without them."""
         total = len(self.manifest)
         if len(bad) > max(10, _MOST_BAD * total) or len(bad) == total:
+            table = pathlib.Path(self.folder) / "bad_audio.csv"
+            rows = [(self.manifest.path(i), why) for i, why in bad]
+            write_csv(table, pd.DataFrame(rows, columns=["wav", "reason"]))
             raise AudioError(
                 f"{len(bad)} of {total} files cannot be read "
-                f"({self._table(bad)}). Check that the corpus is where the "
+                f"({self._table(bad)}; {table} lists them). Check that the corpus is where the "
                 "manifest says, or delete prepare.json in its folder and "
                 "prepare again with `--check=decode`"
             )

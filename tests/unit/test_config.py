@@ -1,5 +1,6 @@
 """What nobody asked for is refused, in one line that says the remedy."""
 
+import errno
 import sys
 
 import pytest
@@ -319,3 +320,18 @@ def test_a_name_that_is_no_text(load):
     match = r"no text in this locale: .*/data/\\udcc3\\udca9.*LC_ALL=C.UTF-8"
     with pytest.raises(ConfigError, match=match):
         load(GOOD, "--data_folder=/data/\udcc3\udca9")
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM])
+def test_a_protected_folder_is_named_and_not_the_yaml(
+    load, monkeypatch, number
+):
+    """Objects of the YAML make folders, such as that of the checkpoints."""
+
+    def protected(*_, **__):
+        raise OSError(number, "No", "/output/save")
+
+    monkeypatch.setattr(CropPlan, "__init__", protected)
+    with pytest.raises(ConfigError, match="^/output/save cannot be used") as e:
+        load(GOOD)
+    assert "`output_folder`" in str(e.value) and "x.yaml" not in str(e.value)

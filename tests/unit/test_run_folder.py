@@ -1,10 +1,16 @@
 """An output folder belongs to one configuration."""
 
+import os
+import shutil
+
 import pytest
 from hyperpyyaml import load_hyperpyyaml
 
+from speechbrain_ssl import run_folder
 from speechbrain_ssl.errors import CheckpointError
+from speechbrain_ssl.prepare.preparation import Preparation
 from speechbrain_ssl.run_folder import (
+    check_folder,
     claim_folder,
     settings_of,
     write_hyperparams,
@@ -123,3 +129,29 @@ def test_a_folder_without_checkpoints_is_free(settings, tmp_path):
     (tmp_path / "save" / "checkpoints" / "CKPT+x").mkdir(parents=True)
     with pytest.raises(CheckpointError):
         claim_folder(tmp_path, settings())
+
+
+def test_a_deleted_folder_is_noticed(settings, tmp_path):
+    """What is written from then on would not be a whole run."""
+    folder = tmp_path / "run"
+    claim_folder(folder, settings())
+    check_folder(folder)
+    shutil.rmtree(folder)
+    for inside in (folder, folder / "round_1" / "save"):
+        with pytest.raises(CheckpointError, match="run was deleted"):
+            check_folder(inside)
+    check_folder(tmp_path / "another")
+
+
+def test_two_preparations_in_one_folder(tmp_path):
+    """The second one is refused, and the first one is named."""
+    Preparation(tmp_path, tmp_path / "save", "header", None, 0)
+    child = os.fork()
+    if child == 0:
+        run_folder._locks.clear()
+        try:
+            Preparation(tmp_path, tmp_path / "save", "header", None, 0)
+        except CheckpointError as error:
+            os._exit(f"process {os.getppid()} on" in str(error))
+        os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
