@@ -114,7 +114,13 @@ def main():
             np.savez(
                 path,
                 whole=embed_files(encoder, features, paths, progress=False),
-                halves=embed_halves(encoder, features, manifest),
+                halves=embed_halves(
+                    encoder,
+                    features,
+                    paths,
+                    manifest.durations,
+                    progress=False,
+                ),
                 speakers=speakers,
             )
             print(path.name, len(paths), flush=True)

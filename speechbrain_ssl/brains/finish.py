@@ -38,10 +38,7 @@ def conclude(brain):
     """
     folder = pathlib.Path(brain.hparams.output_folder)
     encoder, monitor = brain.evaluated_encoder, brain.trials
-    halves = embed_halves(
-        encoder, brain.features, brain.held_out_manifest, brain.device
-    )
-    label_free = label_free_threshold(halves)
+    label_free = label_free_threshold(_held_out_halves(brain))
 
     def export(metrics):
         export_encoder(
@@ -105,3 +102,17 @@ def conclude(brain):
     )
     logger.info("report: %s", page)
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _held_out_halves(brain):
+    """Embed the halves of the held-out utterances, as verification would."""
+    manifest = brain.held_out_manifest
+    return embed_halves(
+        brain.evaluated_encoder,
+        brain.features,
+        [manifest.path(i) for i in range(len(manifest))],
+        manifest.durations,
+        device=brain.device,
+        num_workers=brain.hparams.num_workers,
+        progress=False,
+    )

@@ -318,6 +318,23 @@ class Manifest:
         return self.select(np.flatnonzero(keep)), self.select(np.sort(chosen))
 
 
+def rows_of(part, whole):
+    """Return where the utterances of a part are in the whole manifest.
+
+    Arguments
+    ---------
+    part, whole : Manifest
+        A manifest, and one that contains its utterances.
+
+    Returns
+    -------
+    numpy.ndarray
+        Positions in ``whole``, int64 ``[len(part)]``.
+    """
+    order = np.argsort(whole.keys)
+    return order[np.searchsorted(whole.keys, part.keys, sorter=order)]
+
+
 def _read_table(path, data_root):
     """Read the three known columns of one CSV file, and check them."""
     if not path.is_file():

@@ -1,61 +1,49 @@
-"""Embed both halves of utterances, whole and without augmentation.
+"""Embed both halves of utterances, each as a recording of its own.
 
 The threshold without labels is made from them, see
 ``speechbrain_ssl.verification.label_free_threshold``.
 """
 
 import numpy as np
-import torch
 
-from speechbrain_ssl.data.audio import AudioFile, fit_length
-from speechbrain_ssl.embedding.extract import MIN_SECONDS
+from speechbrain_ssl.embedding.extract import (
+    MOST_SECONDS,
+    embed_windows,
+    mean_windows,
+)
 
-#: Of a longer half only the first 10 s are embedded.
-MOST_SECONDS = 10.0
 
-
-@torch.no_grad()
-def embed_halves(encoder, features, manifest, device="cpu"):
-    """Embed the first and the second half of each utterance.
-
-    A recording that is verified is embedded whole. So are the halves here,
-    since a score depends on the length of what is compared.
+def embed_halves(encoder, features, paths, seconds, bad=None, **options):
+    """Embed the first and the second half of each audio file.
 
     Arguments
     ---------
-    encoder : torch.nn.Module
-        ``encoder(features)`` -> ``[batch, 1, size]``.
-    features : speechbrain_ssl.encoders.features.LogMel
-        The input features.
-    manifest : speechbrain_ssl.data.manifest.Manifest
-        The utterances.
-    device : str
-        Where to compute.
+    encoder, features, paths, seconds, bad, **options
+        As in ``speechbrain_ssl.embedding.extract.embed_files``.
 
     Returns
     -------
     numpy.ndarray
-        float32 ``[utterances, 2, size]``. A half shorter than ``MIN_SECONDS``
-        is repeated until it has that length.
+        float32 ``[files, 2, size]``; NaN for a half that cannot be read, or
+        whose silence was trimmed and left nothing.
 
     Raises
     ------
-    AudioError
-        If an utterance cannot be read.
+    ConfigError, AudioError
+        As in ``embed_files``.
     """
-    rate = features.sample_rate
-    encoder, features = encoder.to(device).eval(), features.to(device)
-    rows = []
-    for index in range(len(manifest)):
-        with AudioFile(
-            manifest.path(index), rate, float(manifest.durations[index])
-        ) as audio:
-            half = audio.num_samples // 2
-            length = min(half, round(MOST_SECONDS * rate))
-            waves = [audio.read(start, length) for start in (0, half)]
-        # A lossy file can end some samples before the length in its header.
-        length = max(length, round(MIN_SECONDS * rate))
-        waves = np.stack([fit_length(wave, length) for wave in waves])
-        inputs = features(torch.from_numpy(waves).to(device))
-        rows.append(encoder(inputs).squeeze(1).float().cpu().numpy())
-    return np.stack(rows)
+    windows = embed_windows(
+        encoder,
+        features,
+        paths,
+        MOST_SECONDS,
+        seconds,
+        bad=bad,
+        multiple=2,
+        **options,
+    )
+    middles = np.asarray(seconds)[windows.files] / 2
+    second = (windows.starts + windows.ends) / 2 > middles
+    halves = windows._replace(files=2 * windows.files + second)
+    rows = mean_windows(halves, 2 * len(paths))
+    return rows.reshape(len(paths), 2, -1)

@@ -34,9 +34,19 @@ from speechbrain_ssl.speakers.results import (
     Embeddings,
     Groups,
     Identity,
+    Threshold,
 )
+from speechbrain_ssl.speakers.search import search
 from speechbrain_ssl.verification.calibration import bayes_threshold
-from speechbrain_ssl.verification.label_free_threshold import raise_for_many
+from speechbrain_ssl.verification.label_free_threshold import (
+    label_free_threshold,
+    raise_for_many,
+)
+
+#: Of fewer files no threshold is made (ours).
+FEW_FILES = 20
+#: Numbers of enrolled names that ``Model.threshold`` raises it for.
+MANY = (10, 100, 1000)
 
 
 class Model:
@@ -152,6 +162,46 @@ class Model:
         if decision["threshold"] is not None:
             same = decision["score"] > decision["threshold"]
         return Comparison(**decision, same=same, notes=notes)
+
+    def threshold(self, files, reading=READING):
+        """Make a threshold from recordings whose speakers are not known.
+
+        It fits them better than one from the training set where they differ
+        from it, in microphone, language or age. Any recordings like those to be
+        compared will do; most pairs of them should be of two speakers.
+
+        Arguments
+        ---------
+        files, reading
+            As in ``embed``.
+
+        Returns
+        -------
+        Threshold
+
+        Raises
+        ------
+        AudioError
+            If no file can be used.
+        ConfigError
+            If they are fewer than ``FEW_FILES``.
+        """
+        checked = _check(files, reading)
+        halves = checked.embed_halves(self, reading)
+        if len(halves) < FEW_FILES:
+            raise ConfigError(
+                f"{len(halves)} usable files are too few for a threshold: take "
+                f"at least {FEW_FILES}, of different speakers"
+            )
+        found = label_free_threshold(halves)
+        own, median, decile = found.values()
+        return Threshold(
+            own,
+            {n: raise_for_many(own, median, decile, n) for n in MANY},
+            len(halves),
+            checked.unusable,
+            checked.notes,
+        )
 
     def cluster(self, files, speakers=None, reading=READING):
         """Group files by speaker; each is assumed to be of one speaker.
@@ -279,6 +329,24 @@ class Model:
             scores=found,
             notes=notes,
         )
+
+    def search(self, file, stored, count=10, reading=READING):
+        """Find the stored recordings that sound most like one.
+
+        Arguments
+        ---------
+        file : str or pathlib.Path
+            The recording.
+        stored : str or pathlib.Path
+            An ``.npz`` file that ``speechbrain-ssl embed`` wrote.
+        count, reading
+            As in ``speechbrain_ssl.speakers.search.search``.
+
+        Returns
+        -------
+        Matches
+        """
+        return search(self, _check([file], reading), stored, count, reading)
 
     def embed_all(self, files, reading):
         """Embed checked files that all have to be usable.
