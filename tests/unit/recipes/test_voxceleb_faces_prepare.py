@@ -1,16 +1,27 @@
 """Faces of VoxCeleb: found by name or number, bounded, checked, and paired."""
 
 import importlib
+import itertools
+import json
 import logging
+import shutil
 
+import numpy as np
 import pandas as pd
 import PIL.Image
 import pytest
 import tiny
 
-from speechbrain_ssl.data.faces import FaceManifest
+from speechbrain_ssl.data.faces import FaceManifest, write_faces
 from speechbrain_ssl.data.manifest import Manifest, write_manifest
-from speechbrain_ssl.errors import ConfigError, ManifestError, UserError
+from speechbrain_ssl.errors import (
+    ConfigError,
+    ManifestError,
+    TrialError,
+    UserError,
+)
+from speechbrain_ssl.verification.faces import evaluate_faces
+from speechbrain_ssl.verification.trials import read_trials
 
 META = (
     "VoxCeleb1 ID\tVGGFace1 ID\tGender\tNationality\tSet\n"
@@ -20,7 +31,7 @@ META = (
 VIDEO = "1zcIwhmdeo4"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def script():
     folder = tiny.ROOT / "recipes" / "VoxCeleb" / "AudioVisual"
     with pytest.MonkeyPatch.context() as patch:
@@ -169,3 +180,91 @@ def test_the_command_line(script, corpus, capsys):
     assert counts(corpus)[0] == [8, 8, 0, 1, 2, 1, 0]
     assert script.main([*arguments, str(corpus / "absent.csv")]) == 1
     assert "absent.csv" in capsys.readouterr().err
+
+
+def test_frames_are_taken_out_of_videos(corpus):
+    frames = importlib.import_module("voxceleb_frames")
+    folder = corpus / "mp4" / "id00012" / "21Uxsk56VDQ"
+    folder.mkdir(parents=True)
+    write_video(folder / "00001.mp4", 30)
+    write_video(folder / "00002.mp4", 2)
+    whole = (folder / "00001.mp4").read_bytes()
+    (folder / "00003.mp4").write_bytes(whole[:200])
+    (folder / "00004.mp4").write_bytes(b"")
+    faces = corpus / "data" / "unzippedFaces"
+    options = {"pictures": 4, "num_workers": 1}
+    found = frames.extract_frames(corpus / "mp4", faces, **options)
+    assert found == {"videos": 2, "rejected": 2}
+    rejected = pd.read_csv(faces / "rejected_videos.csv")
+    assert rejected["video"].str[-9:].tolist() == ["00003.mp4", "00004.mp4"]
+    pictures = sorted((faces / "id00012/21Uxsk56VDQ/00001").iterdir())
+    assert [p.stem for p in pictures] == ["00000", "00010", "00019", "00029"]
+    # The videos become brighter.
+    shades = [PIL.Image.open(p).convert("L").getpixel((9, 9)) for p in pictures]
+    assert shades == sorted(shades) and shades[-1] - shades[0] > 100
+    # Only what is missing is read again.
+    shutil.rmtree(pictures[0].parent)
+    again = frames.extract_frames(corpus / "mp4", faces, **options)
+    assert again["videos"] == 1
+    with pytest.raises(UserError, match="no mp4 file"):
+        frames.extract_frames(corpus / "save", faces)
+
+
+def test_frames_are_paired_with_their_utterance(script, corpus):
+    frames = importlib.import_module("voxceleb_frames")
+    folder = corpus / "mp4" / "id00012" / "21Uxsk56VDQ"
+    folder.mkdir(parents=True)
+    write_video(folder / "00001.mp4", 5)
+    faces = corpus / "data" / "unzippedFaces"
+    frames.extract_frames(corpus / "mp4", faces, 3, num_workers=1)
+    prepare(script, corpus)
+    assert counts(corpus)[0] == [4, 4, 0, 1, 2, 1, 3]
+
+
+def write_video(path, frames):
+    """A grey picture that becomes brighter from frame to frame."""
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width = stream.height = 32
+        stream.pix_fmt = "yuv420p"
+        for i in range(frames):
+            grey = np.full((32, 32, 3), 30 + 200 * i // frames, np.uint8)
+            frame = av.VideoFrame.from_ndarray(grey, format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def test_trials_are_evaluated_by_face(script, tmp_path, capsys):
+    evaluate = importlib.import_module("evaluate_faces")
+    rng = np.random.default_rng(0)
+    rows, names = [], [f"s{s}/{u}" for s in range(8) for u in range(3)]
+    for name in names[:-1]:
+        speaker = np.random.default_rng(int(name[1])).integers(0, 200, (32, 32))
+        pixels = speaker + rng.integers(0, 55, (32, 32))
+        path = tmp_path / f"{name.replace('/', '_')}.png"
+        PIL.Image.fromarray(pixels.astype(np.uint8)).save(path)
+        rows.append((name, str(path)))
+    write_faces(
+        tmp_path / "faces.csv", pd.DataFrame(rows, columns=["ID", "image"])
+    )
+    pairs = itertools.combinations(names, 2)
+    lines = [f"{int(a[:2] == b[:2])} {a}.wav {b}.wav\n" for a, b in pairs]
+    (tmp_path / "trials.txt").write_text("".join(lines))
+    evaluate.main(
+        [
+            "--model=pixels",
+            f"--faces={tmp_path / 'faces.csv'}",
+            f"--trials={tmp_path / 'trials.txt'}",
+            f"--output={tmp_path / 'results.json'}",
+        ]
+    )
+    figures = json.loads((tmp_path / "results.json").read_text())
+    assert figures["eer_percent"] == 0
+    # The last utterance has no face.
+    assert figures["trials_without_face"] == len(names) - 1
+    assert figures["trials"] == len(lines) - len(names) + 1
+    assert f"{figures['trials']} trials; 23 lack" in capsys.readouterr().out
+    with pytest.raises(TrialError, match="all targets or all nontargets"):
+        trials = read_trials(tmp_path / "trials.txt")
+        evaluate_faces(np.eye(24), np.arange(24) < 3, trials)
