@@ -41,7 +41,7 @@ from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.files import atomic_write
 from speechbrain_ssl.publishing.export import initialise, load_encoder
 from speechbrain_ssl.report.rounds import build_rounds_report
-from speechbrain_ssl.run_folder import check_folder
+from speechbrain_ssl.run_folder import check_folder, resume_batch
 
 logger = logging.getLogger(__name__)
 
@@ -112,6 +112,7 @@ class Rounds:
         def resumed(**changes):
             path, overrides, hparams = load(**changes)
             precision.resume(hparams, run_opts)
+            resume_batch(hparams)
             return path, overrides, hparams
 
         self.load = resumed

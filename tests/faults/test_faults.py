@@ -27,8 +27,15 @@ def world(tmp_path_factory):
         lambda w: cases.sudden(w, 2, signal.SIGTERM, w.preparation),
         lambda w: cases.hostile_folders(w, 1),
         lambda w: cases.divergence(w, 1),
+        lambda w: cases.fewer_processes(w, 1),
     ],
-    ids=["kills", "signals", "hostile folders", "divergence"],
+    ids=[
+        "kills",
+        "signals",
+        "hostile folders",
+        "divergence",
+        "fewer processes",
+    ],
 )
 def test_nothing_is_lost(world, case):
     for row in case(world):
