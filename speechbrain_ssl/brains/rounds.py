@@ -48,7 +48,7 @@ from speechbrain_ssl.publishing.hub import find_model, find_record
 from speechbrain_ssl.publishing.record import read_record
 from speechbrain_ssl.report.results import FILE_NAME as RESULTS
 from speechbrain_ssl.report.rounds import build_rounds_report
-from speechbrain_ssl.run_folder import check_folder
+from speechbrain_ssl.run_folder import check_folder, resume_batch
 from speechbrain_ssl.verification.label_free_comparison import WORSE, in_words
 
 logger = logging.getLogger(__name__)
@@ -120,6 +120,7 @@ class Rounds:
         def resumed(**changes):
             path, overrides, hparams = load(**changes)
             precision.resume(hparams, run_opts)
+            resume_batch(hparams)
             return path, overrides, hparams
 
         self.load = resumed

@@ -147,11 +147,10 @@ class TrainingBrain(TrainingHooks):
             pin_memory=self.device_type == "cuda",
             **self.loader_options(),
         )
-        self.train_manifest = train_loader.dataset.manifest
+        dataset = train_loader.dataset
+        self.train_manifest = dataset.manifest
         self.held_out_manifest = valid_loader.dataset.manifest
-        train_loader.dataset.table = (
-            f"{self.hparams.output_folder}/missing_audio.csv"
-        )
+        dataset.table = f"{self.hparams.output_folder}/missing_audio.csv"
         return train_loader, valid_loader
 
     def on_fit_start(self):
@@ -391,8 +390,7 @@ class TrainingBrain(TrainingHooks):
         scalars = label_free_scores(np.concatenate(self._collected))
         held_out = self._held_out.read()
         scalars.update({f"held_out_{k}": v for k, v in held_out.items()})
-        scalars.update(self._after_epoch)
-        scalars["minutes"] = self.seconds() / 60
+        scalars |= self._after_epoch | {"minutes": self.seconds() / 60}
         trained = self.log.epoch_means()
         self.log.write_epoch(
             epoch,
@@ -419,10 +417,9 @@ class TrainingBrain(TrainingHooks):
     def _stop(self):
         """End the run after a signal; a checkpoint has been saved."""
         distributed.leave()
-        where = f"epoch {self.epoch}, after {self.optimizer_step} steps"
+        who = interruption.requested() or "a signal to another process"
         raise interruption.Interrupted(
-            f"{interruption.requested() or 'a signal to another process'} in "
-            + where
+            f"{who} in epoch {self.epoch}, after {self.optimizer_step} steps"
         )
 
     def _evaluate_trials(self, epoch):

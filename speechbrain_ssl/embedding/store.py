@@ -87,7 +87,7 @@ class EmbeddingStore:
         }
         index = pathlib.Path(self.folder) / INDEX
         if index.is_file():
-            self._refuse_other(json.loads(index.read_text()), wanted)
+            self._refuse_other(self._read_index(), wanted)
         return wanted
 
     def make(
@@ -181,6 +181,19 @@ class EmbeddingStore:
             "utterances": len(self.manifest),
             "shard_utterances": self.shard_utterances,
         }
+
+    def _read_index(self):
+        """Read ``index.json``, which a disk may have damaged."""
+        try:
+            found = json.loads((pathlib.Path(self.folder) / INDEX).read_text())
+        except ValueError:
+            found = None
+        if isinstance(found, dict):
+            return found
+        raise CheckpointError(
+            f"{INDEX} in {self.folder} is damaged; delete that folder to embed "
+            "again"
+        )
 
     def _refuse_other(self, found, wanted):
         for key, what in (
@@ -300,7 +313,7 @@ class EmbeddingStore:
                 f"there are no embeddings in {self.folder}; run the stage "
                 "`embed` first"
             )
-        self._refuse_other(json.loads(index.read_text()), self._identity())
+        self._refuse_other(self._read_index(), self._identity())
         last = len(self.manifest) if last is None else last
         parts, places = [], []
         for number, (begin, end) in enumerate(self.shards):

@@ -144,9 +144,9 @@ def label_free_scores(embeddings):
     Returns
     -------
     dict
-        ``pseudo_eer`` (percent), ``lidar``, ``rankme``, and ``mean_cosine``:
-        the mean cosine of different utterances (1 where all embeddings are the
-        same).
+        ``pseudo_eer`` (percent), ``lidar``, ``rankme``, ``mean_cosine``: the
+        mean cosine of different utterances (1 where all embeddings are the
+        same), and their number, ``utterances``.
     """
     utterances, crops, size = embeddings.shape
     flat = embeddings.reshape(-1, size)
@@ -158,4 +158,5 @@ def label_free_scores(embeddings):
         "lidar": lidar(embeddings),
         "rankme": rank_me(flat),
         "mean_cosine": float((total @ total - (first**2).sum()) / pairs),
+        "utterances": utterances,
     }

@@ -360,6 +360,40 @@ def ranks(world, tries):
     heartbeat.INTERVAL, heartbeat.PATIENCE = before
 
 
+def fewer_processes(world, tries):
+    """Kill two processes, and go on with one, by the same command."""
+    options = {"number_of_epochs": 1, "ckpt_interval_steps": 1}
+    job = world.ssl.with_options(
+        batch_size=4, distributed_backend="gloo", **options
+    )
+    whole = world.new()
+    world.ssl.with_options(**options).start(whole).wait()
+    wrong = []
+    for _ in range(tries):
+        folder = world.new()
+        pair = _pair(job, folder)
+        pair[0].wait_for(lambda f=folder: at_step(3)(f))
+        for process in pair:
+            process.send(signal.SIGKILL)
+            process.wait()
+        alone = job.start(folder)
+        if alone.wait() != 0:
+            wrong.append(f"exit code {alone.code}: {alone.output[-900:]}")
+            continue
+        ours, theirs = tiny.lines(folder), tiny.lines(whole)
+        for mine, other in zip(ours, theirs, strict=True):
+            if abs(mine["loss"] / other["loss"] - 1) > 0.02:
+                wrong.append(f"{mine}, but {other} in one process")
+    yield Row(
+        "SIGKILL to both of two processes",
+        "training",
+        tries,
+        "one process goes on with the batch of both, and their losses",
+        len(wrong),
+        details=wrong,
+    )
+
+
 def _pair(job, folder):
     """Start a job in two processes; return them."""
     with socket.socket() as free:
@@ -424,7 +458,7 @@ def hostile_folders(world, tries):
         "hostile model folder",
         ", ".join(hostile.ATTACKS),
         len(hostile.ATTACKS),
-        f"refused within {max(seconds):.1f} s and {max(megabytes):.0f} MB",
+        f"refused within {max(seconds):.1f} s of CPU and {max(megabytes):.0f} MB",
         len(wrong),
         details=wrong,
     )
@@ -443,6 +477,7 @@ CASES = {
         changing_audio,
         output_folder,
         ranks,
+        fewer_processes,
         divergence,
         hostile_folders,
     )

@@ -16,8 +16,8 @@ import time
 
 import tiny
 
-#: Seconds after which a process counts as hanging.
-PATIENCE = 60
+#: Seconds after which a process counts as hanging, on a machine that is busy.
+PATIENCE = 300
 
 
 class Process:

@@ -13,6 +13,7 @@ from speechbrain_ssl.run_folder import (
     check_folder,
     claim_folder,
     refuse_other,
+    resume_batch,
     settings_of,
     write_hyperparams,
 )
@@ -166,3 +167,28 @@ def test_two_preparations_in_one_folder(tmp_path):
             os._exit(f"process {os.getppid()} on" in str(error))
         os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+
+
+def test_another_number_of_processes_keeps_the_global_batch(
+    settings, tmp_path, monkeypatch
+):
+    """The same command after a lost host, or one with the same product."""
+
+    def start(processes, batch_size):
+        monkeypatch.setenv("WORLD_SIZE", str(processes))
+        monkeypatch.setattr(run_folder, "world_size", lambda: processes)
+        claim_folder(tmp_path, settings(text=f"{YAML}batch_size: {batch_size}"))
+        hparams = {"output_folder": tmp_path, "batch_size": batch_size}
+        resume_batch(hparams)
+        return hparams["batch_size"]
+
+    assert start(4, 8) == 8
+    (tmp_path / "save" / "checkpoints" / "CKPT+x").mkdir(parents=True)
+    assert start(2, 8) == 16
+    assert start(8, 8) == 4
+    assert start(2, 16) == 16
+    assert start(4, 8) == 8
+    with pytest.raises(CheckpointError, match=r"batch of 32 in 4 .*which 3 "):
+        start(3, 8)
+    with pytest.raises(CheckpointError, match=r"batch_size \(8 there, 4 here"):
+        start(4, 4)
