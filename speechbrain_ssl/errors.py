@@ -24,6 +24,10 @@ class AudioError(UserError):
     """A single audio file that cannot be used, with the reason."""
 
 
+class ImageError(UserError):
+    """A single picture that cannot be used, with the reason."""
+
+
 class EmbeddingError(UserError):
     """Embeddings that cannot be used: no table, not finite, or all zero."""
 

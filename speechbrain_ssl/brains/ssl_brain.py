@@ -181,11 +181,11 @@ class SSLBrain(TrainingBrain):
     def _sizes(self):
         """Return the sizes of an embedding and a projection.
 
-        Both are measured on one second of silence.
+        Both are measured on an empty crop.
         """
         encoder, head = self.encoder.eval(), self.objective.head.eval()
-        silence = torch.zeros(1, 1, self.features.sample_rate)
-        embedding = encode(encoder, [self.to_features(silence.to(self.device))])
+        empty = self.features.example()[None, None]
+        embedding = encode(encoder, [self.to_features(empty)])
         size = embedding.shape[-1]
         try:
             return size, project(head, embedding).shape[-1]

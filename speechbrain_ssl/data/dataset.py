@@ -53,12 +53,16 @@ class CropBatch:
     bad: list
     reference: torch.Tensor | None = None
 
+    _unpack = staticmethod(unpack)
+
     def to(self, device):
         """Move the crops to a device and make them float32.
 
         The Brain calls it, not the workers.
         """
-        return self._map(lambda c: unpack(c.to(device, non_blocking=True)))
+        return self._map(
+            lambda c: self._unpack(c.to(device, non_blocking=True))
+        )
 
     def pin_memory(self):
         """Copy the crops to pinned memory; the loader calls it if asked to."""
@@ -110,6 +114,15 @@ class CropDataset(torch.utils.data.Dataset):
     #: How many replacements are tried before the worker gives up.
     max_replacements = 10
 
+    #: The error that means that an utterance cannot be used, and what to do if
+    #: there are many.
+    unusable = AudioError
+    remedy = (
+        "Check that the corpus is where the manifest says, or delete "
+        "prepare.json in its folder and prepare again with `--check=decode`, "
+        "which sorts out bad files beforehand"
+    )
+
     def __init__(
         self,
         manifest,
@@ -155,15 +168,13 @@ class CropDataset(torch.utils.data.Dataset):
             try:
                 crops = self._crops(index, epoch, key, bad, *sources)
                 return epoch, index, crops, bad
-            except AudioError as error:
+            except self.unusable as error:
                 bad.append((self.manifest.path(index), str(error)))
                 draw = uniform(self.seed, epoch, key, "replace", attempt)
                 index, sources = int(draw * len(self.manifest)), []
-        raise AudioError(
+        raise self.unusable(
             f"{self.max_replacements} utterances in a row cannot be used, the "
-            f"last one: {bad[-1][1]}. Check that the corpus is where the manifest "
-            "says, or delete prepare.json in its folder and prepare again with "
-            "`--check=decode`, which sorts out bad files beforehand"
+            f"last one: {bad[-1][1]}. {self.remedy}"
         )
 
     def _crops(self, index, epoch, key, bad, sources=None):

@@ -3,8 +3,6 @@
 import torch
 
 from speechbrain_ssl import distributed, interruption
-from speechbrain_ssl.data.dataset import CropDataset
-from speechbrain_ssl.data.halves import HalvesDataset
 from speechbrain_ssl.data.sampling import EpochBatchSampler
 from speechbrain_ssl.shared_memory import check_space
 
@@ -35,7 +33,8 @@ def make_loaders(
     manifest : speechbrain_ssl.data.manifest.Manifest
         All utterances.
     plan : speechbrain_ssl.data.crops.CropPlan
-        How crops are cut.
+        How crops are cut, and by which data sets; for pictures a
+        ``speechbrain_ssl.data.face_dataset.FaceViews``.
     seed : int
         Seed of the order and of all draws.
     batch_size : int
@@ -69,8 +68,8 @@ def make_loaders(
         If there are too few utterances for either part, or too little shared
         memory for the workers.
     """
-    halves = {"seconds": valid_seconds, "sample_rate": plan.sample_rate}
-    candidates = HalvesDataset(manifest, **halves)
+    manifest = plan.select(manifest)
+    candidates = plan.valid_set(manifest, valid_seconds)
 
     def usable(index):
         # Rank 0 reads and decides for all: a file that fails on one machine
@@ -81,9 +80,7 @@ def make_loaders(
     train, valid = manifest.hold_out(
         valid_utterances, 2 * valid_seconds, usable
     )
-    train_set = CropDataset(
-        train, plan, seed, reference_seconds, reference_from
-    )
+    train_set = plan.train_set(train, seed, reference_seconds, reference_from)
 
     def sources(epoch, index):
         return pseudo_positives(
@@ -99,7 +96,7 @@ def make_loaders(
         grad_accumulation_factor,
         sources if pseudo_positives else None,
     )
-    valid_set = HalvesDataset(valid, **halves)
+    valid_set = plan.valid_set(valid, valid_seconds)
     valid_batch = min(VALID_BATCH, len(valid))
     some = [(reference_from, index) for index in _spread(len(train))]
     check_space(train_set, some, batch_size, num_workers)

@@ -154,6 +154,10 @@ class LogMel(torch.nn.Module):
                 "`encoder_block` to the same number"
             )
 
+    def example(self):
+        """Return a silent crop of one second, to measure an encoder with."""
+        return torch.zeros(self.sample_rate, device=self.window.device)
+
     def num_frames(self, num_samples):
         """Return the number of frames for a number of samples (or a tensor)."""
         return num_samples // self.hop + 1

@@ -19,6 +19,7 @@ from speechbrain.lobes.features import Fbank
 from speechbrain.processing.features import InputNormalization
 
 from speechbrain_ssl.encoders.ecapa import FastECAPA
+from speechbrain_ssl.encoders.face import FaceResNet, PixelNormalization
 from speechbrain_ssl.encoders.features import LogMel
 from speechbrain_ssl.encoders.resnet import FastResNet34, ResNet34
 from speechbrain_ssl.errors import ConfigError
@@ -30,7 +31,8 @@ _FORMAT = "speechbrain-ssl encoder"
 # Raised whenever a key of the description changes its name or meaning.
 _VERSION = 2
 _ENCODERS = {
-    kind.__name__: kind for kind in (FastECAPA, ResNet34, FastResNet34)
+    kind.__name__: kind
+    for kind in (FastECAPA, ResNet34, FastResNet34, FaceResNet)
 }
 
 # A description is from a stranger, and must not exhaust the machine that reads
@@ -48,9 +50,9 @@ def describe(encoder, features):
     Arguments
     ---------
     encoder : torch.nn.Module
-        ``FastECAPA``, ``ResNet34`` or ``FastResNet34``.
-    features : speechbrain_ssl.encoders.features.LogMel
-        Its features.
+        ``FastECAPA``, ``ResNet34``, ``FastResNet34`` or ``FaceResNet``.
+    features : torch.nn.Module
+        Its ``LogMel``, or ``PixelNormalization`` for pictures.
 
     Returns
     -------
@@ -186,7 +188,7 @@ def build(about, where):
     -------
     tuple
         The encoder on torch's meta device, so that a description alone takes
-        no memory, and ``LogMel``.
+        no memory, and its ``LogMel`` or ``PixelNormalization``.
 
     Raises
     ------
@@ -197,19 +199,22 @@ def build(about, where):
         kind = _ENCODERS[about["encoder"]["class"]]
         arguments = dict(about["encoder"]["arguments"])
         settings = dict(about["features"])
-        if settings["normalize"] == "none":
+        front, size = LogMel, "n_mels"
+        if kind is FaceResNet:
+            front, size = PixelNormalization, "size"
+        elif settings["normalize"] == "none":
             raise ValueError("features that are not normalised")
         if "activation" in arguments:
             name = arguments["activation"]
             arguments["activation"] = _activation(name)
             if arguments["activation"] is None:
                 raise ValueError(f"{name!r} is not an activation of torch.nn")
-        if settings["n_mels"] != arguments["input_size"]:
-            raise ValueError("n_mels is not the encoder's input_size")
+        if settings[size] != arguments["input_size"]:
+            raise ValueError(f"{size} is not the encoder's input_size")
         _check_sizes({**settings, **arguments})
         with torch.device("meta"):
             encoder = kind(**arguments)
-        return encoder, LogMel(**settings)
+        return encoder, front(**settings)
     except (
         ArithmeticError,
         AssertionError,

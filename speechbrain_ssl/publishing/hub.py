@@ -298,7 +298,7 @@ def find_model(model, revision=None):
     Returns
     -------
     pathlib.Path
-        A folder with ``hyperparams.yaml`` and weights.
+        A folder with a description of the model, and weights.
 
     Raises
     ------
@@ -319,10 +319,10 @@ def find_model(model, revision=None):
         return pull(name, revision)
     path = pathlib.Path(model)
     if path.exists():
-        if (path / "model" / "hyperparams.yaml").is_file():
+        if _has_description(path / "model"):
             path = path / "model"
         missing = None
-        if not (path / "hyperparams.yaml").is_file():
+        if not _has_description(path):
             missing = "hyperparams.yaml"
         elif not any(
             (path / weights).is_file()
@@ -337,6 +337,14 @@ def find_model(model, revision=None):
     raise ConfigError(
         f"{model} is not a model: there is no such folder; {remedy}"
     )
+
+
+def _has_description(path):
+    """Return whether a folder says what model it holds.
+
+    An encoder of pictures has no YAML for stock SpeechBrain.
+    """
+    return (path / "hyperparams.yaml").is_file() or is_described(path)
 
 
 def find_record(model, name):
