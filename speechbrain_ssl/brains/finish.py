@@ -41,6 +41,7 @@ def conclude(brain):
         )
         metrics = monitor.metrics(scores)
         metrics.update(monitor.baselines(brain.features, brain.device))
+        metrics.update(brain.extra_metrics(scores))
         trials = monitor.trials
         drawn = {
             monitor.name: {

@@ -132,17 +132,20 @@ class JointLossGate(torch.nn.Module):
         Returns
         -------
         dict
-            By modality, a dictionary of metrics over the utterances that have
-            it.
+            Those of the first modality have the names of ``LossGate.report``;
+            those of the others begin with their modality (``face_gate_kept``).
+            Each is over the utterances that have the modality.
         """
         masks = self.mask(losses)
         gates = dict(self.gates.items())
         if self.reading == "sum":
             gates = dict.fromkeys(gates, self.sum_gate)
-        return {
-            m: gate.report(losses[m], correct, known, masks[m])
-            for m, gate in gates.items()
-        }
+        scalars = {}
+        for m, gate in gates.items():
+            prefix = "" if m == self.modalities[0] else f"{m}_"
+            found = gate.report(losses[m], correct, known, masks[m])
+            scalars |= {prefix + name: value for name, value in found.items()}
+        return scalars
 
 
 def product(losses):
