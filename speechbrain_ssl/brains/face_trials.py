@@ -61,9 +61,7 @@ class FaceTrials:
             EER, interval and number of trials by face (``face_eer``, ...), and
             the same by both (``both_eer``, ...), in percent.
         """
-        rows, there, _ = embed_faces(
-            encoder, features, self.faces, device=device
-        )
+        rows, there = embed_faces(encoder, features, self.faces, device=device)
         face = face_scores(rows, there, self.trials)
         pairs = ~np.isnan(face)
         of_faces = Trials(

@@ -38,16 +38,14 @@ class FaceStore(EmbeddingStore):
         self, number, span, model, *, progress, most_seconds, **options
     ):
         begin, end = span
-        offsets = self.faces.offsets[begin : end + 1]
         part = FaceManifest(
-            self.faces.images.take(np.arange(offsets[0], offsets[-1])),
-            offsets - offsets[0],
+            self.faces.images, self.faces.offsets[begin : end + 1]
         )
         # No utterance of the shard may have a face.
         rows = np.zeros((len(part), 0), np.float32)
         there = np.zeros(len(part), bool)
         if part.has_face.any():
-            rows, there, _ = embed_faces(*model, part, **options)
+            rows, there = embed_faces(*model, part, **options)
         progress.update(len(part))
         self._write(
             number,
