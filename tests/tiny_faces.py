@@ -7,7 +7,9 @@ import PIL.Image
 import tiny
 import torch
 
+from speechbrain_ssl.encoders.ecapa import FastECAPA
 from speechbrain_ssl.encoders.face import FaceResNet, PixelNormalization
+from speechbrain_ssl.encoders.features import LogMel
 from speechbrain_ssl.publishing.export import export_encoder
 
 SIZE = 16
@@ -108,6 +110,19 @@ class Faces:
         }
         argv = self.corpus.rounds_argv(output, model, **options)
         return [str(self.yaml), *argv[1:]]
+
+
+def export_voices(folder):
+    """Export an untrained encoder of voices, as the tiny configuration has it."""
+    torch.manual_seed(0)
+    encoder = FastECAPA(
+        80,
+        channels=[16, 16, 16, 16, 48],
+        attention_channels=64,
+        se_channels=64,
+    )
+    export_encoder(folder, encoder, LogMel())
+    return folder
 
 
 def draw(person, shot):

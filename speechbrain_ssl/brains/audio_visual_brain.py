@@ -150,7 +150,7 @@ class AudioVisualBrain(PseudoLabelBrain):
         batch.to(self.device)
         self._set_training_mode()
         address = (self.hparams.seed, batch.epoch, batch.keys)
-        views = self.face_augmentation(_borrowed(batch.faces), address)
+        views = self.face_augmentation(batch.faces.crops[0], address)
         return {
             "audio": self._embed(self.encoder, self.inputs(batch)),
             "face": self._embed(
@@ -291,30 +291,3 @@ class AudioVisualBrain(PseudoLabelBrain):
 
 
 _FACE_CLASSIFIER = "face_classifier.pt"
-
-
-def _borrowed(faces):
-    """Return the views of a batch, with others' where a face is missing.
-
-    Every process then sends as many views through the batch norms, which pool
-    their statistics over all processes, and no black picture changes these. The
-    losses of borrowed views do not count. A batch without any face keeps its
-    black pictures.
-
-    Arguments
-    ---------
-    faces : speechbrain_ssl.data.face_dataset.FaceBatch
-        The pictures.
-
-    Returns
-    -------
-    torch.Tensor
-        ``[batch, 1, 3, height, width]``.
-    """
-    (views,), present = faces.crops, faces.present
-    lenders = present.nonzero()[:, 0]
-    if len(lenders) in (0, len(present)):
-        return views
-    source = torch.arange(len(present), device=views.device)
-    source[~present] = lenders[source[~present] % len(lenders)]
-    return views[source]

@@ -2,10 +2,12 @@
 
 import dataclasses
 
+import numpy as np
 import torch
 
 from speechbrain_ssl.data.crops import CropPlan
 from speechbrain_ssl.data.dataset import CropBatch
+from speechbrain_ssl.data.draws import uniform
 from speechbrain_ssl.data.face_dataset import FaceBatch, FaceDataset, FaceViews
 from speechbrain_ssl.errors import ConfigError
 
@@ -17,7 +19,7 @@ class PairedBatch(CropBatch):
     Attributes
     ----------
     faces : FaceBatch
-        One view of each utterance; ``faces.present`` says which have one.
+        One view of each utterance; ``faces.present`` says whether it is its own.
     """
 
     faces: FaceBatch | None = None
@@ -42,6 +44,11 @@ class PairedBatch(CropBatch):
 class PairedDataset(torch.utils.data.Dataset):
     """Crops of utterances, each with a picture, addressed by (epoch, index).
 
+    An utterance without a picture is shown with that of another one, which is
+    drawn, and ``FaceBatch.present`` is False for it. All batches then have as
+    many pictures, on which batch norms that span several processes depend, and
+    no black ones, which would change the statistics of these norms.
+
     Arguments
     ---------
     audio : speechbrain_ssl.data.dataset.CropDataset
@@ -52,6 +59,7 @@ class PairedDataset(torch.utils.data.Dataset):
 
     def __init__(self, audio, faces):
         self.audio, self.faces = audio, faces
+        self._lenders = np.flatnonzero(faces.faces.has_face)
 
     @property
     def manifest(self):
@@ -66,7 +74,13 @@ class PairedDataset(torch.utils.data.Dataset):
         sample = self.audio[item]
         # If the audio cannot be read, another utterance has taken its place.
         epoch, index = sample[:2]
-        return sample, self.faces[epoch, index]
+        *face, present = self.faces[epoch, index]
+        if not present:
+            key = self.manifest.keys[index]
+            draw = float(uniform(self.faces.seed, epoch, key, "lender"))
+            lender = int(self._lenders[int(draw * len(self._lenders))])
+            face[2] = self.faces[epoch, lender][2]
+        return sample, (*face, present)
 
     def collate(self, samples):
         """Make a ``PairedBatch`` of what ``__getitem__`` returned."""
