@@ -43,6 +43,9 @@ class FaceAugmentation(torch.nn.Module):
     brightness, contrast, colour : float
         Largest change of the three: factors are drawn between ``1 - x`` and
         ``1 + x``. A colour factor of 0 is grey.
+    tint : float
+        Largest change of each of red, green and blue by itself, as by another
+        white balance.
     grey : float
         Probability that a view loses its colours.
     blur : float
@@ -78,6 +81,7 @@ class FaceAugmentation(torch.nn.Module):
         brightness=0.4,
         contrast=0.4,
         colour=0.4,
+        tint=0.2,
         grey=0.2,
         blur=0.3,
         blur_pixels=2.0,
@@ -94,6 +98,7 @@ class FaceAugmentation(torch.nn.Module):
             ("brightness", brightness),
             ("contrast", contrast),
             ("colour", colour),
+            ("tint", tint),
         ):
             check_number(owner, name, value, least=0, most=1)
         check_number(owner, "blur_pixels", blur_pixels, least=0.5)
@@ -111,7 +116,7 @@ class FaceAugmentation(torch.nn.Module):
         self.flip, self.grey = flip, grey
         self.scale, self.local_scale = scale, local_scale
         self.local_size = local_size
-        self.jitter = (brightness, contrast, colour)
+        self.jitter, self.tint = (brightness, contrast, colour), tint
         self.blur, self.blur_pixels = blur, blur_pixels
         self.erase, self.erase_scale = erase, erase_scale
 
@@ -182,15 +187,16 @@ class FaceAugmentation(torch.nn.Module):
         )
 
     def _recolour(self, x, draw):
-        """Change brightness, contrast and colour, in this order."""
+        """Change brightness and tint, contrast, and colour, in this order."""
         draws = draw("jitter", 3)
         brightness, contrast, colour = (
             (1 + strength * (2 * value - 1)).view(-1, 1, 1, 1)
             for strength, value in zip(self.jitter, draws, strict=True)
         )
+        tint = 1 + self.tint * (2 * draw("tint", 3).T - 1)
         (greyed,) = draw("grey")
         colour = colour * (greyed >= self.grey).view(-1, 1, 1, 1)
-        x = (x * brightness).clamp(0, 1)
+        x = (x * brightness * tint[:, :, None, None]).clamp(0, 1)
         luma = _luma(x)
         mean = luma.mean((2, 3), keepdim=True)
         x = (mean + (x - mean) * contrast).clamp(0, 1)

@@ -25,6 +25,9 @@ from speechbrain_ssl.minivox.draws import FACE, MOMENT, SCENE, generator
 #: Pixels on a side of a picture.
 SIZE = 64
 
+#: Half the side of a picture; a larger one shows more of the surroundings.
+ZOOM = 0.75
+
 #: Skin, hair and iris are mixed from the two ends of each list (RGB).
 _SKIN = ((0.96, 0.80, 0.69), (0.38, 0.24, 0.17))
 _HAIR = ((0.10, 0.08, 0.07), (0.45, 0.27, 0.12), (0.85, 0.68, 0.40))
@@ -32,7 +35,7 @@ _IRIS = ((0.25, 0.14, 0.08), (0.30, 0.42, 0.25), (0.35, 0.52, 0.70))
 
 
 class Face(NamedTuple):
-    """What belongs to the speaker; lengths in half the side of a picture."""
+    """What belongs to the speaker; lengths in units of ``_Canvas``."""
 
     width: float
     height: float
@@ -132,16 +135,16 @@ def draw_scene(seed, number, video):
     rng = generator(seed, SCENE, number, video)
     angle = rng.uniform(0, 2 * np.pi)
     return Scene(
-        light=rng.uniform(0.1, 0.6) * np.array([np.cos(angle), np.sin(angle)]),
-        tint=rng.uniform(0.75, 1.15, 3),
-        gain=rng.uniform(0.6, 1.2),
-        gamma=rng.uniform(0.7, 1.4),
+        light=rng.uniform(0.0, 0.4) * np.array([np.cos(angle), np.sin(angle)]),
+        tint=rng.uniform(0.85, 1.1, 3),
+        gain=rng.uniform(0.7, 1.15),
+        gamma=rng.uniform(0.8, 1.3),
         background=rng.uniform(0.05, 0.95, (3, 3)),
         clothes=rng.uniform(0.05, 0.9, 3),
         # Yaw, pitch, roll, size, and place.
-        pose=rng.normal(0, 1, 6) * [0.35, 0.2, 0.1, 0.06, 0.05, 0.05],
-        blur=rng.uniform(0.0, 1.2),
-        noise=rng.uniform(0.01, 0.06),
+        pose=rng.normal(0, 1, 6) * [0.12, 0.08, 0.04, 0.03, 0.02, 0.02],
+        blur=rng.uniform(0.0, 0.8),
+        noise=rng.uniform(0.01, 0.03),
     )
 
 
@@ -189,13 +192,13 @@ def draw_picture(face, scene, seed, number, video, picture):
 class _Canvas:
     """An image, with the coordinates of the head that is turned in it.
 
-    ``x`` runs to the right and ``y`` down, both from -1 to 1, with the middle of
-    the face at 0.
+    ``x`` runs to the right and ``y`` down, both from ``-ZOOM`` to ``ZOOM``, with
+    the middle of the face at 0.
     """
 
     def __init__(self, pose):
         yaw, pitch, roll, size, right, down = pose
-        steps = (np.arange(SIZE) + 0.5) / SIZE * 2 - 1
+        steps = ZOOM * ((np.arange(SIZE) + 0.5) / SIZE * 2 - 1)
         x, y = np.meshgrid(steps - right, steps - down)
         turned = x * np.cos(roll) + y * np.sin(roll)
         self.y = (y * np.cos(roll) - x * np.sin(roll)) / (1 + size)

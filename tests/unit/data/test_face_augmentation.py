@@ -16,6 +16,7 @@ OFF = {
     "brightness": 0,
     "contrast": 0,
     "colour": 0,
+    "tint": 0,
     "grey": 0,
     "blur": 0,
     "erase": 0,
@@ -116,6 +117,11 @@ def test_brightness_contrast_and_colour(views):
     found = run(views, colour=0.4)
     slopes = factors(found - luma, plain - luma)
     assert 0.6 <= slopes.min() < 0.7 and 1.3 < slopes.max() <= 1.4
+    found = run(views, tint=0.4)
+    slopes = (found / plain).mean((3, 4))
+    assert torch.allclose(found, plain * slopes[..., None, None], atol=1e-4)
+    assert 0.6 <= slopes.min() < 0.65 and 1.35 < slopes.max() <= 1.4
+    assert (slopes[:, :, 0] - slopes[:, :, 1]).abs().max() > 0.4
     grey = run(views, grey=1)
     assert torch.allclose(grey, luma.expand_as(grey), atol=1e-5)
 
