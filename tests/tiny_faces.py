@@ -20,7 +20,7 @@ LACKING = 5
 
 _YAML = """\
 base: rounds.yaml
-faces_manifest: !PLACEHOLDER
+face_csv: !PLACEHOLDER
 faces_root: null
 initial_face_model: null
 trials_faces: null
@@ -29,7 +29,7 @@ image_size: {size}
 crops: !new:speechbrain_ssl.data.paired.PairedCrops
     global_crops: 1
     global_seconds: !ref <global_seconds>
-    faces: !ref <faces_manifest>
+    faces: !ref <face_csv>
     image_size: !ref <image_size>
 face_encoder_block: !include:{root}/hparams/encoders/face_resnet.yaml
     image_size: !ref <image_size>
@@ -104,7 +104,7 @@ class Faces:
     def argv(self, output, model, **overrides):
         """Return a command line for the ``train.py`` of audio-visual rounds."""
         options = {
-            "faces_manifest": self.csv,
+            "face_csv": self.csv,
             "initial_face_model": self.model,
             **overrides,
         }

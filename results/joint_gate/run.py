@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from sklearn.metrics import normalized_mutual_info_score
 
-from speechbrain_ssl.brains.face_trials import read_trial_faces
 from speechbrain_ssl.clustering.methods import KMeansClusters
 from speechbrain_ssl.clustering.rows import unit_rows
 from speechbrain_ssl.clustering.views import join_views, reassign
@@ -42,6 +41,7 @@ from speechbrain_ssl.publishing.export import load_encoder
 from speechbrain_ssl.verification.audio_visual import (
     concatenated_scores,
 )
+from speechbrain_ssl.verification.faces import read_trial_faces
 from speechbrain_ssl.verification.metrics import eer
 from speechbrain_ssl.verification.protocol import load_trials
 from speechbrain_ssl.verification.scoring import cosine_scores
@@ -69,7 +69,7 @@ def embed(args):
     trial_paths = [str(corpus / name) for name in trials.names]
     seen, _ = embed_faces(*faces, FaceManifest.read(args.train_faces, manifest))
     trial_seen, _ = embed_faces(
-        *faces, read_trial_faces(args.trial_faces, trials.names)
+        *faces, read_trial_faces(args.trial_faces, trials)
     )
     np.savez(
         args.output,

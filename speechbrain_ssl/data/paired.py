@@ -130,7 +130,7 @@ class PairedCrops(CropPlan):
         if not self.faces:
             raise ConfigError(
                 "audio-visual training needs a face manifest (a CSV file with "
-                "the columns ID and image): set `faces_manifest`"
+                "the columns ID and image): set `face_csv`"
             )
 
     @property

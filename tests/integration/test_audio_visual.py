@@ -163,7 +163,7 @@ def test_no_name_of_a_person_reaches_training(
         tmp_path / "run",
         model,
         rounds=1,
-        faces_manifest=pictures,
+        face_csv=pictures,
         train_manifest=voices,
         monitor_labels=voices,
     )
@@ -255,7 +255,7 @@ def test_bad_faces_end_before_training(
 ):
     path = tmp_path / "faces.csv"
     write(faces, path)
-    argv = faces.argv(tmp_path / "run", model, faces_manifest=path)
+    argv = faces.argv(tmp_path / "run", model, face_csv=path)
     with pytest.raises(UserError, match=text):
         script.main(argv)
     assert not (tmp_path / "run" / "round_1" / "labels.csv").exists()
@@ -290,7 +290,7 @@ def test_pictures_of_fewer_utterances_are_no_error(
     argv = faces.argv(
         tmp_path / "run",
         model,
-        faces_manifest=path,
+        face_csv=path,
         rounds=1,
         min_cluster_size=1,
     )

@@ -76,5 +76,5 @@ def test_a_missing_face_is_lent_and_not_present(data):
 
 
 def test_needs_a_face_manifest():
-    with pytest.raises(ConfigError, match="faces_manifest"):
+    with pytest.raises(ConfigError, match="face_csv"):
         PairedCrops()
