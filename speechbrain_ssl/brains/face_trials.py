@@ -4,14 +4,11 @@ import logging
 
 from speechbrain_ssl.embedding.faces import embed_faces
 from speechbrain_ssl.verification.audio_visual import (
-    concatenated_scores,
+    describe_modalities,
+    evaluate_modalities,
     face_scores,
 )
-from speechbrain_ssl.verification.evaluation import evaluate_scores
-from speechbrain_ssl.verification.faces import (
-    evaluate_faces,
-    read_trial_faces,
-)
+from speechbrain_ssl.verification.faces import read_trial_faces
 
 logger = logging.getLogger(__name__)
 
@@ -61,24 +58,12 @@ class FaceTrials:
             the same by both (``both_eer``, ...), in percent.
         """
         rows, there = embed_faces(encoder, features, self.faces, device=device)
-        face = face_scores(rows, there, self.trials)
-        found = {
-            "face": evaluate_faces(rows, there, self.trials),
-            "both": evaluate_scores(
-                concatenated_scores(audio, face), self.trials
-            ),
+        found = evaluate_modalities(
+            audio, face_scores(rows, there, self.trials), self.trials
+        )
+        logger.info("%s", describe_modalities(found))
+        return {
+            f"{name}_{key.removesuffix('_percent')}": found[name][key]
+            for name in ("face", "both")
+            for key in ("eer_percent", "ci_low", "ci_high", "trials")
         }
-        metrics = {}
-        for name, figures in found.items():
-            logger.info(
-                "by %s: EER %.2f %% [%.2f, %.2f] on %d trials",
-                name,
-                figures["eer_percent"],
-                figures["ci_low"],
-                figures["ci_high"],
-                figures["trials"],
-            )
-            metrics[f"{name}_eer"] = figures["eer_percent"]
-            for key in ("ci_low", "ci_high", "trials"):
-                metrics[f"{name}_{key}"] = figures[key]
-        return metrics

@@ -16,7 +16,9 @@ import numpy as np
 
 from speechbrain_ssl.errors import TrialError
 from speechbrain_ssl.verification.calibration import Calibration
+from speechbrain_ssl.verification.evaluation import evaluate_scores
 from speechbrain_ssl.verification.scoring import check_table, cosine_scores
+from speechbrain_ssl.verification.trials import Trials
 
 
 def face_scores(faces, there, trials):
@@ -156,3 +158,83 @@ class AudioVisualCalibration:
         ratios = self.audio(audio)
         ratios[there] += self.face(face[there])
         return ratios
+
+
+def evaluate_modalities(
+    audio, face, trials, calibration=None, replicates=1000, seed=0
+):
+    """Compute the error rates of trials by voice, by face, and by both.
+
+    Arguments
+    ---------
+    audio, face : numpy.ndarray
+        Scores ``[T]``; those of the faces are NaN where there is none. Trials
+        without one are left out of the figures by face alone.
+    trials : Trials
+        The trials.
+    calibration : AudioVisualCalibration, optional
+        Learnt on other trials. Both are then the sum of its ratios; otherwise
+        they are ``concatenated_scores``.
+    replicates, seed : int
+        As in ``evaluate_scores``.
+
+    Returns
+    -------
+    dict
+        What ``evaluate_scores`` returns, under ``"audio"``, ``"face"`` and
+        ``"both"``.
+
+    Raises
+    ------
+    TrialError
+        As ``evaluate_scores``.
+
+    Example
+    -------
+    >>> from speechbrain_ssl.verification.trials import Trials
+    >>> trials = Trials([1, 0, 0], [0, 0, 1], [1, 2, 3], list("abcd"))
+    >>> found = evaluate_modalities(
+    ...     np.array([0.1, 0.2, 0.0]),
+    ...     np.array([0.9, 0.1, np.nan]),
+    ...     trials,
+    ...     replicates=0,
+    ... )
+    >>> [round(row["eer_percent"]) for row in found.values()]
+    [50, 0, 0]
+    """
+    there = ~np.isnan(face)
+    with_face = Trials(
+        trials.labels[there],
+        trials.left[there],
+        trials.right[there],
+        trials.names,
+        trials.speaker_of,
+    )
+    both = concatenated_scores(audio, face)
+    if calibration is not None:
+        both = calibration(audio, face)
+    options = {"replicates": replicates, "seed": seed}
+    return {
+        "audio": evaluate_scores(audio, trials, **options),
+        "face": evaluate_scores(face[there], with_face, **options),
+        "both": evaluate_scores(both, trials, **options),
+    }
+
+
+def describe_modalities(rows):
+    """Format the figures of ``evaluate_modalities``, a line each.
+
+    Arguments
+    ---------
+    rows : dict
+        From ``evaluate_modalities``.
+
+    Returns
+    -------
+    str
+    """
+    return "\n".join(
+        f"by {name}: EER {row['eer_percent']:.2f} % [{row['ci_low']:.2f}, "
+        f"{row['ci_high']:.2f}] on {row['trials']} trials"
+        for name, row in rows.items()
+    )

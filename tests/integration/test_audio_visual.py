@@ -300,3 +300,32 @@ def test_pictures_of_fewer_utterances_are_no_error(
     lines = tiny.lines(tmp_path / "run" / "round_1")
     assert all(np.isfinite(line["loss"]) for line in lines)
     assert any("face_kept" not in line for line in lines) or len(some) > 8
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_evaluate_prints_three_rows(
+    corpus, faces, two_rounds, capsys, calibrated
+):
+    """The rows by voice and face are those that the run has reported."""
+    script = tiny.load_train(tiny_faces.ROUNDS.with_name("evaluate.py"))
+    argv = [
+        f"--model={two_rounds}",
+        f"--faces={faces.trials_csv}",
+        f"--trials={corpus.trials}",
+        f"--trials_folder={corpus.audio / 'wav'}",
+    ]
+    if calibrated:
+        argv.append(f"--calibration_trials={corpus.trials}")
+    script.main(argv)
+    results, printed = tiny.results(two_rounds), capsys.readouterr().out
+    rows = dict(
+        line.removeprefix("by ").split(": EER ")
+        for line in printed.splitlines()
+        if line.startswith("by ")
+    )
+    rates = {name: float(row.split()[0]) for name, row in rows.items()}
+    assert list(rates) == ["audio", "face", "both"]
+    assert rates["audio"] == pytest.approx(results["eer"], abs=0.01)
+    assert rates["face"] == pytest.approx(results["face_eer"], abs=0.01)
+    if not calibrated:
+        assert rates["both"] == pytest.approx(results["both_eer"], abs=0.01)
