@@ -1,6 +1,7 @@
 """Faces alone in whole runs of ``train.py``, with the Brain of audio."""
 
 import math
+import types
 
 import numpy as np
 import pandas as pd
@@ -9,8 +10,12 @@ import pytest
 import tiny
 import torch
 
+from speechbrain_ssl.brains.positives import make_positives
+from speechbrain_ssl.data.face_dataset import FaceViews
 from speechbrain_ssl.data.manifest import write_manifest
+from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.minivox.face import draw_face, draw_picture, draw_scene
+from speechbrain_ssl.positives.cluster_aware import ClusterAware
 from speechbrain_ssl.publishing.export import load_encoder
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_report")]
@@ -138,3 +143,12 @@ def test_dino_has_smaller_local_views(faces, train, tmp_path, monkeypatch):
     assert all(math.isfinite(line["loss"]) for line in tiny.lines(tmp_path))
     listed = pd.read_csv(tmp_path / "bad_audio.csv")
     assert listed["reason"].str.contains("0_1_0.png|0_1_1.png").all()
+
+
+def test_rules_that_cut_audio_are_refused(train):
+    hparams = {"crops": FaceViews("x"), "positives": ClusterAware(4, 2)}
+    brain = types.SimpleNamespace(hparams=types.SimpleNamespace(**hparams))
+    with pytest.raises(ConfigError, match="`crops` is a plan of pictures"):
+        make_positives(brain)
+    brain.hparams.positives = None
+    make_positives(brain)
