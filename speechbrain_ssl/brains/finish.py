@@ -57,6 +57,7 @@ def conclude(brain):
         )
         metrics = monitor.metrics(scores)
         metrics.update(monitor.baselines(brain.features, brain.device))
+        metrics.update(brain.extra_metrics(scores))
         export(metrics)
         trials = monitor.trials
         drawn = {

@@ -73,6 +73,15 @@ class PseudoLabelBrain(TrainingBrain):
         """The classifier, which holds one or more weight vectors per class."""
         return self.modules.classifier
 
+    @property
+    def encoders(self):
+        """All encoders that are trained, for a subclass with several."""
+        return [self.encoder]
+
+    def make_loss_store(self, count):
+        """Return a new store of the losses of ``count`` utterances."""
+        return LossStore(count)
+
     def set_up(self):
         """Create the stores of losses and corrections, and check the labels.
 
@@ -92,7 +101,7 @@ class PseudoLabelBrain(TrainingBrain):
                 f"utterances and {self.classifier.classes} classes: the labels "
                 "belong to another manifest"
             )
-        self.losses = LossStore(count).to(self.device)
+        self.losses = self.make_loss_store(count).to(self.device)
         self.corrections = CorrectionStore(count).to(self.device)
         self.gate = self.hparams.loss_gate.to(self.device)
         self._notes, self._fit = StepNotes(), None
@@ -126,7 +135,7 @@ class PseudoLabelBrain(TrainingBrain):
 
     @property
     def is_frozen(self):
-        """Whether only last affine layer and classifier are trained now."""
+        """Whether only last affine layers and classifiers are trained now."""
         return self.epoch <= self.hparams.frozen_encoder_epochs
 
     def before_epoch(self, epoch):
@@ -135,11 +144,12 @@ class PseudoLabelBrain(TrainingBrain):
         The threshold comes from the losses of the previous epoch.
         """
         trained = {id(p) for p in self.trained}
-        for parameter in self.encoder.parameters():
-            # The weights of a frozen front end are not in `trained`.
-            if id(parameter) in trained:
-                parameter.requires_grad_(not self.is_frozen)
-        self.encoder.last_affine().requires_grad_(True)
+        for encoder in self.encoders:
+            for parameter in encoder.parameters():
+                # The weights of a frozen front end are not in `trained`.
+                if id(parameter) in trained:
+                    parameter.requires_grad_(not self.is_frozen)
+            encoder.last_affine().requires_grad_(True)
         self._fit = self.gate.prepare_epoch(epoch, self.losses.previous)
 
     def _set_training_mode(self):
@@ -148,8 +158,9 @@ class PseudoLabelBrain(TrainingBrain):
         In evaluation mode a frozen batch norm does not update its running
         statistics either.
         """
-        self.encoder.train(not self.is_frozen)
-        self.encoder.last_affine().train()
+        for encoder in self.encoders:
+            encoder.train(not self.is_frozen)
+            encoder.last_affine().train()
 
     def after_epoch(self):
         """Log and plot what the gate and label correction did in this epoch."""
@@ -165,17 +176,21 @@ class PseudoLabelBrain(TrainingBrain):
                 predicted >= 0, predicted, self.labels, self.truth
             )
         if if_main_process():
-            write_gate_epoch(
-                pathlib.Path(self.hparams.output_folder) / "gate",
-                self.epoch,
-                losses,
-                self.gate.threshold,
-                self._fit,
-                scalars,
-                correct,
-                known,
-            )
+            self._write_gate(losses, scalars, correct, known)
         return scalars
+
+    def _write_gate(self, losses, scalars, correct, known):
+        """Write what the report draws of the gate in this epoch."""
+        write_gate_epoch(
+            pathlib.Path(self.hparams.output_folder) / "gate",
+            self.epoch,
+            losses,
+            self.gate.threshold,
+            self._fit,
+            scalars,
+            correct,
+            known,
+        )
 
     @property
     def _correcting(self):

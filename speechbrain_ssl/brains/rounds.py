@@ -116,6 +116,9 @@ class Rounds:
         If a setting or an input would make a later stage fail.
     """
 
+    #: What implements the stages.
+    stages_class = Stages
+
     def __init__(self, load, run_opts):
         def resumed(**changes):
             path, overrides, hparams = load(**changes)
@@ -132,7 +135,7 @@ class Rounds:
         )
         # Without a device, choose the same one as SpeechBrain's Brain.
         device = run_opts["device"] or infer_device()
-        self.stages = Stages(
+        self.stages = self.stages_class(
             self.load,
             self.hparams,
             run_opts,

@@ -67,6 +67,10 @@ class Stages:
         Where to compute.
     """
 
+    #: What trains, and the hyper-parameters that are its modules.
+    brain_class = PseudoLabelBrain
+    module_names = ("encoder", "classifier")
+
     def __init__(self, load, hparams, run_opts, manifest, folder, device):
         self.load, self.hparams, self.run_opts = load, hparams, run_opts
         self.manifest, self.folder, self.device = manifest, folder, device
@@ -172,8 +176,9 @@ class Stages:
             labels = source.read(self.manifest, seed)
         else:
             rows, places = self._read_share(number)
-            names = _Names(self.manifest.ids, places)
+            names = Names(self.manifest.ids, places)
             own, metrics = source(rows, seed + number, self.device, names)
+            own = self._settle(number, rows, places, own)
             labels = self._everywhere(own, places)
             metrics |= cluster_sizes(labels[labels >= 0])
             metrics |= self._quality(number, rows, places, labels)
@@ -202,6 +207,10 @@ class Stages:
             else "",
         )
         return metrics
+
+    def _settle(self, number, rows, places, labels):
+        """Return the final clusters of this process's rows; a hook."""
+        return labels
 
     def _read_share(self, number):
         """Return this process's share of the embeddings, views joined.
@@ -238,7 +247,7 @@ class Stages:
         }
         if len(views) == 1:
             return next(iter(views.values())), places
-        names = _Names(self.manifest.ids, places)
+        names = Names(self.manifest.ids, places)
         return join_views(views, names=names).numpy(), places
 
     def _everywhere(self, own, places):
@@ -345,6 +354,11 @@ class Stages:
             "`centers_from_embeddings` to False"
         )
 
+    def _set_centers(self, hparams, initial_model, number, labels):
+        """Initialise the classes with mean embeddings of their members."""
+        embedded = self._embedded_by(initial_model, number)
+        set_centers(hparams["classifier"], *embedded.read(), labels)
+
     def _train(
         self, folder, labels_csv, number, start, initial_model, **changes
     ):
@@ -391,11 +405,8 @@ class Stages:
         # The Brain's output folder is that of this stage, not of all rounds.
         hparams["output_folder"] = str(folder)
         hparams["labels_seen"] = hparams["labels_from"].labels_seen
-        brain = PseudoLabelBrain(
-            modules={
-                "encoder": hparams["encoder"],
-                "classifier": hparams["classifier"],
-            },
+        brain = self.brain_class(
+            modules={name: hparams[name] for name in self.module_names},
             opt_class=hparams["optimizer"],
             hparams=hparams,
             run_opts=self.run_opts,
@@ -408,8 +419,7 @@ class Stages:
         rows = rows_of(brain.train_manifest, self.manifest)
         begins = initial_model and not hparams["initial_classifier"]
         if begins and hparams["centers_from_embeddings"]:
-            embedded = self._embedded_by(initial_model, number)
-            set_centers(hparams["classifier"], *embedded.read(), labels)
+            self._set_centers(hparams, initial_model, number, labels)
         truth = None
         if self.speakers is not None:
             truth, _ = majority_classes(labels[rows], self.speakers[rows])
@@ -438,10 +448,11 @@ class Stages:
                 LOG_CONFIG, {"handlers": {"file_handler": to_file}}
             )
         names = ("eer", "ci_low", "ci_high", "eer_initial")
+        names += ("face_eer", "both_eer")
         return found | {k: metrics[k] for k in names if k in metrics}
 
 
-class _Names:
+class Names:
     """Looks up the IDs of utterances, for error messages."""
 
     def __init__(self, ids, places):
