@@ -132,12 +132,15 @@ class AudioVisualStages(Stages):
         embedded = self.face_store(past).read()
         set_centers(hparams["face_classifier"], *embedded, labels)
 
-    def _train(self, folder, labels_csv, number, initial_model, **changes):
+    def _train(
+        self, folder, labels_csv, number, start, initial_model, **changes
+    ):
         """Train once, from the face encoder that belongs to the model."""
         return super()._train(
             folder,
             labels_csv,
             number,
+            start,
             initial_model,
             initial_face_model=self.face_model(initial_model),
             **changes,
