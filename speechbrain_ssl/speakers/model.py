@@ -11,7 +11,7 @@ import pathlib
 import numpy as np
 import torch
 
-from speechbrain_ssl.clustering.speakers import find_speakers
+from speechbrain_ssl.clustering.speakers import by_size, find_speakers
 from speechbrain_ssl.config import check_device
 from speechbrain_ssl.embedding.cache import fingerprint
 from speechbrain_ssl.embedding.extract import embed_windows
@@ -426,34 +426,6 @@ class Model:
             device=self.device,
             progress=not options.quiet,
         )
-
-
-def by_size(labels):
-    """Number clusters from 1, the largest first.
-
-    Arguments
-    ---------
-    labels : numpy.ndarray
-        ``[N]``, any integers.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``[N]``.
-
-    Example
-    -------
-    >>> by_size(np.array([7, 3, 3, 5])).tolist()
-    [2, 1, 1, 3]
-    """
-    values, first, inverse, sizes = np.unique(
-        labels, return_index=True, return_inverse=True, return_counts=True
-    )
-    # Clusters of one size are ordered by their first file.
-    order = np.lexsort((first, -sizes))
-    rank = np.empty(len(values), dtype=int)
-    rank[order] = np.arange(1, len(values) + 1)
-    return rank[inverse]
 
 
 def _check(files, reading):
