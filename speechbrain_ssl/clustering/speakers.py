@@ -139,3 +139,31 @@ def candidates(count):
     while found[-1] < count // 2:
         found.append(max(found[-1] + 1, round(found[-1] * 1.1)))
     return [number for number in found if number <= count // 2]
+
+
+def by_size(labels):
+    """Number clusters from 1, the largest first.
+
+    Arguments
+    ---------
+    labels : numpy.ndarray
+        ``[N]``, any integers.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``[N]``.
+
+    Example
+    -------
+    >>> by_size(np.array([7, 3, 3, 5])).tolist()
+    [2, 1, 1, 3]
+    """
+    values, first, inverse, sizes = np.unique(
+        labels, return_index=True, return_inverse=True, return_counts=True
+    )
+    # Clusters of one size are ordered by their first file.
+    order = np.lexsort((first, -sizes))
+    rank = np.empty(len(values), dtype=int)
+    rank[order] = np.arange(1, len(values) + 1)
+    return rank[inverse]

@@ -229,7 +229,7 @@ class Model:
         if speakers is not None and speakers < 1:
             raise ConfigError(f"--speakers={speakers} must be at least 1")
         # It imports scikit-learn, which `verify` need not wait for.
-        from speechbrain_ssl.clustering.speakers import find_speakers
+        from speechbrain_ssl.clustering.speakers import by_size, find_speakers
 
         found = files
         if not isinstance(files, Embeddings):
@@ -428,34 +428,6 @@ class Model:
             device=self.device,
             progress=not options.quiet,
         )
-
-
-def by_size(labels):
-    """Number clusters from 1, the largest first.
-
-    Arguments
-    ---------
-    labels : numpy.ndarray
-        ``[N]``, any integers.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``[N]``.
-
-    Example
-    -------
-    >>> by_size(np.array([7, 3, 3, 5])).tolist()
-    [2, 1, 1, 3]
-    """
-    values, first, inverse, sizes = np.unique(
-        labels, return_index=True, return_inverse=True, return_counts=True
-    )
-    # Clusters of one size are ordered by their first file.
-    order = np.lexsort((first, -sizes))
-    rank = np.empty(len(values), dtype=int)
-    rank[order] = np.arange(1, len(values) + 1)
-    return rank[inverse]
 
 
 def _check(files, reading):
