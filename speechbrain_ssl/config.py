@@ -11,6 +11,7 @@ checks are made after the bases of a configuration have been merged
 user's error into one line.
 """
 
+import dataclasses
 import difflib
 import logging
 import os
@@ -36,8 +37,7 @@ from speechbrain_ssl.errors import (
     ConfigError,
     DistributedError,
     UserError,
-    full_disk,
-    no_permission,
+    explain,
 )
 from speechbrain_ssl.progress import open_bar
 from speechbrain_ssl.run_folder import check_folder, forget_deleted
@@ -221,16 +221,24 @@ def _read_overrides(overrides):
 def check_device(run_opts):
     """Reject a device that does not exist.
 
+    Under ``torchrun`` each process has a GPU of its own, the one with its local
+    rank: ``--device=cuda`` would put all of them on the first one.
+
     Arguments
     ---------
     run_opts : speechbrain.utils.run_opts.RunOptions
         The run options.
 
+    Returns
+    -------
+    str or None
+        The device of this process; None if none was named.
+
     Raises
     ------
     ConfigError
-        If ``--device`` or ``torchrun`` asks for a GPU that does not exist, or
-        for the CPU with the nccl backend.
+        If ``--device`` or ``torchrun`` asks for a GPU that does not exist, for
+        the same one in several processes, or for the CPU with the nccl backend.
     """
     import torch
 
@@ -239,6 +247,15 @@ def check_device(run_opts):
     local_rank = os.environ.get("LOCAL_RANK")
     if device and device.startswith("cuda"):
         index = device.partition(":")[2] or "0"
+        if local_rank is not None:
+            if index != "0":
+                raise ConfigError(
+                    f"--device={device} under torchrun would be the GPU of all "
+                    "processes; leave it out and choose GPUs by the environment "
+                    "variable CUDA_VISIBLE_DEVICES"
+                )
+            index = local_rank
+            device = f"cuda:{index}"
         if not index.isdigit() or int(index) >= count:
             raise ConfigError(
                 f"--device={device}: this machine has {count} GPU(s)"
@@ -256,6 +273,7 @@ def check_device(run_opts):
                 f"{count} GPU(s): lower --nproc_per_node, or train on CPUs "
                 "with --device=cpu --distributed_backend=gloo"
             )
+    return device
 
 
 def load_config(argv, known, changes=None):
@@ -308,7 +326,7 @@ def load_config(argv, known, changes=None):
         )
         sys.exit(0)
     check_filled_in(merged, given)
-    check_device(run_opts)
+    run_opts = dataclasses.replace(run_opts, device=check_device(run_opts))
     # Make the recipe's own modules (its prepare script) importable by name.
     recipe = pathlib.Path(path).resolve().parent.parent
     for folder in (recipe.parent, recipe):
@@ -334,7 +352,7 @@ def load_config(argv, known, changes=None):
                 raise cause from error
             cause = cause.__cause__ or cause.__context__
         # The checkpointer has made its folder by now, or has failed to.
-        text = no_permission(error) or f"{path}: {error}"
+        text = explain(error) or f"{path}: {error}"
         raise ConfigError(text) from error
     precision.settle(hparams, run_opts)
     return path, run_opts, overrides, hparams
@@ -410,11 +428,7 @@ def run(main):
         sys.stderr.write(f"\nError: {text}\n")
         sys.exit(1)
     except (OSError, RuntimeError) as error:
-        explanation = (
-            shared_memory.explain(error)
-            or full_disk(error)
-            or no_permission(error)
-        )
+        explanation = shared_memory.explain(error) or explain(error)
         if explanation is None:
             raise
         sys.stderr.write(f"\nError: {explanation}\n")

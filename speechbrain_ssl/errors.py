@@ -9,7 +9,6 @@ import json
 
 # The last one is a limit on the size of files (``ulimit -f``).
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_PROTECTED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class UserError(Exception):
@@ -26,6 +25,10 @@ class ManifestError(UserError):
 
 class AudioError(UserError):
     """A single audio file that cannot be used, with the reason."""
+
+
+class ImageError(UserError):
+    """A single picture that cannot be used, with the reason."""
 
 
 class EmbeddingError(UserError):
@@ -50,6 +53,16 @@ class DivergenceError(UserError):
 
 class DistributedError(UserError):
     """A process of a distributed run that has gone."""
+
+
+#: What is wrong with a path: not permitted, read-only, a file and no folder.
+_PLACE = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EEXIST,
+)
 
 
 def full_disk(error):
@@ -82,8 +95,8 @@ def full_disk(error):
     return None
 
 
-def no_permission(error):
-    """Explain an ``OSError`` that means that a file or folder is protected.
+def explain(error):
+    """Explain an error of the file system that the user can correct.
 
     Arguments
     ---------
@@ -97,15 +110,12 @@ def no_permission(error):
 
     Example
     -------
-    >>> no_permission(OSError(errno.EROFS, "Read-only file system", "/a"))[:36]
-    '/a cannot be used (Read-only file sy'
+    >>> explain(OSError(errno.EACCES, "Permission denied", "/data/run"))
+    "[Errno 13] Permission denied: '/data/run'; correct it or name another path"
     """
-    if getattr(error, "errno", None) not in _PROTECTED:
-        return None
-    return (
-        f"{error.filename} cannot be used ({error.strerror}): correct its "
-        "permissions, or choose another `output_folder` if it is there"
-    )
+    if getattr(error, "errno", None) in _PLACE:
+        return f"{error}; correct it or name another path"
+    return full_disk(error)
 
 
 def differences(before, now):

@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 FILE_NAME = "settings.json"
 LOCK_NAME = "lock"
+LOG_CONFIG = str(pathlib.Path(__file__).with_name("log_config.yaml"))
 PROCESSES = "number of processes"
 
 # The locks that this process holds: path -> open file.
@@ -51,7 +52,7 @@ MAY_CHANGE = set(
     """
     output_folder manifest_folder data_folder vox1_folder vox2_folder
     musan_folder rirs_folder noise_folder train_manifest prepare skip_prep
-    num_workers log_every average_last collapse_alarm checkpointer
+    num_workers log_every train_logger average_last collapse_alarm checkpointer
     epoch_counter trials trials_folder trials_speaker_component trials_every
     rounds stop_after stop_agreement stop_gain silhouette_sample
     embed_batch_seconds monitor_labels monitor_column
@@ -59,6 +60,12 @@ MAY_CHANGE = set(
     """.split()
 )
 
+#: What differs where somebody trains on, for more epochs or on more audio.
+_LENGTH = ("number_of_epochs", "epochs", "utterances")
+_GO_ON = (
+    ". For more epochs or other audio, give the new run another "
+    "`output_folder`, and the old one as `initial_model`"
+)
 
 #: Keys of building blocks that affect the log only, and may change, too.
 WATCHING = {"monitor_labels"}
@@ -88,13 +95,24 @@ def begin_run(path, run_opts, overrides, hparams):
         precision.keep(hparams)
     ddp_init_group(run_opts)
     heartbeat.start()
-    sb.create_experiment_directory(hparams["output_folder"])
+    make_run_folder(hparams["output_folder"])
     write_hyperparams(hparams["output_folder"], path, overrides)
     resume_batch(hparams)
     precision.resume(hparams, run_opts)
     precision.announce(hparams, run_opts)
     if hparams["prepare"] is not None:
         run_on_main(hparams["prepare"])
+
+
+def make_run_folder(folder):
+    """Make an output folder and its ``log.txt``, with a quiet console.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The folder.
+    """
+    sb.create_experiment_directory(str(folder), log_config=LOG_CONFIG)
 
 
 def write_hyperparams(folder, path, overrides):
@@ -376,8 +394,9 @@ def refuse_other(subject, before, now):
     """
     differing = differences(before, now)
     if differing:
+        longer = any(before.get(k) != now.get(k) for k in _LENGTH)
         raise CheckpointError(
             f"{subject} of another configuration: {', '.join(differing)}. "
             "Choose another `output_folder` for this run, or restore the "
-            "configuration to resume that one"
+            "configuration to resume that one" + (_GO_ON if longer else "")
         )

@@ -163,7 +163,7 @@ class EmotionBrain(sb.Brain):
 
     def compute_objectives(self, predictions, batch, stage):
         """Return the mean cross entropy, in nats."""
-        index = batch.index.to(self.device)
+        index = batch.index.to(self.device, non_blocking=True)
         return F.cross_entropy(predictions.float(), self.labels[index])
 
     def _should_save_intra_epoch_ckpt(self, last_ckpt_time, steps_since_ckpt):

@@ -73,5 +73,5 @@ class RunCheckpoints:
             meta=meta,
             end_of_epoch=end_of_epoch,
             num_to_keep=2,
-            verbosity=logging.INFO if end_of_epoch else logging.DEBUG,
+            verbosity=logging.DEBUG,
         )

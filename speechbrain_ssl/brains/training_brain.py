@@ -1,7 +1,7 @@
 """TrainingBrain: the training loop of SSLBrain and PseudoLabelBrain.
 
 Read this file from top to bottom to follow a run. ``on_fit_start`` prepares it.
-For each batch SpeechBrain's ``fit_batch`` then calls ``compute_forward`` and
+For each batch ``fit_batch`` (``batch_loop``) then calls ``compute_forward`` and
 ``compute_objectives`` (both defined by a subclass), the backward pass,
 ``optimizers_step`` and ``on_fit_batch_end``. ``on_stage_end`` validates and
 saves after each epoch, and ``finish`` exports and evaluates the encoder.
@@ -37,6 +37,7 @@ from speechbrain_ssl.brains.checkpointing import (
 from speechbrain_ssl.brains.divergence import diverged, refuse_divergence
 from speechbrain_ssl.brains.encoding import (
     check_rows,
+    compile_encoder,
     crop_features,
     encode,
 )
@@ -51,17 +52,19 @@ from speechbrain_ssl.brains.hooks import TrainingHooks
 from speechbrain_ssl.brains.means import RunningMeans
 from speechbrain_ssl.brains.optimisation import (
     BatchNormStatistics,
+    apply_lr_ratios,
     compute_schedules,
     keep_lr_constant,
     parameter_groups,
     scale_learning_rate,
     take_step,
 )
+from speechbrain_ssl.brains.progress_line import name_bars
 from speechbrain_ssl.brains.run_checkpoints import RunCheckpoints
 from speechbrain_ssl.brains.run_log import RunLog
-from speechbrain_ssl.data.loaders import make_loaders
-from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.data.loaders import fit_to_corpus, make_loaders
 from speechbrain_ssl.publishing.export import initialise
+from speechbrain_ssl.sync_batch_norm import prepare_modules
 from speechbrain_ssl.verification.label_free import label_free_scores
 
 logger = logging.getLogger(__name__)
@@ -77,7 +80,7 @@ class TrainingBrain(TrainingHooks):
     ``schedules`` (name -> schedule: ``lr``, ``weight_decay`` and what the
     subclass adds), ``lr_reference_batch``, ``clip_per_tensor``,
     ``average_last``, ``log_every``, ``seed``, ``number_of_epochs``,
-    ``batch_size``, ``num_workers``, ``valid_utterances``, ``valid_seconds``,
+    ``batch_size``, ``num_workers``, ``train_logger``, ``valid_utterances``, ``valid_seconds``,
     ``epoch_counter``, ``output_folder``, ``initial_model`` (an exported encoder
     to start from, or None), ``collapse_alarm`` and, for evaluation only,
     ``trials``, ``trials_folder``, ``trials_speaker_component`` and
@@ -127,8 +130,11 @@ class TrainingBrain(TrainingHooks):
         -------
         tuple
             Loaders for training and for validation, to be passed to ``fit``.
-            ``self.train_manifest`` is the manifest of the training part.
+            ``self.train_manifest`` and ``self.held_out_manifest`` are their
+            manifests.
         """
+        batches = distributed.world_size() * self.grad_accumulation_factor
+        fit_to_corpus(self.hparams, manifest, batches)
         train_loader, self.train_sampler, valid_loader = make_loaders(
             manifest,
             self.hparams.crops,
@@ -138,10 +144,12 @@ class TrainingBrain(TrainingHooks):
             self.hparams.valid_utterances,
             self.hparams.valid_seconds,
             self.grad_accumulation_factor,
+            pin_memory=self.device_type == "cuda",
             **self.loader_options(),
         )
         dataset = train_loader.dataset
         self.train_manifest = dataset.manifest
+        self.held_out_manifest = valid_loader.dataset.manifest
         dataset.table = f"{self.hparams.output_folder}/missing_audio.csv"
         return train_loader, valid_loader
 
@@ -186,7 +194,7 @@ class TrainingBrain(TrainingHooks):
         self.augmentation = self.hparams.augmentation
         self.augmentation.load()
         self.augmentation.to(self.device)
-        self._compile()
+        compile_encoder(self)
         self._wrap_distributed()
         self.set_up()
         if self.trials is not None and self.has_pretrained_init:
@@ -225,7 +233,8 @@ class TrainingBrain(TrainingHooks):
         self.state = RunState(
             seconds=0.0, skipped=0, bad_in_epoch=0, signs={}, means={}
         )
-        self.log = RunLog(folder)
+        epochs = self.hparams.number_of_epochs
+        self.log = RunLog(folder, epochs, self.hparams.train_logger)
         self.recent_weights = RecentWeights(folder, self.hparams.average_last)
         self.bad_audio = BadAudioReport(
             folder,
@@ -233,35 +242,18 @@ class TrainingBrain(TrainingHooks):
             self.state,
         )
 
-    def _compile(self):
-        """Compile the encoder in place (``--compile``).
-
-        Stock SpeechBrain replaces a module by a compiled wrapper, whose prefix
-        would end up in the names of exported weights.
-        """
-        if self.jit:
-            raise ConfigError(
-                "--jit: SpeechBrain's ECAPA_TDNN cannot be scripted; take "
-                "--compile"
-            )
-        if self.compile:
-            self.encoder.compile(mode=self.compile_mode)
-
     def _wrap_distributed(self):
         """Synchronise batch norms and parameters, without DDP wrappers.
 
         SpeechBrain's DDP wrappers fail with batch norm on gloo, and with two
         forward passes before a backward pass.
         """
-        distributed.prepare_modules(
-            self.modules,
-            self.device,
-            self.device_type,
-            self.synchronises_batch_norms,
+        prepare_modules(
+            self.modules, self.device, self.synchronises_batch_norms
         )
 
     def init_optimizers(self):
-        """Create the optimiser with its groups; see ``parameter_groups``."""
+        """Create the optimiser and its groups; see ``optimisation``."""
         self.trained = [p for p in self.modules.parameters() if p.requires_grad]
         groups = parameter_groups(
             self.trained,
@@ -269,6 +261,7 @@ class TrainingBrain(TrainingHooks):
             self.decay_vectors,
         )
         keep_lr_constant(groups, self.constant_lr_parameters())
+        apply_lr_ratios(groups, self.encoder)
         self.optimizer = self.opt_class(groups, lr=0.0)
         self.optimizers_dict = {"optimizer": self.optimizer}
 
@@ -307,13 +300,6 @@ class TrainingBrain(TrainingHooks):
             seen += crops.shape[1]
             inputs.append(self.to_features(noisy))
         return inputs
-
-    def check_loss_isfinite(self, loss):
-        """Do nothing: ``optimizers_step`` checks the gradients instead.
-
-        The stock check waits for the device at every batch, only counts losses
-        that are not finite, and then takes the step all the same.
-        """
 
     def optimizers_step(self):
         """Take one optimiser step, or skip it; see ``take_step``."""
@@ -361,15 +347,14 @@ class TrainingBrain(TrainingHooks):
 
     def _log_steps(self):
         last = self.optimizer_step - 1
-        scheduled = {
-            name: self.scheduled(name, last) for name in self.schedules
-        }
+        scheduled = {n: self.scheduled(n, last) for n in self.schedules}
         self.log.write_steps(self.epoch, self.optimizer_step, scheduled)
 
     # -- epochs --------------------------------------------------------------
 
     def on_stage_start(self, stage, epoch=None):
         """Start an epoch of training, or a validation."""
+        name_bars(stage, epoch, self.hparams.number_of_epochs)
         if stage == sb.Stage.TRAIN:
             self.epoch = epoch
             self.train_sampler.set_epoch(epoch)
@@ -416,6 +401,7 @@ class TrainingBrain(TrainingHooks):
         )
         if if_main_process():
             self._evaluate_trials(epoch)
+            self.log.write_page(self.schedules)
             self.recent_weights.save(self.averaged_modules(), epoch)
         # The alarm needs both training and validation metrics.
         self.state.values["signs"] = self.hparams.collapse_alarm.check(

@@ -166,6 +166,10 @@ class EmbeddingStore:
         bad = [(span[0] + i, why) for i, why in bad]
         # Stop after the first shard if the whole corpus is elsewhere.
         self._refuse_many(bad)
+        self._write(number, made, bad)
+
+    def _write(self, number, made, bad):
+        """Write a shard's embeddings, and the positions without one."""
         with atomic_write(self._path(number), "wb") as stream:
             np.savez(
                 stream,

@@ -13,6 +13,7 @@ from speechbrain_ssl.run_folder import (
     check_folder,
     claim_folder,
     lock_folder,
+    refuse_other,
     resume_batch,
     settings_of,
     write_hyperparams,
@@ -111,6 +112,16 @@ def test_the_same_settings_go_on(settings, tmp_path):
     before = (tmp_path / "save" / "settings.json").read_text()
     claim_folder(tmp_path, settings("num_workers: 8\ndata_folder: /moved"))
     assert (tmp_path / "save" / "settings.json").read_text() == before
+
+
+def test_more_epochs_name_the_way_to_go():
+    """And other audio, which a checkpoint counts as `utterances`."""
+    for key in ("number_of_epochs", "utterances"):
+        with pytest.raises(CheckpointError, match="old one as `initial_model`"):
+            refuse_other("A holds a run", {key: 8}, {key: 9})
+    with pytest.raises(CheckpointError) as caught:
+        refuse_other("A holds a run", {"lr": 8}, {"lr": 9})
+    assert "initial_model" not in str(caught.value)
 
 
 def test_other_settings_are_refused_by_name(settings, tmp_path):

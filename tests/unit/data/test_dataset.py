@@ -6,7 +6,7 @@ import pytest
 import soundfile
 import torch
 
-from speechbrain_ssl.data.audio import fit_length
+from speechbrain_ssl.data.audio import AudioFile, fit_length
 from speechbrain_ssl.data.crops import CropPlan
 from speechbrain_ssl.data.dataset import CropDataset
 from speechbrain_ssl.data.draws import uniform
@@ -305,21 +305,24 @@ def test_crops_of_pseudo_positives(manifest):
 
 
 def test_each_utterance_is_opened_once(manifest, monkeypatch):
-    opened = []
-    original = CropDataset._wave
+    """And no more of it is read than what its crops lie in."""
+    opened, counts = [], []
+    read = AudioFile.read
 
-    def wave(self, index, address):
-        opened.append(index)
-        return original(self, index, address)
+    def counting_read(audio, start, count):
+        opened.append(audio.path)
+        counts.append(count)
+        return read(audio, start, count)
 
-    monkeypatch.setattr(CropDataset, "_wave", wave)
+    monkeypatch.setattr(AudioFile, "read", counting_read)
     data = CropDataset(manifest, PLAN, 3)
-    data[(2, 12, np.array([9, 7, 9, 7]))]
-    assert sorted(opened) == [7, 9]
+    data[(2, 15, np.array([9, 14, 13, 9]))]
+    assert sorted(opened) == sorted(manifest.path(i) for i in (9, 13, 14))
+    assert sorted(counts)[:2] == [3200, 4800]
     opened.clear()
     data = CropDataset(manifest, PLAN, 3, reference_seconds=0.3)
     data[(2, 12, np.array([9, 12, 9, 12]))]
-    assert sorted(opened) == [9, 12]
+    assert sorted(opened) == sorted(manifest.path(i) for i in (9, 12))
 
 
 def test_a_bad_pseudo_positive_leaves_its_crops_to_the_anchor(

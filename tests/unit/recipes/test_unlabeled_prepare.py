@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import soundfile as sf
 
+from speechbrain_ssl.data.audio import AudioFile
 from speechbrain_ssl.data.manifest import Manifest
 from speechbrain_ssl.errors import ManifestError
 from speechbrain_ssl.prepare import formats as scan_formats
@@ -145,6 +146,36 @@ def test_noise_and_rooms_are_scanned_once(
     (save / "rirs.csv").unlink()
     run(data, save, **folders)
     assert (save / "rirs.csv").is_file()
+
+
+def test_synthetic_sounds_serve_where_there_is_no_folder(
+    data, tmp_path, background, monkeypatch, caplog
+):
+    write = prepare.write_background
+    monkeypatch.setattr(
+        prepare, "write_background", lambda f: write(f, {"noise": 2}, rooms=1)
+    )
+    save = tmp_path / "save"
+    csvs = {f"{n}_csv": f"{save}/{n}.csv" for n in ("noise", "rirs")}
+    with caplog.at_level("INFO"):
+        run(data, save, **csvs)
+    assert list(pd.read_csv(save / "noise.csv")["ID"]) == [
+        "noise000",
+        "noise001",
+    ]
+    assert list(pd.read_csv(save / "rirs.csv")["ID"]) == ["room000"]
+    assert "synthetic sounds serve" in caplog.text
+    assert "by --noise_folder and --rirs_folder" in caplog.text
+    # Of two, only the one without a folder is synthetic.
+    given = {"noise_folder": str(background["noise"])}
+    run(data, save, **csvs, **given)
+    assert list(pd.read_csv(save / "noise.csv")["ID"]) == ["noise"]
+    # A manifest of one's own is not touched, and none means none.
+    other = tmp_path / "other"
+    run(data, other, noise_csv=str(tmp_path / "mine.csv"), rirs_csv=None)
+    assert (
+        not list(other.glob("*/noise/*")) and not (other / "noise.csv").exists()
+    )
 
 
 def test_noises_that_are_left_out_are_counted(
@@ -362,6 +393,23 @@ def test_trimmed_copies(tmp_path):
         "$data_root/a.wav",
         "$data_root/silent.wav",
     ]
+
+
+@pytest.mark.parametrize("trim", [False, True])
+def test_packed(tmp_path, trim):
+    """IDs stay; what only decoding finds damaged is rejected."""
+    data, save = tmp_path / "data", tmp_path / "save"
+    data.mkdir()
+    wave = np.random.default_rng(0).integers(-9999, 9999, 32000)
+    sf.write(data / "a.wav", wave.astype(np.int16), 16000)
+    sf.write(data / "nan.wav", np.full(32000, np.nan), 16000, subtype="FLOAT")
+    summary = run(data, save, trim_silence=trim, pack=str(tmp_path / "disk"))
+    assert sum(summary["rejected"].values()) == summary["utterances"] == 1
+    manifest = Manifest.read(save / "train.csv", data_root=str(data))
+    assert manifest.ids[0] == "a" and manifest.durations.tolist() == [2.0]
+    assert manifest.path(0).startswith(str(tmp_path / "disk"))
+    with AudioFile(manifest.path(0)) as audio:
+        assert np.array_equal(audio.read() * 32768, wave)
 
 
 # --------------------------------------------------------------------- a list
