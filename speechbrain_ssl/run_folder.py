@@ -215,8 +215,8 @@ def claim_folder(output_folder, settings):
     if path.is_file() and held:
         before = json.loads(path.read_text(encoding="utf-8"))
         if _global_batch(before, settings) is not None:
-            for key in ("batch_size", PROCESSES):
-                settings[key] = before[key]
+            same = {key: before[key] for key in ("batch_size", PROCESSES)}
+            settings = settings | same
         refuse_other(f"{output_folder} holds a run", before, settings)
     elif int(os.environ.get("RANK", 0)) == 0:
         with atomic_write(path) as stream:
@@ -253,6 +253,8 @@ def resume_batch(hparams):
     """
     path = pathlib.Path(hparams["output_folder"]) / "save" / FILE_NAME
     began = json.loads(path.read_text(encoding="utf-8"))
+    if "batch_size" not in began:
+        return
     total, processes = began["batch_size"] * began[PROCESSES], world_size()
     if total % processes:
         raise CheckpointError(
@@ -272,7 +274,7 @@ def resume_batch(hparams):
 
 
 def lock_folder(save):
-    """Lock a folder that only one process may write, for the life of this one.
+    """Lock a folder that only one process may write.
 
     The system releases the lock when the process ends, however it ends. Where
     it offers no such locks (on Windows, or on some network file systems), the
@@ -284,6 +286,11 @@ def lock_folder(save):
         The folder of a run's checkpoints, or of manifests; it is created if
         necessary.
 
+    Returns
+    -------
+    bool
+        Whether this call has locked it; False if this process had before.
+
     Raises
     ------
     CheckpointError
@@ -291,19 +298,19 @@ def lock_folder(save):
         time.
     """
     if fcntl is None:
-        return
+        return False
     save.mkdir(parents=True, exist_ok=True)
     path = save / LOCK_NAME
     # Opened once in a process: closing any file object of it releases the lock.
     if path.resolve() in _locks:
-        return
+        return False
     stream = open(path, "a+", encoding="utf-8")
     try:
         fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EAGAIN):
             logger.warning("%s cannot be locked: %s", path, error)
-            return
+            return False
         stream.seek(0)
         raise CheckpointError(
             f"{save} is in use by another run ({stream.read()}). Wait until it "
@@ -322,6 +329,15 @@ def lock_folder(save):
     # Only a process that was killed leaves its name behind.
     atexit.register(stream.truncate, 0)
     _locks[path.resolve()] = stream
+    return True
+
+
+def unlock_folder(save):
+    """Release the lock of a folder before the process ends."""
+    stream = _locks.pop((save / LOCK_NAME).resolve())
+    atexit.unregister(stream.truncate)
+    stream.truncate(0)
+    stream.close()
 
 
 def _was_deleted(stream):

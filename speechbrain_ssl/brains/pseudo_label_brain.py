@@ -325,7 +325,14 @@ def load_classifier(classifier, path):
             f"initial_classifier: there is no file {path}; it is written at "
             "the end of a training stage"
         )
-    state = load_tensors(path)
+    try:
+        state = load_tensors(path)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"initial_classifier: {error}; to write it again, remove the record "
+            "of that round's stage `train` from rounds.json and start the same "
+            "command"
+        ) from error
     try:
         classifier.load_state_dict(state)
     except RuntimeError as error:

@@ -16,7 +16,7 @@ from speechbrain_ssl.prepare.rejected import (
 )
 from speechbrain_ssl.prepare.scan import scan
 from speechbrain_ssl.prepare.workers import default_workers
-from speechbrain_ssl.run_folder import lock_folder
+from speechbrain_ssl.run_folder import lock_folder, unlock_folder
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Preparation:
     ):
         self.data_folder = data_folder
         self.save_folder = pathlib.Path(save_folder)
-        lock_folder(self.save_folder)
+        self._locked = lock_folder(self.save_folder)
         self.check = check
         self.sample_rate = sample_rate
         self.num_workers = (
@@ -228,6 +228,9 @@ class Preparation:
             else "",
         )
         mark_completed(self.save_folder, arguments, self.outputs, summary)
+        if self._locked:
+            # Training, which may follow in this process, reads the manifests.
+            unlock_folder(self.save_folder)
 
 
 def spaced(number):

@@ -12,6 +12,7 @@ from speechbrain_ssl.prepare.preparation import Preparation
 from speechbrain_ssl.run_folder import (
     check_folder,
     claim_folder,
+    lock_folder,
     refuse_other,
     resume_batch,
     settings_of,
@@ -157,7 +158,7 @@ def test_a_deleted_folder_is_noticed(settings, tmp_path):
 
 def test_two_preparations_in_one_folder(tmp_path):
     """The second one is refused, and the first one is named."""
-    Preparation(tmp_path, tmp_path / "save", "header", None, 0)
+    first = Preparation(tmp_path, tmp_path / "save", "header", None, 0)
     child = os.fork()
     if child == 0:
         run_folder._locks.clear()
@@ -167,6 +168,9 @@ def test_two_preparations_in_one_folder(tmp_path):
             os._exit(f"process {os.getppid()} on" in str(error))
         os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+    first.complete({}, {"utterances": 0, "hours": 0.0, "rejected": {}})
+    assert (tmp_path / "save" / "lock").read_text() == ""
+    assert lock_folder(tmp_path / "save")
 
 
 def test_another_number_of_processes_keeps_the_global_batch(
