@@ -19,6 +19,7 @@ from speechbrain_ssl import distributed
 from speechbrain_ssl.brains.encoding import encode, encode_with_frames, project
 from speechbrain_ssl.brains.initial import begin_with_checkpoint
 from speechbrain_ssl.brains.positives import make_positives
+from speechbrain_ssl.brains.teacher_embeddings import teacher_embeddings
 from speechbrain_ssl.brains.training_brain import TrainingBrain
 from speechbrain_ssl.data.draws import permutation
 from speechbrain_ssl.encoders.pretrained import with_penalty
@@ -156,6 +157,8 @@ class SSLBrain(TrainingBrain):
                 self.teacher.encoder.compile(mode=self.compile_mode)
         utterances = self.train_sampler.num_samples
         self.objective.set_up(utterances, self.hparams.seed)
+        if self.objective.needs_teacher_embeddings:
+            self.objective.set_targets(teacher_embeddings(self))
         batch = self.effective_batch
         self.objective.check_epoch(utterances // batch * batch, batch)
         self.objective.to(self.device)

@@ -80,6 +80,9 @@ class Objective(torch.nn.Module):
         Whether each process has batch norms of its own, for which the teacher's
         crops are shuffled among the processes. Only an objective with a teacher
         may set this.
+    needs_teacher_embeddings : bool
+        Whether the Brain must embed the training set with a trained model,
+        which the objective names as ``teacher``, and call ``set_targets``.
     notes : StepNotes
         What ``forward`` records for ``after_step``; empty between steps.
     """
@@ -92,6 +95,7 @@ class Objective(torch.nn.Module):
     supports_positive_sampling = True
     stores_first_crop_embedding = False
     shuffles_keys = False
+    needs_teacher_embeddings = False
 
     def __init__(self):
         super().__init__()

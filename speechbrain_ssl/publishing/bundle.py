@@ -131,12 +131,18 @@ def make_bundle(
     Raises
     ------
     ConfigError
-        If a given file is missing or invalid, or the output folder is the
-        model itself.
+        If a given file is missing or invalid, the output folder is the model
+        itself, or stock SpeechBrain has no classes for the model.
     ProofError
         As ``prove``.
     """
     encoder, features = load_encoder(model)
+    if getattr(encoder, "takes_waveforms", False):
+        raise ConfigError(
+            f"{model} has a pre-trained front end: stock SpeechBrain has no "
+            "such back end, and a folder to publish is tested with it; upload "
+            "the folder `model` as it is, which this package loads"
+        )
     output_folder = pathlib.Path(output_folder)
     if output_folder.resolve() in (
         pathlib.Path(model).resolve(),

@@ -140,8 +140,9 @@ def export_onnx(path, encoder, features):
     path : str or pathlib.Path
         The file to write.
     encoder : torch.nn.Module
-        ``FastECAPA``, ``ResNet34`` or ``FastResNet34``; it is moved to the
-        CPU and set to evaluation mode.
+        ``FastECAPA``, ``ResNet34``, ``FastResNet34``, or one with a
+        pre-trained front end other than w2v-BERT 2.0; it is moved to the CPU
+        and set to evaluation mode.
     features : speechbrain_ssl.encoders.features.LogMel
         Its features.
 
@@ -153,16 +154,15 @@ def export_onnx(path, encoder, features):
     Raises
     ------
     ConfigError
-        If onnx, onnxruntime or onnxscript is not installed.
+        If onnx, onnxruntime or onnxscript is not installed, or the encoder
+        cannot be exported.
     ParityError
         If the graph's embeddings differ from the encoder's.
     """
     _require_extra()
     path = pathlib.Path(path)
     encoder = encoder.cpu().eval()
-    folded = fold_embedding_norm(encoder)
-    exportable = ConvLogMel(**features.settings)
-    whole = WaveEncoder(exportable, folded).eval()
+    whole = _whole(encoder, features).eval()
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(
         dir=path.parent, prefix=f".{path.name}."
@@ -181,6 +181,20 @@ def export_onnx(path, encoder, features):
     finally:
         pathlib.Path(temporary).unlink(missing_ok=True)
     return least
+
+
+def _whole(encoder, features):
+    """Return the module to export, from waveform to embedding."""
+    if not getattr(encoder, "takes_waveforms", False):
+        exportable = ConvLogMel(**features.settings)
+        return WaveEncoder(exportable, fold_embedding_norm(encoder))
+    if encoder.front_end.features is not None:
+        raise ConfigError(
+            "w2v-BERT 2.0 is not exported to ONNX: its features need a Fourier "
+            "transform, which onnxruntime does not have on every machine, and "
+            "its weights take more than the 2 GB of an ONNX file"
+        )
+    return WaveEncoder(features, encoder.merged())
 
 
 def _write(path, whole, sample_rate):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import pathlib
 
 import pandas as pd
 import pytest
@@ -17,6 +18,7 @@ from test_objectives_resume import check
 from test_resnet_through_brain import ECAPA, PARTS
 from tiny_objectives import STEPS
 
+from speechbrain_ssl.brains.pseudo_label_brain import PseudoLabelBrain
 from speechbrain_ssl.publishing.export import load_encoder
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_report")]
@@ -112,8 +114,19 @@ def test_two_processes_are_one(corpus, train, tmp_path, configure):
     tiny.assert_close(*(tiny.final_tensors(each, PARTS) for each in (two, one)))
 
 
-def test_rounds(corpus, ssl_model, tmp_path):
+def test_rounds(corpus, ssl_model, tmp_path, monkeypatch):
     """The mini recipe: labels of an ECAPA; then frozen, and all weights."""
+    gradients, after_step = {}, PseudoLabelBrain.after_step
+
+    def noted(brain):
+        parameters = brain.encoder.front_end.parameters()
+        folder = pathlib.Path(brain.hparams.output_folder).name
+        gradients.setdefault(folder, set()).update(
+            p.requires_grad for p in parameters
+        )
+        after_step(brain)
+
+    monkeypatch.setattr(PseudoLabelBrain, "after_step", noted)
     recipe = tiny.ROOT / "recipes/UnlabeledFolder/PseudoLabels"
     argv = [
         str(recipe / "hparams/wavlm_mhfa_mini.yaml"),
@@ -138,6 +151,12 @@ def test_rounds(corpus, ssl_model, tmp_path):
         *("embed", "cluster", "train") * 2,
         "fine_tune",
     ]
+    # Frozen weights are not made to collect gradients, either.
+    assert gradients == {
+        "round_1": {False},
+        "round_2": {False},
+        "fine_tuning_2": {True},
+    }
     states = [
         load_encoder(tmp_path / "run" / name)[0].state_dict()
         for name in ("round_1", "round_2", "fine_tuning_2")

@@ -16,6 +16,11 @@ from speechbrain.integrations.huggingface.w2v_bert import W2VBert
 from speechbrain.integrations.huggingface.wav2vec2 import Wav2Vec2
 from speechbrain.integrations.huggingface.wavlm import WavLM
 
+from speechbrain_ssl.brains.optimisation import (
+    apply_lr_ratios,
+    parameter_groups,
+    take_step,
+)
 from speechbrain_ssl.encoders.features import LogMel, Waveform
 from speechbrain_ssl.encoders.lora import adapters, add_adapters, check_adapters
 from speechbrain_ssl.encoders.mhfa import MHFA, AdapterMFA, WeightedECAPA
@@ -226,6 +231,42 @@ def test_learning_rates_of_layers(folders):
     assert ratios[id(named["feature_projection.projection.weight"])] == (
         pytest.approx(0.0125)
     )
+
+
+def test_the_optimiser_follows_the_ratios(folders):
+    """A step of plain SGD moves each weight by its own learning rate."""
+    encoder = BACK_ENDS["mhfa"](
+        PretrainedFrontEnd.load(folders["wavlm"], lr_ratio=0.1, layer_decay=0.5)
+    )
+    trained = [p for p in encoder.parameters() if p.requires_grad]
+    groups = parameter_groups(trained, [])
+    apply_lr_ratios(groups, encoder)
+    assert sorted(id(p) for g in groups for p in g["params"]) == sorted(
+        map(id, trained)
+    )
+    optimizer = torch.optim.SGD(groups, lr=0.0)
+    for p in trained:
+        p.grad = torch.ones_like(p)
+    before = {n: p.clone() for n, p in encoder.named_parameters()}
+    take_step(
+        optimizer,
+        torch.amp.GradScaler("cpu", enabled=False),
+        trained,
+        lr=0.01,
+        peak_lr=0.01,
+        weight_decay=0.0,
+        max_norm=float("inf"),
+    )
+    for name, rate in {
+        "fc.weight": 0.01,
+        "front_end.model.encoder.layers.2.final_layer_norm.bias": 0.001,
+        "front_end.model.encoder.layers.0.attention.q_proj.weight": 0.00025,
+        "front_end.model.feature_projection.projection.weight": 0.0,
+    }.items():
+        moved = before[name] - encoder.get_parameter(name)
+        torch.testing.assert_close(
+            moved, torch.full_like(moved, rate), atol=1e-6, rtol=1e-3
+        )
 
 
 def test_penalty_is_miaras(folders):

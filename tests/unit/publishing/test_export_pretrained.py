@@ -17,11 +17,13 @@ from speechbrain_ssl.encoders.features import LogMel, Waveform
 from speechbrain_ssl.encoders.mhfa import MHFA, AdapterMFA, WeightedECAPA
 from speechbrain_ssl.encoders.pretrained import PretrainedFrontEnd
 from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.publishing.bundle import make_bundle
 from speechbrain_ssl.publishing.export import (
     export_encoder,
     initialise,
     load_encoder,
 )
+from speechbrain_ssl.publishing.onnx import export_onnx, load_onnx
 
 LORA = {"rank": 2, "alpha": 4, "layers": ["q_proj"]}
 
@@ -111,6 +113,31 @@ def test_what_does_not_fit_is_refused(wavlm, tmp_path):
         path.write_text(json.dumps(changed))
         with pytest.raises(ConfigError, match="describes no model.*" + name):
             load_encoder(tmp_path)
+
+
+def test_onnx(wavlm, tmp_path):
+    """Adapters are merged; `export_onnx` compares several lengths itself."""
+    for name in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(name)
+    encoder = mhfa(wavlm, train="lora", lora=LORA)
+    for name, parameter in encoder.named_parameters():
+        if name.endswith(".up"):
+            torch.nn.init.normal_(parameter)
+    path = tmp_path / "model.onnx"
+    assert export_onnx(path, encoder, Waveform()) > 0.9999
+    with torch.no_grad():
+        wanted = encoder(waves()).squeeze(1).numpy()
+    assert abs(load_onnx(path)(waves().numpy()) - wanted).max() < 1e-4
+
+
+def test_what_is_not_published(wavlm, tmp_path):
+    folder = write_pretrained("w2v-bert", tmp_path / "w2v")
+    with pytest.raises(ConfigError, match="w2v-BERT 2.0 is not exported to ON"):
+        export_onnx(tmp_path / "x.onnx", mhfa(folder), Waveform())
+    assert not list(tmp_path.glob("*.onnx"))
+    export_encoder(tmp_path / "model", mhfa(wavlm), Waveform())
+    with pytest.raises(ConfigError, match="stock SpeechBrain has no such back"):
+        make_bundle(tmp_path / "model", tmp_path / "published", None)
 
 
 def test_files_of_several_lengths(wavlm, tmp_path):

@@ -3,7 +3,9 @@
 import re
 
 import pytest
+import reproduce_page
 import tiny
+import yaml
 from build_keys import build_keys
 
 from speechbrain_ssl.config_base import merge
@@ -106,3 +108,25 @@ def test_an_encoder_of_another_shape_is_refused(tmp_path):
         ConfigError, match=r"embedding_batch_norm \(true there, .* here\)"
     ):
         initialise(plain, tmp_path, features)
+
+
+NUMBER = re.compile(r"\d+(?:\.\d+)?")
+
+
+def test_the_page_has_the_settings_of_the_configuration():
+    """docs/large_encoders.md, beside the source of each value."""
+    text = (tiny.ROOT / "docs" / "large_encoders.md").read_text("utf-8")
+    rows = reproduce_page.rows(text)
+    (path,) = {row.yaml for row in rows}
+    plain, written = merge(tiny.ROOT / path).plain(), 0
+    for row in rows:
+        numbers = set(map(float, NUMBER.findall(row.source)))
+        for key, value in row.values:
+            found = plain
+            for name in key.split("."):
+                found = found[name]
+            assert found == yaml.safe_load(value), key
+            if row.remark == "same":
+                assert set(map(float, NUMBER.findall(value))) <= numbers | {0.0}
+            written += 1
+    assert written > 20
