@@ -9,7 +9,8 @@ No other package imports ``speechbrain.Brain``. Where to start reading:
   ``embedded_halves`` for the start rule of SSPS) and ``initial`` loads the checkpoint of another run.
 * ``pseudo_label_brain``: ``PseudoLabelBrain``, training on noisy pseudo-labels;
   ``rounds`` repeats embedding, clustering and training, and ``stages``
-  implements these three.
+  implements these three. ``audio_visual_brain`` and ``audio_visual_rounds`` add
+  faces, and ``face_trials`` evaluates them.
 * ``emotion_brain``: ``EmotionBrain``, fine-tuning for emotions or any other
   label; it does not use ``TrainingBrain``.
 

@@ -13,6 +13,7 @@ from killed import kill_at
 from sklearn.metrics import normalized_mutual_info_score
 from speechbrain.inference.speaker import EncoderClassifier
 
+from speechbrain_ssl.brains.audio_visual_brain import AudioVisualBrain
 from speechbrain_ssl.brains.training_brain import TrainingBrain
 from speechbrain_ssl.clustering.methods import KMeansClusters
 from speechbrain_ssl.data.manifest import Manifest
@@ -115,6 +116,54 @@ def test_the_labels_are_those_of_voice_and_face(two_rounds, faces, corpus):
         for found in (labels, alone)
     )
     assert joint > alone
+
+
+def expected_loss(brain, embeddings, batch):
+    """The loss of a batch in the reading ``both``, utterance by utterance."""
+    margin = brain.scheduled("margin", brain.optimizer_step)
+    limits = {m: float(gate.limit) for m, gate in brain.gate.gates.items()}
+    count, total, events = len(batch.index), 0.0, []
+    clean = brain._clean_logits(batch, torch.arange(count))
+
+    def losses(m, i, target):
+        aam = brain.classifiers[m]
+        cosines = torch.cosine_similarity(embeddings[m][i], aam.weight, dim=-1)
+        angles = cosines.clamp(-1, 1).acos()
+        angles[target] += margin
+        return -(aam.scale * angles.cos()).log_softmax(-1)
+
+    for i in range(count):
+        label = int(brain.labels[batch.index[i]])
+        has = ["audio", "face"] if batch.faces.present[i] else ["audio"]
+        mine = {m: losses(m, i, label)[label] for m in has}
+        if all(mine[m] < limits[m] for m in has):
+            total += sum(mine.values())
+            events.append(("kept", len(has)))
+        elif brain._correcting:
+            p = sum(clean[m][i].softmax(-1) for m in has) / len(has)
+            if p.max() > 0.3:
+                target = int(p.argmax())
+                total += sum(p @ losses(m, i, target) for m in has)
+                events.append(("corrected", len(has)))
+    return float(total) / count, events
+
+
+def test_the_loss_equals_its_equation(faces, script, model, tmp_path):
+    """Kept and corrected utterances, with a face and without one."""
+    original, seen = AudioVisualBrain.compute_objectives, set()
+
+    def checked(brain, embeddings, batch, stage):
+        wanted, events = expected_loss(brain, embeddings, batch)
+        found = original(brain, embeddings, batch, stage)
+        assert float(found.detach()) == pytest.approx(wanted, rel=1e-3)
+        seen.update(events)
+        return found
+
+    argv = faces.argv(tmp_path, model, rounds=1, number_of_epochs=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AudioVisualBrain, "compute_objectives", checked)
+        script.main([*argv, "--gate=2.5"])
+    assert seen >= {("kept", 1), ("kept", 2), ("corrected", 2)}
 
 
 def killed(script, argv, owner, name, count):
