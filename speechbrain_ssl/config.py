@@ -11,6 +11,7 @@ checks are made after the bases of a configuration have been merged
 user's error into one line.
 """
 
+import dataclasses
 import difflib
 import logging
 import os
@@ -26,13 +27,20 @@ from speechbrain.utils.run_opts import RunOptions
 
 from speechbrain_ssl import (
     distributed,
+    heartbeat,
     interruption,
     precision,
     shared_memory,
 )
 from speechbrain_ssl.config_base import merge, read_plain
-from speechbrain_ssl.errors import ConfigError, UserError, explain
+from speechbrain_ssl.errors import (
+    ConfigError,
+    DistributedError,
+    UserError,
+    explain,
+)
 from speechbrain_ssl.progress import open_bar
+from speechbrain_ssl.run_folder import check_folder, forget_deleted
 
 logger = logging.getLogger(__name__)
 
@@ -213,16 +221,24 @@ def _read_overrides(overrides):
 def check_device(run_opts):
     """Reject a device that does not exist.
 
+    Under ``torchrun`` each process has a GPU of its own, the one with its local
+    rank: ``--device=cuda`` would put all of them on the first one.
+
     Arguments
     ---------
     run_opts : speechbrain.utils.run_opts.RunOptions
         The run options.
 
+    Returns
+    -------
+    str or None
+        The device of this process; None if none was named.
+
     Raises
     ------
     ConfigError
-        If ``--device`` or ``torchrun`` asks for a GPU that does not exist, or
-        for the CPU with the nccl backend.
+        If ``--device`` or ``torchrun`` asks for a GPU that does not exist, for
+        the same one in several processes, or for the CPU with the nccl backend.
     """
     import torch
 
@@ -231,6 +247,15 @@ def check_device(run_opts):
     local_rank = os.environ.get("LOCAL_RANK")
     if device and device.startswith("cuda"):
         index = device.partition(":")[2] or "0"
+        if local_rank is not None:
+            if index != "0":
+                raise ConfigError(
+                    f"--device={device} under torchrun would be the GPU of all "
+                    "processes; leave it out and choose GPUs by the environment "
+                    "variable CUDA_VISIBLE_DEVICES"
+                )
+            index = local_rank
+            device = f"cuda:{index}"
         if not index.isdigit() or int(index) >= count:
             raise ConfigError(
                 f"--device={device}: this machine has {count} GPU(s)"
@@ -248,6 +273,7 @@ def check_device(run_opts):
                 f"{count} GPU(s): lower --nproc_per_node, or train on CPUs "
                 "with --device=cpu --distributed_backend=gloo"
             )
+    return device
 
 
 def load_config(argv, known, changes=None):
@@ -300,7 +326,7 @@ def load_config(argv, known, changes=None):
         )
         sys.exit(0)
     check_filled_in(merged, given)
-    check_device(run_opts)
+    run_opts = dataclasses.replace(run_opts, device=check_device(run_opts))
     # Make the recipe's own modules (its prepare script) importable by name.
     recipe = pathlib.Path(path).resolve().parent.parent
     for folder in (recipe.parent, recipe):
@@ -325,7 +351,9 @@ def load_config(argv, known, changes=None):
             if isinstance(cause, UserError):
                 raise cause from error
             cause = cause.__cause__ or cause.__context__
-        raise ConfigError(f"{path}: {error}") from error
+        # The checkpointer has made its folder by now, or has failed to.
+        text = explain(error) or f"{path}: {error}"
+        raise ConfigError(text) from error
     precision.settle(hparams, run_opts)
     return path, run_opts, overrides, hparams
 
@@ -338,16 +366,37 @@ def _take_auto(argv, changes):
 
 
 def _run_or_stop(main):
-    """Run ``main(argv)``; a signal to all processes may end it in each."""
+    """Run ``main(argv)``; explain what ends it, here and to other processes."""
     try:
-        main(sys.argv[1:])
-        distributed.leave()
-    except RuntimeError as error:
-        # The first process to stop breaks the collectives of the others.
-        stop = interruption.requested()
-        if stop is None or not distributed.is_distributed():
-            raise
-        raise interruption.Interrupted(stop) from error
+        try:
+            main(sys.argv[1:])
+        except RuntimeError as error:
+            explained = _lost_process()
+            if explained is None:
+                raise
+            raise explained from error
+    except BaseException as error:
+        stopped = isinstance(error, interruption.Interrupted)
+        heartbeat.leave(f"{error}".strip().split("\n")[-1], stopped)
+        if not stopped:
+            # Whatever it was, a deleted folder explains it.
+            check_folder()
+        raise
+    heartbeat.leave()
+    distributed.leave()
+
+
+def _lost_process():
+    """Return the error to raise if a process that has gone broke a collective."""
+    if not distributed.is_distributed():
+        return None
+    if stop := interruption.requested():
+        return interruption.Interrupted(stop)
+    if lost := heartbeat.lost():
+        sentence, stopped = lost
+        kind = interruption.Interrupted if stopped else DistributedError
+        return kind(sentence)
+    return None
 
 
 def run(main):
@@ -361,6 +410,9 @@ def run(main):
     main : callable
         Takes the command-line arguments.
     """
+    forget_deleted()
+    # Where the disk is full, each message would become a traceback.
+    logging.raiseExceptions = False
     # SpeechBrain's bar of an epoch would be redrawn into a log file, too.
     speechbrain.core.tqdm = open_bar
     try:
@@ -375,14 +427,8 @@ def run(main):
         text = str(error).strip().split(f"{type(error).__name__}: ")[-1]
         sys.stderr.write(f"\nError: {text}\n")
         sys.exit(1)
-    except RuntimeError as error:
-        explanation = shared_memory.explain(error)
-        if explanation is None:
-            raise
-        sys.stderr.write(f"\nError: {explanation}\n")
-        sys.exit(1)
-    except OSError as error:
-        explanation = explain(error)
+    except (OSError, RuntimeError) as error:
+        explanation = shared_memory.explain(error) or explain(error)
         if explanation is None:
             raise
         sys.stderr.write(f"\nError: {explanation}\n")

@@ -283,6 +283,7 @@ class WarmupCosine:
 
 def _warm_steps(warmup_epochs, epochs, steps_per_epoch):
     """Return the number of steps of a warm-up; it leaves some for the rest."""
+    check_number("a schedule", "warmup_epochs", warmup_epochs)
     warm = round(warmup_epochs * steps_per_epoch)
     total = epochs * steps_per_epoch
     if warm < total:

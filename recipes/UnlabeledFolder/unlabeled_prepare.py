@@ -42,6 +42,7 @@ def prepare_unlabeled(
     noise_folder=None,
     rirs_folder=None,
     trim_silence=False,
+    pack=None,
     noise_csv=None,
     rirs_csv=None,
 ):
@@ -72,6 +73,9 @@ def prepare_unlabeled(
     trim_silence : bool
         Whether to train on copies without silence (see
         ``speechbrain_ssl.data.silence.trim_silence``).
+    pack : str or list of str, optional
+        Folders, each on a disk of its own, for copies of the training audio in
+        few large files (``speechbrain_ssl.prepare.pack``).
     noise_csv, rirs_csv : str, optional
         The manifests that training will read. Where it is the one written here
         and there is no folder for it, synthetic sounds are written to
@@ -112,6 +116,7 @@ def prepare_unlabeled(
         "check": check,
         "sample_rate": sample_rate,
         "trim_silence": trim_silence,
+        "pack": pack,
         **{f"{name}_folder": folder for name, folder in background.items()},
     }
     if os.path.isfile(data_folder):
@@ -153,6 +158,7 @@ def prepare_unlabeled(
         trim_silence,
         min_duration=min_duration,
     )
+    preparation.pack(found, pack)
     rejected = preparation.write_rejected()
     if len(found.usable) == 0:
         raise ManifestError(

@@ -46,6 +46,7 @@ def prepare_voxceleb(
     check="header",
     num_workers=None,
     skip_prep=False,
+    pack=None,
 ):
     """Write the manifests and trial lists of the VoxCeleb recipes.
 
@@ -75,6 +76,9 @@ def prepare_voxceleb(
         Number of processes that read or convert; one per core by default.
     skip_prep : bool
         If True, do nothing.
+    pack : str or list of str, optional
+        Folders, each on a disk of its own, for copies of the training audio in
+        few large files (``speechbrain_ssl.prepare.pack``).
 
     Returns
     -------
@@ -115,6 +119,7 @@ def prepare_voxceleb(
         "data_folder": data_folder,
         "min_duration": min_duration,
         "check": check,
+        "pack": pack,
         **places,
     }
     before = completed(save_folder, arguments)
@@ -124,7 +129,9 @@ def prepare_voxceleb(
         data_folder, save_folder, check, SAMPLE_RATE, num_workers
     )
     try:
-        found, speakers = prepare_training(preparation, places, min_duration)
+        found, speakers = prepare_training(
+            preparation, places, min_duration, pack
+        )
         trials = prepare_trials(preparation, places, speakers)
         prepare_musan(preparation, places["musan"])
         prepare_rirs(preparation, places["rirs"])
@@ -142,7 +149,7 @@ def prepare_voxceleb(
     return summary
 
 
-def prepare_training(preparation, places, min_duration):
+def prepare_training(preparation, places, min_duration, pack=None):
     """Write ``train.csv``.
 
     Arguments
@@ -153,6 +160,8 @@ def prepare_training(preparation, places, min_duration):
         What ``find_places`` returned.
     min_duration : float
         Files shorter than this (seconds) are rejected.
+    pack : str or list of str, optional
+        As for ``prepare_voxceleb``.
 
     Returns
     -------
@@ -175,6 +184,7 @@ def prepare_training(preparation, places, min_duration):
         wav_root=preparation.wav_root(tree),
         min_duration=min_duration,
     )
+    preparation.pack(found, pack)
     if len(found.usable) == 0:
         raise ManifestError(
             f"no file of VoxCeleb2 below {tree} can be used; "

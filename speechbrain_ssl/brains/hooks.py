@@ -4,10 +4,10 @@ Read this file to write a Brain of your own; ``ssl_brain`` and
 ``pseudo_label_brain`` are the two that exist.
 """
 
-import speechbrain as sb
+from speechbrain_ssl.brains.batch_loop import BatchLoop
 
 
-class TrainingHooks(sb.Brain):
+class TrainingHooks(BatchLoop):
     """The hooks that ``TrainingBrain`` calls, with defaults that do nothing.
 
     A subclass overrides those it needs. It must also define SpeechBrain's own
@@ -46,6 +46,21 @@ class TrainingHooks(sb.Brain):
 
     def extra_results(self):
         """Return additional entries for ``results.json``."""
+        return {}
+
+    def extra_metrics(self, scores):
+        """Return additional metrics of the trials, after training.
+
+        Arguments
+        ---------
+        scores : numpy.ndarray
+            Scores of the trials by the encoder, ``[T]``.
+
+        Returns
+        -------
+        dict
+            Name -> number, for ``results.json``.
+        """
         return {}
 
     def checkpoint_fingerprint(self):

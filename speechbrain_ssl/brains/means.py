@@ -8,6 +8,18 @@ import torch
 from speechbrain_ssl import distributed
 
 
+def _numbers(values):
+    """Turn numbers and one-element tensors into numbers, in one transfer."""
+    there = [v for v in values if _is_on_device(v)]
+    if there:
+        there = iter(torch.stack([v.float().view(()) for v in there]).tolist())
+    return [next(there) if _is_on_device(v) else float(v) for v in values]
+
+
+def _is_on_device(value):
+    return torch.is_tensor(value) and value.device.type != "cpu"
+
+
 class RunningMeans:
     """Averages each scalar over all values added since the last ``reset``.
 
@@ -41,7 +53,7 @@ class RunningMeans:
         This is a collective: all processes must call it.
         """
         names = list(self._sums)
-        values = [float(self._sums[name]) for name in names]
+        values = _numbers(list(self._sums.values()))
         if distributed.is_distributed() and values:
             # fp32: some devices have no fp64.
             values = distributed.mean_over_ranks(

@@ -51,6 +51,8 @@ class RunLog:
         self._before = None
         self._page_written = time.monotonic()
         self._window, self._epoch = RunningMeans(), RunningMeans()
+        #: Mean loss of the last line of ``write_steps``.
+        self.loss = float("nan")
 
     def add(self, **scalars):
         """Add the scalars of a step."""
@@ -100,6 +102,7 @@ class RunLog:
         """
         means = self._window.read()
         self._window.reset()
+        self.loss = means.get("loss", self.loss)
         if means and if_main_process():
             self.logbook.log("train", epoch, step, **means, **scheduled)
 

@@ -1,7 +1,7 @@
 """TrainingBrain: the training loop of SSLBrain and PseudoLabelBrain.
 
 Read this file from top to bottom to follow a run. ``on_fit_start`` prepares it.
-For each batch SpeechBrain's ``fit_batch`` then calls ``compute_forward`` and
+For each batch ``fit_batch`` (``batch_loop``) then calls ``compute_forward`` and
 ``compute_objectives`` (both defined by a subclass), the backward pass,
 ``optimizers_step`` and ``on_fit_batch_end``. ``on_stage_end`` validates and
 saves after each epoch, and ``finish`` exports and evaluates the encoder.
@@ -52,6 +52,7 @@ from speechbrain_ssl.brains.hooks import TrainingHooks
 from speechbrain_ssl.brains.means import RunningMeans
 from speechbrain_ssl.brains.optimisation import (
     BatchNormStatistics,
+    apply_lr_ratios,
     compute_schedules,
     keep_lr_constant,
     parameter_groups,
@@ -63,6 +64,7 @@ from speechbrain_ssl.brains.run_checkpoints import RunCheckpoints
 from speechbrain_ssl.brains.run_log import RunLog
 from speechbrain_ssl.data.loaders import fit_to_corpus, make_loaders
 from speechbrain_ssl.publishing.export import initialise
+from speechbrain_ssl.sync_batch_norm import prepare_modules
 from speechbrain_ssl.verification.label_free import label_free_scores
 
 logger = logging.getLogger(__name__)
@@ -128,7 +130,8 @@ class TrainingBrain(TrainingHooks):
         -------
         tuple
             Loaders for training and for validation, to be passed to ``fit``.
-            ``self.train_manifest`` is the manifest of the training part.
+            ``self.train_manifest`` and ``self.held_out_manifest`` are their
+            manifests.
         """
         batches = distributed.world_size() * self.grad_accumulation_factor
         fit_to_corpus(self.hparams, manifest, batches)
@@ -141,9 +144,13 @@ class TrainingBrain(TrainingHooks):
             self.hparams.valid_utterances,
             self.hparams.valid_seconds,
             self.grad_accumulation_factor,
+            pin_memory=self.device_type == "cuda",
             **self.loader_options(),
         )
-        self.train_manifest = train_loader.dataset.manifest
+        dataset = train_loader.dataset
+        self.train_manifest = dataset.manifest
+        self.held_out_manifest = valid_loader.dataset.manifest
+        dataset.table = f"{self.hparams.output_folder}/missing_audio.csv"
         return train_loader, valid_loader
 
     def on_fit_start(self):
@@ -241,15 +248,12 @@ class TrainingBrain(TrainingHooks):
         SpeechBrain's DDP wrappers fail with batch norm on gloo, and with two
         forward passes before a backward pass.
         """
-        distributed.prepare_modules(
-            self.modules,
-            self.device,
-            self.device_type,
-            self.synchronises_batch_norms,
+        prepare_modules(
+            self.modules, self.device, self.synchronises_batch_norms
         )
 
     def init_optimizers(self):
-        """Create the optimiser with its groups; see ``parameter_groups``."""
+        """Create the optimiser and its groups; see ``optimisation``."""
         self.trained = [p for p in self.modules.parameters() if p.requires_grad]
         groups = parameter_groups(
             self.trained,
@@ -257,6 +261,7 @@ class TrainingBrain(TrainingHooks):
             self.decay_vectors,
         )
         keep_lr_constant(groups, self.constant_lr_parameters())
+        apply_lr_ratios(groups, self.encoder)
         self.optimizer = self.opt_class(groups, lr=0.0)
         self.optimizers_dict = {"optimizer": self.optimizer}
 
@@ -295,13 +300,6 @@ class TrainingBrain(TrainingHooks):
             seen += crops.shape[1]
             inputs.append(self.to_features(noisy))
         return inputs
-
-    def check_loss_isfinite(self, loss):
-        """Do nothing: ``optimizers_step`` checks the gradients instead.
-
-        The stock check waits for the device at every batch, only counts losses
-        that are not finite, and then takes the step all the same.
-        """
 
     def optimizers_step(self):
         """Take one optimiser step, or skip it; see ``take_step``."""
@@ -392,8 +390,7 @@ class TrainingBrain(TrainingHooks):
         scalars = label_free_scores(np.concatenate(self._collected))
         held_out = self._held_out.read()
         scalars.update({f"held_out_{k}": v for k, v in held_out.items()})
-        scalars.update(self._after_epoch)
-        scalars["minutes"] = self.seconds() / 60
+        scalars |= self._after_epoch | {"minutes": self.seconds() / 60}
         trained = self.log.epoch_means()
         self.log.write_epoch(
             epoch,
@@ -420,10 +417,9 @@ class TrainingBrain(TrainingHooks):
     def _stop(self):
         """End the run after a signal; a checkpoint has been saved."""
         distributed.leave()
-        where = f"epoch {self.epoch}, after {self.optimizer_step} steps"
+        who = interruption.requested() or "a signal to another process"
         raise interruption.Interrupted(
-            f"{interruption.requested() or 'a signal to another process'} in "
-            + where
+            f"{who} in epoch {self.epoch}, after {self.optimizer_step} steps"
         )
 
     def _evaluate_trials(self, epoch):

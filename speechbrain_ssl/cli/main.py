@@ -73,6 +73,8 @@ def make_parser():
     _add_embed(commands, [common, many])
     _add_score(commands, [common, many])
     _add_cluster(commands, [common, many])
+    _add_made_threshold(commands, [common, many])
+    _add_search(commands, [common])
     _add_enrol(commands, [common])
     _add_identify(commands, [common])
     return parser
@@ -234,6 +236,39 @@ def _add_cluster(commands, parents):
         help="how many speakers; guessed from the embeddings if not given",
     )
     parser.add_argument("--output", help="CSV file to write: file, speaker")
+    parser.add_argument(
+        "--page",
+        help="HTML page to write, on which you hear the groups and name them",
+    )
+
+
+def _add_made_threshold(commands, parents):
+    """Add the command ``threshold``."""
+    parser = commands.add_parser(
+        "threshold",
+        parents=parents,
+        help="a threshold for recordings like those of a folder, without labels",
+    )
+    _add_source(parser)
+
+
+def _add_search(commands, parents):
+    """Add the command ``search``."""
+    parser = commands.add_parser(
+        "search",
+        parents=parents,
+        help="which of many embedded recordings sound like this one?",
+    )
+    parser.add_argument("file", help="an audio file")
+    parser.add_argument(
+        "stored", help="an .npz file that embed wrote, also with --windows"
+    )
+    parser.add_argument(
+        "--count",
+        type=int,
+        default=10,
+        help="how many to print, the most similar first (default: 10)",
+    )
 
 
 def _add_enrol(commands, parents):

@@ -35,9 +35,15 @@ import torch
 import torch.distributed as dist
 
 from speechbrain_ssl import distributed
-from speechbrain_ssl.clustering.rows import ClusteringError, Shards, unit_rows
+from speechbrain_ssl.clustering.rows import (
+    ClusteringError,
+    Shards,
+    exact_products,
+    unit_rows,
+)
 from speechbrain_ssl.data.draws import permutation, uniform
 from speechbrain_ssl.distributed import sum_over_ranks
+from speechbrain_ssl.upload import upload
 
 # A sum of 2^27 (134 million) coordinates of at most 1, in units of 2^-36, fits
 # into 63 bits.
@@ -277,7 +283,8 @@ def similarity_blocks(rows, centroids, block=None):
     for begin in range(0, len(rows), step):
         part = slice(begin, begin + step)
         out = buffer[: len(rows[part])]
-        torch.mm(rows[part], centroids.T, out=out)
+        with exact_products():
+            torch.mm(rows[part], centroids.T, out=out)
         yield part, out
 
 
@@ -382,6 +389,7 @@ def _first_centroids(shards, clusters, seed, init):
     return _plus_plus(shards.pick(sample), clusters, seed)
 
 
+@exact_products()
 def _plus_plus(rows, clusters, seed):
     """Draw initial centroids ``[clusters, d]`` by greedy k-means++.
 
@@ -391,27 +399,28 @@ def _plus_plus(rows, clusters, seed):
     the time.
     """
     trials = 2 + int(np.log(clusters))
-    # The order of the sample is random already.
-    chosen = [0]
+    # The order of the sample is random already, so the first one is row 0.
+    # The numbers stay on the device: the host waits once in each turn.
+    chosen = torch.zeros(clusters, dtype=torch.int64, device=rows.device)
     distances = (1 - rows @ rows[0]).clamp(min=0)
     for turn in range(1, clusters):
         # Rows closer than rounding error count as equal.
         weights = torch.where(distances < 1e-6, 0.0, distances.double())
-        weights[chosen[-1]] = 0
+        weights.index_fill_(0, chosen[turn - 1 : turn], 0)
         # On a CPU: a running sum on a GPU may differ between two runs.
         ends = np.cumsum(weights.cpu().numpy())
         if ends[-1] == 0:
             # There are fewer distinct rows than clusters: fill up with others.
-            left = np.setdiff1d(np.arange(len(rows)), chosen)
-            chosen.extend(left[: clusters - turn].tolist())
+            left = np.setdiff1d(np.arange(len(rows)), chosen[:turn].cpu())
+            chosen[turn:] = upload(left[: clusters - turn], rows.device)
             break
         at = uniform(seed, "k-means++", turn, size=trials) * ends[-1]
         drawn = np.searchsorted(ends, at, side="right")
-        drawn = torch.from_numpy(drawn).to(rows.device)
+        drawn = upload(drawn, rows.device)
         # [trials, sample], so that each sum runs over contiguous memory.
         left = torch.mm(rows[drawn], rows.T).neg_().add_(1).clamp_(min=0)
         torch.minimum(left, distances, out=left)
-        best = int(left.sum(1, dtype=torch.float64).argmin())
-        distances = left[best].clone()
-        chosen.append(int(drawn[best]))
+        best = left.sum(1, dtype=torch.float64).argmin(keepdim=True)
+        distances = left[best][0]
+        chosen[turn : turn + 1] = drawn[best]
     return rows[chosen]

@@ -5,6 +5,8 @@ NaN would spread from one utterance to the centroid of its cluster and from
 there to all of its members. Both are therefore rejected here, by name.
 """
 
+import contextlib
+
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -18,6 +20,28 @@ _STEP = 16384
 
 class ClusteringError(EmbeddingError):
     """Embeddings or a request that cannot be clustered, with the reason."""
+
+
+@contextlib.contextmanager
+def exact_products():
+    """Multiply matrices in full fp32, inside this context.
+
+    Importing SpeechBrain lets GPUs round the factors to 10 bits (TF32). Cosines
+    are then wrong by up to 1e-3: duplicates are taken for different rows, and the
+    inertia may rise.
+
+    Example
+    -------
+    >>> with exact_products():
+    ...     torch.backends.cuda.matmul.allow_tf32
+    False
+    """
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def unit_rows(embeddings, names=None, device=None, single_process=False):

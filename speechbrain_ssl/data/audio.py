@@ -11,6 +11,7 @@ from speechbrain_ssl.data.decoder import (
     Decoder,
     UnusableAudio,
 )
+from speechbrain_ssl.data.packed import PackedAudio, is_packed
 
 #: A part is decoded from this many seconds before it on, so that the filter of
 #: the resampler has settled: it rings for less than a tenth of that.
@@ -23,7 +24,8 @@ class AudioFile:
     Arguments
     ---------
     path : str
-        Any file libsndfile reads (wav, flac, ogg, mp3, ...).
+        Any file libsndfile reads (wav, flac, ogg, mp3, ...), or an utterance in
+        a shard (``data.packed``).
     sample_rate : int
         Hz. A file of another rate is resampled as it is read.
     seconds : float, optional
@@ -45,7 +47,7 @@ class AudioFile:
     def __init__(self, path, sample_rate=16000, seconds=None):
         self.path = path
         self.sample_rate = sample_rate
-        self._decoder = Decoder(path)
+        self._decoder = (PackedAudio if is_packed(path) else Decoder)(path)
         # Where the last part that was read ended, what has been decoded beyond
         # it, and the rest of the file.
         self._next = self._rest = self._stream = None
@@ -113,27 +115,11 @@ class AudioFile:
         """
         count = self.num_samples - start if count is None else count
         promised = min(count, self.num_samples - start)
-        # None until the part has been read, which may fail.
-        last_end, self._next = self._next, None
-        if start == last_end:
-            pieces, skip = [self._rest], 0
+        decoder = self._decoder
+        if decoder.channels == 1 and decoder.sample_rate == self.sample_rate:
+            wave = decoder.read_mono(start, promised)
         else:
-            # The samples of both rates coincide at whole seconds.
-            margin = round(_MARGIN_SECONDS * self.sample_rate)
-            second = max(0, start - margin) // self.sample_rate
-            pieces = [np.zeros(0, dtype=np.float32)]
-            skip = start - second * self.sample_rate
-            self._stream = resampled(self._decoder, self.sample_rate, second)
-        length = sum(map(len, pieces))
-        while length < skip + promised:
-            piece = next(self._stream, None)
-            if piece is None:
-                break
-            pieces.append(piece)
-            length += len(piece)
-        wave = np.concatenate(pieces)[skip:]
-        self._next, self._rest = start + promised, wave[promised:].copy()
-        wave = wave[:promised]
+            wave = self._converted(start, promised)
         tolerance = _tolerance(self.num_samples / self.sample_rate)
         if len(wave) == 0 or (
             promised - len(wave) > tolerance * self.sample_rate
@@ -146,6 +132,30 @@ class AudioFile:
                 there,
             )
         return wave
+
+    def _converted(self, start, count):
+        """Read a part that is mixed or resampled."""
+        # None until the part has been read, which may fail.
+        last_end, self._next = self._next, None
+        if start == last_end:
+            pieces, skip = [self._rest], 0
+        else:
+            # The samples of both rates coincide at whole seconds.
+            margin = round(_MARGIN_SECONDS * self.sample_rate)
+            second = max(0, start - margin) // self.sample_rate
+            pieces = [np.zeros(0, dtype=np.float32)]
+            skip = start - second * self.sample_rate
+            self._stream = resampled(self._decoder, self.sample_rate, second)
+        length = sum(map(len, pieces))
+        while length < skip + count:
+            piece = next(self._stream, None)
+            if piece is None:
+                break
+            pieces.append(piece)
+            length += len(piece)
+        wave = np.concatenate(pieces)[skip:]
+        self._next, self._rest = start + count, wave[count:].copy()
+        return wave[:count]
 
 
 def resampled(decoder, rate, second=0):

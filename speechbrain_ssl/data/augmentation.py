@@ -12,6 +12,7 @@ import torch
 from speechbrain_ssl.checks import check_int
 from speechbrain_ssl.data.draws import uniform
 from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.upload import upload
 
 #: What can be done to a crop; ``both`` is reverberation, then noise.
 CASES = ("clean", "reverb", "noise", "both")
@@ -216,7 +217,6 @@ class Augmentation(torch.nn.Module):
 
 def _to(array, like):
     """Move a numpy array to the device of ``like``; floats become fp32."""
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
-    if tensor.is_floating_point():
-        tensor = tensor.float()
-    return tensor.to(like.device, non_blocking=True)
+    if array.dtype.kind == "f":
+        array = array.astype(np.float32)
+    return upload(array, like.device)

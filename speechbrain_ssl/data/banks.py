@@ -335,9 +335,7 @@ class ResponseBank(torch.nn.Module):
 def _index(draws, count):
     """Turn draws in [0, 1) into indices below ``count`` (int or ``[n]``)."""
     # In fp32 a draw just below 1 is rounded to 1, once in 2^25 draws.
-    return torch.minimum(
-        (draws * count).long(), torch.as_tensor(count, device=draws.device) - 1
-    )
+    return (draws * count).long().clamp(max=count - 1)
 
 
 def _fast_size(size):

@@ -1,6 +1,6 @@
 """Read utterances and cut crops, in the processes of the data loader.
 
-A worker opens each utterance once, reads the part that the crops lie in, and
+A worker opens each utterance once, reads the part that its crops lie in, and
 cuts them. Noise, reverberation and features are computed later, on whole
 batches and on the training device.
 
@@ -10,14 +10,17 @@ item that the sampler sends.
 """
 
 import dataclasses
+import os
 
 import numpy as np
+import pandas as pd
 import torch
 
 from speechbrain_ssl.data.audio import AudioFile, fit_length
-from speechbrain_ssl.data.draws import uniform
+from speechbrain_ssl.data.draws import cached_uniform, uniform
 from speechbrain_ssl.data.pcm16 import pack, unpack
 from speechbrain_ssl.errors import AudioError
+from speechbrain_ssl.files import write_csv
 from speechbrain_ssl.shared_memory import share
 
 
@@ -53,15 +56,20 @@ class CropBatch:
     bad: list
     reference: torch.Tensor | None = None
 
+    _unpack = staticmethod(unpack)
+
     def to(self, device):
         """Move the crops to a device and make them float32.
 
         The Brain calls it, not the workers.
         """
-        return self._map(lambda c: unpack(c.to(device, non_blocking=True)))
+        return self._map(
+            lambda c: self._unpack(c.to(device, non_blocking=True))
+        )
 
     def pin_memory(self):
-        """Copy the crops to pinned memory; the loader calls it if asked to."""
+        """Copy the tensors to pinned memory; the loader calls it if asked to."""
+        self.index = self.index.pin_memory()
         return self._map(lambda c: c.pin_memory())
 
     @property
@@ -110,6 +118,17 @@ class CropDataset(torch.utils.data.Dataset):
     #: How many replacements are tried before the worker gives up.
     max_replacements = 10
 
+    #: The error that means that an utterance cannot be used, and what to do if
+    #: there are many.
+    unusable = AudioError
+    remedy = (
+        "Check that the corpus is where the manifest says, or delete "
+        "prepare.json in its folder and prepare again with `--check=decode`, "
+        "which sorts out bad files beforehand"
+    )
+    #: CSV file that names what is missing if the worker gives up, or None.
+    table = None
+
     def __init__(
         self,
         manifest,
@@ -155,16 +174,30 @@ class CropDataset(torch.utils.data.Dataset):
             try:
                 crops = self._crops(index, epoch, key, bad, *sources)
                 return epoch, index, crops, bad
-            except AudioError as error:
+            except self.unusable as error:
                 bad.append((self.manifest.path(index), str(error)))
                 draw = uniform(self.seed, epoch, key, "replace", attempt)
                 index, sources = int(draw * len(self.manifest)), []
-        raise AudioError(
+        self._list(bad)
+        listed = ""
+        if self.table:
+            listed = f"; {self.table} lists them and all that are missing"
+        raise self.unusable(
             f"{self.max_replacements} utterances in a row cannot be used, the "
-            f"last one: {bad[-1][1]}. Check that the corpus is where the manifest "
-            "says, or delete prepare.json in its folder and prepare again with "
-            "`--check=decode`, which sorts out bad files beforehand"
+            f"last one: {bad[-1][1]}{listed}. {self.remedy}"
         )
+
+    def _list(self, bad):
+        """Write the table of utterances that cannot be used or are missing."""
+        if self.table is None:
+            return
+        found = dict(bad)
+        for index in range(len(self.manifest)):
+            path = self.manifest.path(index)
+            if path not in found and not os.path.isfile(path):
+                found[path] = "missing"
+        rows = pd.DataFrame(found.items(), columns=["wav", "reason"])
+        write_csv(self.table, rows)
 
     def _crops(self, index, epoch, key, bad, sources=None):
         """Cut the crops of a sample, one array per group.
@@ -188,67 +221,77 @@ class CropDataset(torch.utils.data.Dataset):
         for source in np.unique(sources[sources != index]).tolist():
             wanted = np.flatnonzero(sources == source)
             try:
-                wave = self._wave(source, address)
+                self._cut(source, address, wanted, crops)
             except AudioError as error:
                 bad.append((self.manifest.path(source), str(error)))
                 sources[wanted] = index
-                continue
-            self._cut(wave, address, wanted, crops)
         wanted = np.flatnonzero(sources == index)
-        if len(wanted) or self._wants_reference(epoch):
-            wave = self._wave(index, address)
-            self._cut(wave, address, wanted, crops)
+        reference = self._wants_reference(epoch)
+        if reference:
+            crops.append(None)
+            wanted = np.append(wanted, plan.num_crops)
+        if len(wanted):
+            self._cut(index, address, wanted, crops)
         ends = np.cumsum([count for count, _ in plan.groups])
         groups = [
             np.stack(crops[end - count : end])
             for end, (count, _) in zip(ends, plan.groups, strict=True)
         ]
-        if self._wants_reference(epoch):
-            groups.append(self._reference(wave, address))
-        return groups
+        return groups + crops[plan.num_crops :]
 
-    def _wave(self, index, address):
-        """Read the part of an utterance that crops are cut from."""
-        plan = self.plan
+    def _cut(self, index, address, wanted, crops):
+        """Cut the wanted crops of an utterance, into the list ``crops``.
+
+        Of the file only the part that these crops lie in is read.
+        """
         with AudioFile(
             self.manifest.path(index),
-            plan.sample_rate,
+            self.plan.sample_rate,
             float(self.manifest.durations[index]),
         ) as audio:
-            start, count = plan.chunk(
-                audio.num_samples, float(uniform(*address, "chunk"))
+            chunk, count = self.plan.chunk(
+                audio.num_samples, float(cached_uniform(*address, "chunk"))
             )
-            return audio.read(start, count)
+            places = self._places(count, address, len(crops))
+            places = [places[number] for number in wanted]
+            begin = min(start for start, _ in places)
+            end = max(start + length for start, length in places)
+            if end > count:  # An utterance that is repeated is read as a whole.
+                begin = 0
+            wave = audio.read(chunk + begin, min(end, count) - begin)
+        # A lossy file may also end some samples before its announced length.
+        wave = fit_length(wave, end - begin)
+        for number, (start, length) in zip(wanted, places, strict=True):
+            crops[number] = wave[start - begin : start - begin + length]
 
-    def _cut(self, wave, address, wanted, crops):
-        """Cut the wanted crops of an utterance, into the list ``crops``."""
+    def _places(self, count, address, crops):
+        """Return (start, length) of the crops of ``count`` samples.
+
+        If there is one crop more than in the plan, it is the reference crop,
+        at a position of its own.
+        """
         plan = self.plan
         longest = max(length for _, length in plan.groups)
-        wave = fit_length(wave, max(len(wave), longest))
         places = [
             (start, length)
             for (_, length), starts in zip(
-                plan.groups, plan.starts(len(wave), address), strict=True
+                plan.groups,
+                plan.starts(max(count, longest), address),
+                strict=True,
             )
-            for start in starts
+            for start in starts.tolist()
         ]
-        for number in wanted:
-            start, length = places[number]
-            crops[number] = wave[start : start + length]
+        if crops > len(places):
+            length = round(self.reference_seconds * plan.sample_rate)
+            draw = float(uniform(*address, "reference"))
+            places.append((int(draw * (max(count - length, 0) + 1)), length))
+        return places
 
     def _wants_reference(self, epoch):
         """Return whether the samples of an epoch have a reference crop."""
         return self.reference_seconds is not None and (
             epoch >= self.reference_from
         )
-
-    def _reference(self, wave, address):
-        """Cut the reference crop, at a position of its own."""
-        length = round(self.reference_seconds * self.plan.sample_rate)
-        wave = fit_length(wave, max(len(wave), length))
-        draw = float(uniform(*address, "reference"))
-        start = int(draw * (len(wave) - length + 1))
-        return wave[start : start + length]
 
     def collate(self, samples):
         """Make a ``CropBatch`` of what ``__getitem__`` returned."""

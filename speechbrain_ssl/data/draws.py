@@ -8,6 +8,7 @@ The generator is splitmix64 (Steele, Lea and Flood, 2014), whose output function
 is a good hash of a counter; all of it is numpy on unsigned 64-bit integers.
 """
 
+import functools
 import zlib
 
 import numpy as np
@@ -64,6 +65,11 @@ def uniform(*address, size=None):
             state = _mix(np.asarray(state)[..., None] + steps)
     # A double holds 53 bits.
     return (state >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+#: ``uniform`` for draws that are needed several times in a row: the crops of a
+#: sample may be cut from several utterances. Do not write to the result.
+cached_uniform = functools.lru_cache(maxsize=4)(uniform)
 
 
 def permutation(count, *address):

@@ -5,8 +5,6 @@ import logging
 import torch
 
 from speechbrain_ssl import distributed, interruption
-from speechbrain_ssl.data.dataset import CropDataset
-from speechbrain_ssl.data.halves import HalvesDataset
 from speechbrain_ssl.data.sampling import EpochBatchSampler
 from speechbrain_ssl.errors import ManifestError
 from speechbrain_ssl.shared_memory import check_space
@@ -79,6 +77,7 @@ def make_loaders(
     pseudo_positives=None,
     reference_seconds=None,
     reference_from=1,
+    pin_memory=False,
 ):
     """Split off validation, and make the loaders of both parts.
 
@@ -90,7 +89,8 @@ def make_loaders(
     manifest : speechbrain_ssl.data.manifest.Manifest
         All utterances.
     plan : speechbrain_ssl.data.crops.CropPlan
-        How crops are cut.
+        How crops are cut, and by which data sets; for pictures a
+        ``speechbrain_ssl.data.face_dataset.FaceViews``.
     seed : int
         Seed of the order and of all draws.
     batch_size : int
@@ -111,6 +111,8 @@ def make_loaders(
         crops come from the utterance at ``index``.
     reference_seconds, reference_from
         See ``speechbrain_ssl.data.dataset.CropDataset``.
+    pin_memory : bool
+        Whether batches are put into memory that a GPU copies from by itself.
 
     Returns
     -------
@@ -124,8 +126,8 @@ def make_loaders(
         If there are too few utterances for either part, or too little shared
         memory for the workers.
     """
-    halves = {"seconds": valid_seconds, "sample_rate": plan.sample_rate}
-    candidates = HalvesDataset(manifest, **halves)
+    manifest = plan.select(manifest)
+    candidates = plan.valid_set(manifest, valid_seconds)
 
     def usable(index):
         # Rank 0 reads and decides for all: a file that fails on one machine
@@ -136,9 +138,7 @@ def make_loaders(
     train, valid = manifest.hold_out(
         valid_utterances, 2 * valid_seconds, usable
     )
-    train_set = CropDataset(
-        train, plan, seed, reference_seconds, reference_from
-    )
+    train_set = plan.train_set(train, seed, reference_seconds, reference_from)
 
     def sources(epoch, index):
         return pseudo_positives(
@@ -154,7 +154,7 @@ def make_loaders(
         grad_accumulation_factor,
         sources if pseudo_positives else None,
     )
-    valid_set = HalvesDataset(valid, **halves)
+    valid_set = plan.valid_set(valid, valid_seconds)
     valid_batch = min(VALID_BATCH, len(valid))
     some = [(reference_from, index) for index in _spread(len(train))]
     check_space(train_set, some, batch_size, num_workers)
@@ -162,7 +162,7 @@ def make_loaders(
     options = {
         "num_workers": num_workers,
         "persistent_workers": num_workers > 0,
-        "pin_memory": torch.cuda.is_available(),
+        "pin_memory": pin_memory,
         # Its own generator: the loader must not draw from the global one.
         "generator": torch.Generator().manual_seed(seed),
         "worker_init_fn": interruption.init_loader_worker,

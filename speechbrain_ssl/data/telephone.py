@@ -24,6 +24,7 @@ import torchaudio.functional
 
 from speechbrain_ssl.checks import check_number
 from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.upload import upload
 
 #: Sampling rate of the telephone network in Hz.
 RATE = 8000
@@ -126,7 +127,7 @@ class Telephone(torch.nn.Module):
         for number, name in enumerate(self.codecs):
             rows = np.flatnonzero(which == number)
             if len(rows):
-                index = torch.from_numpy(rows).to(waves.device)
+                index = upload(rows, waves.device)
                 narrow[index] = self._round_trip(narrow[index], name)
         wide = torchaudio.functional.resample(narrow, RATE, self.sample_rate)
         wide = wide[:, :length]

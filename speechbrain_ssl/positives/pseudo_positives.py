@@ -5,6 +5,8 @@ import dataclasses
 import numpy as np
 import torch
 
+from speechbrain_ssl.upload import upload
+
 
 @dataclasses.dataclass
 class PseudoPositives:
@@ -54,7 +56,7 @@ def draw_neighbours(clusters, near, draws):
     # Upper ends of the equal parts of [0, 1] that belong to the neighbours.
     ends = np.arange(1, count + 1) / count
     which = np.searchsorted(ends, draws, side="right")
-    which = torch.from_numpy(which).to(near.device)
+    which = upload(which, near.device)
     drawn = near[clusters.clamp(min=0), which]
     return torch.where(clusters < 0, -1, drawn)
 

@@ -63,6 +63,7 @@ from speechbrain_ssl.positives.ssps_checks import (
     check_run,
     check_values,
 )
+from speechbrain_ssl.upload import upload
 
 
 class SSPS(torch.nn.Module):
@@ -374,7 +375,7 @@ class SSPS(torch.nn.Module):
         if self.neighbours:
             near = self.near[:, : self.neighbours]
             clusters = draw_neighbours(clusters, near, which)
-        member = torch.from_numpy(member).to(device)
+        member = upload(member, device)
         return draw_members(
             self.queue, self.assignments, clusters, index, member
         )

@@ -6,6 +6,7 @@ import pathlib
 
 from speechbrain_ssl.data.manifest import write_manifest
 from speechbrain_ssl.prepare.completed import mark_completed
+from speechbrain_ssl.prepare.pack import pack
 from speechbrain_ssl.prepare.rejected import (
     describe_reasons,
     notes_table,
@@ -15,6 +16,7 @@ from speechbrain_ssl.prepare.rejected import (
 )
 from speechbrain_ssl.prepare.scan import scan
 from speechbrain_ssl.prepare.workers import default_workers
+from speechbrain_ssl.run_folder import lock_folder
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +56,7 @@ class Preparation:
     ):
         self.data_folder = data_folder
         self.save_folder = pathlib.Path(save_folder)
+        lock_folder(self.save_folder)
         self.check = check
         self.sample_rate = sample_rate
         self.num_workers = (
@@ -122,6 +125,34 @@ class Preparation:
                 for wav, *what in table.itertuples(index=False)
             ]
         return found
+
+    def pack(self, found, folders):
+        """Copy the audio of a scan into shards (``speechbrain_ssl.prepare.pack``).
+
+        Arguments
+        ---------
+        found : speechbrain_ssl.prepare.scan.Scan
+            Its table of usable files gets the new paths and loses the files that
+            cannot be read, which are added to the rejected ones.
+        folders : str or list of str, optional
+            Folders of the shards; without any, nothing is done.
+        """
+        if not folders or not len(found.usable):
+            return
+        wavs, rejected = pack(
+            found.usable.assign(wav=found.usable["wav"].map(self._absolute)),
+            folders,
+            verify=self.check == "decode",
+            num_workers=self.num_workers,
+        )
+        self.rejected += rejected
+        table = found.usable.assign(wav=wavs)
+        found.usable = table[table["wav"].notna()]
+
+    def _absolute(self, wav):
+        """Return a path of a manifest in full."""
+        wav = wav.replace("$data_root", str(self.data_folder), 1)
+        return os.path.join(os.path.abspath(self.save_folder), wav)
 
     def write(self, name, table):
         """Write a manifest and record its name (see ``write_manifest``)."""

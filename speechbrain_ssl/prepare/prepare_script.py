@@ -22,8 +22,8 @@ def make_parser(description, data_help):
     Returns
     -------
     argparse.ArgumentParser
-        With ``data_folder``, ``save_folder``, ``min_duration``, ``check`` and
-        ``num_workers``.
+        With ``data_folder``, ``save_folder``, ``min_duration``, ``check``,
+        ``num_workers`` and ``pack``.
     """
     parser = argparse.ArgumentParser(description=description.split("\n")[0])
     add = parser.add_argument
@@ -46,6 +46,13 @@ def make_parser(description, data_help):
         "--num_workers",
         type=int,
         help="Number of processes (default: one per core).",
+    )
+    add(
+        "--pack",
+        nargs="+",
+        metavar="FOLDER",
+        help="Copy the audio into few large files in these folders, one for "
+        "each disk (default: no).",
     )
     return parser
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from speechbrain_ssl.data.decoder import CANNOT_SEEK
 from speechbrain_ssl.embedding.extract import MOST_SECONDS, mean_windows
+from speechbrain_ssl.embedding.halves import embed_halves
 from speechbrain_ssl.embedding.voices import SAME_VOICE
 from speechbrain_ssl.errors import AudioError
 from speechbrain_ssl.prepare.av_decoder import INSTALL, has_pyav
@@ -73,6 +74,8 @@ class Checked:
     ----------
     names, paths, seconds : list
         Name, path and length of each usable file.
+    sources : dict
+        Maps the names of all files to their paths, before they are decoded.
     unusable : dict
         Maps the names of the other files to the reason.
     total : int
@@ -87,7 +90,7 @@ class Checked:
         self.names, self.paths, self.seconds = [], [], []
         self.unusable, self.notes, self.left_out = {}, [], {}
         self.total = len(names)
-        self._all = dict(zip(names, paths, strict=True))
+        self.sources = dict(zip(names, paths, strict=True))
         # What is odd about usable files -> [name, detail] of each.
         odd = collections.defaultdict(list)
         names, paths = self._decode(names, paths, options, odd)
@@ -143,7 +146,7 @@ class Checked:
             As ``12 of 18 files (not used: 6 .m4a; not audio: 2 .txt)``.
         """
         kinds = collections.Counter(
-            os.path.splitext(self._all.get(name, ""))[1].lower() or "others"
+            os.path.splitext(self.sources.get(name, ""))[1].lower() or "others"
             for name in self.unusable
         )
         parts = [
@@ -270,12 +273,42 @@ class Checked:
         )
         means = mean_windows(windows, len(self.names))
         keep = np.isfinite(means).all(axis=1)
-        for i, reason in bad:
-            self.unusable[self.names[i]] = reason
+        self._drop(bad, keep, "the model makes no finite embedding of it")
+        self._note_voices(model, options)
+        return windows.select(keep)
+
+    def embed_halves(self, model, options):
+        """Embed both halves of the usable files; see ``embed_windows``.
+
+        Returns
+        -------
+        numpy.ndarray
+            ``[N, 2, size]``, a row for each of ``names``. A file of which one
+            half has no embedding becomes unusable.
+        """
+        self.require_some()
+        bad = []
+        halves = embed_halves(
+            model.encoder,
+            model.features,
+            self.paths,
+            self.seconds,
+            bad,
+            device=model.device,
+            batch_seconds=options.batch_seconds,
+            trim=options.trim_silence,
+            progress=not options.quiet,
+        )
+        keep = np.isfinite(halves).all(axis=(1, 2))
+        self._drop(bad, keep, "one half of it has no finite embedding")
+        return halves[keep]
+
+    def _drop(self, bad, keep, reason):
+        """Move the files that are not kept, or in ``bad``, to ``unusable``."""
+        for i, why in bad:
+            self.unusable[self.names[i]] = why
         for i in np.flatnonzero(~keep):
-            self.unusable.setdefault(
-                self.names[i], "the model makes no finite embedding of it"
-            )
+            self.unusable.setdefault(self.names[i], reason)
         for column in ("names", "paths", "seconds"):
             values = getattr(self, column)
             setattr(
@@ -284,8 +317,6 @@ class Checked:
                 [v for v, k in zip(values, keep, strict=True) if k],
             )
         self.require_some()
-        self._note_voices(model, options)
-        return windows.select(keep)
 
     def _note_voices(self, model, options):
         """Note the files in which more than one voice is likely."""

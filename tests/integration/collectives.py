@@ -12,6 +12,7 @@ from speechbrain_ssl import distributed
 from speechbrain_ssl.brains.means import RunningMeans
 from speechbrain_ssl.objectives.base import Branch
 from speechbrain_ssl.objectives.simclr import SimCLR
+from speechbrain_ssl.sync_batch_norm import synchronise_batch_norms
 
 torch.set_num_threads(1)
 
@@ -61,7 +62,7 @@ def loss_of(y):
 
 def normalise(name, rank):
     """Apply our batch norm to this rank's half, forward and backward."""
-    net = distributed.synchronise_batch_norms(norm(rank, SHAPES[name]), "cpu")
+    net = synchronise_batch_norms(norm(rank, SHAPES[name]))
     distributed.broadcast_state([net])
     x = shaped(name).chunk(2)[rank].clone().requires_grad_()
     y = net(x)

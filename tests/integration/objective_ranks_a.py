@@ -17,6 +17,7 @@ from speechbrain_ssl.objectives.lim import LIM
 from speechbrain_ssl.objectives.moco import MoCo
 from speechbrain_ssl.objectives.simclr import SimCLR
 from speechbrain_ssl.objectives.simsiam import SimSiam
+from speechbrain_ssl.sync_batch_norm import synchronise_batch_norms
 
 torch.set_num_threads(1)
 
@@ -70,7 +71,7 @@ def run(name, x):
     objective = CASES[name][0]()
     weight = torch.nn.Parameter(torch.eye(SIZE) + 0.1)
     slow = torch.eye(SIZE) - 0.1
-    objective = distributed.synchronise_batch_norms(objective, "cpu")
+    objective = synchronise_batch_norms(objective)
     teacher = copy.deepcopy(objective.head)
     parameters = {"weight": weight, **dict(objective.named_parameters())}
     found = {"losses": [], "local": [], "scalars": [], "grads": []}

@@ -22,6 +22,7 @@ from speechbrain_ssl.objectives.teacher import MomentumTeacher
 from speechbrain_ssl.objectives.vibcreg import VIbCReg
 from speechbrain_ssl.objectives.vicreg import VICReg
 from speechbrain_ssl.objectives.wmse import WMSE
+from speechbrain_ssl.sync_batch_norm import synchronise_batch_norms
 
 torch.set_num_threads(1)
 
@@ -93,7 +94,7 @@ def run(name):
     make, options, crops, globals_, scheduled = CASES[name]
     torch.manual_seed(1)
     objective, encoder = make(SIZE, **options), torch.nn.Linear(FEATURES, SIZE)
-    objective = distributed.synchronise_batch_norms(objective, "cpu")
+    objective = synchronise_batch_norms(objective)
     teacher = MomentumTeacher(encoder, objective.head)
     with torch.no_grad():
         for parameter in teacher.parameters():

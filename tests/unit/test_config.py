@@ -1,5 +1,6 @@
 """What nobody asked for is refused, in one line that says the remedy."""
 
+import errno
 import sys
 
 import pytest
@@ -220,6 +221,21 @@ def test_more_processes_than_gpus(load, monkeypatch):
         load(GOOD, "--device=cpu")
 
 
+def test_each_process_has_a_gpu_of_its_own(load, monkeypatch):
+    """A device that is named under torchrun would be that of all of them."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for device in ("cuda", "cuda:0"):
+        for rank in ("0", "1"):
+            monkeypatch.setenv("LOCAL_RANK", rank)
+            options = load(GOOD, f"--device={device}")[1]
+            assert options["device"] == f"cuda:{rank}"
+        monkeypatch.delenv("LOCAL_RANK")
+        assert load(GOOD, f"--device={device}")[1]["device"] == device
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    with pytest.raises(ConfigError, match="all processes.*CUDA_VISIBLE_DEV"):
+        load(GOOD, "--device=cuda:1")
+
+
 def test_errors_of_constructors_come_out_as_themselves(load):
     """With their own text, not as "could not construct"."""
     with pytest.raises(ConfigError) as caught:
@@ -304,3 +320,18 @@ def test_a_name_that_is_no_text(load):
     match = r"no text in this locale: .*/data/\\udcc3\\udca9.*LC_ALL=C.UTF-8"
     with pytest.raises(ConfigError, match=match):
         load(GOOD, "--data_folder=/data/\udcc3\udca9")
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM])
+def test_a_protected_folder_is_named_and_not_the_yaml(
+    load, monkeypatch, number
+):
+    """Objects of the YAML make folders, such as that of the checkpoints."""
+
+    def protected(*_, **__):
+        raise OSError(number, "No", "/output/save")
+
+    monkeypatch.setattr(CropPlan, "__init__", protected)
+    with pytest.raises(ConfigError, match="'/output/save'; correct it") as e:
+        load(GOOD)
+    assert "x.yaml" not in str(e.value)

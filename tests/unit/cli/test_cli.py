@@ -576,6 +576,19 @@ def test_cluster(command, command_json, model, audio, tmp_path):
     assert code == 0 and out.count("speaker 1\t") == 12
 
 
+def test_the_page_of_the_groups(command, model, audio, tmp_path):
+    page = tmp_path / "pages" / "speakers.html"
+    code, out, _ = command(
+        "cluster", audio, f"--model={model}", f"--page={page}"
+    )
+    assert code == 0 and f"listen and name the speakers: {page}" in out
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<input data-speaker=") == 3
+    sources = json.loads(text.split('id="data">')[1].split("</script>")[0])
+    for name, source in zip(sources["names"], sources["sources"], strict=True):
+        assert (page.parent / source).resolve() == (audio / name).resolve()
+
+
 def test_cluster_names_what_it_left_out(command_json, model, bad_audio):
     code, found, err = command_json(
         "cluster", bad_audio, f"--model={model}", "--speakers=3"
@@ -601,6 +614,7 @@ def test_a_name_that_is_no_utf8(command_json, model, audio):
         (["--speakers=0"], "at least 1"),
         (["--speakers=13"], "only 12 usable files"),
         (["--output=a.txt"], "must end in .csv"),
+        (["--page=a.txt"], "--page=a.txt must end in .html"),
     ],
 )
 def test_cluster_what_cannot_be(command, model, audio, options, match):

@@ -11,6 +11,7 @@ import pytest
 import tiny
 import torch
 from sklearn.metrics import adjusted_rand_score
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from speechbrain_ssl.clustering.kmeans import (
     centroids_of,
@@ -316,3 +317,28 @@ def test_kmeans_benchmark_runs():
     )
     (run,) = json.loads(done.stdout)["runs"]
     assert run["inertia_over_sklearn"] < 1.02
+
+
+@pytest.fixture
+def tf32():
+    """Switch TF32 on, as SpeechBrain does."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
+    yield
+    torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def test_products_are_exact_where_tf32_is_on(tf32):
+    """Every product, of seeding and of distances; the setting stays."""
+    seen = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if function._schema.name in ("aten::mm", "aten::mv"):
+                seen.append(torch.backends.cuda.matmul.allow_tf32)
+            return function(*args, **(kwargs or {}))
+
+    with Watch():
+        spherical_kmeans(torch.randn(60, 5), 6, init="k-means++")
+    assert len(seen) > 6 and not any(seen)
+    assert torch.backends.cuda.matmul.allow_tf32

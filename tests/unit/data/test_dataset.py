@@ -1,11 +1,12 @@
 """The same crops whatever the machine, and what happens to bad files."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 import torch
 
-from speechbrain_ssl.data.audio import fit_length
+from speechbrain_ssl.data.audio import AudioFile, fit_length
 from speechbrain_ssl.data.crops import CropPlan
 from speechbrain_ssl.data.dataset import CropDataset
 from speechbrain_ssl.data.draws import uniform
@@ -144,6 +145,7 @@ def test_a_corpus_of_bad_files_ends_the_run(manifest, tmp_path, workers):
     """A wrong data folder is an error, not a loop without end."""
     broken = with_bad(manifest, set(range(COUNT)), tmp_path)
     data = CropDataset(broken, PLAN, seed=3)
+    data.table = tmp_path / "missing_audio.csv"
     loader = torch.utils.data.DataLoader(
         data,
         batch_sampler=[[(1, 0)]],
@@ -151,8 +153,11 @@ def test_a_corpus_of_bad_files_ends_the_run(manifest, tmp_path, workers):
         num_workers=workers,
     )
     iterator = iter(loader)
-    with pytest.raises(AudioError, match=r"(?s)10 utterances.*gone\.wav.*Che"):
+    text = r"(?s)10 utterances.*gone\.wav.*missing_audio\.csv.*Che"
+    with pytest.raises(AudioError, match=text):
         next(iterator)
+    listed = pd.read_csv(data.table)
+    assert set(listed["wav"]) == {broken.path(i) for i in range(COUNT)}
 
 
 def batches(sampler):
@@ -300,21 +305,24 @@ def test_crops_of_pseudo_positives(manifest):
 
 
 def test_each_utterance_is_opened_once(manifest, monkeypatch):
-    opened = []
-    original = CropDataset._wave
+    """And no more of it is read than what its crops lie in."""
+    opened, counts = [], []
+    read = AudioFile.read
 
-    def wave(self, index, address):
-        opened.append(index)
-        return original(self, index, address)
+    def counting_read(audio, start, count):
+        opened.append(audio.path)
+        counts.append(count)
+        return read(audio, start, count)
 
-    monkeypatch.setattr(CropDataset, "_wave", wave)
+    monkeypatch.setattr(AudioFile, "read", counting_read)
     data = CropDataset(manifest, PLAN, 3)
-    data[(2, 12, np.array([9, 7, 9, 7]))]
-    assert sorted(opened) == [7, 9]
+    data[(2, 15, np.array([9, 14, 13, 9]))]
+    assert sorted(opened) == sorted(manifest.path(i) for i in (9, 13, 14))
+    assert sorted(counts)[:2] == [3200, 4800]
     opened.clear()
     data = CropDataset(manifest, PLAN, 3, reference_seconds=0.3)
     data[(2, 12, np.array([9, 12, 9, 12]))]
-    assert sorted(opened) == [9, 12]
+    assert sorted(opened) == sorted(manifest.path(i) for i in (9, 12))
 
 
 def test_a_bad_pseudo_positive_leaves_its_crops_to_the_anchor(

@@ -134,7 +134,7 @@ def test_a_header_without_a_length(tmp_path, total):
 
 
 def test_a_promise_takes_no_memory(tmp_path):
-    """What a header announces is read second by second, up to what is there."""
+    """What a header announces is read in blocks, up to what is there."""
     # An hour by its header, which the size of the file permits.
     path = streamed_flac(tmp_path / "a.flac", 3600 * RATE, None, voice(200))
     assert path.stat().st_size > 750 * 3600
@@ -237,7 +237,7 @@ def test_absurd_samples(tmp_path, value):
     with AudioFile(path) as audio:
         assert len(audio.read(0, 32000)) == 32000
         with pytest.raises(AudioError, match="beyond 1e.06 at 2.500 s"):
-            audio.read(33000, 100)
+            audio.read(39990, 100)
 
 
 @pytest.mark.parametrize("form", ["wav", "flac", "aiff", "au", "w64"])

@@ -11,6 +11,10 @@ from speechbrain_ssl.encoders.ecapa import FastECAPA
 from speechbrain_ssl.encoders.resnet import FastResNet34, ResNet34
 from speechbrain_ssl.objectives.teacher import MomentumTeacher
 from speechbrain_ssl.publishing.stock import fold_embedding_norm
+from speechbrain_ssl.sync_batch_norm import (
+    SyncBatchNorm,
+    synchronise_batch_norms,
+)
 
 ENCODERS = {
     "ecapa": (
@@ -136,8 +140,8 @@ def test_it_is_synchronised_as_the_other_norms(name, monkeypatch):
     normed, _ = make(name)
     monkeypatch.setattr(distributed, "is_distributed", lambda: True)
     state = copy.deepcopy(normed.state_dict())
-    other = distributed.synchronise_batch_norms(normed, "cpu")
-    assert isinstance(other.embedding_norm, distributed.GlooSyncBatchNorm)
+    other = synchronise_batch_norms(normed)
+    assert isinstance(other.embedding_norm, SyncBatchNorm)
     assert other.embedding_norm.affine
     for key, value in other.state_dict().items():
         assert torch.equal(value, state[key])

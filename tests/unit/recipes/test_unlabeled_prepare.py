@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import soundfile as sf
 
+from speechbrain_ssl.data.audio import AudioFile
 from speechbrain_ssl.data.manifest import Manifest
 from speechbrain_ssl.errors import ManifestError
 from speechbrain_ssl.prepare import formats as scan_formats
@@ -392,6 +393,23 @@ def test_trimmed_copies(tmp_path):
         "$data_root/a.wav",
         "$data_root/silent.wav",
     ]
+
+
+@pytest.mark.parametrize("trim", [False, True])
+def test_packed(tmp_path, trim):
+    """IDs stay; what only decoding finds damaged is rejected."""
+    data, save = tmp_path / "data", tmp_path / "save"
+    data.mkdir()
+    wave = np.random.default_rng(0).integers(-9999, 9999, 32000)
+    sf.write(data / "a.wav", wave.astype(np.int16), 16000)
+    sf.write(data / "nan.wav", np.full(32000, np.nan), 16000, subtype="FLOAT")
+    summary = run(data, save, trim_silence=trim, pack=str(tmp_path / "disk"))
+    assert sum(summary["rejected"].values()) == summary["utterances"] == 1
+    manifest = Manifest.read(save / "train.csv", data_root=str(data))
+    assert manifest.ids[0] == "a" and manifest.durations.tolist() == [2.0]
+    assert manifest.path(0).startswith(str(tmp_path / "disk"))
+    with AudioFile(manifest.path(0)) as audio:
+        assert np.array_equal(audio.read() * 32768, wave)
 
 
 # --------------------------------------------------------------------- a list
