@@ -55,8 +55,8 @@ def configurations(command):
 
     Example
     -------
-    >>> list(configurations("rounds"))
-    ['dlg_lc_ecapa_mini']
+    >>> "dlg_lc_ecapa_mini" in configurations("rounds")
+    True
     """
     task = root() / "recipes" / "UnlabeledFolder" / TASKS[command]
     return {p.stem: p for p in sorted((task / "hparams").glob("*.yaml"))}
@@ -183,7 +183,8 @@ def _next_commands(options):
     run, audio = shlex.quote(folder), shlex.quote(options.folder)
     speakers = shlex.quote(os.path.join(folder, "speakers"))
     commands = [
-        f"cluster {audio} --model={run} --output={speakers}.csv",
+        f"cluster {audio} --model={run} --output={speakers}.csv "
+        f"--page={speakers}.html",
         f"enrol NAME a.wav b.wav --model={run} --database={speakers}",
     ]
     if options.command == "train":

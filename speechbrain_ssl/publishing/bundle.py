@@ -160,7 +160,9 @@ def make_bundle(
             raise ConfigError(f"there is no calibration {path}")
         calibrated = read_calibration(path)
     threshold, why = threshold_of(calibrated, record, p_target)
-    card = make_card(about, describe(encoder, features), record, threshold, why)
+    card = make_card(
+        about, describe(encoder, features), record, threshold, why, onnx
+    )
     folder = export_encoder(output_folder, encoder, features, threshold, why)
     # Files of an earlier call would be taken for this model's.
     for name, content in (

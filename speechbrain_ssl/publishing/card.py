@@ -113,7 +113,9 @@ def evaluations(results):
     ]
 
 
-def make_card(about, description, results, threshold=None, why=None):
+def make_card(
+    about, description, results, threshold=None, why=None, onnx=False
+):
     """Write the text of ``README.md``.
 
     Arguments
@@ -128,6 +130,8 @@ def make_card(about, description, results, threshold=None, why=None):
         The cosine above which two recordings are taken for one speaker.
     why : str, optional
         Where the threshold is from.
+    onnx : bool
+        Whether ``model.onnx`` is part of the model.
 
     Returns
     -------
@@ -170,6 +174,7 @@ def make_card(about, description, results, threshold=None, why=None):
         f"Speaker labels seen in training: **{_escaped(labels)}**.\n",
         _metrics(found),
         _loading(about.hub_id, threshold, why),
+        _ONNX if onnx else "",
         _LIMITS,
         f"## Licence\n\nThe weights: {about.licence}. The corpora it was "
         "trained on have licences and terms of their own.\n",
@@ -316,6 +321,18 @@ its author. It embeds a recording as a whole, which takes much memory beyond a f
 minutes; speechbrain-ssl embeds a long one in windows.
 """
 
+
+_ONNX = """\
+Without torch, with onnxruntime; the waveform is mono at 16 kHz:
+
+```python
+import onnxruntime, soundfile
+
+wave, rate = soundfile.read("first.wav", dtype="float32")
+session = onnxruntime.InferenceSession("model.onnx")
+embedding = session.run(None, {"waveforms": wave[None]})[0]  # [1, size]
+```
+"""
 
 _LIMITS = """\
 ## Intended use and limits

@@ -29,6 +29,7 @@ FILE_NAME = "model.onnx"
 
 #: Names of the graph's input and output.
 INPUT, OUTPUT = "waveforms", "embeddings"
+AXES = "batch", "samples"
 
 #: Least cosine between the graph's embedding and the encoder's.
 PARITY = 0.9999
@@ -224,16 +225,28 @@ def _write(path, whole, sample_rate):
             )
     finally:
         logging.getLogger("torch.onnx").setLevel(level)
-    _forget_origin(path)
+    _tidy(path)
 
 
-def _forget_origin(path):
-    """Remove the traces of nodes, which name paths of this machine."""
+def _tidy(path):
+    """Name the axes, and remove the traces of nodes.
+
+    The exporter numbers the axes. The traces name paths of this machine.
+    """
     import onnx
 
     model = onnx.load(path)
-    for node in model.graph.node:
+    graph = model.graph
+    for node in graph.node:
         node.ClearField("metadata_props")
+    axes = graph.input[0].type.tensor_type.shape.dim
+    names = {
+        axis.dim_param: name for axis, name in zip(axes, AXES, strict=True)
+    }
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for axis in value.type.tensor_type.shape.dim:
+            if axis.dim_param in names:
+                axis.dim_param = names[axis.dim_param]
     onnx.save(model, path)
 
 

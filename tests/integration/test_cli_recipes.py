@@ -42,3 +42,4 @@ def test_train_from_a_folder(corpus, tmp_path):
     status, stderr = tiny.shell([*command, *first[1:]])
     assert status == 0, stderr[-3000:]
     assert (folder / "speakers.csv").is_file()
+    assert (folder / "speakers.html").is_file()

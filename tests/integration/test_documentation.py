@@ -94,6 +94,9 @@ def links(text, folder=PAGE.parent):
         ("docs/add_your_own_objective.md", 10),
         ("docs/architecture.md", 20),
         ("docs/index.md", 1),
+        ("docs/faq.md", 12),
+        ("docs/outputs.md", 1),
+        ("docs/which_configuration.md", 7),
         ("results/README.md", 9),
     ],
 )

@@ -4,12 +4,14 @@ import importlib.util
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import sysconfig
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from speechbrain_ssl.cli.main import main as command
@@ -297,7 +299,7 @@ def test_a_folder_of_another_encoder_has_no_proof(tmp_path, small_encoder):
 
 
 @pytest.mark.slow
-def test_a_resnet_with_onnx(tmp_path):
+def test_a_resnet_with_onnx(tmp_path, monkeypatch):
     torch.manual_seed(0)
     encoder = ResNet34(80, 16, channels=4, blocks=[1, 1, 1, 1])
     for _ in range(5):
@@ -308,6 +310,16 @@ def test_a_resnet_with_onnx(tmp_path):
     )
     assert made["difference"] < 1e-5 and made["threshold"] is None
     embed = load_onnx(tmp_path / "published" / "model.onnx")
+    # What the card says of it works as it stands.
+    card = (tmp_path / "published" / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(import onnxruntime.*?)```", card, re.S)
+    sound = np.random.default_rng(1).normal(0, 0.1, 32000)
+    soundfile.write(tmp_path / "published" / "first.wav", sound, 16000)
+    monkeypatch.chdir(tmp_path / "published")
+    scope = {}
+    exec(code, scope)
+    assert scope["embedding"].shape[0] == 1
+    assert np.array_equal(embed(scope["wave"][None]), scope["embedding"])
     wave = torch.randn(1, 20000)
     with torch.no_grad():
         wanted = encoder(LogMel()(wave))[:, 0]

@@ -114,6 +114,11 @@ def test_the_graph_is_the_encoder(tmp_path, name, config):
     here = os.path.dirname(onnx.__file__).encode()
     assert here not in path.read_bytes()
     assert b'File "' not in path.read_bytes()
+    graph = pytest.importorskip("onnx").load(path).graph
+    shape = graph.input[0].type.tensor_type.shape
+    assert [axis.dim_param for axis in shape.dim] == ["batch", "samples"]
+    shape = graph.output[0].type.tensor_type.shape
+    assert shape.dim[0].dim_param == "batch"
     embed = load_onnx(path)
     for batch, count in ((1, 8000), (3, 16001), (1, 50123), (1, 480000)):
         wave = rustle(count, batch)
