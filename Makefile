@@ -12,12 +12,14 @@ PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist=worksteal
 # Threads that spin while they wait slow down their neighbours.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: help demo test test-fast test-gpu lint format docs clean
+.PHONY: help demo demo-av test test-fast test-faults test-gpu lint format docs clean
 
 help:
 	@echo "make demo       synthetic corpus, training and rounds without labels (3 to 6 min on 2 idle cores)"
+	@echo "make demo-av    the same with voices and drawn faces"
 	@echo "make test       documentation and the whole test suite (under 20 min on 2 cores)"
 	@echo "make test-fast  the quick tests only"
+	@echo "make test-faults  kills, full disks, damaged files and others, on real runs (under 30 min)"
 	@echo "make test-gpu   the tests that need a GPU"
 	@echo "make lint       formatter and linter, changing nothing"
 	@echo "make format     formatter and linter, mending what they can"
@@ -52,12 +54,29 @@ demo: $(VENV)/.installed
 	@echo "The reports: $(DEMO)/report.html (self-supervised),"
 	@echo "             $(DEMO)/rounds/report.html (then rounds of pseudo labels)"
 
+# Voices and drawn faces: self-supervised training of each, then common rounds.
+demo-av: $(VENV)/.installed
+	$(BIN)/python recipes/VoxCeleb/SSL/train.py \
+	    recipes/MiniVox/SSL/hparams/simclr_ecapa_mini.yaml \
+	    --data_folder=$(DEMO)/corpus --output_folder=$(DEMO)-av/voices
+	$(BIN)/python recipes/VoxCeleb/SSL/train.py \
+	    recipes/MiniVox/SSL/hparams/simclr_face_mini.yaml \
+	    --data_folder=$(DEMO)/corpus --output_folder=$(DEMO)-av/faces
+	$(BIN)/python recipes/VoxCeleb/AudioVisual/train.py \
+	    recipes/MiniVox/AudioVisual/hparams/joint_mini.yaml \
+	    --data_folder=$(DEMO)/corpus --output_folder=$(DEMO)-av/rounds \
+	    --initial_model=$(DEMO)-av/voices --initial_face_model=$(DEMO)-av/faces
+	@echo "The report: $(DEMO)-av/rounds/report.html"
+
 test: docs
 	$(PYTEST) --doctest-modules speechbrain_ssl
 	$(PYTEST) --durations=15
 
 test-fast: $(VENV)/.installed
 	$(PYTEST) -m "not slow"
+
+test-faults: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/run.py results/reliability
 
 # One process, which has the GPU to itself.
 test-gpu: $(VENV)/.installed

@@ -27,13 +27,20 @@ from speechbrain.utils.run_opts import RunOptions
 
 from speechbrain_ssl import (
     distributed,
+    heartbeat,
     interruption,
     precision,
     shared_memory,
 )
 from speechbrain_ssl.config_base import merge, read_plain
-from speechbrain_ssl.errors import ConfigError, UserError, full_disk
+from speechbrain_ssl.errors import (
+    ConfigError,
+    DistributedError,
+    UserError,
+    explain,
+)
 from speechbrain_ssl.progress import open_bar
+from speechbrain_ssl.run_folder import check_folder, forget_deleted
 
 logger = logging.getLogger(__name__)
 
@@ -344,7 +351,9 @@ def load_config(argv, known, changes=None):
             if isinstance(cause, UserError):
                 raise cause from error
             cause = cause.__cause__ or cause.__context__
-        raise ConfigError(f"{path}: {error}") from error
+        # The checkpointer has made its folder by now, or has failed to.
+        text = explain(error) or f"{path}: {error}"
+        raise ConfigError(text) from error
     precision.settle(hparams, run_opts)
     return path, run_opts, overrides, hparams
 
@@ -357,16 +366,37 @@ def _take_auto(argv, changes):
 
 
 def _run_or_stop(main):
-    """Run ``main(argv)``; a signal to all processes may end it in each."""
+    """Run ``main(argv)``; explain what ends it, here and to other processes."""
     try:
-        main(sys.argv[1:])
-        distributed.leave()
-    except RuntimeError as error:
-        # The first process to stop breaks the collectives of the others.
-        stop = interruption.requested()
-        if stop is None or not distributed.is_distributed():
-            raise
-        raise interruption.Interrupted(stop) from error
+        try:
+            main(sys.argv[1:])
+        except RuntimeError as error:
+            explained = _lost_process()
+            if explained is None:
+                raise
+            raise explained from error
+    except BaseException as error:
+        stopped = isinstance(error, interruption.Interrupted)
+        heartbeat.leave(f"{error}".strip().split("\n")[-1], stopped)
+        if not stopped:
+            # Whatever it was, a deleted folder explains it.
+            check_folder()
+        raise
+    heartbeat.leave()
+    distributed.leave()
+
+
+def _lost_process():
+    """Return the error to raise if a process that has gone broke a collective."""
+    if not distributed.is_distributed():
+        return None
+    if stop := interruption.requested():
+        return interruption.Interrupted(stop)
+    if lost := heartbeat.lost():
+        sentence, stopped = lost
+        kind = interruption.Interrupted if stopped else DistributedError
+        return kind(sentence)
+    return None
 
 
 def run(main):
@@ -380,6 +410,9 @@ def run(main):
     main : callable
         Takes the command-line arguments.
     """
+    forget_deleted()
+    # Where the disk is full, each message would become a traceback.
+    logging.raiseExceptions = False
     # SpeechBrain's bar of an epoch would be redrawn into a log file, too.
     speechbrain.core.tqdm = open_bar
     try:
@@ -394,14 +427,8 @@ def run(main):
         text = str(error).strip().split(f"{type(error).__name__}: ")[-1]
         sys.stderr.write(f"\nError: {text}\n")
         sys.exit(1)
-    except RuntimeError as error:
-        explanation = shared_memory.explain(error)
-        if explanation is None:
-            raise
-        sys.stderr.write(f"\nError: {explanation}\n")
-        sys.exit(1)
-    except OSError as error:
-        explanation = full_disk(error)
+    except (OSError, RuntimeError) as error:
+        explanation = shared_memory.explain(error) or explain(error)
         if explanation is None:
             raise
         sys.stderr.write(f"\nError: {explanation}\n")

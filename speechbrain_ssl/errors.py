@@ -7,6 +7,9 @@ be printed without a traceback. ``speechbrain_ssl.config.run`` does that.
 import errno
 import json
 
+# The last one is a limit on the size of files (``ulimit -f``).
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 class UserError(Exception):
     """Base class of errors that a user can correct without reading the code."""
@@ -22,6 +25,10 @@ class ManifestError(UserError):
 
 class AudioError(UserError):
     """A single audio file that cannot be used, with the reason."""
+
+
+class ImageError(UserError):
+    """A single picture that cannot be used, with the reason."""
 
 
 class EmbeddingError(UserError):
@@ -44,13 +51,28 @@ class DivergenceError(UserError):
     """Training that has left the finite numbers."""
 
 
+class DistributedError(UserError):
+    """A process of a distributed run that has gone."""
+
+
+#: What is wrong with a path: not permitted, read-only, a file and no folder.
+_PLACE = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EEXIST,
+)
+
+
 def full_disk(error):
-    """Explain an ``OSError`` that means that the disk is full.
+    """Explain an error that means that no more can be written.
 
     Arguments
     ---------
-    error : OSError
-        Any one.
+    error : BaseException
+        Any one. What it was raised from, or while it was handled, is looked at,
+        too: torch replaces the error of a stream by one of its own.
 
     Returns
     -------
@@ -63,12 +85,37 @@ def full_disk(error):
     'no space is left'
     >>> full_disk(OSError(errno.EACCES, "Permission denied"))
     """
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-        return None
-    return (
-        f"no space is left ({error}). What was written before is intact: make "
-        "room and start the same command again"
-    )
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return (
+                f"no space is left ({error}). What was written before is "
+                "intact: make room and start the same command again"
+            )
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def explain(error):
+    """Explain an error of the file system that the user can correct.
+
+    Arguments
+    ---------
+    error : BaseException
+        Any one.
+
+    Returns
+    -------
+    str or None
+        A sentence with the remedy; None if the error means something else.
+
+    Example
+    -------
+    >>> explain(OSError(errno.EACCES, "Permission denied", "/data/run"))
+    "[Errno 13] Permission denied: '/data/run'; correct it or name another path"
+    """
+    if getattr(error, "errno", None) in _PLACE:
+        return f"{error}; correct it or name another path"
+    return full_disk(error)
 
 
 def differences(before, now):

@@ -24,8 +24,9 @@ from speechbrain.utils.distributed import (
     run_on_main,
 )
 
-from speechbrain_ssl import precision
+from speechbrain_ssl import heartbeat, precision
 from speechbrain_ssl.config_base import merge, parse_plain
+from speechbrain_ssl.distributed import world_size
 from speechbrain_ssl.errors import CheckpointError, differences
 from speechbrain_ssl.files import atomic_write
 
@@ -38,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 FILE_NAME = "settings.json"
 LOCK_NAME = "lock"
+LOG_CONFIG = str(pathlib.Path(__file__).with_name("log_config.yaml"))
+PROCESSES = "number of processes"
 
 # The locks that this process holds: path -> open file.
 _locks = {}
@@ -49,7 +52,7 @@ MAY_CHANGE = set(
     """
     output_folder manifest_folder data_folder vox1_folder vox2_folder
     musan_folder rirs_folder noise_folder train_manifest prepare skip_prep
-    num_workers log_every average_last collapse_alarm checkpointer
+    num_workers log_every train_logger average_last collapse_alarm checkpointer
     epoch_counter trials trials_folder trials_speaker_component trials_every
     rounds stop_after stop_agreement stop_gain silhouette_sample
     embed_batch_seconds monitor_labels monitor_column
@@ -57,6 +60,12 @@ MAY_CHANGE = set(
     """.split()
 )
 
+#: What differs where somebody trains on, for more epochs or on more audio.
+_LENGTH = ("number_of_epochs", "epochs", "utterances")
+_GO_ON = (
+    ". For more epochs or other audio, give the new run another "
+    "`output_folder`, and the old one as `initial_model`"
+)
 
 #: Keys of building blocks that affect the log only, and may change, too.
 WATCHING = {"monitor_labels"}
@@ -85,12 +94,25 @@ def begin_run(path, run_opts, overrides, hparams):
     if int(os.environ.get("RANK", 0)) == 0:
         precision.keep(hparams)
     ddp_init_group(run_opts)
-    sb.create_experiment_directory(hparams["output_folder"])
+    heartbeat.start()
+    make_run_folder(hparams["output_folder"])
     write_hyperparams(hparams["output_folder"], path, overrides)
+    resume_batch(hparams)
     precision.resume(hparams, run_opts)
     precision.announce(hparams, run_opts)
     if hparams["prepare"] is not None:
         run_on_main(hparams["prepare"])
+
+
+def make_run_folder(folder):
+    """Make an output folder and its ``log.txt``, with a quiet console.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The folder.
+    """
+    sb.create_experiment_directory(str(folder), log_config=LOG_CONFIG)
 
 
 def write_hyperparams(folder, path, overrides):
@@ -133,16 +155,17 @@ def settings_of(path, overrides):
     Returns
     -------
     dict
-        Key -> value in plain Python, with all references resolved. Keys of
-        ``MAY_CHANGE`` are left out. Every path is replaced by the same text,
+        Key -> value in plain Python, with all references resolved, and the
+        number of processes. Keys of ``MAY_CHANGE`` are left out. Every path is replaced by the same text,
         since data may be moved.
     """
     plain = parse_plain(resolve_references(merge(path).open(), overrides))
-    return {
+    settings = {
         key: _without_paths(value)
         for key, value in plain.items()
         if key not in MAY_CHANGE
     }
+    return settings | {PROCESSES: int(os.environ.get("WORLD_SIZE", 1))}
 
 
 def _without_paths(value):
@@ -191,14 +214,65 @@ def claim_folder(output_folder, settings):
     held = held or (save.parent / "rounds.json").is_file()
     if path.is_file() and held:
         before = json.loads(path.read_text(encoding="utf-8"))
+        if _global_batch(before, settings) is not None:
+            for key in ("batch_size", PROCESSES):
+                settings[key] = before[key]
         refuse_other(f"{output_folder} holds a run", before, settings)
     elif int(os.environ.get("RANK", 0)) == 0:
         with atomic_write(path) as stream:
             json.dump(settings, stream, indent=1, sort_keys=True)
 
 
+def _global_batch(before, now):
+    """Return the batch of all processes, if two settings mean the same one.
+
+    They do if the same command is started with another number of processes, as
+    by ``torchrun`` when it has lost a host, and if the product is the same.
+    """
+    batches = [found.get("batch_size") for found in (before, now)]
+    if None in batches or PROCESSES not in before:
+        return None
+    total = batches[0] * before[PROCESSES]
+    same = batches[0] == batches[1] or total == batches[1] * now[PROCESSES]
+    return total if same else None
+
+
+def resume_batch(hparams):
+    """Share the batch that a run began with among the processes of today.
+
+    Arguments
+    ---------
+    hparams : dict
+        The hyper-parameters, whose ``batch_size`` is changed in place. The
+        folder in ``output_folder`` was claimed before.
+
+    Raises
+    ------
+    CheckpointError
+        If the processes cannot have equal shares.
+    """
+    path = pathlib.Path(hparams["output_folder"]) / "save" / FILE_NAME
+    began = json.loads(path.read_text(encoding="utf-8"))
+    total, processes = began["batch_size"] * began[PROCESSES], world_size()
+    if total % processes:
+        raise CheckpointError(
+            f"the run in {hparams['output_folder']} began with a batch of "
+            f"{total} in {began[PROCESSES]} processes, which {processes} "
+            "processes cannot share equally: start another number"
+        )
+    if hparams["batch_size"] != total // processes:
+        hparams["batch_size"] = total // processes
+        logger.info(
+            "The run began with %d processes: batch_size is now %d, so that "
+            "the batch of all is still %d",
+            began[PROCESSES],
+            hparams["batch_size"],
+            total,
+        )
+
+
 def lock_folder(save):
-    """Lock the folder of a run's checkpoints for the life of this process.
+    """Lock a folder that only one process may write, for the life of this one.
 
     The system releases the lock when the process ends, however it ends. Where
     it offers no such locks (on Windows, or on some network file systems), the
@@ -207,7 +281,8 @@ def lock_folder(save):
     Arguments
     ---------
     save : pathlib.Path
-        The folder; it is created if necessary.
+        The folder of a run's checkpoints, or of manifests; it is created if
+        necessary.
 
     Raises
     ------
@@ -231,13 +306,13 @@ def lock_folder(save):
             return
         stream.seek(0)
         raise CheckpointError(
-            f"{save.parent} is in use by another run ({stream.read()}). Wait "
-            "until it has ended, or choose another `output_folder`"
+            f"{save} is in use by another run ({stream.read()}). Wait until it "
+            "has ended, or choose another `output_folder` or `save_folder`"
         ) from error
     stream.seek(0)
     before = stream.read()
     if before:
-        logger.info("Taking over %s, left by %s", save.parent, before)
+        logger.info("Taking over %s, left by %s", save, before)
     stream.truncate(0)
     now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
     stream.write(
@@ -247,6 +322,43 @@ def lock_folder(save):
     # Only a process that was killed leaves its name behind.
     atexit.register(stream.truncate, 0)
     _locks[path.resolve()] = stream
+
+
+def _was_deleted(stream):
+    return os.fstat(stream.fileno()).st_nlink == 0
+
+
+def forget_deleted():
+    """Forget folders of earlier runs of this process that were deleted since."""
+    for path in [p for p, stream in _locks.items() if _was_deleted(stream)]:
+        del _locks[path]
+
+
+def check_folder(folder="/"):
+    """Raise if an output folder was deleted while this process used it.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The output folder, or one inside it; by default all that are locked.
+
+    Raises
+    ------
+    CheckpointError
+        If so: what is written from now on would be incomplete.
+    """
+    folder = pathlib.Path(folder).resolve()
+    for path, stream in _locks.items():
+        output = path.parent.parent
+        related = (
+            folder in (output, *output.parents) or output in folder.parents
+        )
+        if related and _was_deleted(stream):
+            raise CheckpointError(
+                f"{output} was deleted while the run was writing to it. "
+                "Restore it from a backup and start the same command again, or "
+                "train from the beginning"
+            )
 
 
 def refuse_other(subject, before, now):
@@ -266,8 +378,9 @@ def refuse_other(subject, before, now):
     """
     differing = differences(before, now)
     if differing:
+        longer = any(before.get(k) != now.get(k) for k in _LENGTH)
         raise CheckpointError(
             f"{subject} of another configuration: {', '.join(differing)}. "
             "Choose another `output_folder` for this run, or restore the "
-            "configuration to resume that one"
+            "configuration to resume that one" + (_GO_ON if longer else "")
         )

@@ -6,11 +6,14 @@ step and plotted in the report. A schedule has no state to save in a checkpoint.
 """
 
 import dataclasses
+import logging
 
 import numpy as np
 
 from speechbrain_ssl.checks import check_int, check_number
 from speechbrain_ssl.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,13 +144,12 @@ class WarmupExponential:
     hold_epochs : float
         Epochs before the fall, warm-up included.
     warmup_epochs : float
-        Length of the warm-up from 0 in epochs.
+        Length of the warm-up from 0 in epochs; half of a run that is no longer.
 
     Raises
     ------
     ConfigError
-        If ``factor`` or ``every_epochs`` is out of range; when called, if the
-        warm-up takes the whole run.
+        If ``factor`` or ``every_epochs`` is out of range.
 
     Example
     -------
@@ -231,7 +233,7 @@ class WarmupCosine:
     end : float
         Value of the last step.
     warmup_epochs : float
-        Length of the warm-up in epochs.
+        Length of the warm-up in epochs; half of a run that is no longer.
     start : float
         Value of the first step, if there is a warm-up.
     total_epochs : int, optional
@@ -241,8 +243,7 @@ class WarmupCosine:
     Raises
     ------
     ConfigError
-        When called, if the warm-up takes the whole run, or if the run is
-        longer than the schedule.
+        When called, if the run is longer than the schedule.
 
     Example
     -------
@@ -281,11 +282,16 @@ class WarmupCosine:
 
 
 def _warm_steps(warmup_epochs, epochs, steps_per_epoch):
-    """Return the number of steps of a warm-up that leaves some for the rest."""
+    """Return the number of steps of a warm-up; it leaves some for the rest."""
+    check_number("a schedule", "warmup_epochs", warmup_epochs)
     warm = round(warmup_epochs * steps_per_epoch)
-    if warm >= epochs * steps_per_epoch:
-        raise ConfigError(
-            f"a warm-up of {warmup_epochs} epochs takes all of a run of "
-            f"{epochs}; lower `warmup_epochs` or raise `number_of_epochs`"
-        )
-    return warm
+    total = epochs * steps_per_epoch
+    if warm < total:
+        return warm
+    logger.warning(
+        "a warm-up of %g epochs would take all of a run of %g: it is shortened "
+        "to half of the run",
+        warmup_epochs,
+        epochs,
+    )
+    return total // 2

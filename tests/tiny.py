@@ -63,6 +63,7 @@ freeze_last_layer_epochs: 1
 average_last: 2
 collapse_alarm: !new:speechbrain_ssl.brains.collapse.CollapseAlarm
 log_every: 1
+train_logger: null
 valid_utterances: 8
 valid_seconds: 0.4
 global_pairs: True
@@ -169,6 +170,7 @@ clip_per_tensor: 3.0
 frozen_encoder_epochs: 1
 average_last: 2
 log_every: 1
+train_logger: null
 valid_utterances: 8
 valid_seconds: 0.4
 global_seconds: 0.5

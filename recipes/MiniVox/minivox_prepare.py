@@ -17,16 +17,24 @@ import numpy as np
 import pandas as pd
 import soundfile
 
+from speechbrain_ssl.checks import check_int
+from speechbrain_ssl.data.faces import write_faces as write_face_manifest
 from speechbrain_ssl.data.manifest import write_manifest
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.files import atomic_write
-from speechbrain_ssl.minivox.corpus import SPEAKERS_FILE, write_corpus
+from speechbrain_ssl.minivox.corpus import (
+    SPEAKERS_FILE,
+    face_names,
+    write_corpus,
+    write_faces,
+)
 from speechbrain_ssl.prepare.prepare_script import run_parsed
 from speechbrain_ssl.prepare.scan import write_folder_manifest
 
 logger = logging.getLogger(__name__)
 
 TRAIN_CSV = "train.csv"
+FACES_CSV = "faces.csv"
 CROSS_VIDEO = "trials_cross_video.txt"
 WITHIN_VIDEO = "trials_within_video.txt"
 BACKGROUND = {
@@ -37,7 +45,9 @@ BACKGROUND = {
 }
 
 
-def prepare_minivox(data_folder, save_folder, max_trials=6000, **corpus):
+def prepare_minivox(
+    data_folder, save_folder, max_trials=6000, faces=0, **corpus
+):
     """Create the corpus if it is missing, and its manifests and trial lists.
 
     Arguments
@@ -52,6 +62,9 @@ def prepare_minivox(data_folder, save_folder, max_trials=6000, **corpus):
         ``<data_folder>/wav``.
     max_trials : int
         Greatest number of trials in each of the two lists.
+    faces : int
+        Number of pictures of each utterance's speaker that are drawn; their
+        manifest, ``faces.csv``, has the utterances of training and trials.
     **corpus : dict
         Passed to ``speechbrain_ssl.minivox.corpus.write_corpus``: sizes, seed,
         jobs, progress.
@@ -79,6 +92,7 @@ def prepare_minivox(data_folder, save_folder, max_trials=6000, **corpus):
     >>> len(paths["cross_video"].read_text().splitlines())
     32
     """
+    check_int("prepare_minivox", "faces", faces, least=0)
     if max_trials < 2:
         raise ConfigError(
             f"max_trials is {max_trials}; at least 2 are needed, a target and "
@@ -102,6 +116,14 @@ def prepare_minivox(data_folder, save_folder, max_trials=6000, **corpus):
     for name, part in BACKGROUND.items():
         if (data_folder / part).is_dir():
             write_folder_manifest(data_folder / part, save_folder / name)
+
+    if faces:
+        options = {k: corpus[k] for k in ("jobs", "progress") if k in corpus}
+        write_faces(data_folder, faces, **options)
+        write_face_manifest(
+            save_folder / FACES_CSV,
+            _face_manifest(data_folder / "wav", speakers["speaker"], faces),
+        )
 
     test = speakers[speakers["set"] == "test"]
     genders = dict(zip(test["speaker"], test["gender"], strict=True))
@@ -135,6 +157,16 @@ def _manifest(folder, speakers):
             }
         )
     return pd.DataFrame(rows)
+
+
+def _face_manifest(folder, speakers, pictures):
+    """Return the manifest of the faces, of all utterances."""
+    rows = [
+        (name.removesuffix(".wav"), f"$data_root/{picture}")
+        for name in _utterances(folder, speakers)
+        for picture in face_names(f"wav/{name}", pictures)
+    ]
+    return pd.DataFrame(rows, columns=["ID", "image"])
 
 
 def make_trials(names, genders, across, max_trials=6000):
@@ -246,6 +278,7 @@ def _parser():
         default=6000,
         help="most trials in either list",
     )
+    add("--faces", type=int, default=0, help="pictures of each utterance")
     add("--seed", type=int, default=1986, help="seed of the corpus")
     add("--jobs", type=int, default=None, help="processes (None: all cores)")
     return parser

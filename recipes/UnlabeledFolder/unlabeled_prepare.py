@@ -14,6 +14,7 @@ import pathlib
 import sys
 
 from speechbrain_ssl.errors import ManifestError
+from speechbrain_ssl.minivox.background import write_background
 from speechbrain_ssl.prepare.completed import completed
 from speechbrain_ssl.prepare.av_decoder import has_pyav
 from speechbrain_ssl.prepare.formats import NO_PYAV, scan_formats
@@ -42,6 +43,8 @@ def prepare_unlabeled(
     rirs_folder=None,
     trim_silence=False,
     pack=None,
+    noise_csv=None,
+    rirs_csv=None,
 ):
     """Write ``train.csv``, ``rejected.csv`` and manifests of noise and rooms.
 
@@ -73,6 +76,10 @@ def prepare_unlabeled(
     pack : str or list of str, optional
         Folders, each on a disk of its own, for copies of the training audio in
         few large files (``speechbrain_ssl.prepare.pack``).
+    noise_csv, rirs_csv : str, optional
+        The manifests that training will read. Where it is the one written here
+        and there is no folder for it, synthetic sounds are written to
+        ``background`` and listed.
 
     Returns
     -------
@@ -98,10 +105,11 @@ def prepare_unlabeled(
     if skip_prep:
         return {}
     data_folder = os.path.abspath(data_folder)
-    background = {
-        name: folder and os.path.abspath(folder)
-        for name, folder in (("noise", noise_folder), ("rirs", rirs_folder))
-    }
+    background = _background(
+        save_folder,
+        {"noise": noise_folder, "rirs": rirs_folder},
+        {"noise": noise_csv, "rirs": rirs_csv},
+    )
     arguments = {
         "data_folder": data_folder,
         "min_duration": min_duration,
@@ -168,6 +176,29 @@ def prepare_unlabeled(
     }
     preparation.complete(arguments, summary)
     return summary
+
+
+def _background(save_folder, folders, manifests):
+    """Return the folders of noises and rooms; make those that are missing."""
+    missing = [
+        name
+        for name, folder in folders.items()
+        if not folder and manifests[name] == f"{save_folder}/{name}.csv"
+    ]
+    if missing:
+        made = os.path.join(save_folder, "background")
+        write_background(made)
+        places = {"noise": f"{made}/noise", "rirs": f"{made}/rooms"}
+        folders = folders | {name: places[name] for name in missing}
+        logger.info(
+            "augmentation: synthetic sounds serve, in %s; name recorded ones by %s",
+            made,
+            " and ".join(f"--{name}_folder" for name in missing),
+        )
+    return {
+        name: folder and os.path.abspath(folder)
+        for name, folder in folders.items()
+    }
 
 
 def _write_background(preparation, name, folder):

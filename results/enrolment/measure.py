@@ -1,7 +1,7 @@
 """How often is a stranger taken for one of 20 enrolled speakers?
 
 Labels of the corpus decide who is a stranger; they choose nothing here. Writes
-``table.csv``, the source of the table in ``docs/enrol_and_identify.md``::
+``table.csv``::
 
     python results/enrolment/measure.py MODEL /path/to/speechocean762
 """

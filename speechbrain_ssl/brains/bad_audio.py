@@ -1,4 +1,4 @@
-"""Record audio files that cannot be read, and stop a run that has too many.
+"""Record files that cannot be read, and stop a run that has too many.
 
 The data set (``speechbrain_ssl.data.dataset``) replaces such an utterance by
 another one and reports it in the batch; ``TrainingBrain`` passes the report on
@@ -63,7 +63,7 @@ class BadAudioReport:
             raise AudioError(
                 f"more than 2 % of the utterances of epoch {epoch} cannot "
                 f"be used; they are listed in {self.path}. Prepare the corpus "
-                "again with `--check=decode`"
+                "again, recordings with `--check=decode`"
             )
 
     def _list(self, bad):
@@ -89,4 +89,4 @@ class BadAudioReport:
             if stream.tell() == 0:
                 writer.writerow(["wav", "reason"])
             writer.writerows(new)
-        logger.warning("%d unusable audio files: see %s", len(new), self.path)
+        logger.warning("%d unusable files: see %s", len(new), self.path)

@@ -11,7 +11,6 @@ written, and weights with one wrong bit load like any others.
 ``run_checkpoints`` decides when to load and save.
 """
 
-import errno
 import hashlib
 import json
 import logging
@@ -19,7 +18,9 @@ import os
 import random
 import shutil
 import socket
+import tempfile
 import time
+import zipfile
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ from speechbrain.utils.distributed import (
 )
 
 from speechbrain_ssl import distributed
-from speechbrain_ssl.errors import CheckpointError
+from speechbrain_ssl.errors import CheckpointError, full_disk
 from speechbrain_ssl.files import file_digest
 
 logger = logging.getLogger(__name__)
@@ -254,18 +255,52 @@ def damaged_files(folder):
     return damage
 
 
+def load_tensors(path, device="cpu"):
+    """Load tensors that ``torch.save`` has written, if none of them has changed.
+
+    ``torch.load`` does not compare them with the checksums in the file.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file.
+    device : str
+        The device of the tensors.
+
+    Returns
+    -------
+    dict
+        What was saved.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing or damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is None:
+            return torch.load(path, map_location=device, weights_only=True)
+    except (OSError, RuntimeError, zipfile.BadZipFile) as error:
+        damaged = error
+    raise CheckpointError(f"{path} is damaged ({damaged})")
+
+
 def _no_space(error, folder):
-    """Return whether an error means that the disk is full.
+    """Return whether an error means that no more can be written.
 
     ``torch.save`` reports a full disk as a ``RuntimeError`` without an
-    ``errno``; it is recognised by less than 1 MiB of free space.
+    ``errno``; whether it is one is found out by writing.
     """
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-        return True
-    return (
-        not isinstance(error, OSError)
-        and shutil.disk_usage(folder).free < 2**20
-    )
+    if isinstance(error, OSError):
+        return full_disk(error) is not None
+    try:
+        with tempfile.TemporaryFile(dir=folder) as stream:
+            stream.write(bytes(2**20))
+    except OSError as probe:
+        return full_disk(probe) is not None
+    return False
 
 
 @register_checkpoint_hooks

@@ -12,6 +12,7 @@ import speechbrain as sb
 import torch
 import torch.nn.functional as F
 
+from speechbrain_ssl import interruption
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.run_folder import refuse_other
 
@@ -127,10 +128,13 @@ class EmotionBrain(sb.Brain):
         """Freeze or unfreeze the encoder below its last affine layer."""
         self.epoch = epoch
         self.train_sampler.set_epoch(epoch)
+        self.train_sampler.seek(self.step)
         self.augmentation.begin_epoch(epoch)
         encoder = self.modules.encoder
         encoder.requires_grad_(not self.affine_only)
         encoder.fc.requires_grad_(True)
+        # From here on a signal must not interrupt a step or a checkpoint.
+        interruption.defer(True)
 
     def on_fit_batch_start(self, batch, should_step):
         """Set the learning rate; keep the statistics of frozen batch norms.
@@ -163,8 +167,32 @@ class EmotionBrain(sb.Brain):
         return F.cross_entropy(predictions.float(), self.labels[index])
 
     def _should_save_intra_epoch_ckpt(self, last_ckpt_time, steps_since_ckpt):
-        # An epoch takes minutes: resuming from its beginning is enough.
-        return False
+        # An epoch takes minutes: its end, or a signal, are occasions enough.
+        return (
+            interruption.requested() is not None
+            and self.step % self.grad_accumulation_factor == 0
+            and self.step < len(self.train_sampler)  # saved in on_stage_end
+        )
+
+    def _save_intra_epoch_ckpt(self):
+        self._save_checkpoint(end_of_epoch=False)
+
+    def _save_checkpoint(self, end_of_epoch):
+        """Save a checkpoint; end the run if a signal has asked for it."""
+        self.checkpointer.save_and_keep_only(
+            meta={
+                "fingerprint": self.hparams.fingerprint,
+                "loss": self.last_loss,
+                "epoch": self.epoch,
+            },
+            end_of_epoch=end_of_epoch,
+            num_to_keep=2,
+        )
+        if interruption.requested():
+            raise interruption.Interrupted(
+                f"{interruption.requested()} in epoch {self.epoch}, after "
+                f"{self.optimizer_step} steps"
+            )
 
     def check_loss_isfinite(self, loss):
         """Stop at the first loss that is not finite.
@@ -196,11 +224,5 @@ class EmotionBrain(sb.Brain):
         # checkpoint with the old values would make a resumed run believe that
         # it has reached the end of its next epoch already.
         self.step, self.avg_train_loss = 0, 0.0
-        self.checkpointer.save_and_keep_only(
-            meta={
-                "fingerprint": self.hparams.fingerprint,
-                "loss": self.last_loss,
-                "epoch": epoch,
-            },
-            num_to_keep=2,
-        )
+        self._save_checkpoint(end_of_epoch=True)
+        interruption.defer(False)

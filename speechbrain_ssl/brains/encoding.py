@@ -18,6 +18,30 @@ logger = logging.getLogger(__name__)
 FEW_ROWS = 8
 
 
+def compile_encoder(brain):
+    """Compile the encoder of a Brain in place (``--compile``).
+
+    Stock SpeechBrain replaces a module by a compiled wrapper, whose prefix
+    would end up in the names of exported weights.
+
+    Arguments
+    ---------
+    brain : speechbrain.Brain
+        The Brain, with its run options.
+
+    Raises
+    ------
+    ConfigError
+        If ``--jit`` is set.
+    """
+    if brain.jit:
+        raise ConfigError(
+            "--jit: SpeechBrain's ECAPA_TDNN cannot be scripted; take --compile"
+        )
+    if brain.compile:
+        brain.encoder.compile(mode=brain.compile_mode)
+
+
 def check_rows(encoder, crops, batch_size, synchronised=True):
     """Reject batches with too few crops for batch norms of whole crops.
 

@@ -14,6 +14,7 @@ import pathlib
 
 import torch
 
+from speechbrain_ssl.brains.checkpointing import load_tensors
 from speechbrain_ssl.embedding.baselines import LogMelStatistics
 from speechbrain_ssl.errors import CheckpointError, ConfigError
 from speechbrain_ssl.files import atomic_write
@@ -94,24 +95,36 @@ def average_weights(modules, files):
     Raises
     ------
     CheckpointError
-        If ``files`` is empty.
+        If ``files`` is empty, or all of them are damaged. If only some are,
+        they are left out, with a warning.
     """
     if not files:
         raise CheckpointError(
             "there are no weights of finished epochs to average; train at "
             "least one epoch"
         )
-    total = None
+    total, count = None, 0
     for path in files:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            state = load_tensors(path)
+        except CheckpointError as error:
+            logger.warning("%s: it is left out of the average", error)
+            continue
+        count += 1
         if total is None:
             total = {k: v.double() for k, v in state.items()}
         else:
             for name, value in state.items():
                 total[name] += value
+    if total is None:
+        raise CheckpointError(
+            f"all weights in {files[0].parent} are damaged; delete the newest "
+            "checkpoint of the run and start the same command again, to train "
+            "its last epoch again"
+        )
     mean = {
         name: (
-            (total[name] / len(files)).to(value.dtype)
+            (total[name] / count).to(value.dtype)
             if value.is_floating_point()
             else value
         )
@@ -229,17 +242,19 @@ def keep_initial_encoder(encoder, output_folder, is_resuming, device):
     Returns
     -------
     torch.nn.Module or None
-        A copy of the initial encoder; None if the run was started by an earlier
-        version, which did not save it.
+        A copy of the initial encoder; None if its file is damaged, or if the
+        run was started by an earlier version, which did not save it.
     """
     path = pathlib.Path(output_folder) / INITIAL_ENCODER
     if is_resuming and not path.is_file():
         return None
     initial = copy.deepcopy(encoder)
     if is_resuming:
-        initial.load_state_dict(
-            torch.load(path, map_location=device, weights_only=True)
-        )
+        try:
+            initial.load_state_dict(load_tensors(path, device))
+        except CheckpointError as error:
+            logger.warning("%s: the results will lack `eer_initial`", error)
+            return None
     else:
         with atomic_write(path, "wb") as stream:
             torch.save(initial.state_dict(), stream)

@@ -9,10 +9,15 @@ import pathlib
 
 import numpy as np
 
+from speechbrain_ssl.embedding.halves import embed_halves
 from speechbrain_ssl.precision import describe
+from speechbrain_ssl.publishing.bundle import threshold_of
 from speechbrain_ssl.publishing.export import export_encoder
 from speechbrain_ssl.report.page import build_report
 from speechbrain_ssl.report.results import gpu_name, write_results
+from speechbrain_ssl.verification.label_free_threshold import (
+    label_free_threshold,
+)
 from speechbrain_ssl.verification.protocol import write_scores
 
 logger = logging.getLogger(__name__)
@@ -33,7 +38,18 @@ def conclude(brain):
     """
     folder = pathlib.Path(brain.hparams.output_folder)
     encoder, monitor = brain.evaluated_encoder, brain.trials
-    export_encoder(folder / "model", encoder, brain.features)
+    label_free = label_free_threshold(_held_out_halves(brain))
+
+    def export(metrics):
+        export_encoder(
+            folder / "model",
+            encoder,
+            brain.features,
+            *threshold_of(None, metrics),
+        )
+
+    # Before the trials, whose files may be missing after days of training.
+    export(label_free)
     metrics, drawn, mapped = {}, None, None
     if monitor is not None:
         scores, embeddings = monitor.score(
@@ -41,6 +57,8 @@ def conclude(brain):
         )
         metrics = monitor.metrics(scores)
         metrics.update(monitor.baselines(brain.features, brain.device))
+        metrics.update(brain.extra_metrics(scores))
+        export(metrics)
         trials = monitor.trials
         drawn = {
             monitor.name: {
@@ -73,6 +91,7 @@ def conclude(brain):
         extra={
             "epochs": brain.epoch_reached,
             "effective_batch": brain.effective_batch,
+            **label_free,
             **describe(vars(brain.hparams)),
             **brain.extra_results(),
         },
@@ -84,3 +103,17 @@ def conclude(brain):
     )
     logger.info("report: %s", page)
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _held_out_halves(brain):
+    """Embed the halves of the held-out utterances, as verification would."""
+    manifest = brain.held_out_manifest
+    return embed_halves(
+        brain.evaluated_encoder,
+        brain.features,
+        [manifest.path(i) for i in range(len(manifest))],
+        manifest.durations,
+        device=brain.device,
+        num_workers=brain.hparams.num_workers,
+        progress=False,
+    )

@@ -48,6 +48,21 @@ class TrainingHooks(BatchLoop):
         """Return additional entries for ``results.json``."""
         return {}
 
+    def extra_metrics(self, scores):
+        """Return additional metrics of the trials, after training.
+
+        Arguments
+        ---------
+        scores : numpy.ndarray
+            Scores of the trials by the encoder, ``[T]``.
+
+        Returns
+        -------
+        dict
+            Name -> number, for ``results.json``.
+        """
+        return {}
+
     def checkpoint_fingerprint(self):
         """Return name -> plain value that a checkpoint must have in common.
 

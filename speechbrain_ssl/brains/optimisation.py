@@ -157,6 +157,30 @@ def keep_lr_constant(groups, parameters):
             groups.append({**group, "params": moved, "constant_lr": True})
 
 
+def apply_lr_ratios(groups, encoder):
+    """Move an encoder's parameters to groups with a part of the learning rate.
+
+    Arguments
+    ---------
+    groups : list of dict
+        From ``parameter_groups``; groups with ``lr_ratio`` are appended.
+    encoder : torch.nn.Module
+        Only one with a pre-trained front end has such parameters; see
+        ``PretrainedFrontEnd.lr_ratios``.
+    """
+    front_end = getattr(encoder, "front_end", None)
+    if front_end is None:
+        return
+    ratios = {id(p): r for r, group in front_end.lr_ratios() for p in group}
+    for group in list(groups):
+        moved = {}
+        for p in group["params"]:
+            moved.setdefault(ratios.get(id(p), 1.0), []).append(p)
+        group["params"] = moved.pop(1.0, [])
+        for ratio, params in moved.items():
+            groups.append({**group, "params": params, "lr_ratio": ratio})
+
+
 def take_step(
     optimizer,
     scaler,
@@ -176,7 +200,8 @@ def take_step(
     Arguments
     ---------
     optimizer : torch.optim.Optimizer
-        Its groups come from ``parameter_groups`` and ``keep_lr_constant``.
+        Its groups come from ``parameter_groups``, ``keep_lr_constant`` and
+        ``apply_lr_ratios``.
     scaler : torch.amp.GradScaler
         The gradient scaler, enabled for fp16 only.
     parameters : list of torch.nn.Parameter
@@ -195,7 +220,8 @@ def take_step(
         was skipped.
     """
     for group in optimizer.param_groups:
-        group["lr"] = peak_lr if group.get("constant_lr") else lr
+        rate = peak_lr if group.get("constant_lr") else lr
+        group["lr"] = rate * group.get("lr_ratio", 1.0)
         group["weight_decay"] = group["decay"] * weight_decay
     scaler.unscale_(optimizer)
     distributed.average_gradients(parameters)

@@ -50,8 +50,20 @@ def make_positives(brain):
     -------
     OwnPositives
         Or one of its subclasses.
+
+    Raises
+    ------
+    ConfigError
+        If the rule cuts crops of audio, and ``crops`` is a plan of pictures.
     """
     rule = brain.hparams.positives
+    if isinstance(rule, ClusterAware) or getattr(rule, "speaker_count", None):
+        if not hasattr(brain.hparams.crops, "chunk_seconds"):
+            raise ConfigError(
+                "cluster-aware sampling and the start rule of SSPS cut crops of "
+                "audio, and `crops` is a plan of pictures: set `positives` to "
+                "an SSPS with `speaker_count` null, or to null"
+            )
     if isinstance(rule, SSPS):
         return SampledPositives(brain, rule)
     if isinstance(rule, ClusterAware):

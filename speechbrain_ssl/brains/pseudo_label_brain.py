@@ -21,8 +21,10 @@ import pathlib
 import torch
 from speechbrain.utils.distributed import if_main_process
 
+from speechbrain_ssl.brains.checkpointing import load_tensors
 from speechbrain_ssl.brains.encoding import encode
 from speechbrain_ssl.brains.training_brain import TrainingBrain
+from speechbrain_ssl.encoders.pretrained import with_penalty
 from speechbrain_ssl.errors import CheckpointError, ConfigError
 from speechbrain_ssl.files import atomic_write
 from speechbrain_ssl.objectives.step_notes import StepNotes
@@ -71,6 +73,15 @@ class PseudoLabelBrain(TrainingBrain):
         """The classifier, which holds one or more weight vectors per class."""
         return self.modules.classifier
 
+    @property
+    def encoders(self):
+        """All encoders that are trained, for a subclass with several."""
+        return [self.encoder]
+
+    def make_loss_store(self, count):
+        """Return a new store of the losses of ``count`` utterances."""
+        return LossStore(count)
+
     def set_up(self):
         """Create the stores of losses and corrections, and check the labels.
 
@@ -90,7 +101,7 @@ class PseudoLabelBrain(TrainingBrain):
                 f"utterances and {self.classifier.classes} classes: the labels "
                 "belong to another manifest"
             )
-        self.losses = LossStore(count).to(self.device)
+        self.losses = self.make_loss_store(count).to(self.device)
         self.corrections = CorrectionStore(count).to(self.device)
         self.gate = self.hparams.loss_gate.to(self.device)
         self._notes, self._fit = StepNotes(), None
@@ -124,7 +135,7 @@ class PseudoLabelBrain(TrainingBrain):
 
     @property
     def is_frozen(self):
-        """Whether only last affine layer and classifier are trained now."""
+        """Whether only last affine layers and classifiers are trained now."""
         return self.epoch <= self.hparams.frozen_encoder_epochs
 
     def before_epoch(self, epoch):
@@ -132,8 +143,13 @@ class PseudoLabelBrain(TrainingBrain):
 
         The threshold comes from the losses of the previous epoch.
         """
-        self.encoder.requires_grad_(not self.is_frozen)
-        self.encoder.last_affine().requires_grad_(True)
+        trained = {id(p) for p in self.trained}
+        for encoder in self.encoders:
+            for parameter in encoder.parameters():
+                # The weights of a frozen front end are not in `trained`.
+                if id(parameter) in trained:
+                    parameter.requires_grad_(not self.is_frozen)
+            encoder.last_affine().requires_grad_(True)
         self._fit = self.gate.prepare_epoch(epoch, self.losses.previous)
 
     def _set_training_mode(self):
@@ -142,8 +158,9 @@ class PseudoLabelBrain(TrainingBrain):
         In evaluation mode a frozen batch norm does not update its running
         statistics either.
         """
-        self.encoder.train(not self.is_frozen)
-        self.encoder.last_affine().train()
+        for encoder in self.encoders:
+            encoder.train(not self.is_frozen)
+            encoder.last_affine().train()
 
     def after_epoch(self):
         """Log and plot what the gate and label correction did in this epoch."""
@@ -159,17 +176,21 @@ class PseudoLabelBrain(TrainingBrain):
                 predicted >= 0, predicted, self.labels, self.truth
             )
         if if_main_process():
-            write_gate_epoch(
-                pathlib.Path(self.hparams.output_folder) / "gate",
-                self.epoch,
-                losses,
-                self.gate.threshold,
-                self._fit,
-                scalars,
-                correct,
-                known,
-            )
+            self._write_gate(losses, scalars, correct, known)
         return scalars
+
+    def _write_gate(self, losses, scalars, correct, known):
+        """Write what the report draws of the gate in this epoch."""
+        write_gate_epoch(
+            pathlib.Path(self.hparams.output_folder) / "gate",
+            self.epoch,
+            losses,
+            self.gate.threshold,
+            self._fit,
+            scalars,
+            correct,
+            known,
+        )
 
     @property
     def _correcting(self):
@@ -216,7 +237,7 @@ class PseudoLabelBrain(TrainingBrain):
             label_accuracy=accuracy,
             kept=keep.float().mean(),
         )
-        return loss
+        return with_penalty(loss, self.encoder)
 
     @torch.no_grad()
     def _encode_clean(self, batch, chosen):
@@ -296,14 +317,15 @@ def load_classifier(classifier, path):
     Raises
     ------
     CheckpointError
-        If the file is missing, or the shapes of the classifier differ.
+        If the file is missing or damaged, or the shapes of the classifier
+        differ.
     """
     if not pathlib.Path(path).is_file():
         raise CheckpointError(
             f"initial_classifier: there is no file {path}; it is written at "
             "the end of a training stage"
         )
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = load_tensors(path)
     try:
         classifier.load_state_dict(state)
     except RuntimeError as error:

@@ -12,12 +12,16 @@ therefore restarts the stage it was in, and that stage resumes by itself, from
 the shards of embeddings or the checkpoints of training.
 
     output_folder/
-        rounds.json, results.json, report.html, model/     from the last stage
+        rounds.json, results.json, report.html, model/     from the kept stage
         round_1/
             embeddings/      shards of the training set, by model 0
             labels.csv       utterance and cluster
             trusted.csv      the utterances that the gate kept at the end
             metrics.jsonl, results.json, report.html, model/, gate/, save/
+
+A stage that made the model worse is not kept: ``model/`` is then what it started
+from, and the loop ends, since the next labels would be made with the worse model.
+Whether it did is decided without labels (``verdict``).
 
 Speaker labels are used only for metrics whose names begin with ``monitor_``.
 """
@@ -40,7 +44,12 @@ from speechbrain_ssl.data.manifest import Manifest
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.files import atomic_write
 from speechbrain_ssl.publishing.export import initialise, load_encoder
+from speechbrain_ssl.publishing.hub import find_model, find_record
+from speechbrain_ssl.publishing.record import read_record
+from speechbrain_ssl.report.results import FILE_NAME as RESULTS
 from speechbrain_ssl.report.rounds import build_rounds_report
+from speechbrain_ssl.run_folder import check_folder, resume_batch
+from speechbrain_ssl.verification.label_free_comparison import WORSE, in_words
 
 logger = logging.getLogger(__name__)
 
@@ -107,10 +116,14 @@ class Rounds:
         If a setting or an input would make a later stage fail.
     """
 
+    #: What implements the stages.
+    stages_class = Stages
+
     def __init__(self, load, run_opts):
         def resumed(**changes):
             path, overrides, hparams = load(**changes)
             precision.resume(hparams, run_opts)
+            resume_batch(hparams)
             return path, overrides, hparams
 
         self.load = resumed
@@ -122,7 +135,7 @@ class Rounds:
         )
         # Without a device, choose the same one as SpeechBrain's Brain.
         device = run_opts["device"] or infer_device()
-        self.stages = Stages(
+        self.stages = self.stages_class(
             self.load,
             self.hparams,
             run_opts,
@@ -231,10 +244,13 @@ class Rounds:
             # Every process must read the old file before rank 0 replaces it,
             # and the new one only after that.
             ddp_barrier()
+            check_folder(self.folder)
             if if_main_process():
                 with atomic_write(self.folder / "rounds.json") as stream:
                     json.dump([*self.done, record], stream, indent=1)
             ddp_barrier()
+            if "verdict" in record:
+                logger.info("round %d, %s: %s", number, stage, in_words(record))
             if stage == self.hparams["stop_after"]:
                 logger.info(
                     "stopped after %s, as asked; run the same command without "
@@ -263,7 +279,13 @@ class Rounds:
                 if stage == "cluster" and self._stop(number) is not None:
                     return self._finish(last)
             last = number
+            if self._is_worse(number, "train"):
+                break
         return self._finish(last)
+
+    def _is_worse(self, number, stage):
+        """Return whether a finished stage has made the model worse."""
+        return self._record(number, stage).get("verdict") == WORSE
 
     def _stop(self, number):
         """Return why this round is not worth training, or None."""
@@ -281,21 +303,38 @@ class Rounds:
         return reason
 
     def _finish(self, last):
-        """Run the final stage, if configured, and write the results of all."""
-        final = self.stages.round_folder(last)
-        if self.hparams["final_stage"]:
-            if self._do(last, "fine_tune"):
+        """Run the final stage, if configured, and write the results of all.
+
+        The final stage and the results are those of the last round that is
+        kept.
+        """
+        kept = last - 1 if self._is_worse(last, "train") else last
+        final, judged = self.stages.round_folder(kept), (last, "train")
+        if self.hparams["final_stage"] and kept:
+            if self._do(kept, "fine_tune"):
                 return None
-            final = self.stages.fine_tuning_folder(last)
+            judged = (kept, "fine_tune")
+            if not self._is_worse(*judged):
+                final = self.stages.fine_tuning_folder(kept)
         if not if_main_process():
             return None
-        shutil.copytree(
-            final / "model", self.folder / "model", dirs_exist_ok=True
-        )
-        results = json.loads((final / "results.json").read_text("utf-8"))
+        if kept:
+            model, path = final / "model", final / RESULTS
+        else:
+            model = find_model(self.hparams["initial_model"])
+            path = find_record(self.hparams["initial_model"], RESULTS)
+        # It may be from an earlier call with fewer rounds.
+        shutil.rmtree(self.folder / "model", ignore_errors=True)
+        shutil.copytree(model, self.folder / "model")
+        results = {} if path is None else read_record(path)
+        results.setdefault("labels_seen", "unknown")
+        results["model_from"] = final.name if kept else "the initial model"
+        results["why"] = self._why(*judged)
         stop = (
             self._stop(last + 1) if self._record(last + 1, "cluster") else None
         )
+        if kept < last:
+            stop = f"round {last} has made the model worse"
         results["rounds"] = last
         results["stopped"] = stop or "all rounds done"
         results["minutes"] = round(sum(r["minutes"] for r in self.done), 2)
@@ -306,3 +345,11 @@ class Rounds:
         page = build_rounds_report(self.folder)
         logger.info("report: %s", page)
         return results
+
+    def _why(self, number, stage):
+        """Say what the last comparison with a start has found."""
+        record = self._record(number, stage)
+        what = "fine-tuning" if stage == "fine_tune" else "training"
+        if "verdict" not in record:
+            return f"{what} on given labels is not judged"
+        return f"{what} of round {number}: {in_words(record)}"

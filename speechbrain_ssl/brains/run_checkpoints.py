@@ -5,7 +5,7 @@
 
 import logging
 
-from speechbrain_ssl.run_folder import refuse_other
+from speechbrain_ssl.run_folder import check_folder, refuse_other
 
 logger = logging.getLogger(__name__)
 
@@ -67,10 +67,11 @@ class RunCheckpoints:
         end_of_epoch : bool
             Whether that epoch is finished.
         """
+        check_folder(self.checkpointer.checkpoints_dir)
         meta = {"fingerprint": fingerprint, "epoch": epoch}
         self.checkpointer.save_and_keep_only(
             meta=meta,
             end_of_epoch=end_of_epoch,
             num_to_keep=2,
-            verbosity=logging.INFO if end_of_epoch else logging.DEBUG,
+            verbosity=logging.DEBUG,
         )

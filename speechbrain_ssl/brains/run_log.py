@@ -2,13 +2,19 @@
 
 import logging
 import pathlib
+import time
 
 from speechbrain.utils.distributed import if_main_process
 
 from speechbrain_ssl.brains.means import RunningMeans
-from speechbrain_ssl.report.logbook import Logbook
+from speechbrain_ssl.brains.progress_line import epoch_line, further_logger
+from speechbrain_ssl.report.logbook import Logbook, read_metrics
+from speechbrain_ssl.report.page import build_report
 
 logger = logging.getLogger(__name__)
+
+#: Seconds after which ``report.html`` is written again; drawing it takes 0.4 s.
+PAGE_INTERVAL = 10.0
 
 
 class RunLog:
@@ -21,9 +27,13 @@ class RunLog:
     ---------
     output_folder : str or pathlib.Path
         The folder of the run.
+    epochs : int
+        How many epochs the run has.
+    train_logger : str, optional
+        See ``further_logger``.
     """
 
-    def __init__(self, output_folder):
+    def __init__(self, output_folder, epochs, train_logger=None):
         # The import warns that torchvision is missing, which nothing here needs.
         logging.getLogger("speechbrain.utils.train_logger").addFilter(
             lambda record: "torchvision" not in record.getMessage()
@@ -31,9 +41,15 @@ class RunLog:
         from speechbrain.utils.train_logger import FileTrainLogger
 
         self.logbook = Logbook(output_folder)
-        self.train_logger = FileTrainLogger(
-            str(pathlib.Path(output_folder) / "train_log.txt")
-        )
+        self.folder = pathlib.Path(output_folder)
+        self.epochs = epochs
+        self.train_loggers = [
+            FileTrainLogger(str(self.folder / "train_log.txt"))
+        ]
+        if train_logger is not None:
+            self.train_loggers.append(further_logger(train_logger, self.folder))
+        self._before = None
+        self._page_written = time.monotonic()
         self._window, self._epoch = RunningMeans(), RunningMeans()
         #: Mean loss of the last line of ``write_steps``.
         self.loss = float("nan")
@@ -71,6 +87,8 @@ class RunLog:
             self._epoch.load(state["epoch"])
         if if_main_process():
             self.logbook.rewind(step)
+            for line in read_metrics(self.logbook.path) if step else []:
+                self._before = line.get("pseudo_eer", self._before)
 
     def write_steps(self, epoch, step, scheduled):
         """Write a line with the means since the last call.
@@ -100,27 +118,29 @@ class RunLog:
         lr : float
             Learning rate of the last step.
         scalars : dict
-            Name -> value at the end of the epoch. ``pseudo_eer`` (in percent),
-            ``lidar``, ``rankme`` and ``minutes`` must be among them.
+            Name -> value at the end of the epoch. ``pseudo_eer`` (in percent)
+            and ``minutes`` must be among them.
         """
+        eer, minutes = scalars["pseudo_eer"], scalars["minutes"]
         logger.info(
-            "epoch %d: loss %.4f, pseudo-EER %.2f %%, LiDAR %.1f, RankMe %.1f, "
-            "%.1f minutes",
-            epoch,
-            loss,
-            scalars["pseudo_eer"],
-            scalars["lidar"],
-            scalars["rankme"],
-            scalars["minutes"],
+            epoch_line(epoch, self.epochs, loss, eer, self._before, minutes)
         )
-        self.train_logger.log_stats(
-            {"epoch": epoch, "lr": lr},
-            train_stats={"loss": loss},
-            valid_stats=scalars,
-            verbose=False,
-        )
+        self._before = eer
+        for train_logger in self.train_loggers:
+            train_logger.log_stats(
+                {"epoch": epoch, "lr": lr},
+                train_stats={"loss": loss},
+                valid_stats=scalars,
+                verbose=False,
+            )
         if if_main_process():
             self.logbook.log("valid", epoch, step, **scalars)
+
+    def write_page(self, schedules):
+        """Write ``report.html`` as far as it is; call it on rank 0 only."""
+        if time.monotonic() - self._page_written >= PAGE_INTERVAL:
+            build_report(self.folder, schedules=schedules)
+            self._page_written = time.monotonic()
 
     def write_trials(self, epoch, step, name, eer):
         """Write the EER of a trial list, in percent; call it on rank 0 only."""

@@ -21,6 +21,7 @@ from speechbrain_ssl.brains.initial import begin_with_checkpoint
 from speechbrain_ssl.brains.positives import make_positives
 from speechbrain_ssl.brains.training_brain import TrainingBrain
 from speechbrain_ssl.data.draws import permutation
+from speechbrain_ssl.encoders.pretrained import with_penalty
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.objectives.base import Branch
 from speechbrain_ssl.objectives.teacher import MomentumTeacher
@@ -181,11 +182,11 @@ class SSLBrain(TrainingBrain):
     def _sizes(self):
         """Return the sizes of an embedding and a projection.
 
-        Both are measured on one second of silence.
+        Both are measured on an empty crop.
         """
         encoder, head = self.encoder.eval(), self.objective.head.eval()
-        silence = torch.zeros(1, 1, self.features.sample_rate)
-        embedding = encode(encoder, [self.to_features(silence.to(self.device))])
+        empty = self.features.example()[None, None]
+        embedding = encode(encoder, [self.to_features(empty)])
         size = embedding.shape[-1]
         try:
             return size, project(head, embedding).shape[-1]
@@ -301,7 +302,7 @@ class SSLBrain(TrainingBrain):
             *predictions, **self.objective_values(self.optimizer_step)
         )
         self.log.add(loss=loss.detach(), **scalars)
-        return loss
+        return with_penalty(loss, self.encoder)
 
     def after_step(self):
         """Update the teacher, and the state of objective and positives."""

@@ -14,6 +14,7 @@ from speechbrain.utils.distributed import ddp_barrier, if_main_process
 
 from speechbrain_ssl import distributed
 from speechbrain_ssl.brains.pseudo_label_brain import PseudoLabelBrain
+from speechbrain_ssl.brains.verdict import compare_exported
 from speechbrain_ssl.clustering.quality import (
     against_speakers,
     agreement,
@@ -21,6 +22,7 @@ from speechbrain_ssl.clustering.quality import (
     silhouette,
 )
 from speechbrain_ssl.clustering.views import join_views
+from speechbrain_ssl.data.manifest import rows_of
 from speechbrain_ssl.embedding.store import EmbeddingStore
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.precision import DTYPES
@@ -33,7 +35,11 @@ from speechbrain_ssl.pseudo_labels.labels import (
     write_labels,
 )
 from speechbrain_ssl.publishing.export import load_encoder
-from speechbrain_ssl.run_folder import write_hyperparams
+from speechbrain_ssl.run_folder import (
+    LOG_CONFIG,
+    make_run_folder,
+    write_hyperparams,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +66,10 @@ class Stages:
     device : str
         Where to compute.
     """
+
+    #: What trains, and the hyper-parameters that are its modules.
+    brain_class = PseudoLabelBrain
+    module_names = ("encoder", "classifier")
 
     def __init__(self, load, hparams, run_opts, manifest, folder, device):
         self.load, self.hparams, self.run_opts = load, hparams, run_opts
@@ -166,8 +176,9 @@ class Stages:
             labels = source.read(self.manifest, seed)
         else:
             rows, places = self._read_share(number)
-            names = _Names(self.manifest.ids, places)
+            names = Names(self.manifest.ids, places)
             own, metrics = source(rows, seed + number, self.device, names)
+            own = self._settle(number, rows, places, own)
             labels = self._everywhere(own, places)
             metrics |= cluster_sizes(labels[labels >= 0])
             metrics |= self._quality(number, rows, places, labels)
@@ -196,6 +207,10 @@ class Stages:
             else "",
         )
         return metrics
+
+    def _settle(self, number, rows, places, labels):
+        """Return the final clusters of this process's rows; a hook."""
+        return labels
 
     def _read_share(self, number):
         """Return this process's share of the embeddings, views joined.
@@ -232,7 +247,7 @@ class Stages:
         }
         if len(views) == 1:
             return next(iter(views.values())), places
-        names = _Names(self.manifest.ids, places)
+        names = Names(self.manifest.ids, places)
         return join_views(views, names=names).numpy(), places
 
     def _everywhere(self, own, places):
@@ -301,6 +316,7 @@ class Stages:
             folder,
             folder / "labels.csv",
             number,
+            self._model_before(number),
             initial_model=starts[self.hparams["start_from"]],
         )
 
@@ -315,6 +331,7 @@ class Stages:
             self.fine_tuning_folder(number),
             before / "trusted.csv",
             number,
+            before,
             initial_model=before,
             initial_classifier=str(before / "save" / "classifier.pt"),
             **self.hparams["final_stage"],
@@ -337,7 +354,14 @@ class Stages:
             "`centers_from_embeddings` to False"
         )
 
-    def _train(self, folder, labels_csv, number, initial_model, **changes):
+    def _set_centers(self, hparams, initial_model, number, labels):
+        """Initialise the classes with mean embeddings of their members."""
+        embedded = self._embedded_by(initial_model, number)
+        set_centers(hparams["classifier"], *embedded.read(), labels)
+
+    def _train(
+        self, folder, labels_csv, number, start, initial_model, **changes
+    ):
         """Train once and return the metrics.
 
         Arguments
@@ -348,6 +372,8 @@ class Stages:
             The labels to train on.
         number : int
             Number of the round.
+        start : str or pathlib.Path
+            Model that the trained one is compared with.
         initial_model : str or pathlib.Path or None
             Model that initialises the encoder.
         **changes : dict
@@ -356,7 +382,10 @@ class Stages:
         Returns
         -------
         dict
-            The EERs of ``results.json``, if trials are evaluated.
+            ``gate_kept``, the share of the utterances that the gate keeps; the
+            comparison with ``start`` (see ``compare_label_free``), unless the
+            labels were given; and the EERs of ``results.json``, if trials are
+            evaluated.
         """
         labels, names = read_labels(labels_csv, self.manifest)
         # Fine-tuning uses fewer labels but keeps the classes of the round.
@@ -371,16 +400,13 @@ class Stages:
             initial_model=None if initial_model is None else str(initial_model),
             **changes,
         )
-        sb.create_experiment_directory(str(folder))
+        make_run_folder(folder)
         write_hyperparams(folder, path, overrides)
         # The Brain's output folder is that of this stage, not of all rounds.
         hparams["output_folder"] = str(folder)
         hparams["labels_seen"] = hparams["labels_from"].labels_seen
-        brain = PseudoLabelBrain(
-            modules={
-                "encoder": hparams["encoder"],
-                "classifier": hparams["classifier"],
-            },
+        brain = self.brain_class(
+            modules={name: hparams[name] for name in self.module_names},
             opt_class=hparams["optimizer"],
             hparams=hparams,
             run_opts=self.run_opts,
@@ -390,33 +416,43 @@ class Stages:
         train_loader, valid_loader = brain.make_loaders(
             self.manifest.select(labelled), seed=hparams["seed"] + number
         )
-        rows = _rows_of(brain.train_manifest, self.manifest)
+        rows = rows_of(brain.train_manifest, self.manifest)
         begins = initial_model and not hparams["initial_classifier"]
         if begins and hparams["centers_from_embeddings"]:
-            embedded = self._embedded_by(initial_model, number)
-            set_centers(hparams["classifier"], *embedded.read(), labels)
+            self._set_centers(hparams, initial_model, number, labels)
         truth = None
         if self.speakers is not None:
             truth, _ = majority_classes(labels[rows], self.speakers[rows])
         brain.set_labels(labels[rows], truth)
         brain.fit(hparams["epoch_counter"], train_loader, valid_loader)
-        metrics = brain.finish()
+        metrics, found = brain.finish(), {}
         if if_main_process():
+            trusted = brain.trusted()
+            found["gate_kept"] = float(trusted.mean())
+            if not self.labels_are_given:
+                found |= compare_exported(
+                    start,
+                    folder,
+                    self.manifest,
+                    self.hparams,
+                    brain.augmentation,
+                    brain.device,
+                )
             kept = np.full(len(self.manifest), -1)
-            kept[rows] = np.where(brain.trusted(), labels[rows], -1)
+            kept[rows] = np.where(trusted, labels[rows], -1)
             write_labels(folder / "trusted.csv", self.manifest, kept)
             # Later messages belong in the log of all rounds, not in this
             # stage's.
             to_file = {"filename": str(self.folder / "log.txt")}
             sb.utils.logger.setup_logging(
-                sb.core.DEFAULT_LOG_CONFIG,
-                {"handlers": {"file_handler": to_file}},
+                LOG_CONFIG, {"handlers": {"file_handler": to_file}}
             )
         names = ("eer", "ci_low", "ci_high", "eer_initial")
-        return {k: metrics[k] for k in names if k in metrics}
+        names += ("face_eer", "both_eer")
+        return found | {k: metrics[k] for k in names if k in metrics}
 
 
-class _Names:
+class Names:
     """Looks up the IDs of utterances, for error messages."""
 
     def __init__(self, ids, places):
@@ -427,20 +463,3 @@ class _Names:
 
     def __getitem__(self, i):
         return self.ids[int(self.places[i])]
-
-
-def _rows_of(part, whole):
-    """Return where the utterances of a part are in the whole manifest.
-
-    Arguments
-    ---------
-    part, whole : speechbrain_ssl.data.manifest.Manifest
-        A manifest, and one that contains its utterances.
-
-    Returns
-    -------
-    numpy.ndarray
-        Positions in ``whole``, int64 ``[len(part)]``.
-    """
-    order = np.argsort(whole.keys)
-    return order[np.searchsorted(whole.keys, part.keys, sorter=order)]

@@ -37,6 +37,7 @@ from speechbrain_ssl.brains.checkpointing import (
 from speechbrain_ssl.brains.divergence import diverged, refuse_divergence
 from speechbrain_ssl.brains.encoding import (
     check_rows,
+    compile_encoder,
     crop_features,
     encode,
 )
@@ -51,16 +52,17 @@ from speechbrain_ssl.brains.hooks import TrainingHooks
 from speechbrain_ssl.brains.means import RunningMeans
 from speechbrain_ssl.brains.optimisation import (
     BatchNormStatistics,
+    apply_lr_ratios,
     compute_schedules,
     keep_lr_constant,
     parameter_groups,
     scale_learning_rate,
     take_step,
 )
+from speechbrain_ssl.brains.progress_line import name_bars
 from speechbrain_ssl.brains.run_checkpoints import RunCheckpoints
 from speechbrain_ssl.brains.run_log import RunLog
-from speechbrain_ssl.data.loaders import make_loaders
-from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.data.loaders import fit_to_corpus, make_loaders
 from speechbrain_ssl.publishing.export import initialise
 from speechbrain_ssl.sync_batch_norm import prepare_modules
 from speechbrain_ssl.verification.label_free import label_free_scores
@@ -78,7 +80,7 @@ class TrainingBrain(TrainingHooks):
     ``schedules`` (name -> schedule: ``lr``, ``weight_decay`` and what the
     subclass adds), ``lr_reference_batch``, ``clip_per_tensor``,
     ``average_last``, ``log_every``, ``seed``, ``number_of_epochs``,
-    ``batch_size``, ``num_workers``, ``valid_utterances``, ``valid_seconds``,
+    ``batch_size``, ``num_workers``, ``train_logger``, ``valid_utterances``, ``valid_seconds``,
     ``epoch_counter``, ``output_folder``, ``initial_model`` (an exported encoder
     to start from, or None), ``collapse_alarm`` and, for evaluation only,
     ``trials``, ``trials_folder``, ``trials_speaker_component`` and
@@ -128,8 +130,11 @@ class TrainingBrain(TrainingHooks):
         -------
         tuple
             Loaders for training and for validation, to be passed to ``fit``.
-            ``self.train_manifest`` is the manifest of the training part.
+            ``self.train_manifest`` and ``self.held_out_manifest`` are their
+            manifests.
         """
+        batches = distributed.world_size() * self.grad_accumulation_factor
+        fit_to_corpus(self.hparams, manifest, batches)
         train_loader, self.train_sampler, valid_loader = make_loaders(
             manifest,
             self.hparams.crops,
@@ -142,7 +147,10 @@ class TrainingBrain(TrainingHooks):
             pin_memory=self.device_type == "cuda",
             **self.loader_options(),
         )
-        self.train_manifest = train_loader.dataset.manifest
+        dataset = train_loader.dataset
+        self.train_manifest = dataset.manifest
+        self.held_out_manifest = valid_loader.dataset.manifest
+        dataset.table = f"{self.hparams.output_folder}/missing_audio.csv"
         return train_loader, valid_loader
 
     def on_fit_start(self):
@@ -186,7 +194,7 @@ class TrainingBrain(TrainingHooks):
         self.augmentation = self.hparams.augmentation
         self.augmentation.load()
         self.augmentation.to(self.device)
-        self._compile()
+        compile_encoder(self)
         self._wrap_distributed()
         self.set_up()
         if self.trials is not None and self.has_pretrained_init:
@@ -225,27 +233,14 @@ class TrainingBrain(TrainingHooks):
         self.state = RunState(
             seconds=0.0, skipped=0, bad_in_epoch=0, signs={}, means={}
         )
-        self.log = RunLog(folder)
+        epochs = self.hparams.number_of_epochs
+        self.log = RunLog(folder, epochs, self.hparams.train_logger)
         self.recent_weights = RecentWeights(folder, self.hparams.average_last)
         self.bad_audio = BadAudioReport(
             folder,
             len(self.train_sampler) * self.hparams.batch_size,
             self.state,
         )
-
-    def _compile(self):
-        """Compile the encoder in place (``--compile``).
-
-        Stock SpeechBrain replaces a module by a compiled wrapper, whose prefix
-        would end up in the names of exported weights.
-        """
-        if self.jit:
-            raise ConfigError(
-                "--jit: SpeechBrain's ECAPA_TDNN cannot be scripted; take "
-                "--compile"
-            )
-        if self.compile:
-            self.encoder.compile(mode=self.compile_mode)
 
     def _wrap_distributed(self):
         """Synchronise batch norms and parameters, without DDP wrappers.
@@ -258,7 +253,7 @@ class TrainingBrain(TrainingHooks):
         )
 
     def init_optimizers(self):
-        """Create the optimiser with its groups; see ``parameter_groups``."""
+        """Create the optimiser and its groups; see ``optimisation``."""
         self.trained = [p for p in self.modules.parameters() if p.requires_grad]
         groups = parameter_groups(
             self.trained,
@@ -266,6 +261,7 @@ class TrainingBrain(TrainingHooks):
             self.decay_vectors,
         )
         keep_lr_constant(groups, self.constant_lr_parameters())
+        apply_lr_ratios(groups, self.encoder)
         self.optimizer = self.opt_class(groups, lr=0.0)
         self.optimizers_dict = {"optimizer": self.optimizer}
 
@@ -351,15 +347,14 @@ class TrainingBrain(TrainingHooks):
 
     def _log_steps(self):
         last = self.optimizer_step - 1
-        scheduled = {
-            name: self.scheduled(name, last) for name in self.schedules
-        }
+        scheduled = {n: self.scheduled(n, last) for n in self.schedules}
         self.log.write_steps(self.epoch, self.optimizer_step, scheduled)
 
     # -- epochs --------------------------------------------------------------
 
     def on_stage_start(self, stage, epoch=None):
         """Start an epoch of training, or a validation."""
+        name_bars(stage, epoch, self.hparams.number_of_epochs)
         if stage == sb.Stage.TRAIN:
             self.epoch = epoch
             self.train_sampler.set_epoch(epoch)
@@ -395,8 +390,7 @@ class TrainingBrain(TrainingHooks):
         scalars = label_free_scores(np.concatenate(self._collected))
         held_out = self._held_out.read()
         scalars.update({f"held_out_{k}": v for k, v in held_out.items()})
-        scalars.update(self._after_epoch)
-        scalars["minutes"] = self.seconds() / 60
+        scalars |= self._after_epoch | {"minutes": self.seconds() / 60}
         trained = self.log.epoch_means()
         self.log.write_epoch(
             epoch,
@@ -407,6 +401,7 @@ class TrainingBrain(TrainingHooks):
         )
         if if_main_process():
             self._evaluate_trials(epoch)
+            self.log.write_page(self.schedules)
             self.recent_weights.save(self.averaged_modules(), epoch)
         # The alarm needs both training and validation metrics.
         self.state.values["signs"] = self.hparams.collapse_alarm.check(
@@ -422,10 +417,9 @@ class TrainingBrain(TrainingHooks):
     def _stop(self):
         """End the run after a signal; a checkpoint has been saved."""
         distributed.leave()
-        where = f"epoch {self.epoch}, after {self.optimizer_step} steps"
+        who = interruption.requested() or "a signal to another process"
         raise interruption.Interrupted(
-            f"{interruption.requested() or 'a signal to another process'} in "
-            + where
+            f"{who} in epoch {self.epoch}, after {self.optimizer_step} steps"
         )
 
     def _evaluate_trials(self, epoch):

@@ -7,6 +7,8 @@ be.
 import csv
 import dataclasses
 
+import numpy as np
+
 from speechbrain_ssl.cli.common import check_output, check_source
 from speechbrain_ssl.files import atomic_write
 
@@ -37,8 +39,11 @@ def run(options):
     """
     if options.output is not None:
         check_output(options.output, (".csv",))
+    if options.page is not None:
+        check_output(options.page, (".html",), "--page")
     files, model = check_source(options)
-    groups = model.cluster(files, options.speakers, options)
+    embeddings = model.embed(files, options)
+    groups = model.cluster(embeddings, options.speakers, options)
     found = {
         **dataclasses.asdict(groups),
         "guessed": options.speakers is None,
@@ -55,4 +60,16 @@ def run(options):
     else:
         order = sorted(found["files"].items(), key=lambda item: item[::-1])
         lines = [f"speaker {number}\t{name}" for name, number in order]
+    if options.page is not None:
+        # Imported here, because it takes a second and only this needs it.
+        from speechbrain_ssl.report.listening import write_listening_page
+
+        write_listening_page(
+            options.page,
+            embeddings.files,
+            [files.sources[name] for name in embeddings.files],
+            embeddings.rows,
+            np.array([groups.files[name] for name in embeddings.files]),
+        )
+        lines.append(f"listen and name the speakers: {options.page}")
     return found, lines + groups.notes

@@ -4,7 +4,8 @@ import os
 import pathlib
 
 from speechbrain_ssl.errors import ConfigError
-from speechbrain_ssl.speakers.files import Checked, audio_of
+from speechbrain_ssl.prepare.lists import audio_of
+from speechbrain_ssl.speakers.files import Checked
 from speechbrain_ssl.speakers.model import Model
 
 
@@ -53,7 +54,7 @@ def check_source(options):
     return Checked(names, paths, options, listing), model
 
 
-def check_output(path, extensions=None):
+def check_output(path, extensions=None, option="--output"):
     """Raise, before any work, if the output cannot be written.
 
     Arguments
@@ -62,6 +63,8 @@ def check_output(path, extensions=None):
         The file to be written.
     extensions : tuple of str, optional
         Endings that it may have.
+    option : str
+        The option that names it.
 
     Raises
     ------
@@ -70,10 +73,10 @@ def check_output(path, extensions=None):
     """
     if extensions and pathlib.Path(path).suffix not in extensions:
         raise ConfigError(
-            f"--output={path} must end in {' or '.join(extensions)}"
+            f"{option}={path} must end in {' or '.join(extensions)}"
         )
     if os.path.isdir(path):
-        raise ConfigError(f"--output={path} is a folder; name a file")
+        raise ConfigError(f"{option}={path} is a folder; name a file")
 
 
 def decision_lines(found, decision):

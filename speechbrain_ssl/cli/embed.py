@@ -15,6 +15,7 @@ from speechbrain_ssl.cli.common import check_output, check_source
 from speechbrain_ssl.embedding.extract import MIN_SECONDS, MOST_SECONDS
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.files import atomic_write
+from speechbrain_ssl.speakers.search import identity_columns
 
 
 def run(options):
@@ -65,7 +66,11 @@ def run(options):
             table["embedding"] = list(table.pop("embeddings"))
             pd.DataFrame(table).to_parquet(stream, index=False)
         else:
-            np.savez(stream, **table)
+            np.savez(
+                stream,
+                **table,
+                **identity_columns(model, options.trim_silence),
+            )
     found = {
         "output": options.output,
         "embedded": len(files.names),

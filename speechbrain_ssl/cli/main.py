@@ -1,12 +1,12 @@
 """Parse and run the commands of ``speechbrain-ssl``.
 
 Exit codes: 0 everything was done; 1 an error that the user can correct, or some
-of many files could not be used (the others are done); 2 wrong usage; 128 and
-the number of a signal that stopped it.
+of many files could not be used (the others are done); 2 wrong usage; 75 a
+signal stopped a training run, which the same command continues; 128 and the
+number of a signal that stopped another command.
 """
 
 import argparse
-import errno
 import importlib
 import json
 import logging
@@ -14,8 +14,8 @@ import os
 import signal
 import sys
 
-from speechbrain_ssl import interruption
-from speechbrain_ssl.errors import UserError, full_disk
+from speechbrain_ssl import __version__, interruption
+from speechbrain_ssl.errors import UserError, explain
 from speechbrain_ssl.runtime import set_up_process
 
 _MODEL = (
@@ -45,17 +45,108 @@ def make_parser():
         epilog="Exit codes: 0 done, 1 an error you can mend or some files "
         "could not be used, 2 wrong usage.",
     )
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=f"speechbrain-ssl {__version__}",
+    )
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="command"
     )
     common, many = _common(), _many()
+    _add_recipe(commands, "train", "train an encoder on a folder of audio")
+    _add_recipe(commands, "rounds", "improve an encoder with pseudo-labels")
+    _add_script(
+        commands,
+        "evaluate",
+        "equal error rate of a model on a list of trials",
+        "trials=LIST trials_folder=FOLDER [key=value ...]",
+    )
+    _add_script(
+        commands,
+        "publish",
+        "package a model for stock SpeechBrain and the hub",
+        "output_folder=FOLDER data=SENTENCE [key=value ...]",
+    )
+    _add_config(commands)
     _add_verify(commands, [common])
     _add_embed(commands, [common, many])
     _add_score(commands, [common, many])
     _add_cluster(commands, [common, many])
+    _add_made_threshold(commands, [common, many])
+    _add_search(commands, [common])
     _add_enrol(commands, [common])
     _add_identify(commands, [common])
     return parser
+
+
+class _HelpWithKeys(argparse.Action):
+    """Print the help, and the keys of the configuration that was named."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        from speechbrain_ssl.cli.keys import explained_keys
+        from speechbrain_ssl.cli.recipe import default_of, named
+
+        command = parser.get_default("recipe")
+        name = namespace.config or default_of(command)
+        parser.print_help()
+        lines = explained_keys(named(name, [command]))
+        title = f"\nkeys of {name} (of another: --config=NAME --help):"
+        try:
+            print("\n  ".join([title, *lines]), flush=True)
+        except BrokenPipeError:
+            _drop_output()
+        parser.exit()
+
+
+def _add_recipe(commands, name, text):
+    """Add a command that runs a script of recipes/UnlabeledFolder."""
+    parser = commands.add_parser(
+        name,
+        help=text,
+        add_help=False,
+        usage=f"speechbrain-ssl {name} folder [--config=NAME] [key=value ...]",
+        description=f"{text[0].upper()}{text[1:]}, without labels.",
+        epilog="Any key of the configuration can be set by key=value or "
+        "--key=value. The same command continues a run that was interrupted.",
+        # What is not known here is for the script.
+        allow_abbrev=False,
+    )
+    parser.add_argument("folder", help="folder of audio files, or a list")
+    parser.add_argument(
+        "--config",
+        metavar="NAME",
+        help="configuration; `speechbrain-ssl config` lists them",
+    )
+    parser.add_argument(
+        "-h", "--help", action=_HelpWithKeys, nargs=0, help="print this text"
+    )
+    parser.set_defaults(module="recipe", recipe=name, json=False, quiet=False)
+
+
+def _add_script(commands, name, text, keys):
+    """Add a command that runs a script of recipes/VoxCeleb/Verification."""
+    parser = commands.add_parser(
+        name,
+        help=text,
+        usage=f"speechbrain-ssl {name} model {keys}",
+        description=f"{text[0].upper()}{text[1:]}.",
+        epilog="recipes/VoxCeleb/Verification/README.md explains the keys.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("model", help="output folder of a training run")
+    parser.set_defaults(module="verification", json=False)
+
+
+def _add_config(commands):
+    """Add the command ``config``."""
+    parser = commands.add_parser(
+        "config", help="list the configurations for training, or print one"
+    )
+    parser.add_argument("name", nargs="?", help="the one to print")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object"
+    )
 
 
 def _add_verify(commands, parents):
@@ -145,6 +236,39 @@ def _add_cluster(commands, parents):
         help="how many speakers; guessed from the embeddings if not given",
     )
     parser.add_argument("--output", help="CSV file to write: file, speaker")
+    parser.add_argument(
+        "--page",
+        help="HTML page to write, on which you hear the groups and name them",
+    )
+
+
+def _add_made_threshold(commands, parents):
+    """Add the command ``threshold``."""
+    parser = commands.add_parser(
+        "threshold",
+        parents=parents,
+        help="a threshold for recordings like those of a folder, without labels",
+    )
+    _add_source(parser)
+
+
+def _add_search(commands, parents):
+    """Add the command ``search``."""
+    parser = commands.add_parser(
+        "search",
+        parents=parents,
+        help="which of many embedded recordings sound like this one?",
+    )
+    parser.add_argument("file", help="an audio file")
+    parser.add_argument(
+        "stored", help="an .npz file that embed wrote, also with --windows"
+    )
+    parser.add_argument(
+        "--count",
+        type=int,
+        default=10,
+        help="how many to print, the most similar first (default: 10)",
+    )
 
 
 def _add_enrol(commands, parents):
@@ -273,21 +397,23 @@ def main(argv=None):
     int
         The exit code. Wrong usage raises ``SystemExit(2)``.
     """
-    options = make_parser().parse_args(argv)
+    parser = make_parser()
+    options, options.keys = parser.parse_known_args(argv)
+    module = getattr(options, "module", options.command)
+    if options.keys and module not in ("recipe", "verification"):
+        parser.error(f"unrecognized arguments: {' '.join(options.keys)}")
     # Before torch is imported, which only the commands do.
     set_up_process()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
         # A signal must not leave the folder of decoded files behind.
         with interruption.handled():
-            command = importlib.import_module(
-                f"speechbrain_ssl.cli.{options.command}"
-            )
+            command = importlib.import_module(f"speechbrain_ssl.cli.{module}")
             found, lines = command.run(options)
     except UserError as error:
         return _fail(str(error).strip(), options.json)
     except OSError as error:
-        text = str(error) if error.errno == errno.EACCES else full_disk(error)
+        text = explain(error)
         if text is None:
             raise
         return _fail(text, options.json)
@@ -296,16 +422,22 @@ def main(argv=None):
     try:
         if options.json:
             print(json.dumps(found))
-        else:
+        elif lines:
             print("\n".join(map(printable, lines)))
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader of the pipe has closed it; without this the interpreter
-        # would print an error at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
     for file, reason in found.get("unusable", {}).items():
         sys.stderr.write(printable(f"not used: {file}: {reason}") + "\n")
     return 1 if found.get("unusable") else 0
+
+
+def _drop_output():
+    """Go on where the reader of the pipe has closed it, as ``head`` does.
+
+    Without this the interpreter would print an error at exit.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def printable(line):

@@ -3,14 +3,18 @@
 A ``CropPlan`` gives the number and the length of a sample's crops. Crops of
 equal length form a *group*, which goes through the encoder in one pass. The
 first group is the "global" one, which the target branch (a teacher, for
-instance) sees; all others are "local".
+instance) sees; all others are "local". The plan also makes the data sets that
+cut them, so that the plan of another modality (``face_dataset.FaceViews``) can
+take its place.
 """
 
 import dataclasses
 
 import numpy as np
 
+from speechbrain_ssl.data.dataset import CropDataset
 from speechbrain_ssl.data.draws import cached_uniform
+from speechbrain_ssl.data.halves import HalvesDataset
 from speechbrain_ssl.errors import ConfigError
 
 
@@ -100,6 +104,32 @@ class CropPlan:
 
     def _samples(self, seconds):
         return round(seconds * self.sample_rate)
+
+    def select(self, manifest):
+        """Return the utterances that can be trained on: all of them."""
+        return manifest
+
+    def train_set(self, manifest, seed, reference_seconds, reference_from):
+        """Return the data set that training reads; see ``CropDataset``."""
+        return CropDataset(
+            manifest, self, seed, reference_seconds, reference_from
+        )
+
+    def valid_set(self, manifest, seconds):
+        """Return the data set of label-free validation.
+
+        Arguments
+        ---------
+        manifest : speechbrain_ssl.data.manifest.Manifest
+            Held-out utterances, or those that may be held out.
+        seconds : float
+            Length of its crops.
+
+        Returns
+        -------
+        HalvesDataset
+        """
+        return HalvesDataset(manifest, seconds, sample_rate=self.sample_rate)
 
     def chunk(self, num_samples, draw):
         """Choose the part of an utterance that is read.

@@ -10,14 +10,17 @@ item that the sampler sends.
 """
 
 import dataclasses
+import os
 
 import numpy as np
+import pandas as pd
 import torch
 
 from speechbrain_ssl.data.audio import AudioFile, fit_length
 from speechbrain_ssl.data.draws import cached_uniform, uniform
 from speechbrain_ssl.data.pcm16 import pack, unpack
 from speechbrain_ssl.errors import AudioError
+from speechbrain_ssl.files import write_csv
 from speechbrain_ssl.shared_memory import share
 
 
@@ -53,12 +56,16 @@ class CropBatch:
     bad: list
     reference: torch.Tensor | None = None
 
+    _unpack = staticmethod(unpack)
+
     def to(self, device):
         """Move the crops to a device and make them float32.
 
         The Brain calls it, not the workers.
         """
-        return self._map(lambda c: unpack(c.to(device, non_blocking=True)))
+        return self._map(
+            lambda c: self._unpack(c.to(device, non_blocking=True))
+        )
 
     def pin_memory(self):
         """Copy the tensors to pinned memory; the loader calls it if asked to."""
@@ -111,6 +118,17 @@ class CropDataset(torch.utils.data.Dataset):
     #: How many replacements are tried before the worker gives up.
     max_replacements = 10
 
+    #: The error that means that an utterance cannot be used, and what to do if
+    #: there are many.
+    unusable = AudioError
+    remedy = (
+        "Check that the corpus is where the manifest says, or delete "
+        "prepare.json in its folder and prepare again with `--check=decode`, "
+        "which sorts out bad files beforehand"
+    )
+    #: CSV file that names what is missing if the worker gives up, or None.
+    table = None
+
     def __init__(
         self,
         manifest,
@@ -156,16 +174,30 @@ class CropDataset(torch.utils.data.Dataset):
             try:
                 crops = self._crops(index, epoch, key, bad, *sources)
                 return epoch, index, crops, bad
-            except AudioError as error:
+            except self.unusable as error:
                 bad.append((self.manifest.path(index), str(error)))
                 draw = uniform(self.seed, epoch, key, "replace", attempt)
                 index, sources = int(draw * len(self.manifest)), []
-        raise AudioError(
+        self._list(bad)
+        listed = ""
+        if self.table:
+            listed = f"; {self.table} lists them and all that are missing"
+        raise self.unusable(
             f"{self.max_replacements} utterances in a row cannot be used, the "
-            f"last one: {bad[-1][1]}. Check that the corpus is where the manifest "
-            "says, or delete prepare.json in its folder and prepare again with "
-            "`--check=decode`, which sorts out bad files beforehand"
+            f"last one: {bad[-1][1]}{listed}. {self.remedy}"
         )
+
+    def _list(self, bad):
+        """Write the table of utterances that cannot be used or are missing."""
+        if self.table is None:
+            return
+        found = dict(bad)
+        for index in range(len(self.manifest)):
+            path = self.manifest.path(index)
+            if path not in found and not os.path.isfile(path):
+                found[path] = "missing"
+        rows = pd.DataFrame(found.items(), columns=["wav", "reason"])
+        write_csv(self.table, rows)
 
     def _crops(self, index, epoch, key, bad, sources=None):
         """Cut the crops of a sample, one array per group.

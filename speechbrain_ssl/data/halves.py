@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from speechbrain_ssl.data.audio import AudioFile, fit_length
-from speechbrain_ssl.data.dataset import CropBatch
+from speechbrain_ssl.data.dataset import CropBatch, CropDataset
 from speechbrain_ssl.data.draws import uniform
 from speechbrain_ssl.data.pcm16 import pack
 from speechbrain_ssl.errors import AudioError
@@ -43,6 +43,10 @@ class HalvesDataset(torch.utils.data.Dataset):
 
     #: This many unusable files in a row mean that the corpus has been moved.
     MAX_UNUSABLE = 10
+
+    #: As in ``CropDataset``.
+    unusable = CropDataset.unusable
+    remedy = CropDataset.remedy
 
     def __init__(
         self, manifest, seconds=2.0, crops_per_half=2, seed=0, sample_rate=16000
@@ -135,15 +139,12 @@ class HalvesDataset(torch.utils.data.Dataset):
         """
         try:
             self[index]
-        except AudioError as error:
+        except self.unusable as error:
             self._unusable += 1
             if self._unusable == self.MAX_UNUSABLE:
-                raise AudioError(
+                raise self.unusable(
                     f"{self._unusable} utterances in a row cannot be used for "
-                    f"validation, the last one: {error}. Check that the corpus "
-                    "is where the manifest says, or delete prepare.json in its "
-                    "folder and prepare again with `--check=decode`, which "
-                    "sorts out bad files beforehand"
+                    f"validation, the last one: {error}. {self.remedy}"
                 ) from error
             logger.warning("Not used for validation: %s", error)
             return False

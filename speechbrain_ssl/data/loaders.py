@@ -1,15 +1,68 @@
 """Make the data loaders of a training run."""
 
+import logging
+
 import torch
 
 from speechbrain_ssl import distributed, interruption
-from speechbrain_ssl.data.dataset import CropDataset
-from speechbrain_ssl.data.halves import HalvesDataset
 from speechbrain_ssl.data.sampling import EpochBatchSampler
+from speechbrain_ssl.errors import ManifestError
 from speechbrain_ssl.shared_memory import check_space
 
 #: Utterances per batch of the validation loader.
 VALID_BATCH = 32
+
+#: Largest part of the utterances that is held out for validation.
+VALID_PART = 0.2
+
+logger = logging.getLogger(__name__)
+
+
+def fit_to_corpus(hparams, manifest, batches=1):
+    """Lower ``valid_utterances`` and ``batch_size`` to what a corpus has.
+
+    Arguments
+    ---------
+    hparams : types.SimpleNamespace
+        ``valid_utterances``, ``valid_seconds`` and ``batch_size``; the first
+        and the last are changed where the corpus is too small for them.
+    manifest : speechbrain_ssl.data.manifest.Manifest
+        All utterances.
+    batches : int
+        Batches per optimiser step, over all processes.
+
+    Raises
+    ------
+    ManifestError
+        If fewer than two utterances are long enough for validation.
+    """
+    shortest = 2 * hparams.valid_seconds
+    long_enough = int((manifest.durations >= shortest).sum())
+    if long_enough < 2:
+        raise ManifestError(
+            f"of {len(manifest)} utterances {long_enough} have the {shortest:g} "
+            "s that validation needs, and two or more must: cut long "
+            "recordings into utterances, or lower `valid_seconds`, which is "
+            "half of it"
+        )
+    most = min(long_enough, max(2, int(VALID_PART * len(manifest))))
+    _lower(hparams, "valid_utterances", most, len(manifest))
+    rest = len(manifest) - hparams.valid_utterances
+    _lower(hparams, "batch_size", max(1, rest // batches), len(manifest))
+
+
+def _lower(hparams, key, most, utterances):
+    """Lower a hyper-parameter, and log it."""
+    asked = getattr(hparams, key)
+    if asked > most:
+        setattr(hparams, key, most)
+        logger.warning(
+            "%s is lowered from %d to %d, since there are only %d utterances",
+            key,
+            asked,
+            most,
+            utterances,
+        )
 
 
 def make_loaders(
@@ -36,7 +89,8 @@ def make_loaders(
     manifest : speechbrain_ssl.data.manifest.Manifest
         All utterances.
     plan : speechbrain_ssl.data.crops.CropPlan
-        How crops are cut.
+        How crops are cut, and by which data sets; for pictures a
+        ``speechbrain_ssl.data.face_dataset.FaceViews``.
     seed : int
         Seed of the order and of all draws.
     batch_size : int
@@ -72,8 +126,8 @@ def make_loaders(
         If there are too few utterances for either part, or too little shared
         memory for the workers.
     """
-    halves = {"seconds": valid_seconds, "sample_rate": plan.sample_rate}
-    candidates = HalvesDataset(manifest, **halves)
+    manifest = plan.select(manifest)
+    candidates = plan.valid_set(manifest, valid_seconds)
 
     def usable(index):
         # Rank 0 reads and decides for all: a file that fails on one machine
@@ -84,9 +138,7 @@ def make_loaders(
     train, valid = manifest.hold_out(
         valid_utterances, 2 * valid_seconds, usable
     )
-    train_set = CropDataset(
-        train, plan, seed, reference_seconds, reference_from
-    )
+    train_set = plan.train_set(train, seed, reference_seconds, reference_from)
 
     def sources(epoch, index):
         return pseudo_positives(
@@ -102,7 +154,7 @@ def make_loaders(
         grad_accumulation_factor,
         sources if pseudo_positives else None,
     )
-    valid_set = HalvesDataset(valid, **halves)
+    valid_set = plan.valid_set(valid, valid_seconds)
     valid_batch = min(VALID_BATCH, len(valid))
     some = [(reference_from, index) for index in _spread(len(train))]
     check_space(train_set, some, batch_size, num_workers)

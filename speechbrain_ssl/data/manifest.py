@@ -318,6 +318,23 @@ class Manifest:
         return self.select(np.flatnonzero(keep)), self.select(np.sort(chosen))
 
 
+def rows_of(part, whole):
+    """Return where the utterances of a part are in the whole manifest.
+
+    Arguments
+    ---------
+    part, whole : Manifest
+        A manifest, and one that contains its utterances.
+
+    Returns
+    -------
+    numpy.ndarray
+        Positions in ``whole``, int64 ``[len(part)]``.
+    """
+    order = np.argsort(whole.keys)
+    return order[np.searchsorted(whole.keys, part.keys, sorter=order)]
+
+
 def _read_table(path, data_root):
     """Read the three known columns of one CSV file, and check them."""
     if not path.is_file():
@@ -356,21 +373,44 @@ def _read_table(path, data_root):
                 f"{path}, line {empty[0] + 2}: the column {column} is empty; "
                 "fill it in or remove the line"
             )
-    wav = table["wav"]
-    with_root = wav.str.startswith("$data_root")
+    table["wav"] = full_paths(table["wav"], path, data_root)
+    return table
+
+
+def full_paths(column, path, data_root):
+    """Complete the paths of a manifest's column.
+
+    Arguments
+    ---------
+    column : pandas.Series
+        The paths as they are written in the file.
+    path : pathlib.Path
+        The CSV file; other relative paths start from its folder.
+    data_root : str, optional
+        What ``$data_root`` stands for.
+
+    Returns
+    -------
+    pandas.Series
+
+    Raises
+    ------
+    ManifestError
+        If ``$data_root`` occurs and is not given.
+    """
+    with_root = column.str.startswith("$data_root")
     if with_root.any():
         if not data_root:
             raise ManifestError(
                 f"{path} uses $data_root; give the corpus folder (data_folder)"
             )
-        wav = wav.where(
-            ~with_root, str(data_root) + wav.str.slice(len("$data_root"))
+        column = column.where(
+            ~with_root, str(data_root) + column.str.slice(len("$data_root"))
         )
     # A path of Windows begins with its drive.
-    relative = ~(wav.map(os.path.isabs) | with_root)
+    relative = ~(column.map(os.path.isabs) | with_root)
     folder = str(path.parent.resolve()) + "/"
-    table["wav"] = wav.where(~relative, folder + wav)
-    return table
+    return column.where(~relative, folder + column)
 
 
 def write_manifest(path, table):

@@ -50,3 +50,23 @@ class LogMelStatistics(torch.nn.Module):
         square = (x - mean).square() * mask
         deviation = (square.sum(1, keepdim=True) / count).sqrt()
         return torch.cat([mean, deviation], dim=2)
+
+
+class PixelValues(torch.nn.Module):
+    """Return the pixels of a picture, scaled down, as its embedding.
+
+    It has the interface of an encoder of pictures and no parameters.
+
+    Example
+    -------
+    >>> PixelValues()(torch.rand(2, 3, 112, 112)).shape
+    torch.Size([2, 1, 768])
+    """
+
+    #: Pixels on a side that are kept.
+    SIDE = 16
+
+    def forward(self, x):
+        """Scale pictures ``[batch, 3, height, width]`` down, ``[batch, 1, n]``."""
+        small = torch.nn.functional.adaptive_avg_pool2d(x.float(), self.SIDE)
+        return small.flatten(1).unsqueeze(1)

@@ -195,6 +195,7 @@ def embed_windows(
     trim=False,
     bad=None,
     progress=True,
+    multiple=1,
 ):
     """Embed windows of audio files in length-sorted batches.
 
@@ -234,6 +235,8 @@ def embed_windows(
         window cannot be read; such a file has no windows in the result.
     progress : bool or tqdm.tqdm or ProgressLines
         Whether to show a progress bar, or an existing bar to advance.
+    multiple : int
+        The number of windows of every file is a multiple of this one.
 
     Returns
     -------
@@ -259,7 +262,8 @@ def embed_windows(
         seconds = _durations(paths, rate)
     windows, lengths = [], []
     for i, length in enumerate(seconds):
-        parts = max(1, math.ceil(float(length) / window_seconds))
+        least = math.ceil(float(length) / (multiple * window_seconds))
+        parts = multiple * max(1, least)
         windows += [(i, part, parts) for part in range(parts)]
         lengths += [float(length) / parts] * parts
     loader = torch.utils.data.DataLoader(

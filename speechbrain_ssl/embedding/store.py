@@ -15,13 +15,14 @@ import pathlib
 import zipfile
 
 import numpy as np
+import pandas as pd
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
 
 from speechbrain_ssl import distributed
 from speechbrain_ssl.embedding.cache import fingerprint
 from speechbrain_ssl.embedding.extract import MOST_SECONDS, embed_files
 from speechbrain_ssl.errors import AudioError, CheckpointError
-from speechbrain_ssl.files import atomic_write
+from speechbrain_ssl.files import atomic_write, write_csv
 from speechbrain_ssl.progress import open_bar
 
 logger = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ class EmbeddingStore:
         }
         index = pathlib.Path(self.folder) / INDEX
         if index.is_file():
-            self._refuse_other(json.loads(index.read_text()), wanted)
+            self._refuse_other(self._read_index(), wanted)
         return wanted
 
     def make(
@@ -165,6 +166,10 @@ class EmbeddingStore:
         bad = [(span[0] + i, why) for i, why in bad]
         # Stop after the first shard if the whole corpus is elsewhere.
         self._refuse_many(bad)
+        self._write(number, made, bad)
+
+    def _write(self, number, made, bad):
+        """Write a shard's embeddings, and the positions without one."""
         with atomic_write(self._path(number), "wb") as stream:
             np.savez(
                 stream,
@@ -180,6 +185,19 @@ class EmbeddingStore:
             "utterances": len(self.manifest),
             "shard_utterances": self.shard_utterances,
         }
+
+    def _read_index(self):
+        """Read ``index.json``, which a disk may have damaged."""
+        try:
+            found = json.loads((pathlib.Path(self.folder) / INDEX).read_text())
+        except ValueError:
+            found = None
+        if isinstance(found, dict):
+            return found
+        raise CheckpointError(
+            f"{INDEX} in {self.folder} is damaged; delete that folder to embed "
+            "again"
+        )
 
     def _refuse_other(self, found, wanted):
         for key, what in (
@@ -222,9 +240,12 @@ class EmbeddingStore:
         """Raise if too many files are unreadable to continue without them."""
         total = len(self.manifest)
         if len(bad) > max(10, _MOST_BAD * total) or len(bad) == total:
+            table = pathlib.Path(self.folder) / "bad_audio.csv"
+            rows = [(self.manifest.path(i), why) for i, why in bad]
+            write_csv(table, pd.DataFrame(rows, columns=["wav", "reason"]))
             raise AudioError(
                 f"{len(bad)} of {total} files cannot be read "
-                f"({self._table(bad)}). Check that the corpus is where the "
+                f"({self._table(bad)}; {table} lists them). Check that the corpus is where the "
                 "manifest says, or delete prepare.json in its folder and "
                 "prepare again with `--check=decode`"
             )
@@ -296,7 +317,7 @@ class EmbeddingStore:
                 f"there are no embeddings in {self.folder}; run the stage "
                 "`embed` first"
             )
-        self._refuse_other(json.loads(index.read_text()), self._identity())
+        self._refuse_other(self._read_index(), self._identity())
         last = len(self.manifest) if last is None else last
         parts, places = [], []
         for number, (begin, end) in enumerate(self.shards):

@@ -146,6 +146,11 @@ class LogMel(torch.nn.Module):
         ConfigError
             If it is not the number of bands.
         """
+        if getattr(encoder, "takes_waveforms", False):
+            raise ConfigError(
+                f"{type(encoder).__name__} takes waveforms: include "
+                "features/waveform.yaml as `features_block`"
+            )
         size = getattr(encoder, "arguments", {}).get("input_size", self.n_mels)
         if size != self.n_mels:
             raise ConfigError(
@@ -153,6 +158,10 @@ class LogMel(torch.nn.Module):
                 f"{size}: set `n_mels` of `features_block` and of "
                 "`encoder_block` to the same number"
             )
+
+    def example(self):
+        """Return a silent crop of one second, to measure an encoder with."""
+        return torch.zeros(self.sample_rate, device=self.window.device)
 
     def num_frames(self, num_samples):
         """Return the number of frames for a number of samples (or a tensor)."""
@@ -217,6 +226,80 @@ class LogMel(torch.nn.Module):
             return db
         variance = _mean_over_time(db.square(), frames, mask)
         return db / variance.sqrt().clamp(min=LEAST_DEVIATION)
+
+
+class Waveform(torch.nn.Module):
+    """Pass waveforms on, for encoders that compute their own features.
+
+    It has the interface of ``LogMel``; its frames are samples.
+
+    Arguments
+    ---------
+    sample_rate : int
+        Sampling rate in Hz.
+
+    Example
+    -------
+    >>> Waveform()(torch.rand(2, 16000)).shape
+    torch.Size([2, 16000])
+    """
+
+    def __init__(self, sample_rate=16000):
+        super().__init__()
+        self.sample_rate = sample_rate
+        self.settings = {"sample_rate": sample_rate}
+
+    def extra_repr(self):
+        """Return the settings: two kinds of features must not look alike."""
+        return f"sample_rate={self.sample_rate}"
+
+    def without_normalization(self):
+        """Return the features of the baseline without a network.
+
+        Returns
+        -------
+        LogMel
+        """
+        return LogMel(sample_rate=self.sample_rate, normalize="none")
+
+    def check_encoder(self, encoder):
+        """Reject an encoder that takes features.
+
+        Arguments
+        ---------
+        encoder : torch.nn.Module
+            The encoder.
+
+        Raises
+        ------
+        ConfigError
+            If it has no true attribute ``takes_waveforms``.
+        """
+        if not getattr(encoder, "takes_waveforms", False):
+            raise ConfigError(
+                f"{type(encoder).__name__} takes features, not waveforms: "
+                "include another block of features/ as `features_block`"
+            )
+
+    def num_frames(self, num_samples):
+        """Return the number of frames, which is the number of samples."""
+        return num_samples
+
+    def forward(self, waveforms, num_samples=None):
+        """Return the waveforms, ``[batch, samples]``.
+
+        Arguments
+        ---------
+        waveforms : torch.Tensor
+            ``[batch, samples]``, zero-padded if they differ in length.
+        num_samples : torch.Tensor, optional
+            Not needed, since nothing depends on the padding.
+
+        Returns
+        -------
+        torch.Tensor
+        """
+        return waveforms
 
 
 def _mean_over_time(values, frames, mask):

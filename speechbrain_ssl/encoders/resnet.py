@@ -194,10 +194,10 @@ class GatedBlock(BasicBlock):
         return _clear(F.relu_(x + residual), valid), valid
 
 
-class _ResNet(torch.nn.Module):
-    """Provide the base of both networks: stem, four stages, pooling, linear.
+class ResNetBase(torch.nn.Module):
+    """Provide the base of all ResNets: stem, four stages, pooling, linear.
 
-    ``stem`` is a convolution with one input channel, ``kind`` the class of the
+    ``stem`` is a convolution, with one input channel for audio, ``kind`` the class of the
     blocks, and ``pooled`` the input size of the linear layer. The other
     arguments are those of ``ResNet34``.
     """
@@ -273,6 +273,24 @@ class _ResNet(torch.nn.Module):
         """
         valid = None if lengths is None else _Valid.of(x, lengths)
         x = _clear(x.transpose(1, 2).unsqueeze(1), valid)
+        return self.embed(x, valid)
+
+    def embed(self, x, valid=None):
+        """Embed a batch of images ``[batch, channels, rows, columns]``.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            The images; of audio, the bands are the rows, and the frames, zero
+            after each utterance's end, the columns.
+        valid : _Valid, optional
+            The valid frames; all if None.
+
+        Returns
+        -------
+        torch.Tensor
+            Embeddings ``[batch, 1, lin_neurons]``.
+        """
         x = _clear(F.relu_(self.bn1(self.conv1(x))), valid)
         for stage in self.stages:
             for block in stage:
@@ -284,7 +302,7 @@ class _ResNet(torch.nn.Module):
         return x.unsqueeze(1)
 
 
-class ResNet34(_ResNet):
+class ResNet34(ResNetBase):
     """Embed features with WeSpeaker's ResNet-34 and statistics pooling.
 
     Arguments
@@ -353,7 +371,7 @@ class ResNet34(_ResNet):
         return torch.cat([mean.flatten(1), std.flatten(1)], dim=1)
 
 
-class FastResNet34(_ResNet):
+class FastResNet34(ResNetBase):
     """Embed features with the fast ResNet-34.
 
     Chung et al., 2020 (arXiv 2003.11982).

@@ -14,6 +14,9 @@ An utterance has three layers, each with its own key:
   when both of its crops come from one utterance (``channel.py``).
 * the **utterance** (key: seed, speaker, video, utterance) is what is spoken.
 
+Where faces are asked for, a picture has three layers of the same kind
+(``face.py``).
+
 As every draw is keyed (``draws.py``), a file depends only on its own name and
 the seed, not on the number of processes or on the files that existed before.
 ``corpus.py`` writes the files.

@@ -10,6 +10,7 @@ import json
 import pathlib
 
 import numpy as np
+import PIL.Image
 import scipy.io.wavfile
 import scipy.signal
 
@@ -21,6 +22,11 @@ from speechbrain_ssl.minivox.channel import (
     draw_channel,
     draw_room,
     transmit,
+)
+from speechbrain_ssl.minivox.face import (
+    draw_face,
+    draw_picture,
+    draw_scene,
 )
 from speechbrain_ssl.minivox.voice import (
     SAMPLE_RATE,
@@ -34,6 +40,7 @@ from speechbrain_ssl.progress import open_bar
 # Increase it with every change that alters a sample: a folder that another
 # version wrote in part is then rejected instead of completed.
 GENERATOR_VERSION = 1
+FACE_VERSION = 1
 
 PARAMETERS_FILE = "minivox.json"
 SPEAKERS_FILE = "minivox_meta.csv"
@@ -141,15 +148,92 @@ def write_corpus(
     write = functools.partial(
         _write_files, folder=str(folder), seed=seed, seconds=tuple(seconds)
     )
+    _write_all(write, tasks, missing, jobs, progress)
+    return missing
+
+
+def write_faces(folder, pictures, jobs=None, progress=True):
+    """Draw the faces of a corpus, or the pictures that are missing.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        A folder that ``write_corpus`` has written. The pictures are
+        ``faces/<speaker>/<video>/<utterance>_<picture>.png`` in it.
+    pictures : int
+        Number of pictures of each utterance.
+    jobs, progress
+        As in ``write_corpus``.
+
+    Returns
+    -------
+    int
+        The number of pictures that were written.
+
+    Raises
+    ------
+    ConfigError
+        If the folder ``faces`` is of another version.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> sizes = dict(num_train_speakers=1, num_test_speakers=1, num_noises=0)
+    >>> sizes.update(videos_per_speaker=1, utterances_per_video=2, num_rooms=0)
+    >>> folder = tempfile.mkdtemp()
+    >>> write_corpus(folder, **sizes, jobs=1, progress=False)
+    4
+    >>> write_faces(folder, 2, jobs=1, progress=False)
+    8
+    """
+    folder = pathlib.Path(folder)
+    parameters = json.loads((folder / PARAMETERS_FILE).read_text("utf-8"))
+    _claim(folder / "faces", {"version": FACE_VERSION})
+    tasks, missing = [], 0
+    for kind, number, video, names in _tasks(parameters):
+        if kind != "wav":
+            continue
+        names = [
+            # Of the video's pictures, those of an utterance do not depend on
+            # how many there are.
+            (10000 * picture + index, name)
+            for index, wav in names
+            for picture, name in enumerate(face_names(wav, pictures))
+            if not (folder / name).is_file()
+        ]
+        if names:
+            tasks.append((number, video, names))
+            missing += len(names)
+    if tasks:
+        draw = functools.partial(
+            _draw_pictures, folder=str(folder), seed=parameters["seed"]
+        )
+        _write_all(draw, tasks, missing, jobs, progress)
+    return missing
+
+
+def face_names(wav, pictures):
+    """Name the pictures of an utterance.
+
+    Example
+    -------
+    >>> face_names("wav/id10001/video01/00001.wav", 1)
+    ['faces/id10001/video01/00001_1.png']
+    """
+    stem = wav.removeprefix("wav/").removesuffix(".wav")
+    return [f"faces/{stem}_{i + 1}.png" for i in range(pictures)]
+
+
+def _write_all(function, tasks, files, jobs, progress):
+    """Do all tasks, in several processes."""
     workers = min(default_workers() if jobs is None else jobs, len(tasks))
     # A single worker process would be no faster than this process.
     workers = 0 if workers <= 1 else workers
     with open_bar(
-        total=missing, desc="MiniVox", unit="file", disable=not progress
+        total=files, desc="MiniVox", unit="file", disable=not progress
     ) as bar:
-        for _, count in finish_jobs(write, tasks, workers):
+        for _, count in finish_jobs(function, tasks, workers):
             bar.update(count)
-    return missing
 
 
 def _check(parameters):
@@ -265,13 +349,38 @@ def _write_files(kind, number, video, names, folder, seed, seconds):
             rng = draws.generator(seed, draws.ROOM, index)
             sound = 0.9 * draw_room(rng, 0.1, 0.7)
         else:
-            sound = _background_sound(kind, index, seed)
-        _write_wav(folder / name, sound)
+            sound = background_sound(kind, index, seed)
+        write_wav(folder / name, sound)
     return len(names)
 
 
-def _background_sound(kind, index, seed):
-    """Generate the audio of one file below ``musan``."""
+def _draw_pictures(number, video, names, folder, seed):
+    """Write pictures of one video; return their number."""
+    face, scene = draw_face(seed, number), draw_scene(seed, number, video)
+    for picture, name in names:
+        drawn = draw_picture(face, scene, seed, number, video, picture)
+        with atomic_write(pathlib.Path(folder) / name, "wb") as stream:
+            PIL.Image.fromarray(drawn).save(stream, "PNG")
+    return len(names)
+
+
+def background_sound(kind, index, seed):
+    """Generate the audio of one file below ``musan``.
+
+    Arguments
+    ---------
+    kind : str
+        ``noise``, ``music`` or ``speech``.
+    index : int
+        Number of the file.
+    seed : int
+        Seed of all draws.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 ``[samples]``, 5 to 8 s.
+    """
     codes = {
         "noise": draws.NOISE,
         "music": draws.MUSIC,
@@ -324,8 +433,16 @@ def _music(num_samples, rng):
     return (output / np.sqrt(np.mean(output**2))).astype("f4")
 
 
-def _write_wav(path, samples):
-    """Write a 16-bit mono file atomically."""
+def write_wav(path, samples):
+    """Write a 16-bit mono file atomically.
+
+    Arguments
+    ---------
+    path : pathlib.Path
+        The file.
+    samples : numpy.ndarray
+        ``[samples]``, between -1 and 1.
+    """
     pcm = np.round(samples * 32767).astype("<i2")
     with atomic_write(path, "wb") as stream:
         scipy.io.wavfile.write(stream, SAMPLE_RATE, pcm)

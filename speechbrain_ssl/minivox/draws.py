@@ -7,7 +7,9 @@ numbers: speaker, video and utterance.
 import numpy as np
 
 #: First word after the seed, so that no two kinds of draw share a stream.
-VOICE, CHANNEL, UTTERANCE, NOISE, MUSIC, ROOM = range(1, 7)
+VOICE, CHANNEL, UTTERANCE, NOISE, MUSIC, ROOM, FACE, SCENE, MOMENT = range(
+    1, 10
+)
 
 
 def generator(seed, kind, first=0, second=0, third=0):

@@ -42,7 +42,7 @@ def completed(save_folder, arguments):
             return None
     logger.info(
         "%s is prepared already with the same arguments; if the corpus has "
-        "changed since, delete %s and prepare again",
+        "changed since, delete %s and prepare again, or take another folder",
         folder,
         folder / FILE_NAME,
     )

@@ -24,8 +24,14 @@ import os
 import re
 from typing import NamedTuple
 
-from speechbrain_ssl.errors import ManifestError
-from speechbrain_ssl.prepare.listing import FileListing, unique_ids
+from speechbrain_ssl.errors import AudioError, ManifestError
+from speechbrain_ssl.prepare.listing import (
+    AUDIO_EXTENSIONS,
+    DECODED_EXTENSIONS,
+    FileListing,
+    list_files,
+    unique_ids,
+)
 
 # The lines by which plain paths are told from a wav.scp.
 _MOST_LINES = 1000
@@ -183,6 +189,53 @@ def list_entries(entries):
         ids = unique_ids(files)
     ids = dict(zip(files, ids, strict=True))
     return root, FileListing(sorted(files), {}, []), ids
+
+
+def audio_of(source, options):
+    """Find the audio files below a folder, of a list, or the one named.
+
+    Arguments
+    ---------
+    source : str
+        A folder, a list of files or an
+        audio file.
+    options : speakers.files.Reading or argparse.Namespace
+        ``quiet``: whether to show no progress.
+
+    Returns
+    -------
+    tuple
+        Names (of a folder: relative to it; of a list: the ID if it has any,
+        else the path as it is written there) and paths, lists of str; and the
+        ``FileListing`` of a folder, None otherwise.
+
+    Raises
+    ------
+    ManifestError
+        If there is no such folder, or if a list is malformed.
+    AudioError
+        If it holds no audio file.
+    """
+    extensions = AUDIO_EXTENSIONS + DECODED_EXTENSIONS
+    if os.path.isfile(source):
+        if os.path.splitext(source)[1].lower() in extensions:
+            return [os.path.basename(source)], [source], None
+        entries = read_list(source)
+        names = [e.text if e.id is None else e.id for e in entries]
+        return names, [e.path for e in entries], None
+    listing = list_files(source, extensions, progress=not options.quiet)
+    if not listing.files:
+        others = ", ".join(f"{n} {e}" for e, n in listing.unknown.items())
+        raise AudioError(
+            f"there is no audio file below {source}"
+            + (f", only {others}" if others else "")
+        )
+    # Escape names that are not UTF-8, which could not be printed.
+    names = [
+        name.encode("utf-8", "backslashreplace").decode()
+        for name in listing.files
+    ]
+    return names, [os.path.join(source, n) for n in listing.files], listing
 
 
 def _read_text(path):

@@ -16,6 +16,7 @@ from speechbrain_ssl.prepare.rejected import (
 )
 from speechbrain_ssl.prepare.scan import scan
 from speechbrain_ssl.prepare.workers import default_workers
+from speechbrain_ssl.run_folder import lock_folder
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class Preparation:
     ):
         self.data_folder = data_folder
         self.save_folder = pathlib.Path(save_folder)
+        lock_folder(self.save_folder)
         self.check = check
         self.sample_rate = sample_rate
         self.num_workers = (

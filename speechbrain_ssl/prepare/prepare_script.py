@@ -5,7 +5,7 @@ import logging
 import sys
 
 from speechbrain_ssl import interruption
-from speechbrain_ssl.errors import UserError, full_disk
+from speechbrain_ssl.errors import UserError, explain
 from speechbrain_ssl.prepare.probe import CHECKS
 
 
@@ -86,7 +86,7 @@ def run_parsed(prepare, parser, argv=None):
         print(f"error: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        explanation = full_disk(error)
+        explanation = explain(error)
         if explanation is None:
             raise
         print(f"error: {explanation}", file=sys.stderr)

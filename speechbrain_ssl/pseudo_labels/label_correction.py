@@ -175,6 +175,23 @@ class LabelCorrection(torch.nn.Module):
             Losses, mask and predictions.
         """
         prediction = self.predict(clean_logits)
+        return self.towards(prediction, aam, cosines, keep, margin)
+
+    def towards(self, prediction, aam, cosines, keep, margin=None):
+        """Compute losses towards a given prediction; see ``forward``.
+
+        Arguments
+        ---------
+        prediction : torch.Tensor
+            p^, fp32 ``[n, classes]``, without gradient.
+        aam, cosines, keep, margin
+            As in ``forward``.
+
+        Returns
+        -------
+        Correction
+            Losses, mask and predictions.
+        """
         confidence, labels = prediction.max(dim=-1)
         if self.target == "hard":
             losses = aam.losses(cosines, labels, margin)

@@ -127,7 +127,7 @@ class LossGate(torch.nn.Module):
             )
         return keep
 
-    def report(self, losses, correct=None, known=None):
+    def report(self, losses, correct=None, known=None, mask=None):
         """Compute metrics of the gate over an epoch from all of its losses.
 
         Call it before the next ``prepare_epoch``. It warns if a gate with a
@@ -144,6 +144,8 @@ class LossGate(torch.nn.Module):
         known : array_like, optional
             bool ``[N]``: the utterances for which ``correct`` is known; all by
             default. Precision and recall are computed over these only.
+        mask : array_like, optional
+            bool ``[N]``: what was kept, if not this gate alone has decided it.
 
         Returns
         -------
@@ -172,7 +174,7 @@ class LossGate(torch.nn.Module):
         """
         losses = torch.as_tensor(losses).detach().float().cpu()
         seen = ~losses.isnan()
-        mask = self.mask(losses)
+        mask = self.mask(losses) if mask is None else mask.cpu()
         keep = mask[seen]
         scalars = {}
         if math.isfinite(self.threshold):

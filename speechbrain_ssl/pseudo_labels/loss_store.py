@@ -92,6 +92,51 @@ class LossStore(torch.nn.Module):
         return self.previous
 
 
+class JointLossStore(torch.nn.ModuleDict):
+    """Keep the losses of several modalities, as one ``LossStore`` does.
+
+    Losses are dictionaries from modality to what ``LossStore`` has, with NaN
+    where an utterance lacks the modality.
+
+    Arguments
+    ---------
+    size : int
+        Number N of utterances in the manifest.
+    modalities : sequence of str
+        Names of the modalities.
+
+    Example
+    -------
+    >>> store = JointLossStore(2, ("audio", "face"))
+    >>> losses = {"audio": torch.tensor([0.5]), "face": torch.tensor([4.0])}
+    >>> store.record(torch.tensor([1]), losses)
+    >>> store.finish_epoch()["face"].tolist()
+    [nan, 4.0]
+    """
+
+    def __init__(self, size, modalities):
+        super().__init__({m: LossStore(size) for m in modalities})
+
+    @property
+    def previous(self):
+        """Losses of the previous epoch, ``[N]`` by modality."""
+        return {m: store.previous for m, store in self.items()}
+
+    def record(self, indices, losses):
+        """Store the losses of a batch; see ``LossStore.record``."""
+        for m, store in self.items():
+            store.record(indices, losses[m])
+
+    def synchronise(self):
+        """Share the losses among all processes; call it in all of them."""
+        for store in self.values():
+            store.synchronise()
+
+    def finish_epoch(self):
+        """End the epoch; see ``LossStore.finish_epoch``."""
+        return {m: store.finish_epoch() for m, store in self.items()}
+
+
 class CorrectionStore(torch.nn.Module):
     """Keep the corrected label of each utterance in this epoch.
 

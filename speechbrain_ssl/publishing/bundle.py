@@ -25,6 +25,9 @@ from speechbrain_ssl.publishing.onnx import FILE_NAME as ONNX
 from speechbrain_ssl.publishing.onnx import export_onnx
 from speechbrain_ssl.publishing.record import read_record, without_folders
 from speechbrain_ssl.report.results import FILE_NAME as RESULTS
+from speechbrain_ssl.verification.label_free_threshold import (
+    RULE as LABEL_FREE,
+)
 
 #: Largest difference between our embeddings and those of stock SpeechBrain,
 #: as a share of the largest value.
@@ -59,7 +62,8 @@ def threshold_of(calibration, results, p_target=0.5):
     calibration : CosineCalibration, optional
         The calibration of the model; takes precedence over ``results``.
     results : dict
-        ``results.json``; its ``threshold`` is that of the equal error rate.
+        ``results.json``. Its ``threshold`` is that of the equal error rate;
+        that of an evaluation comes next, and ``label_free_threshold`` last.
     p_target : float
         Prior of the calibrated threshold, with equal costs of both errors.
 
@@ -83,7 +87,8 @@ def threshold_of(calibration, results, p_target=0.5):
         for row in results.get("evaluations", []):
             if row.get("scoring") == "cosine" and "threshold" in row:
                 return row["threshold"], f"equal error rate of {row['list']}"
-        return None, None
+        value = results.get("label_free_threshold")
+        return value, None if value is None else LABEL_FREE
     return value, "equal error rate of its trials"
 
 

@@ -8,6 +8,9 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.publishing.hub import HUB_PREFIX
+from speechbrain_ssl.verification.label_free_threshold import (
+    RULE as LABEL_FREE,
+)
 
 # Papers of the methods here; any other arXiv number may be cited too.
 _PAPERS = {
@@ -284,6 +287,11 @@ def _loading(hub_id, threshold, why):
             "call without `threshold` use SpeechBrain's own, 0.25, which was "
             "made for a supervised model.\n"
         )
+        if why == LABEL_FREE:
+            note += (
+                "On recordings unlike those of the training it can be far off; "
+                "check it on some pairs whose speakers you know.\n"
+            )
     return f"""\
 ## How to use it
 

@@ -19,7 +19,10 @@ from speechbrain.lobes.features import Fbank
 from speechbrain.processing.features import InputNormalization
 
 from speechbrain_ssl.encoders.ecapa import FastECAPA
-from speechbrain_ssl.encoders.features import LogMel
+from speechbrain_ssl.encoders.face import FaceResNet, PixelNormalization
+from speechbrain_ssl.encoders.features import LogMel, Waveform
+from speechbrain_ssl.encoders.mhfa import MHFA, AdapterMFA, WeightedECAPA
+from speechbrain_ssl.encoders.pretrained import PretrainedFrontEnd
 from speechbrain_ssl.encoders.resnet import FastResNet34, ResNet34
 from speechbrain_ssl.errors import ConfigError
 
@@ -30,7 +33,16 @@ _FORMAT = "speechbrain-ssl encoder"
 # Raised whenever a key of the description changes its name or meaning.
 _VERSION = 2
 _ENCODERS = {
-    kind.__name__: kind for kind in (FastECAPA, ResNet34, FastResNet34)
+    kind.__name__: kind
+    for kind in (
+        FastECAPA,
+        ResNet34,
+        FastResNet34,
+        MHFA,
+        AdapterMFA,
+        WeightedECAPA,
+        FaceResNet,
+    )
 }
 
 # A description is from a stranger, and must not exhaust the machine that reads
@@ -38,7 +50,13 @@ _ENCODERS = {
 _MOST_BYTES = 2**21
 _MOST_BYTES_OF_YAML = 10**5  # it is parsed a hundred times more slowly
 _LONGEST_LIST = 16
-_MOST = {"n_mels": 512, "res2net_scale": 32, "blocks": 128, "n_fft": 2**13}
+_MOST = {
+    "n_mels": 512,
+    "res2net_scale": 32,
+    "blocks": 128,
+    "n_fft": 2**13,
+    "num_hidden_layers": 128,
+}
 _MOST_OF_OTHERS = 10**6
 
 
@@ -48,9 +66,10 @@ def describe(encoder, features):
     Arguments
     ---------
     encoder : torch.nn.Module
-        ``FastECAPA``, ``ResNet34`` or ``FastResNet34``.
-    features : speechbrain_ssl.encoders.features.LogMel
-        Its features.
+        ``FastECAPA``, ``ResNet34``, ``FastResNet34``, one with a pre-trained
+        front end, or ``FaceResNet``.
+    features : torch.nn.Module
+        Its ``LogMel`` or ``Waveform``, or ``PixelNormalization`` for pictures.
 
     Returns
     -------
@@ -186,7 +205,7 @@ def build(about, where):
     -------
     tuple
         The encoder on torch's meta device, so that a description alone takes
-        no memory, and ``LogMel``.
+        no memory, and its ``LogMel`` or ``PixelNormalization``.
 
     Raises
     ------
@@ -197,19 +216,24 @@ def build(about, where):
         kind = _ENCODERS[about["encoder"]["class"]]
         arguments = dict(about["encoder"]["arguments"])
         settings = dict(about["features"])
-        if settings["normalize"] == "none":
+        _check_sizes({**settings, **arguments})
+        if "front_end" in arguments:
+            return _build_pretrained(kind, arguments, settings)
+        front, size = LogMel, "n_mels"
+        if kind is FaceResNet:
+            front, size = PixelNormalization, "size"
+        elif settings["normalize"] == "none":
             raise ValueError("features that are not normalised")
         if "activation" in arguments:
             name = arguments["activation"]
             arguments["activation"] = _activation(name)
             if arguments["activation"] is None:
                 raise ValueError(f"{name!r} is not an activation of torch.nn")
-        if settings["n_mels"] != arguments["input_size"]:
-            raise ValueError("n_mels is not the encoder's input_size")
-        _check_sizes({**settings, **arguments})
+        if settings[size] != arguments["input_size"]:
+            raise ValueError(f"{size} is not the encoder's input_size")
         with torch.device("meta"):
             encoder = kind(**arguments)
-        return encoder, LogMel(**settings)
+        return encoder, front(**settings)
     except (
         ArithmeticError,
         AssertionError,
@@ -226,6 +250,14 @@ def build(about, where):
             f"{where} describes no model that is known here "
             f"({type(error).__name__}: {error})"
         ) from error
+
+
+def _build_pretrained(kind, arguments, settings):
+    """Build an encoder with a pre-trained front end, and its features."""
+    with torch.device("meta"):
+        front_end = PretrainedFrontEnd.described(**arguments["front_end"])
+        encoder = kind(**{**arguments, "front_end": front_end})
+    return encoder, Waveform(**settings)
 
 
 def _check_sizes(values, name=None):

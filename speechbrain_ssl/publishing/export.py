@@ -6,6 +6,8 @@ The YAML names stock classes only, so that this package need not be installed
 where the model is used. Beside them lie ``config.json``, the description of the
 model, and ``model.safetensors``, the weights of our encoder. This library reads
 only these two, so that it never executes a YAML or a pickle from somebody else.
+An encoder of pictures is these two alone: stock SpeechBrain has no interface for
+it.
 """
 
 import contextlib
@@ -23,6 +25,7 @@ from speechbrain.processing.features import Filterbank
 
 from speechbrain_ssl.data.draws import uniform
 from speechbrain_ssl.encoders.ecapa import FastECAPA
+from speechbrain_ssl.encoders.face import FaceResNet
 from speechbrain_ssl.encoders.features import LogMel
 from speechbrain_ssl.errors import (
     CheckpointError,
@@ -43,7 +46,10 @@ from speechbrain_ssl.publishing.hub import (
     STOCK_WEIGHTS,
     find_model,
 )
-from speechbrain_ssl.publishing.stock import stock_encoder
+from speechbrain_ssl.publishing.stock import (
+    stock_encoder,
+    waveform_encoder,
+)
 from speechbrain_ssl.publishing.stock_features import stock_features
 
 _YAML = """\
@@ -83,11 +89,12 @@ def export_encoder(folder, encoder, features, threshold=None, why=None):
     ---------
     folder : str or pathlib.Path
         Where to write ``hyperparams.yaml``, ``embedding_model.ckpt``,
-        ``config.json`` and ``model.safetensors``.
+        ``config.json`` and ``model.safetensors``; only the latter two for an
+        encoder of pictures.
     encoder : torch.nn.Module
-        ``FastECAPA``, ``ResNet34`` or ``FastResNet34``.
-    features : speechbrain_ssl.encoders.features.LogMel
-        Its input features.
+        ``FastECAPA``, ``ResNet34``, ``FastResNet34`` or ``FaceResNet``.
+    features : torch.nn.Module
+        Its ``LogMel``, or ``PixelNormalization`` for pictures.
     threshold : float, optional
         The cosine above which two recordings are taken for one speaker;
         written as ``verification_threshold`` into the YAML.
@@ -105,37 +112,49 @@ def export_encoder(folder, encoder, features, threshold=None, why=None):
         If the features or the encoder cannot be expressed in stock classes.
     """
     folder = pathlib.Path(folder)
-    front = stock_features(features)
-    text, state = stock_encoder(encoder)
+    # Before anything is written: not every encoder can be expressed.
+    if isinstance(encoder, FaceResNet):
+        stock = None
+    elif getattr(encoder, "takes_waveforms", False):
+        encoder = encoder.merged()
+        stock = waveform_encoder(encoder)
+    else:
+        stock = stock_features(features), *stock_encoder(encoder)
     about = describe(encoder, features)
     # Cloned, because safetensors cannot store tensors that share memory.
     own = {
         name: value.detach().cpu().clone().contiguous()
         for name, value in encoder.state_dict().items()
     }
-    with atomic_write(folder / STOCK_WEIGHTS, "wb") as stream:
-        torch.save(state, stream)
     with atomic_write(folder / SAFE_WEIGHTS, "wb") as stream:
         stream.write(safetensors.torch.save(own))
     with atomic_write(folder / FILE_NAME) as stream:
         json.dump(about, stream, indent=2)
         stream.write("\n")
+    if stock is not None:
+        _write_stock(folder, *stock, features.sample_rate, threshold, why)
+    return folder
+
+
+def _write_stock(folder, front, text, state, sample_rate, threshold, why):
+    """Write the two files that stock SpeechBrain reads."""
+    with atomic_write(folder / STOCK_WEIGHTS, "wb") as stream:
+        torch.save(state, stream)
     shown = ""
     if threshold is not None:
         shown = "\n" + _THRESHOLD.format(why=why, value=float(threshold))
     with atomic_write(folder / YAML_NAME) as stream:
         stream.write(
             _YAML.format(
-                sample_rate=features.sample_rate,
+                sample_rate=sample_rate,
                 features=front,
                 encoder=text,
                 threshold=shown,
             )
         )
-    return folder
 
 
-def load_encoder(folder, device="cpu", trust=False):
+def load_encoder(folder, device="cpu", trust=False, pictures=False):
     """Load an exported folder into our own, faster classes.
 
     Nothing in the folder is executed: ``config.json`` is read, or, without it,
@@ -152,16 +171,20 @@ def load_encoder(folder, device="cpu", trust=False):
     trust : bool
         Whether a ``hyperparams.yaml`` that cannot be parsed safely may be
         executed. It can do whatever the user can.
+    pictures : bool
+        Whether an encoder of pictures is wanted, and not one of audio.
 
     Returns
     -------
     tuple
-        The encoder in evaluation mode and ``LogMel``.
+        The encoder in evaluation mode and its ``LogMel``, or
+        ``PixelNormalization`` for an encoder of pictures.
 
     Raises
     ------
     ConfigError
-        If it is not a model folder, or holds another kind of model.
+        If it is not a model folder, or holds another kind of model, such as one
+        of pictures where one of audio is wanted.
     HubError
         If a published model cannot be fetched.
     CheckpointError
@@ -180,6 +203,12 @@ def load_encoder(folder, device="cpu", trust=False):
         # norms are folded, and a ResNet is a sequence.
         ours = "format" in about
         _load_weights(encoder, path / (SAFE_WEIGHTS if ours else STOCK_WEIGHTS))
+    if isinstance(encoder, FaceResNet) != pictures:
+        kinds = ("recordings of voices", "pictures of faces")
+        raise ConfigError(
+            f"{folder} holds an encoder of {kinds[not pictures]}; give a model "
+            f"of {kinds[pictures]} here"
+        )
     return encoder.to(device).eval(), features.to(device)
 
 
@@ -307,13 +336,15 @@ def initialise(encoder, folder, features):
         If the folder is not a model, or its shape or its features differ.
     """
     try:
-        other, known = load_encoder(folder)
+        other, known = load_encoder(
+            folder, pictures=isinstance(encoder, FaceResNet)
+        )
     except ConfigError as error:
         raise ConfigError(f"initial_model: {error}") from error
     differing = [
-        f"{name} is {value} here and {known.settings[name]} there"
+        f"{name} is {value} here and {known.settings.get(name)} there"
         for name, value in features.settings.items()
-        if value != known.settings[name]
+        if value != known.settings.get(name)
     ]
     if differing:
         raise ConfigError(
@@ -321,19 +352,15 @@ def initialise(encoder, folder, features):
             f"({'; '.join(differing)}); include the features block of its "
             "configuration"
         )
-    wanted, found = encoder.state_dict(), other.state_dict()
-    if _shapes(wanted) != _shapes(found):
+    try:
+        encoder.load_state_dict(other.state_dict())
+    except RuntimeError as error:
         raise ConfigError(
             f"initial_model {folder} does not fit the encoder of this "
-            f"configuration: {_how_they_differ(other, encoder, known)}; set these "
-            "keys of `encoder_block` as in the configuration of that model"
-        )
-    encoder.load_state_dict(found)
-
-
-def _shapes(state):
-    """Return name -> shape of a state dictionary."""
-    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+            f"configuration: {_how_they_differ(other, encoder, known)}; set "
+            "these keys of `encoder_block` as in the configuration of that "
+            "model"
+        ) from error
 
 
 #: Arguments of the encoders that have another name in the encoder blocks.

@@ -30,7 +30,8 @@ _HIDDEN = "***"
 # What is read of a results.json and of a row of its evaluations.
 _NUMBERS = (
     "eer eer_percent ci_low ci_high min_dcf_0.01 min_dcf_0.05 cllr min_cllr "
-    "trials speakers threshold"
+    "trials speakers threshold label_free_threshold label_free_median "
+    "label_free_decile"
 ).split()
 _TEXTS = "list scoring labels_seen command git_revision".split()
 _NEEDED = ("list", "scoring", "eer_percent")

@@ -84,6 +84,45 @@ def stock_encoder(encoder):
     return "\n".join(lines), state
 
 
+def waveform_encoder(encoder):
+    """Write an encoder of waveforms as YAML that names our own classes.
+
+    SpeechBrain loads such a folder where this package is installed. Its own
+    wrappers of pre-trained models need a second folder with the model, and
+    nothing of SpeechBrain pools as our back ends do.
+
+    Arguments
+    ---------
+    encoder : speechbrain_ssl.encoders.mhfa.PretrainedEncoder
+        The encoder, without adapters.
+
+    Returns
+    -------
+    tuple
+        The HyperPyYAML of ``compute_features`` and ``mean_var_norm`` (str),
+        that of ``embedding_model`` (str), and its state dictionary.
+    """
+    front = (
+        "# Needs `pip install speechbrain-ssl[hf]`.\n"
+        "compute_features: "
+        "!new:speechbrain_ssl.encoders.features.Waveform {}\n"
+        "mean_var_norm: !new:speechbrain_ssl.encoders.features.Waveform {}"
+    )
+    kind, arguments = type(encoder), dict(encoder.arguments)
+    front_end = arguments.pop("front_end")
+    lines = [
+        f"embedding_model: !new:{kind.__module__}.{kind.__name__}",
+        "    front_end: !apply:speechbrain_ssl.encoders.pretrained."
+        "PretrainedFrontEnd.described",
+    ]
+    for name, value in front_end.items():
+        lines.append(f"        {name}: {json.dumps(value)}")
+    for name, value in arguments.items():
+        lines.append(f"    {name}: {json.dumps(value)}")
+    state = {k: v.detach().cpu() for k, v in encoder.state_dict().items()}
+    return front, "\n".join(lines), state
+
+
 @torch.no_grad()
 def fold_embedding_norm(encoder):
     """Fold the batch norm behind the embedding into the layer before it.

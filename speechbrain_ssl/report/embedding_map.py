@@ -55,7 +55,7 @@ def embedding_map(embeddings, groups=None, group_name="group", seed=0):
         chosen = np.sort(rng.choice(chosen, MAX_POINTS, replace=False))
     embeddings = embeddings[chosen]
     groups = None if groups is None else groups[chosen]
-    places, same = _lay_out(embeddings, seed)
+    places, same = lay_out(embeddings, seed)
 
     figure, ax = new_figure(SQUARE)
     if same and len(places) > 1:
@@ -77,8 +77,21 @@ def embedding_map(embeddings, groups=None, group_name="group", seed=0):
     return figure
 
 
-def _lay_out(embeddings, seed):
-    """Return places ``[N, 2]``, and whether all points are the same."""
+def lay_out(embeddings, seed):
+    """Lay out finite embeddings in the plane, by t-SNE if there are five.
+
+    Arguments
+    ---------
+    embeddings : numpy.ndarray
+        ``[N, D]``.
+    seed : int
+        Seed of t-SNE.
+
+    Returns
+    -------
+    tuple
+        Places ``[N, 2]``, and whether all embeddings are the same.
+    """
     count = len(embeddings)
     if count == 0:
         return np.zeros((0, 2)), True

@@ -5,14 +5,13 @@ line, and a run that resumes from a checkpoint finds lines of steps that it is
 about to repeat. ``rewind`` repairs both.
 """
 
-import errno
 import json
 import math
 import numbers
 import os
 import pathlib
 
-from speechbrain_ssl.errors import UserError
+from speechbrain_ssl.errors import UserError, full_disk
 from speechbrain_ssl.files import atomic_write
 
 FILE_NAME = "metrics.jsonl"
@@ -213,9 +212,5 @@ def _lines(path):
 
 def _explained(error, path):
     """Return the error to raise in place of an ``OSError``."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UserError(
-            f"the disk is full: {path} cannot be written; make room, then "
-            "start the same command again to resume"
-        )
-    return error
+    explanation = full_disk(error)
+    return UserError(f"{path}: {explanation}") if explanation else error

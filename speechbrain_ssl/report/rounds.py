@@ -16,13 +16,24 @@ from speechbrain_ssl.report.blocks import (
     write_page,
 )
 
+# Metrics of a stage of training and of the model that it is compared with.
+_SIDE_BY_SIDE = {
+    "pseudo_eer": "Pseudo-EER (%): before, after",
+    "lidar": "LiDAR: before, after",
+    "rankme": "RankMe: before, after",
+}
+
 _COLUMNS = {
     "round": "Round",
     "minutes": "Minutes",
     "clusters": "Clusters",
+    "sizes": "Smallest, median and largest cluster",
     "labelled": "Labelled",
     "silhouette": "Silhouette",
     "agreement_nmi": "NMI with the previous round",
+    "gate_kept": "Kept by the gate",
+    **_SIDE_BY_SIDE,
+    "verdict": "Against its start",
     "eer": "EER (%)",
     "monitor_nmi": "NMI with speakers*",
     "monitor_purity": "Purity*",
@@ -63,15 +74,17 @@ def _headline(results):
     """List the main results as rows of a table."""
     rows = [("Rounds trained", results["rounds"])]
     rows.append(("Ended because", results["stopped"]))
+    rows.append(("Model from", results["model_from"]))
+    rows.append(("Because", results["why"]))
     for value, name in (
         (_initial_eer(results["stages"]), "EER of the initial model (%)"),
-        (results.get("eer"), "EER of the last model (%)"),
+        (results.get("eer"), "EER of the kept model (%)"),
     ):
         if value is not None:
             rows.append((name, f"{value:.2f}"))
     rows.append(("Speaker labels seen", results["labels_seen"]))
     rows.append(("Minutes", results["minutes"]))
-    rows.append(("Command", results["command"]))
+    rows.append(("Command", results.get("command", "unknown")))
     return rows
 
 
@@ -145,7 +158,21 @@ def _by_round(stages):
         row = rows.setdefault(name, {})
         minutes = row.get("minutes", 0.0) + record["minutes"]
         row |= {**record, "minutes": minutes}
-    return [{**row, "round": name} for name, row in rows.items()]
+    return [{**_readable(row), "round": name} for name, row in rows.items()]
+
+
+def _readable(row):
+    """Put figures that are read together into one cell."""
+    row = dict(row)
+    if "size_median" in row:
+        sizes = (row[f"size_{name}"] for name in ("min", "median", "max"))
+        row["sizes"] = ", ".join(f"{size:g}" for size in sizes)
+    if "gate_kept" in row:
+        row["gate_kept"] = f"{100 * row['gate_kept']:.0f} %"
+    if "verdict" in row:
+        for name in _SIDE_BY_SIDE:
+            row[name] = f"{row[f'start_{name}']:.1f}, {row[name]:.1f}"
+    return row
 
 
 def _table(stages):

@@ -11,18 +11,15 @@ import numpy as np
 
 from speechbrain_ssl.data.decoder import CANNOT_SEEK
 from speechbrain_ssl.embedding.extract import MOST_SECONDS, mean_windows
+from speechbrain_ssl.embedding.halves import embed_halves
 from speechbrain_ssl.embedding.voices import SAME_VOICE
 from speechbrain_ssl.errors import AudioError
 from speechbrain_ssl.prepare.av_decoder import INSTALL, has_pyav
 from speechbrain_ssl.prepare.convert import convert_files
 from speechbrain_ssl.prepare.formats import NO_PYAV, needs_pyav
 from speechbrain_ssl.prepare.listing import (
-    AUDIO_EXTENSIONS,
-    DECODED_EXTENSIONS,
-    list_files,
     needs_decoding,
 )
-from speechbrain_ssl.prepare.lists import read_list
 from speechbrain_ssl.prepare.probe import probe
 from speechbrain_ssl.progress import open_bar
 
@@ -77,6 +74,8 @@ class Checked:
     ----------
     names, paths, seconds : list
         Name, path and length of each usable file.
+    sources : dict
+        Maps the names of all files to their paths, before they are decoded.
     unusable : dict
         Maps the names of the other files to the reason.
     total : int
@@ -91,7 +90,7 @@ class Checked:
         self.names, self.paths, self.seconds = [], [], []
         self.unusable, self.notes, self.left_out = {}, [], {}
         self.total = len(names)
-        self._all = dict(zip(names, paths, strict=True))
+        self.sources = dict(zip(names, paths, strict=True))
         # What is odd about usable files -> [name, detail] of each.
         odd = collections.defaultdict(list)
         names, paths = self._decode(names, paths, options, odd)
@@ -147,7 +146,7 @@ class Checked:
             As ``12 of 18 files (not used: 6 .m4a; not audio: 2 .txt)``.
         """
         kinds = collections.Counter(
-            os.path.splitext(self._all.get(name, ""))[1].lower() or "others"
+            os.path.splitext(self.sources.get(name, ""))[1].lower() or "others"
             for name in self.unusable
         )
         parts = [
@@ -274,12 +273,42 @@ class Checked:
         )
         means = mean_windows(windows, len(self.names))
         keep = np.isfinite(means).all(axis=1)
-        for i, reason in bad:
-            self.unusable[self.names[i]] = reason
+        self._drop(bad, keep, "the model makes no finite embedding of it")
+        self._note_voices(model, options)
+        return windows.select(keep)
+
+    def embed_halves(self, model, options):
+        """Embed both halves of the usable files; see ``embed_windows``.
+
+        Returns
+        -------
+        numpy.ndarray
+            ``[N, 2, size]``, a row for each of ``names``. A file of which one
+            half has no embedding becomes unusable.
+        """
+        self.require_some()
+        bad = []
+        halves = embed_halves(
+            model.encoder,
+            model.features,
+            self.paths,
+            self.seconds,
+            bad,
+            device=model.device,
+            batch_seconds=options.batch_seconds,
+            trim=options.trim_silence,
+            progress=not options.quiet,
+        )
+        keep = np.isfinite(halves).all(axis=(1, 2))
+        self._drop(bad, keep, "one half of it has no finite embedding")
+        return halves[keep]
+
+    def _drop(self, bad, keep, reason):
+        """Move the files that are not kept, or in ``bad``, to ``unusable``."""
+        for i, why in bad:
+            self.unusable[self.names[i]] = why
         for i in np.flatnonzero(~keep):
-            self.unusable.setdefault(
-                self.names[i], "the model makes no finite embedding of it"
-            )
+            self.unusable.setdefault(self.names[i], reason)
         for column in ("names", "paths", "seconds"):
             values = getattr(self, column)
             setattr(
@@ -288,8 +317,6 @@ class Checked:
                 [v for v, k in zip(values, keep, strict=True) if k],
             )
         self.require_some()
-        self._note_voices(model, options)
-        return windows.select(keep)
 
     def _note_voices(self, model, options):
         """Note the files in which more than one voice is likely."""
@@ -300,50 +327,3 @@ class Checked:
                     f"{name} may contain more than one voice: its parts have "
                     f"a cosine of {cosine:.2f}"
                 )
-
-
-def audio_of(source, options):
-    """Find the audio files below a folder, of a list, or the one named.
-
-    Arguments
-    ---------
-    source : str
-        A folder, a list of files (see ``speechbrain_ssl.prepare.lists``) or an
-        audio file.
-    options : Reading or argparse.Namespace
-        ``quiet``.
-
-    Returns
-    -------
-    tuple
-        Names (of a folder: relative to it; of a list: the ID if it has any,
-        else the path as it is written there) and paths, lists of str; and the
-        ``FileListing`` of a folder, None otherwise.
-
-    Raises
-    ------
-    ManifestError
-        If there is no such folder, or if a list is malformed.
-    AudioError
-        If it holds no audio file.
-    """
-    extensions = AUDIO_EXTENSIONS + DECODED_EXTENSIONS
-    if os.path.isfile(source):
-        if os.path.splitext(source)[1].lower() in extensions:
-            return [os.path.basename(source)], [source], None
-        entries = read_list(source)
-        names = [e.text if e.id is None else e.id for e in entries]
-        return names, [e.path for e in entries], None
-    listing = list_files(source, extensions, progress=not options.quiet)
-    if not listing.files:
-        others = ", ".join(f"{n} {e}" for e, n in listing.unknown.items())
-        raise AudioError(
-            f"there is no audio file below {source}"
-            + (f", only {others}" if others else "")
-        )
-    # Escape names that are not UTF-8, which could not be printed.
-    names = [
-        name.encode("utf-8", "backslashreplace").decode()
-        for name in listing.files
-    ]
-    return names, [os.path.join(source, n) for n in listing.files], listing

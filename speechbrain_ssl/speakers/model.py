@@ -11,13 +11,13 @@ import pathlib
 import numpy as np
 import torch
 
-from speechbrain_ssl.clustering.speakers import find_speakers
 from speechbrain_ssl.config import check_device
 from speechbrain_ssl.embedding.cache import fingerprint
 from speechbrain_ssl.embedding.extract import embed_windows
 from speechbrain_ssl.embedding.rows import unit_rows
 from speechbrain_ssl.embedding.voices import voice_agreement
 from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.prepare.lists import audio_of
 from speechbrain_ssl.publishing.bundle import threshold_of
 from speechbrain_ssl.publishing.calibration_file import (
     FILE_NAME as CALIBRATION,
@@ -28,14 +28,25 @@ from speechbrain_ssl.publishing.hub import find_model, find_record
 from speechbrain_ssl.publishing.record import read_record
 from speechbrain_ssl.report.results import FILE_NAME as RESULTS
 from speechbrain_ssl.speakers.database import Database
-from speechbrain_ssl.speakers.files import READING, Checked, audio_of
+from speechbrain_ssl.speakers.files import READING, Checked
 from speechbrain_ssl.speakers.results import (
     Comparison,
     Embeddings,
     Groups,
     Identity,
+    Threshold,
 )
+from speechbrain_ssl.speakers.search import search
 from speechbrain_ssl.verification.calibration import bayes_threshold
+from speechbrain_ssl.verification.label_free_threshold import (
+    label_free_threshold,
+    raise_for_many,
+)
+
+#: Of fewer files no threshold is made (ours).
+FEW_FILES = 20
+#: Numbers of enrolled names that ``Model.threshold`` raises it for.
+MANY = (10, 100, 1000)
 
 
 class Model:
@@ -152,15 +163,57 @@ class Model:
             same = decision["score"] > decision["threshold"]
         return Comparison(**decision, same=same, notes=notes)
 
-    def cluster(self, files, speakers=None, reading=READING):
-        """Group files by speaker; each is assumed to be of one speaker.
+    def threshold(self, files, reading=READING):
+        """Make a threshold from recordings whose speakers are not known.
+
+        It fits them better than one from the training set where they differ
+        from it, in microphone, language or age. Any recordings like those to be
+        compared will do; most pairs of them should be of two speakers.
 
         Arguments
         ---------
         files, reading
             As in ``embed``.
+
+        Returns
+        -------
+        Threshold
+
+        Raises
+        ------
+        AudioError
+            If no file can be used.
+        ConfigError
+            If they are fewer than ``FEW_FILES``.
+        """
+        checked = _check(files, reading)
+        halves = checked.embed_halves(self, reading)
+        if len(halves) < FEW_FILES:
+            raise ConfigError(
+                f"{len(halves)} usable files are too few for a threshold: take "
+                f"at least {FEW_FILES}, of different speakers"
+            )
+        found = label_free_threshold(halves)
+        own, median, decile = found.values()
+        return Threshold(
+            own,
+            {n: raise_for_many(own, median, decile, n) for n in MANY},
+            len(halves),
+            checked.unusable,
+            checked.notes,
+        )
+
+    def cluster(self, files, speakers=None, reading=READING):
+        """Group files by speaker; each is assumed to be of one speaker.
+
+        Arguments
+        ---------
+        files : str, pathlib.Path, list, Checked or Embeddings
+            As in ``embed``, or what it returned.
         speakers : int, optional
             How many speakers; estimated from the embeddings if not given.
+        reading : Reading
+            How files are read.
 
         Returns
         -------
@@ -175,7 +228,12 @@ class Model:
         """
         if speakers is not None and speakers < 1:
             raise ConfigError(f"--speakers={speakers} must be at least 1")
-        found = self.embed(files, reading)
+        # It imports scikit-learn, which `verify` need not wait for.
+        from speechbrain_ssl.clustering.speakers import find_speakers
+
+        found = files
+        if not isinstance(files, Embeddings):
+            found = self.embed(files, reading)
         labels = by_size(find_speakers(found.rows, speakers))
         count = int(labels.max())
         notes = list(found.notes)
@@ -261,7 +319,7 @@ class Model:
         order = np.argsort(-scores, kind="stable")
         found = {names[i]: float(scores[i]) for i in order}
         nearest = next(iter(found))
-        decision = self._decide(found[nearest], threshold, p_target)
+        decision = self._decide(found[nearest], threshold, p_target, len(found))
         bound = decision["threshold"]
         known = bound is not None and found[nearest] > bound
         return Identity(
@@ -271,6 +329,24 @@ class Model:
             scores=found,
             notes=notes,
         )
+
+    def search(self, file, stored, count=10, reading=READING):
+        """Find the stored recordings that sound most like one.
+
+        Arguments
+        ---------
+        file : str or pathlib.Path
+            The recording.
+        stored : str or pathlib.Path
+            An ``.npz`` file that ``speechbrain-ssl embed`` wrote.
+        count, reading
+            As in ``speechbrain_ssl.speakers.search.search``.
+
+        Returns
+        -------
+        Matches
+        """
+        return search(self, _check([file], reading), stored, count, reading)
 
     def embed_all(self, files, reading):
         """Embed checked files that all have to be usable.
@@ -298,12 +374,23 @@ class Model:
         files.require_all()
         return rows, files.notes
 
-    def _decide(self, score, threshold, p_target):
-        """Return score, ratio, threshold and its origin."""
+    def _decide(self, score, threshold, p_target, compared=1):
+        """Return score, ratio, threshold and its origin.
+
+        A threshold of the model is raised if the score is the highest of
+        several that were ``compared``; a given one is not.
+        """
         if threshold is None:
             threshold, why = threshold_of(
                 self.calibration, self.results, p_target
             )
+            others = [
+                self.results.get(f"label_free_{name}")
+                for name in ("median", "decile")
+            ]
+            if compared > 1 and None not in (threshold, *others):
+                threshold = raise_for_many(threshold, *others, compared)
+                why += f", raised for the highest of {compared} scores"
         else:
             # The prior decides nothing here, but an impossible one is refused.
             bayes_threshold(p_target)

@@ -56,6 +56,32 @@ class Comparison:
 
 
 @dataclasses.dataclass(frozen=True)
+class Threshold:
+    """What ``Model.threshold`` returns.
+
+    Attributes
+    ----------
+    threshold : float
+        The cosine above which two recordings are taken for one speaker.
+    of_many : dict
+        Maps a number of enrolled names to the threshold of the highest of so
+        many scores, for ``identify``.
+    files : int
+        How many files it was made from.
+    unusable : dict
+        Maps the names of the other files to the reason.
+    notes : list of str
+        Remarks on files.
+    """
+
+    threshold: float
+    of_many: dict
+    files: int
+    unusable: dict
+    notes: list
+
+
+@dataclasses.dataclass(frozen=True)
 class Groups:
     """What ``Model.cluster`` returns.
 
@@ -104,4 +130,31 @@ class Identity:
     threshold: float | None
     threshold_from: str | None
     scores: dict
+    notes: list
+
+
+@dataclasses.dataclass(frozen=True)
+class Matches:
+    """What ``Model.search`` returns.
+
+    Attributes
+    ----------
+    files : list of str
+        Names of the most similar recordings, the most similar first.
+    scores : list of float
+        Their cosines.
+    starts, ends : list of float or None
+        Where the matching windows begin and end, in seconds, if windows are
+        stored; otherwise None.
+    searched : int
+        How many embeddings were compared.
+    notes : list of str
+        Remarks on the recording.
+    """
+
+    files: list
+    scores: list
+    starts: list | None
+    ends: list | None
+    searched: int
     notes: list

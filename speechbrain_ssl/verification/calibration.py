@@ -9,8 +9,6 @@ those it is used on; results on the trials it was learnt from are too good.
 """
 
 import numpy as np
-from sklearn.isotonic import isotonic_regression
-from sklearn.linear_model import LogisticRegression
 
 from speechbrain_ssl.errors import TrialError
 from speechbrain_ssl.verification.metrics import operating_costs
@@ -117,6 +115,9 @@ class Calibration:
         mean, scale = scores.mean(axis=1), scores.std(axis=1)
         # Constant scores carry no information: slope 0, no division by 0.
         scale[scale == 0] = 1
+        # Only where one is fitted, since the import takes a second.
+        from sklearn.linear_model import LogisticRegression
+
         model = LogisticRegression(C=1 / _PENALTY, tol=1e-8, max_iter=1000)
         model.fit(
             ((scores - mean[:, None]) / scale[:, None]).T,
@@ -278,6 +279,8 @@ def pav(scores, labels=None):
     scored = ScoredTrials.of(scores, labels)
     counts = np.diff(scored.ends, prepend=-1)
     targets = np.diff(scored.targets_up_to, prepend=0)
+    from sklearn.isotonic import isotonic_regression
+
     posterior = isotonic_regression(targets / counts, sample_weight=counts)
     posterior = np.clip(posterior, 0, 1)
     with np.errstate(divide="ignore"):

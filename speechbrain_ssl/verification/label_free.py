@@ -24,6 +24,24 @@ def _effective_rank(values):
     return float(np.exp(-(p * np.log(p)).sum()))
 
 
+def pseudo_scores(left, right):
+    """Compute the centred cosines of all first halves with all second halves.
+
+    Arguments
+    ---------
+    left, right : numpy.ndarray
+        Embeddings ``[utterances, size]`` of the first and second halves.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``[utterances, utterances]``; the halves of one utterance are on the
+        diagonal.
+    """
+    mean = np.concatenate([left, right]).mean(0)
+    return _unit(left - mean) @ _unit(right - mean).T
+
+
 def pseudo_eer(left, right):
     """Compute the EER of halves of one utterance against halves of two.
 
@@ -47,8 +65,7 @@ def pseudo_eer(left, right):
     >>> pseudo_eer(np.eye(4), np.eye(4))
     0.0
     """
-    mean = np.concatenate([left, right]).mean(0)
-    scores = _unit(left - mean) @ _unit(right - mean).T
+    scores = pseudo_scores(left, right)
     targets = np.eye(len(scores), dtype=bool)
     return 100.0 * float(eer(scores.ravel(), targets.ravel())[0])
 
@@ -127,9 +144,9 @@ def label_free_scores(embeddings):
     Returns
     -------
     dict
-        ``pseudo_eer`` (percent), ``lidar``, ``rankme``, and ``mean_cosine``:
-        the mean cosine of different utterances (1 where all embeddings are the
-        same).
+        ``pseudo_eer`` (percent), ``lidar``, ``rankme``, ``mean_cosine``: the
+        mean cosine of different utterances (1 where all embeddings are the
+        same), and their number, ``utterances``.
     """
     utterances, crops, size = embeddings.shape
     flat = embeddings.reshape(-1, size)
@@ -141,4 +158,5 @@ def label_free_scores(embeddings):
         "lidar": lidar(embeddings),
         "rankme": rank_me(flat),
         "mean_cosine": float((total @ total - (first**2).sum()) / pairs),
+        "utterances": utterances,
     }

@@ -28,6 +28,10 @@ EXEMPT = {
     "brains/pseudo_label_brain.py": "trains on classes that a clustering, or a "
     "configuration that says so in its results, has made; of people's labels "
     "it has `truth`, which gets into the log alone, as is tested below",
+    "brains/audio_visual_brain.py": "as pseudo_label_brain.py; that no name of "
+    "a person changes a weight is tested in test_audio_visual.py",
+    "brains/audio_visual_rounds.py": "hands the numbers of clusters on, as "
+    "stages.py",
     "brains/stages.py": "hands the numbers of clusters from stage to stage; "
     "reads `monitor_labels` for figures of that name, and that these change no "
     "label and no weight is tested below",

@@ -1,5 +1,6 @@
 """What nobody asked for is refused, in one line that says the remedy."""
 
+import errno
 import sys
 
 import pytest
@@ -244,6 +245,16 @@ def test_errors_of_constructors_come_out_as_themselves(load):
     )
 
 
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, capsys):
+    (tmp_path / "run").touch()
+    with pytest.raises(SystemExit) as stop:
+        run(lambda _: (tmp_path / "run" / "save").mkdir(parents=True))
+    assert stop.value.code == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 2 and f"'{tmp_path}/run/save'" in said
+    assert "name another path" in said
+
+
 def test_a_users_error_is_one_line(monkeypatch, capsys):
     """No traceback; and the exit status says that it failed."""
 
@@ -309,3 +320,18 @@ def test_a_name_that_is_no_text(load):
     match = r"no text in this locale: .*/data/\\udcc3\\udca9.*LC_ALL=C.UTF-8"
     with pytest.raises(ConfigError, match=match):
         load(GOOD, "--data_folder=/data/\udcc3\udca9")
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM])
+def test_a_protected_folder_is_named_and_not_the_yaml(
+    load, monkeypatch, number
+):
+    """Objects of the YAML make folders, such as that of the checkpoints."""
+
+    def protected(*_, **__):
+        raise OSError(number, "No", "/output/save")
+
+    monkeypatch.setattr(CropPlan, "__init__", protected)
+    with pytest.raises(ConfigError, match="'/output/save'; correct it") as e:
+        load(GOOD)
+    assert "x.yaml" not in str(e.value)

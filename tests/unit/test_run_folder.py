@@ -1,11 +1,19 @@
 """An output folder belongs to one configuration."""
 
+import os
+import shutil
+
 import pytest
 from hyperpyyaml import load_hyperpyyaml
 
+from speechbrain_ssl import run_folder
 from speechbrain_ssl.errors import CheckpointError
+from speechbrain_ssl.prepare.preparation import Preparation
 from speechbrain_ssl.run_folder import (
+    check_folder,
     claim_folder,
+    refuse_other,
+    resume_batch,
     settings_of,
     write_hyperparams,
 )
@@ -105,6 +113,16 @@ def test_the_same_settings_go_on(settings, tmp_path):
     assert (tmp_path / "save" / "settings.json").read_text() == before
 
 
+def test_more_epochs_name_the_way_to_go():
+    """And other audio, which a checkpoint counts as `utterances`."""
+    for key in ("number_of_epochs", "utterances"):
+        with pytest.raises(CheckpointError, match="old one as `initial_model`"):
+            refuse_other("A holds a run", {key: 8}, {key: 9})
+    with pytest.raises(CheckpointError) as caught:
+        refuse_other("A holds a run", {"lr": 8}, {"lr": 9})
+    assert "initial_model" not in str(caught.value)
+
+
 def test_other_settings_are_refused_by_name(settings, tmp_path):
     claimed(tmp_path, settings())
     before = (tmp_path / "save" / "settings.json").read_text()
@@ -123,3 +141,54 @@ def test_a_folder_without_checkpoints_is_free(settings, tmp_path):
     (tmp_path / "save" / "checkpoints" / "CKPT+x").mkdir(parents=True)
     with pytest.raises(CheckpointError):
         claim_folder(tmp_path, settings())
+
+
+def test_a_deleted_folder_is_noticed(settings, tmp_path):
+    """What is written from then on would not be a whole run."""
+    folder = tmp_path / "run"
+    claim_folder(folder, settings())
+    check_folder(folder)
+    shutil.rmtree(folder)
+    for inside in (folder, folder / "round_1" / "save"):
+        with pytest.raises(CheckpointError, match="run was deleted"):
+            check_folder(inside)
+    check_folder(tmp_path / "another")
+
+
+def test_two_preparations_in_one_folder(tmp_path):
+    """The second one is refused, and the first one is named."""
+    Preparation(tmp_path, tmp_path / "save", "header", None, 0)
+    child = os.fork()
+    if child == 0:
+        run_folder._locks.clear()
+        try:
+            Preparation(tmp_path, tmp_path / "save", "header", None, 0)
+        except CheckpointError as error:
+            os._exit(f"process {os.getppid()} on" in str(error))
+        os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+
+
+def test_another_number_of_processes_keeps_the_global_batch(
+    settings, tmp_path, monkeypatch
+):
+    """The same command after a lost host, or one with the same product."""
+
+    def start(processes, batch_size):
+        monkeypatch.setenv("WORLD_SIZE", str(processes))
+        monkeypatch.setattr(run_folder, "world_size", lambda: processes)
+        claim_folder(tmp_path, settings(text=f"{YAML}batch_size: {batch_size}"))
+        hparams = {"output_folder": tmp_path, "batch_size": batch_size}
+        resume_batch(hparams)
+        return hparams["batch_size"]
+
+    assert start(4, 8) == 8
+    (tmp_path / "save" / "checkpoints" / "CKPT+x").mkdir(parents=True)
+    assert start(2, 8) == 16
+    assert start(8, 8) == 4
+    assert start(2, 16) == 16
+    assert start(4, 8) == 8
+    with pytest.raises(CheckpointError, match=r"batch of 32 in 4 .*which 3 "):
+        start(3, 8)
+    with pytest.raises(CheckpointError, match=r"batch_size \(8 there, 4 here"):
+        start(4, 4)

@@ -35,7 +35,7 @@ KEYS = set(
     number_of_epochs epoch_counter encoder classifier initial_classifier
     centers_from_embeddings frozen_encoder_epochs loss_gate label_correction label_correction_epoch
     loss_reduction features augmentation optimizer schedules
-    lr_reference_batch decay_vectors clip_per_tensor average_last log_every collapse_alarm
+    lr_reference_batch decay_vectors clip_per_tensor average_last log_every train_logger collapse_alarm
     checkpointer trials trials_folder trials_speaker_component trials_every
     """.split()
 )

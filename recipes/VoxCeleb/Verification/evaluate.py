@@ -29,7 +29,6 @@ import pathlib
 import time
 
 import numpy as np
-import speechbrain as sb
 from speechbrain.utils.distributed import infer_device
 
 from speechbrain_ssl import precision
@@ -48,7 +47,7 @@ from speechbrain_ssl.report.evaluations import (
     write_table,
 )
 from speechbrain_ssl.report.page import build_report
-from speechbrain_ssl.run_folder import write_hyperparams
+from speechbrain_ssl.run_folder import make_run_folder, write_hyperparams
 from speechbrain_ssl.verification.breakdown import (
     check_in_table,
     read_speaker_table,
@@ -312,7 +311,7 @@ def main(argv):
         # One folder for each model, so that none overwrites another.
         hparams["output_folder"] = f"results/{system.folder}"
     folder = pathlib.Path(hparams["output_folder"])
-    sb.create_experiment_directory(str(folder))
+    make_run_folder(folder)
     write_hyperparams(folder, path, overrides)
     precision.announce(hparams, run_opts)
     device = run_opts["device"] or infer_device()

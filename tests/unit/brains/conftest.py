@@ -81,6 +81,7 @@ def make_brain(tmp_path):
             "crops": CropPlan(2, 0.25, local_crops=2, local_seconds=0.2),
             "collapse_alarm": CollapseAlarm(),
             "log_every": 1,
+            "train_logger": None,
             "seed": 1,
             "number_of_epochs": epochs,
             "batch_size": BATCH,

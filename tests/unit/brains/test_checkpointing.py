@@ -4,12 +4,14 @@ import errno
 import os
 import pathlib
 import random
-import shutil
+import tempfile
 import time
+import unittest.mock
 
 import numpy as np
 import pytest
 import torch
+from damages import DAMAGES, flip
 from speechbrain.utils.checkpoints import Checkpointer
 
 from speechbrain_ssl.brains import checkpointing
@@ -17,6 +19,12 @@ from speechbrain_ssl.brains.checkpointing import (
     AtomicCheckpointer,
     Generators,
     RunState,
+    load_tensors,
+)
+from speechbrain_ssl.brains.evaluation import (
+    RecentWeights,
+    average_weights,
+    keep_initial_encoder,
 )
 from speechbrain_ssl.errors import CheckpointError
 
@@ -105,8 +113,8 @@ def test_full_disk(tmp_path, monkeypatch, hidden):
     if hidden:
         # torch.save reports a full disk like this.
         error = RuntimeError("PytorchStreamWriter failed writing file data/0")
-        usage = shutil._ntuple_diskusage(10, 10, 0)
-        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+        full = unittest.mock.Mock(side_effect=OSError(errno.ENOSPC, "full"))
+        monkeypatch.setattr(tempfile, "TemporaryFile", full)
     with pytest.raises(CheckpointError, match="no space.*same command again"):
         interrupted(checkpointer, error)
     assert len(os.listdir(tmp_path)) == 1
@@ -343,21 +351,6 @@ def two_checkpoints(folder):
     return saved
 
 
-def flip(path):
-    """Change one bit in the middle of a file."""
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-DAMAGES = {
-    "flipped": flip,
-    "cut": lambda path: path.write_bytes(path.read_bytes()[:-1]),
-    "emptied": lambda path: path.write_bytes(b""),
-    "removed": lambda path: path.unlink(),
-}
-
-
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize(
     "name", ["a.ckpt", "b.ckpt", "CKPT.yaml", "digests.json"]
@@ -426,3 +419,46 @@ def test_nothing_whole_is_an_error(tmp_path):
     for _ in range(2):
         with pytest.raises(CheckpointError, match="a.ckpt is not what.*backup"):
             fresh.newest_whole()
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_tensors_are_not_loaded(tmp_path, damage):
+    """One flipped bit is enough, which torch would not notice."""
+    path = tmp_path / "a.pt"
+    torch.save({"weight": torch.ones(1000)}, path)
+    assert load_tensors(path)["weight"].sum() == 1000
+    DAMAGES[damage](path)
+    if damage == "flipped":
+        assert torch.load(path, weights_only=True)["weight"].sum() != 1000
+    with pytest.raises(CheckpointError, match="a.pt is damaged"):
+        load_tensors(path)
+
+
+def test_damaged_weights_are_left_out_of_the_average(tmp_path, caplog):
+    """It is said; without any whole file there is nothing to average."""
+    caplog.set_level("WARNING")
+    layer = torch.nn.Linear(40, 40)
+    recent = RecentWeights(tmp_path, 3)
+    for epoch in (1, 2, 3):
+        fill({"a": layer}, epoch)
+        recent.save({"a": layer}, epoch)
+    flip(recent.files()[1])
+    average_weights({"a": layer}, recent.files())
+    assert (layer.weight == 2).all() and "epoch_00002.pt" in caplog.text
+    flip(recent.files()[2])
+    average_weights({"a": layer}, recent.files())
+    assert (layer.weight == 1).all()
+    flip(recent.files()[0])
+    with pytest.raises(CheckpointError, match="all weights in .* are damaged"):
+        average_weights({"a": layer}, recent.files())
+
+
+def test_damaged_initial_encoder_costs_a_baseline(tmp_path, caplog):
+    """The run goes on, and says what its results will lack."""
+    caplog.set_level("WARNING")
+    layer = torch.nn.Linear(40, 40)
+    keep_initial_encoder(layer, tmp_path, False, "cpu")
+    assert keep_initial_encoder(layer, tmp_path, True, "cpu") is not None
+    flip(tmp_path / "save" / "initial.ckpt")
+    assert keep_initial_encoder(layer, tmp_path, True, "cpu") is None
+    assert "eer_initial" in caplog.text

@@ -1,6 +1,7 @@
 """Fine-tuning in two steps: what is trained when, and exact resuming."""
 
 import copy
+import signal
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import soundfile
 import torch
 from speechbrain.utils.run_opts import RunOptions
 
+from speechbrain_ssl import interruption
 from speechbrain_ssl.brains import emotion_brain
 from speechbrain_ssl.brains.checkpointing import AtomicCheckpointer
 from speechbrain_ssl.brains.emotion_brain import EmotionBrain, make_classifier
@@ -252,6 +254,30 @@ def test_resume_is_exact(tune, monkeypatch, last):
         np.testing.assert_array_equal(a, b)
         np.testing.assert_array_equal(a, c)
     assert facts_third == facts
+
+
+@pytest.mark.parametrize("last", [2, STEPS, STEPS + 1])
+def test_a_signal_ends_the_step_and_nothing_is_lost(
+    tune, folds, monkeypatch, last
+):
+    """In the middle of an epoch, in its last step, and of all weights."""
+    used = folds[:1]
+    predictions, facts, (whole,) = tune("whole", used=used)
+    step = EmotionBrain.optimizers_step
+
+    def signalled(self):
+        step(self)
+        if self.optimizer_step == last:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch, interruption.handled():
+        patch.setattr(EmotionBrain, "optimizers_step", signalled)
+        with pytest.raises(interruption.Interrupted, match=f"after {last} st"):
+            tune("torn", used=used)
+    again, facts_again, (torn,) = tune("torn", used=used)
+    assert facts == facts_again
+    left, right = state(whole), state(torn)
+    assert all(torch.equal(left[k], right[k]) for k in left)
 
 
 def test_seed_decides_and_nothing_else(tune, folds):

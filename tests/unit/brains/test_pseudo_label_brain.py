@@ -119,6 +119,7 @@ def make(tmp_path):
             "initial_model": None,
             "collapse_alarm": CollapseAlarm(patience=99),
             "log_every": 1,
+            "train_logger": None,
             "seed": 1,
             "number_of_epochs": epochs,
             "batch_size": BATCH,

@@ -19,6 +19,7 @@ from voices import RATE, voice
 
 from speechbrain_ssl.data.silence import trim_silence
 from speechbrain_ssl.embedding.extract import embed_files
+from speechbrain_ssl.prepare import lists
 from speechbrain_ssl.prepare.probe import probe
 from speechbrain_ssl.publishing.export import load_encoder
 from speechbrain_ssl.report import comparison
@@ -575,6 +576,19 @@ def test_cluster(command, command_json, model, audio, tmp_path):
     assert code == 0 and out.count("speaker 1\t") == 12
 
 
+def test_the_page_of_the_groups(command, model, audio, tmp_path):
+    page = tmp_path / "pages" / "speakers.html"
+    code, out, _ = command(
+        "cluster", audio, f"--model={model}", f"--page={page}"
+    )
+    assert code == 0 and f"listen and name the speakers: {page}" in out
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<input data-speaker=") == 3
+    sources = json.loads(text.split('id="data">')[1].split("</script>")[0])
+    for name, source in zip(sources["names"], sources["sources"], strict=True):
+        assert (page.parent / source).resolve() == (audio / name).resolve()
+
+
 def test_cluster_names_what_it_left_out(command_json, model, bad_audio):
     code, found, err = command_json(
         "cluster", bad_audio, f"--model={model}", "--speakers=3"
@@ -600,6 +614,7 @@ def test_a_name_that_is_no_utf8(command_json, model, audio):
         (["--speakers=0"], "at least 1"),
         (["--speakers=13"], "only 12 usable files"),
         (["--output=a.txt"], "must end in .csv"),
+        (["--page=a.txt"], "--page=a.txt must end in .html"),
     ],
 )
 def test_cluster_what_cannot_be(command, model, audio, options, match):
@@ -730,14 +745,14 @@ def test_verify_and_score_other_formats(
 
 
 def test_folder_that_cannot_be_listed(command_json, model, audio, monkeypatch):
-    listed = audio_files.list_files
+    listed = lists.list_files
 
     def refused(*args, **kwargs):
         listing = listed(*args, **kwargs)
         listing.unreadable.append(("privé", "Permission denied"))
         return listing
 
-    monkeypatch.setattr(audio_files, "list_files", refused)
+    monkeypatch.setattr(lists, "list_files", refused)
     code, found, _ = command_json(
         "cluster", audio, f"--model={model}", "--speakers=3"
     )

@@ -2,10 +2,15 @@
 
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import adjusted_rand_score
 
 from speechbrain_ssl.clustering import speakers
-from speechbrain_ssl.clustering.speakers import candidates, find_speakers
+from speechbrain_ssl.clustering.speakers import (
+    candidates,
+    find_speakers,
+    half_whiten,
+)
 from speechbrain_ssl.errors import ConfigError
 
 
@@ -26,6 +31,32 @@ def test_the_number_is_found(number):
     given = find_speakers(rows, number)
     assert adjusted_rand_score(truth, given) > 0.99
     assert sorted(set(given)) == list(range(number))
+
+
+def test_one_dominant_direction_does_not_hide_the_speakers():
+    """As that of the sex of a voice: cosines alone say two speakers."""
+    rows, truth = mixture(12)
+    rows[:, 0] += np.where(truth % 2, 12.0, -12.0)
+    labels = find_speakers(rows)
+    assert abs(labels.max() + 1 - 12) <= 2
+    assert adjusted_rand_score(truth, labels) > 0.9
+
+
+def test_half_whitening_equals_its_equation():
+    rows, _ = mixture(6)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    left, scales, axes = np.linalg.svd(rows - rows.mean(axis=0))
+    number = len(scales)
+    last = min(len(rows) // 2, number) - 1
+    roots = np.sqrt(np.maximum(scales, scales[last]))
+    expected = left[:, :number] * (scales / roots)
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    found = half_whiten(torch.from_numpy(rows)).numpy()
+    assert np.allclose(found @ found.T, expected @ expected.T)
+    # A rotation of the space changes nothing.
+    turn = np.linalg.qr(np.random.default_rng(2).normal(size=(64, 64)))[0]
+    turned = half_whiten(torch.from_numpy(rows @ turn)).numpy()
+    assert np.allclose(turned @ turned.T, found @ found.T)
 
 
 def test_the_order_of_files_does_not_matter():

@@ -1,6 +1,7 @@
 """The same crops whatever the machine, and what happens to bad files."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 import torch
@@ -144,6 +145,7 @@ def test_a_corpus_of_bad_files_ends_the_run(manifest, tmp_path, workers):
     """A wrong data folder is an error, not a loop without end."""
     broken = with_bad(manifest, set(range(COUNT)), tmp_path)
     data = CropDataset(broken, PLAN, seed=3)
+    data.table = tmp_path / "missing_audio.csv"
     loader = torch.utils.data.DataLoader(
         data,
         batch_sampler=[[(1, 0)]],
@@ -151,8 +153,11 @@ def test_a_corpus_of_bad_files_ends_the_run(manifest, tmp_path, workers):
         num_workers=workers,
     )
     iterator = iter(loader)
-    with pytest.raises(AudioError, match=r"(?s)10 utterances.*gone\.wav.*Che"):
+    text = r"(?s)10 utterances.*gone\.wav.*missing_audio\.csv.*Che"
+    with pytest.raises(AudioError, match=text):
         next(iterator)
+    listed = pd.read_csv(data.table)
+    assert set(listed["wav"]) == {broken.path(i) for i in range(COUNT)}
 
 
 def batches(sampler):

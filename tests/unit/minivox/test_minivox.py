@@ -10,10 +10,17 @@ import scipy.io.wavfile
 import torch
 from speechbrain.lobes.features import Fbank
 
+from speechbrain_ssl.data.faces import FaceManifest
+from speechbrain_ssl.data.images import read_image
 from speechbrain_ssl.data.manifest import Manifest
 from speechbrain_ssl.errors import ConfigError, UserError
 from speechbrain_ssl.minivox.channel import draw_channel, transmit
 from speechbrain_ssl.minivox.corpus import GENERATOR_VERSION, write_corpus
+from speechbrain_ssl.minivox.face import (
+    draw_face,
+    draw_picture,
+    draw_scene,
+)
 from speechbrain_ssl.minivox.voice import draw_voice, synthesise
 
 TINY = {
@@ -299,3 +306,69 @@ def test_channel_is_a_shortcut(tmp_path, prepare):
         rates[key] = equal_error_rate(scores, [t[0] for t in trials])
     assert rates["within_video"] < 0.2
     assert rates["cross_video"] > rates["within_video"] + 0.12
+
+
+def pictures_of(speakers, videos, count=4, seed=3):
+    """Grey pictures, ``[speakers, videos, count, pixels]``, standardised."""
+    found = np.array(
+        [
+            [
+                [
+                    draw_picture(
+                        draw_face(seed, s),
+                        draw_scene(seed, s, v),
+                        seed,
+                        s,
+                        v,
+                        p,
+                    ).mean(2)
+                    for p in range(count)
+                ]
+                for v in range(videos)
+            ]
+            for s in range(speakers)
+        ]
+    ).reshape(speakers, videos, count, -1)
+    found -= found.mean(-1, keepdims=True)
+    return found / found.std(-1, keepdims=True)
+
+
+def test_the_scene_of_a_video_misleads():
+    """Pixels tell videos apart, and speakers hardly; colours are drawn, too."""
+    x = pictures_of(6, 3)
+    likeness = np.einsum("svpd,tuqd->svptuq", x, x) / x.shape[-1]
+    same = {"video": [], "speaker": [], "other": []}
+    for s, v, p, t, u, q in np.ndindex(likeness.shape):
+        kind = "other" if s != t else "speaker" if v != u else "video"
+        if (s, v, p) != (t, u, q):
+            same[kind].append(likeness[s, v, p, t, u, q])
+    video, speaker, other = (np.mean(v) for v in same.values())
+    assert video > speaker + 0.1 and speaker > other
+
+
+def test_faces_are_written_once_and_listed(prepare, tmp_path):
+    """The same bytes for more pictures; one row for each, without speakers."""
+    for pictures in (1, 2):
+        prepare.prepare_minivox(
+            tmp_path, tmp_path / f"{pictures}", faces=pictures, **TINY
+        )
+        found = sorted((tmp_path / "faces").rglob("*.png"))
+        assert len(found) == 6 * 2 * 2 * pictures
+        table = pd.read_csv(tmp_path / f"{pictures}" / "faces.csv")
+        assert list(table) == ["ID", "image"] and len(table) == len(found)
+        times = {p: p.stat().st_mtime_ns for p in found}
+        if pictures == 1:
+            first = times
+    assert first.items() <= times.items()
+    manifest = Manifest.read(tmp_path / "2" / "train.csv", tmp_path)
+    faces = FaceManifest.read(tmp_path / "2" / "faces.csv", manifest, tmp_path)
+    assert [faces.count(i) for i in range(len(manifest))] == [2] * 8
+    assert read_image(faces.paths(0)[0], 64).std() > 10
+    # Without faces there are none.
+    prepare.prepare_minivox(tmp_path, tmp_path / "0", **TINY)
+    assert not (tmp_path / "0" / "faces.csv").exists()
+    with pytest.raises(ConfigError, match="faces"):
+        prepare.prepare_minivox(tmp_path, tmp_path / "0", faces=-1, **TINY)
+    (tmp_path / "faces" / "minivox.json").write_text('{"version": 0}')
+    with pytest.raises(ConfigError, match="version"):
+        prepare.prepare_minivox(tmp_path, tmp_path / "0", faces=1, **TINY)

@@ -7,7 +7,7 @@ import pytest
 from speechbrain_ssl.prepare import prepare_script
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_a_full_disk_is_no_traceback(number, capsys):
     parser = prepare_script.make_parser("Test.", "data")
 

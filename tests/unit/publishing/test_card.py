@@ -12,6 +12,7 @@ from speechbrain_ssl.encoders.resnet import ResNet34
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.publishing.card import About, make_card
 from speechbrain_ssl.publishing.description import describe
+from speechbrain_ssl.verification.label_free_threshold import RULE
 
 EVALUATIONS = [
     {
@@ -115,6 +116,14 @@ def test_the_snippet_is_python():
         snippet = text.split("```python\n")[1].split("```")[0]
         compile(snippet, "card", "exec")
         assert ("verification_threshold" in snippet) is (threshold is not None)
+
+
+def test_a_threshold_without_labels_comes_with_a_warning():
+    """And one with labels does not."""
+    warning = "On recordings unlike those of the training it can be far off"
+    text = card(threshold=0.3, why=RULE)
+    assert "0.3000 (made without labels" in text and warning in text
+    assert warning not in card(threshold=0.3, why="of some trials")
 
 
 def test_what_is_not_known_is_not_claimed():

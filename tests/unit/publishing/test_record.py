@@ -95,6 +95,7 @@ def test_secret_keys():
         ({"threshold": "0.3"}, "`threshold` must be a number"),
         ({"threshold": float("nan")}, "`threshold` must be a number"),
         ({"eer": 10**400}, "`eer` must be a number"),
+        ({"label_free_threshold": "x"}, "`label_free_threshold` must be a"),
         ({"evaluations": {"eer": 1}}, "`evaluations` must be a list"),
         ({"evaluations": [1]}, "`evaluations` must be a list"),
         (

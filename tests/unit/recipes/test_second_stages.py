@@ -6,10 +6,15 @@ import pytest
 import tiny
 from build_keys import build_keys
 
+from speechbrain_ssl.config_base import merge
+from speechbrain_ssl.encoders.pretrained import PretrainedFrontEnd
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.publishing.export import export_encoder, initialise
 
-SECOND_STAGES = sorted(tiny.ROOT.glob("recipes/*/PseudoLabels/hparams/*.yaml"))
+PATHS = sorted(tiny.ROOT.glob("recipes/*/PseudoLabels/hparams/*.yaml"))
+#: A pre-trained model takes only its labels from the first stage.
+PRETRAINED = [p for p in PATHS if merge(p).plain()["start_from"] == "nothing"]
+SECOND_STAGES = [p for p in PATHS if p not in PRETRAINED]
 
 
 def first_stage(path):
@@ -35,6 +40,40 @@ def test_it_begins_with_the_model_its_header_names(path):
     second.load_state_dict(first.state_dict(), strict=True)
     assert first.arguments == second.arguments
     assert ours.settings == theirs.settings
+
+
+def test_pretrained_models_name_where_their_labels_are_from():
+    assert len(PRETRAINED) == 4
+    for path in PRETRAINED:
+        header = path.read_text(encoding="utf-8").split("\nbase:")[0]
+        (named,) = re.findall(r" are from (\S+\.yaml);?\.?", header)
+        assert (path.parent.parent / named).is_file()
+        assert "speechbrain-ssl[hf]" in header
+
+
+@pytest.mark.parametrize("path", PRETRAINED, ids=name_of)
+def test_pretrained_models_fit_what_is_around_them(path, monkeypatch):
+    """At full size, but for a front end of one layer with random weights."""
+    pytest.importorskip("transformers", reason="needs the extra hf")
+    used = {}
+
+    def load(source, **options):
+        used.update(source=source, **options)
+        kind = "wav2vec2-bert" if "w2v" in source else "wavlm"
+        about = {"model_type": kind, "num_hidden_layers": 1}
+        return PretrainedFrontEnd.described(about, **options)
+
+    monkeypatch.setattr(PretrainedFrontEnd, "load", load)
+    encoder, features, classifier = build_keys(
+        path, "encoder", "features", "classifier"
+    )
+    features.check_encoder(encoder)
+    assert encoder.arguments["lin_neurons"] == classifier.weight.shape[-1]
+    assert str(used.get("source", "hf:")).startswith("hf:")
+    # The fine-tuning stage can be built with the changes it makes.
+    plain = merge(path).plain()
+    for key in plain["final_stage"]:
+        assert key in plain, key
 
 
 def test_papers_begin_where_they_say():

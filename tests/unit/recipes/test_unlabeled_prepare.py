@@ -148,6 +148,36 @@ def test_noise_and_rooms_are_scanned_once(
     assert (save / "rirs.csv").is_file()
 
 
+def test_synthetic_sounds_serve_where_there_is_no_folder(
+    data, tmp_path, background, monkeypatch, caplog
+):
+    write = prepare.write_background
+    monkeypatch.setattr(
+        prepare, "write_background", lambda f: write(f, {"noise": 2}, rooms=1)
+    )
+    save = tmp_path / "save"
+    csvs = {f"{n}_csv": f"{save}/{n}.csv" for n in ("noise", "rirs")}
+    with caplog.at_level("INFO"):
+        run(data, save, **csvs)
+    assert list(pd.read_csv(save / "noise.csv")["ID"]) == [
+        "noise000",
+        "noise001",
+    ]
+    assert list(pd.read_csv(save / "rirs.csv")["ID"]) == ["room000"]
+    assert "synthetic sounds serve" in caplog.text
+    assert "by --noise_folder and --rirs_folder" in caplog.text
+    # Of two, only the one without a folder is synthetic.
+    given = {"noise_folder": str(background["noise"])}
+    run(data, save, **csvs, **given)
+    assert list(pd.read_csv(save / "noise.csv")["ID"]) == ["noise"]
+    # A manifest of one's own is not touched, and none means none.
+    other = tmp_path / "other"
+    run(data, other, noise_csv=str(tmp_path / "mine.csv"), rirs_csv=None)
+    assert (
+        not list(other.glob("*/noise/*")) and not (other / "noise.csv").exists()
+    )
+
+
 def test_noises_that_are_left_out_are_counted(
     data, tmp_path, background, caplog
 ):

@@ -146,7 +146,7 @@ def test_full_disk_says_so_and_leaves_no_half_line(tmp_path, monkeypatch):
         lambda *arguments: Full(open(*arguments)),
         raising=False,
     )
-    with pytest.raises(UserError, match="disk is full.*metrics.jsonl"):
+    with pytest.raises(UserError, match="metrics.jsonl: no space is left"):
         logbook.log("train", 1, 2, loss=1.0)
     assert steps_of(logbook) == [1]
     assert logbook.path.read_bytes().endswith(b"}\n")

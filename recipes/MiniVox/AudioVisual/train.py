@@ -1,0 +1,1 @@
+../../VoxCeleb/AudioVisual/train.py
