@@ -164,7 +164,7 @@ class AudioVisualBrain(PseudoLabelBrain):
 
     def compute_objectives(self, predictions, batch, stage):
         """Return the loss of a batch: L_DLG + L_LC of voice and of face."""
-        index = batch.index.to(self.device)
+        index = batch.index.to(self.device, non_blocking=True)
         labels = self.labels[index]
         margin = self.scheduled("margin", self.optimizer_step)
         there = {

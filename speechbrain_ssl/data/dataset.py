@@ -297,9 +297,7 @@ class CropDataset(torch.utils.data.Dataset):
         """Make a ``CropBatch`` of what ``__getitem__`` returned."""
         epochs, index, crops, bad = zip(*samples, strict=True)
         index = np.array(index, dtype=np.int64)
-        groups = [
-            share(pack(np.stack(group))) for group in zip(*crops, strict=True)
-        ]
+        groups = [share(pack(group)) for group in zip(*crops, strict=True)]
         reference = None
         if self._wants_reference(epochs[0]):
             reference = groups.pop()

@@ -156,7 +156,7 @@ class HalvesDataset(torch.utils.data.Dataset):
         index, crops = zip(*samples, strict=True)
         index = np.array(index, dtype=np.int64)
         return CropBatch(
-            crops=[share(pack(np.stack(crops)))],
+            crops=[share(pack(crops))],
             index=torch.from_numpy(index),
             keys=self.manifest.keys[index],
             epoch=self.EPOCH,

@@ -7,18 +7,19 @@ audio (24 bits, floating point, resampled, a mean of channels, lossy) would be
 rounded, so it stays as it is.
 """
 
+import numpy as np
 import torch
 
 _SCALE = 32768.0
 
 
 def pack(waves):
-    """Turn waveforms into a tensor of 16-bit integers, if that is exact.
+    """Stack waveforms into a tensor of 16-bit integers, if that is exact.
 
     Arguments
     ---------
-    waves : numpy.ndarray
-        float32, of any shape.
+    waves : sequence of numpy.ndarray
+        float32, of equal shapes; or one array, whose rows they are.
 
     Returns
     -------
@@ -29,16 +30,22 @@ def pack(waves):
     Example
     -------
     >>> import numpy as np
-    >>> pack(np.array([0.5, -1.0], dtype=np.float32))
-    tensor([ 16384, -32768], dtype=torch.int16)
-    >>> pack(np.array([0.5, 1.0], dtype=np.float32))
-    tensor([0.5000, 1.0000])
+    >>> pack(np.array([[0.5, -1.0]], dtype=np.float32))
+    tensor([[ 16384, -32768]], dtype=torch.int16)
+    >>> pack(np.array([[0.5, 1.0]], dtype=np.float32))
+    tensor([[0.5000, 1.0000]])
     """
-    waves = torch.from_numpy(waves)
-    scaled = waves * _SCALE
-    integers = scaled.to(torch.int16)
-    # A sample that was rounded, clipped or wrapped differs.
-    return integers if torch.equal(integers.float(), scaled) else waves
+    # There may be no rows.
+    shape = np.shape(waves[:1])[1:]
+    integers = torch.empty((len(waves), *shape), dtype=torch.int16)
+    # One by one, so that what is computed stays in the cache.
+    for wave, packed in zip(waves, integers, strict=True):
+        scaled = torch.from_numpy(wave) * _SCALE
+        packed.copy_(scaled)
+        # A sample that was rounded, clipped or wrapped differs.
+        if not torch.equal(packed.float(), scaled):
+            return torch.from_numpy(np.stack(waves))
+    return integers
 
 
 def unpack(waves):

@@ -117,7 +117,9 @@ def _digest(ids, files):
             stamp = status.st_size, status.st_mtime_ns
         except OSError:
             stamp = None
-        digest.update(f"{name}\n{path}\n{stamp}\n".encode())
+        # A name need not be UTF-8.
+        text = f"{name}\n{path}\n{stamp}\n"
+        digest.update(text.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 

@@ -157,6 +157,17 @@ def test_what_cannot_be_read_is_rejected_each_time(corpus):
             assert np.array_equal(audio.read(), wave)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="names there are Unicode")
+def test_a_name_that_is_not_utf_8(tmp_path):
+    """As in a folder of old recordings, in Latin-1."""
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav")
+    with open(path, "wb") as stream:
+        soundfile.write(stream, np.ones(16000) / 2, 16000, format="WAV")
+    table = pd.DataFrame([{"ID": "a", "duration": 1.0, "wav": path}])
+    (wav,), rejected = packed((tmp_path, table))
+    assert wav and rejected == []
+
+
 def test_bad_shards_are_named(corpus):
     folder, _ = corpus
     missing = packed_path(folder / "gone.pcm16", 0, 10)
