@@ -239,9 +239,9 @@ def strike(job, folder, place, number, draws, **options):
     return Strike(code, place, seconds, resumed, process.output)
 
 
-def expected(code, number):
+def expected(code, number, last_stage):
     """Tell whether an exit code is right after a signal."""
     if number == signal.SIGKILL:
         return code == -signal.SIGKILL
     # The last moments of a process are too late for a signal.
-    return code in (75, 0)
+    return code == 75 or (code == 0 and last_stage)

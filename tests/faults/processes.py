@@ -98,6 +98,9 @@ class Process:
 def _become(argv, out, cold, environment):
     """Turn the child of a fork into the script."""
     os.setsid()
+    # A shell lets its background jobs ignore them, and the scripts respect that.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
     os.dup2(out, 1)
     os.dup2(out, 2)
     os.environ.update(environment)
