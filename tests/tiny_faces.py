@@ -20,6 +20,7 @@ LACKING = 5
 
 _YAML = """\
 base: rounds.yaml
+number_of_epochs: 2
 face_csv: !PLACEHOLDER
 faces_root: null
 initial_face_model: null

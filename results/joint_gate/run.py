@@ -4,12 +4,13 @@
     python run.py embed --voices=MODEL --faces=MODEL --corpus=/path/to/speechocean762 \\
         --train_faces=faces_train.csv --trial_faces=faces_dev.csv --output=embeddings.npz
     python run.py train embeddings.npz
+    python run.py report
 
 The first command embeds training utterances and trials once. The second trains a
 linear layer and a classifier for each modality on these embeddings, under labels
 of which a known share is wrong, and writes ``table.csv`` and ``clusters.csv``
-beside this file. Encoders are not trained: that would take a hundred times as
-long.
+beside this file; the third prints the tables of the README. Encoders are not
+trained: that would take a hundred times as long.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import pathlib
 import time
 
 import numpy as np
+import pandas as pd
 import torch
 from sklearn.metrics import normalized_mutual_info_score
 
@@ -262,6 +264,36 @@ def write(path, rows):
         table.writerows(rows)
 
 
+def report(args):
+    """Print the tables of the README, means over the seeds."""
+    found = pd.read_csv(HERE / "clusters.csv")
+    wide = found.groupby(["clustered", "faces"], sort=False)["nmi"].mean()
+    print_table(wide.unstack("faces").round(3).reset_index())
+    found = pd.read_csv(HERE / "table.csv")
+    keys = ["wrong_labels", "faces", "system"]
+    shown = {
+        "kept": "gate_recall",
+        "right": "gate_precision",
+        "face kept": "face_gate_recall",
+        "face right": "face_gate_precision",
+        "corrected": "corrected",
+        "corrected right": "corrected_precision",
+    }
+    means = found.groupby(keys, sort=False)[list(shown.values())].mean()
+    means = (100 * means).round(1)
+    rates = found.groupby(keys, sort=False)[["eer_voice", "eer_both"]].mean()
+    table = means.set_axis(list(shown), axis=1).join(rates.round(2))
+    print_table(table.reset_index())
+
+
+def print_table(table):
+    """Print a data frame as Markdown."""
+    rows = [table.columns, ["---"] * len(table.columns), *table.to_numpy()]
+    for row in rows:
+        cells = ["–" if cell != cell else str(cell) for cell in row]
+        print("| " + " | ".join(cells) + " |")
+
+
 class StoredTrials:
     """Trials read from the stored arrays."""
 
@@ -311,6 +343,8 @@ def main():
     second.add_argument("embeddings")
     second.add_argument("--seeds", type=int, default=3)
     second.set_defaults(call=study)
+    third = commands.add_parser("report")
+    third.set_defaults(call=report)
     args = parser.parse_args()
     args.call(args)
 

@@ -217,18 +217,22 @@ class AudioVisualBrain(PseudoLabelBrain):
 
     @torch.no_grad()
     def _log_step(self, loss, losses, keep, cosines, labels):
-        """Log the figures of a batch; those of faces are over its faces."""
+        """Log the figures of a batch; those of faces are means over its faces.
+
+        They are 0 if the batch has no face. All processes must log the same
+        names, which are averaged together.
+        """
         self.log.add(loss=loss.detach())
         for m, prefix in (("audio", ""), ("face", "face_")):
             here = ~losses[m].isnan()
-            if here.any():
-                right = cosines[m].argmax(1) == labels
-                figures = {
-                    "label_loss": losses[m][here].mean(),
-                    "label_accuracy": right[here].float().mean(),
-                    "kept": keep[m][here].float().mean(),
-                }
-                self.log.add(**{prefix + k: v for k, v in figures.items()})
+            count = here.sum().clamp(min=1)
+            right = here & (cosines[m].argmax(1) == labels)
+            figures = {
+                "label_loss": losses[m].nan_to_num(0.0).sum() / count,
+                "label_accuracy": right.sum() / count,
+                "kept": keep[m].sum() / count,
+            }
+            self.log.add(**{prefix + k: v for k, v in figures.items()})
 
     @torch.no_grad()
     def _clean_logits(self, batch, chosen):

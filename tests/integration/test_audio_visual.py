@@ -86,7 +86,7 @@ def test_two_rounds(two_rounds, model, faces):
     lines = tiny.lines(two_rounds / "round_2")
     assert {"face_kept", "face_label_loss"} <= lines[-1].keys()
     for folder in ("gate", "gate_face"):
-        assert len(read_epochs(two_rounds / "round_1" / folder)) == 3
+        assert len(read_epochs(two_rounds / "round_1" / folder)) == 2
     before = load_encoder(faces.model, pictures=True)[0].state_dict()
     after = load_encoder(two_rounds / "model" / "face", pictures=True)[0]
     moved = {
@@ -118,8 +118,9 @@ def test_the_labels_are_those_of_voice_and_face(two_rounds, faces, corpus):
     assert joint > alone
 
 
+@torch.no_grad()
 def expected_loss(brain, embeddings, batch):
-    """The loss of a batch in the reading ``both``, utterance by utterance."""
+    """Compute the loss in the reading ``both``, utterance by utterance."""
     margin = brain.scheduled("margin", brain.optimizer_step)
     limits = {m: float(gate.limit) for m, gate in brain.gate.gates.items()}
     count, total, events = len(batch.index), 0.0, []
@@ -159,7 +160,7 @@ def test_the_loss_equals_its_equation(faces, script, model, tmp_path):
         seen.update(events)
         return found
 
-    argv = faces.argv(tmp_path, model, rounds=1, number_of_epochs=2)
+    argv = faces.argv(tmp_path, model, rounds=1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(AudioVisualBrain, "compute_objectives", checked)
         script.main([*argv, "--gate=2.5"])
@@ -236,7 +237,7 @@ def test_two_processes_are_one(faces, script, model, tmp_path):
     path.write_text(faces.yaml.read_text().replace("rounds.yaml", base.name))
 
     def argv(name, **options):
-        options |= {"rounds": 1, "number_of_epochs": 2, "lr": 0.002}
+        options |= {"rounds": 1, "lr": 0.002}
         options |= {"centers_from_embeddings": True, "reading": "sum"}
         return [
             str(path),
@@ -334,7 +335,7 @@ def test_pictures_of_fewer_utterances_are_no_error(
     """All others are clustered and trained on by their voices."""
     path = tmp_path / "faces.csv"
     table = pd.read_csv(faces.csv)
-    some = table["ID"].unique()[:9]
+    some = table["ID"].unique()[:5]
     table[table["ID"].isin(some)].to_csv(path, index=False)
     argv = faces.argv(
         tmp_path / "run",
@@ -348,7 +349,9 @@ def test_pictures_of_fewer_utterances_are_no_error(
     assert len(labels) == len(Manifest.read(faces.corpus.train_csv))
     lines = tiny.lines(tmp_path / "run" / "round_1")
     assert all(np.isfinite(line["loss"]) for line in lines)
-    assert any("face_kept" not in line for line in lines) or len(some) > 8
+    # In some batches there is no face, and their figures are 0.
+    shown = [line["face_label_loss"] for line in lines]
+    assert min(shown) == 0 < max(shown)
 
 
 @pytest.mark.parametrize("calibrated", [False, True])
