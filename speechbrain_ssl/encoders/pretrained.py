@@ -340,10 +340,10 @@ class PretrainedFrontEnd(torch.nn.Module):
     def _keep_pretrained(self):
         """Copy the weights that the penalty compares with."""
         self.pretrained = {}
-        if self.penalty and self.trains == "lora":
+        if self.penalty and self.trains in ("nothing", "lora"):
             raise ConfigError(
-                "the penalty to the pre-trained weights is 0 for frozen "
-                "weights: set `penalty` to 0 with `train: lora`"
+                "frozen weights cannot leave the pre-trained ones: set "
+                f"`penalty` to 0 with `train: {self.trains}`"
             )
         if self.penalty:
             self.pretrained = {

@@ -214,6 +214,8 @@ def test_what_is_trained(folders):
         load(folders["wavlm"], train="half")
     with pytest.raises(ConfigError, match="`train: lora` without `lora`"):
         load(folders["wavlm"], train="lora")
+    with pytest.raises(ConfigError, match="`penalty` to 0 with `train: noth"):
+        load(folders["wavlm"], train="nothing", penalty=0.01)
 
 
 def test_learning_rates_of_layers(folders):
