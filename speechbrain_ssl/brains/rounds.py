@@ -40,6 +40,7 @@ from speechbrain.utils.distributed import (
 
 from speechbrain_ssl import precision
 from speechbrain_ssl.brains.stages import Stages
+from speechbrain_ssl.data.loaders import fit_to_corpus
 from speechbrain_ssl.data.manifest import Manifest
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.files import atomic_write
@@ -133,6 +134,8 @@ class Rounds:
         self.manifest = Manifest.read(
             self.hparams["train_manifest"], self.hparams["data_folder"]
         )
+        # What is held out must be the same in every round, and in the verdict.
+        fit_to_corpus(self.hparams, self.manifest)
         # Without a device, choose the same one as SpeechBrain's Brain.
         device = run_opts["device"] or infer_device()
         self.stages = self.stages_class(

@@ -404,6 +404,9 @@ class Stages:
         write_hyperparams(folder, path, overrides)
         # The Brain's output folder is that of this stage, not of all rounds.
         hparams["output_folder"] = str(folder)
+        hparams["valid_utterances"] = min(
+            hparams["valid_utterances"], self.hparams["valid_utterances"]
+        )
         hparams["labels_seen"] = hparams["labels_from"].labels_seen
         brain = self.brain_class(
             modules={name: hparams[name] for name in self.module_names},

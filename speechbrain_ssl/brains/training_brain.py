@@ -134,7 +134,7 @@ class TrainingBrain(TrainingHooks):
             manifests.
         """
         batches = distributed.world_size() * self.grad_accumulation_factor
-        fit_to_corpus(self.hparams, manifest, batches)
+        fit_to_corpus(vars(self.hparams), manifest, batches)
         train_loader, self.train_sampler, valid_loader = make_loaders(
             manifest,
             self.hparams.crops,

@@ -12,8 +12,9 @@ from speechbrain_ssl.shared_memory import check_space
 #: Utterances per batch of the validation loader.
 VALID_BATCH = 32
 
-#: Largest part of the utterances that is held out for validation.
-VALID_PART = 0.2
+#: Where more than the first part of the utterances would be held out for
+#: validation, the second part is.
+MOST_HELD_OUT, HELD_OUT = 0.5, 0.2
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ def fit_to_corpus(hparams, manifest, batches=1):
 
     Arguments
     ---------
-    hparams : types.SimpleNamespace
+    hparams : dict
         ``valid_utterances``, ``valid_seconds`` and ``batch_size``; the first
         and the last are changed where the corpus is too small for them.
     manifest : speechbrain_ssl.data.manifest.Manifest
@@ -36,7 +37,7 @@ def fit_to_corpus(hparams, manifest, batches=1):
     ManifestError
         If fewer than two utterances are long enough for validation.
     """
-    shortest = 2 * hparams.valid_seconds
+    shortest = 2 * hparams["valid_seconds"]
     long_enough = int((manifest.durations >= shortest).sum())
     if long_enough < 2:
         raise ManifestError(
@@ -45,17 +46,19 @@ def fit_to_corpus(hparams, manifest, batches=1):
             "recordings into utterances, or lower `valid_seconds`, which is "
             "half of it"
         )
-    most = min(long_enough, max(2, int(VALID_PART * len(manifest))))
-    _lower(hparams, "valid_utterances", most, len(manifest))
-    rest = len(manifest) - hparams.valid_utterances
-    _lower(hparams, "batch_size", max(1, rest // batches), len(manifest))
+    total = len(manifest)
+    if hparams["valid_utterances"] > min(MOST_HELD_OUT * total, long_enough):
+        most = min(max(2, int(HELD_OUT * total)), long_enough)
+        _lower(hparams, "valid_utterances", most, total)
+    rest = total - hparams["valid_utterances"]
+    _lower(hparams, "batch_size", max(1, rest // batches), total)
 
 
 def _lower(hparams, key, most, utterances):
     """Lower a hyper-parameter, and log it."""
-    asked = getattr(hparams, key)
+    asked = hparams[key]
     if asked > most:
-        setattr(hparams, key, most)
+        hparams[key] = most
         logger.warning(
             "%s is lowered from %d to %d, since there are only %d utterances",
             key,
