@@ -49,16 +49,14 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def two_rounds(corpus, faces, script, model, tmp_path_factory):
-    """Return the folder of two rounds and a final stage, with trials."""
+    """Return the folder of two uninterrupted rounds, with trials."""
     output = tmp_path_factory.mktemp("av") / "run"
     trials = {
         "trials": corpus.trials,
         "trials_folder": corpus.audio / "wav",
         "trials_faces": faces.trials_csv,
     }
-    # The final stage learns next to nothing.
-    final = "--final_stage={number_of_epochs: 1, lr: 0.0}"
-    script.main([*faces.argv(output, model, **trials), final])
+    script.main(faces.argv(output, model, **trials))
     return output
 
 
@@ -180,24 +178,6 @@ def killed(script, argv, owner, name, count):
             os._exit(1)
     _, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-
-
-def test_the_final_stage_goes_on_with_both(two_rounds):
-    """It begins with the encoders and the classes of the last round."""
-    last, after = (
-        two_rounds / folder for folder in ("round_2", "fine_tuning_2")
-    )
-    for name in ("classifier.pt", "face_classifier.pt"):
-        mine, other = (
-            torch.load(folder / "save" / name, weights_only=True)["weight"]
-            for folder in (after, last)
-        )
-        torch.testing.assert_close(mine, other, rtol=0.05, atol=0.02)
-    mine, other = (
-        load_encoder(folder / "model" / "face", pictures=True)[0].fc.weight
-        for folder in (after, last)
-    )
-    torch.testing.assert_close(mine, other, rtol=0.05, atol=0.02)
 
 
 @pytest.mark.slow
