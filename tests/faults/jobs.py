@@ -223,7 +223,12 @@ def strike(job, folder, place, number, draws, **options):
 
     before, resumed = size(), None
     process = job.start(folder, **options)
-    if not process.wait_for(lambda: job.stage(folder) >= place):
+
+    def reached():
+        # The lock of the folder comes first; before it nothing has begun.
+        return job.stage(folder) >= place and any(folder.iterdir())
+
+    if not process.wait_for(reached):
         return None
     due = time.monotonic() + draws.uniform(0, job.durations[place])
     while time.monotonic() < due and process.poll() is None:

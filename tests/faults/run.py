@@ -68,7 +68,7 @@ def main(argv):
                     "\t".join(row.cells()), *row.details, sep="\n", flush=True
                 )
                 rows.append(row)
-            write(options.folder, rows)
+                write(options.folder, rows)
     finally:
         shutil.rmtree(folder)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
