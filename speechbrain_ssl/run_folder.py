@@ -104,6 +104,15 @@ def begin_run(path, run_opts, overrides, hparams):
         run_on_main(hparams["prepare"])
 
 
+class Quiet:
+    """Filters messages of SpeechBrain's own modules below a warning."""
+
+    def filter(self, record):
+        """Return whether a record is printed."""
+        ours = record.name.split(".")[0] != "speechbrain"
+        return ours or record.levelno >= logging.WARNING
+
+
 def make_run_folder(folder):
     """Make an output folder and its ``log.txt``, with a quiet console.
 

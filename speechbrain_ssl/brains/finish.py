@@ -10,6 +10,7 @@ import pathlib
 import numpy as np
 
 from speechbrain_ssl.embedding.halves import embed_halves
+from speechbrain_ssl.encoders.face import PixelNormalization
 from speechbrain_ssl.precision import describe
 from speechbrain_ssl.publishing.bundle import threshold_of
 from speechbrain_ssl.publishing.export import export_encoder
@@ -38,7 +39,7 @@ def conclude(brain):
     """
     folder = pathlib.Path(brain.hparams.output_folder)
     encoder, monitor = brain.evaluated_encoder, brain.trials
-    label_free = label_free_threshold(_held_out_halves(brain))
+    label_free = _label_free(brain)
 
     def export(metrics):
         export_encoder(
@@ -105,10 +106,12 @@ def conclude(brain):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _held_out_halves(brain):
-    """Embed the halves of the held-out utterances, as verification would."""
+def _label_free(brain):
+    """Return the threshold from the halves of the held-out utterances."""
+    if isinstance(brain.features, PixelNormalization):
+        return {}  # A picture has no halves.
     manifest = brain.held_out_manifest
-    return embed_halves(
+    halves = embed_halves(
         brain.evaluated_encoder,
         brain.features,
         [manifest.path(i) for i in range(len(manifest))],
@@ -117,3 +120,4 @@ def _held_out_halves(brain):
         num_workers=brain.hparams.num_workers,
         progress=False,
     )
+    return label_free_threshold(halves)
