@@ -305,7 +305,7 @@ def load_config(argv, known, changes=None):
     """
     if {"-h", "--help"} & set(argv):
         sys.stdout.write(_HELP)
-    argv, changes = _take_auto(argv, changes)
+    argv, changes = take_auto(argv, changes)
     printing = PRINT_CONFIG in argv
     path, run_opts, overrides = RunOptions.from_command_line_args(
         [flag for flag in argv if flag != PRINT_CONFIG]
@@ -358,7 +358,7 @@ def load_config(argv, known, changes=None):
     return path, run_opts, overrides, hparams
 
 
-def _take_auto(argv, changes):
+def take_auto(argv, changes):
     """Turn ``--precision=auto``, which SpeechBrain rejects, into a change."""
     flags = {f"--{key}=auto": key for key in precision.KEYS}
     asked = {flags[flag]: "auto" for flag in argv if flag in flags}

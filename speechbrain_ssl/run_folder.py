@@ -53,7 +53,7 @@ MAY_CHANGE = set(
     output_folder manifest_folder data_folder vox1_folder vox2_folder
     musan_folder rirs_folder noise_folder train_manifest prepare skip_prep
     num_workers log_every train_logger average_last collapse_alarm checkpointer
-    epoch_counter trials trials_folder trials_speaker_component trials_every
+    epoch_counter faces_folder trials trials_faces trials_folder trials_speaker_component trials_every
     rounds stop_after stop_agreement stop_gain silhouette_sample
     embed_batch_seconds monitor_labels monitor_column
     ckpt_interval_minutes ckpt_interval_steps eval_precision __set_seed

@@ -28,6 +28,7 @@ from speechbrain_ssl.brains.pseudo_label_brain import (
     PseudoLabelBrain,
     load_classifier,
 )
+from speechbrain_ssl.encoders.pretrained import with_penalty
 from speechbrain_ssl.files import atomic_write
 from speechbrain_ssl.pseudo_labels.joint_gate import product
 from speechbrain_ssl.pseudo_labels.label_correction import (
@@ -202,7 +203,7 @@ class AudioVisualBrain(PseudoLabelBrain):
         )
         self._note(index, losses, dropped, correction)
         self._log_step(loss, losses, keep, cosines, labels)
-        return loss
+        return with_penalty(loss, self.encoder)
 
     def _note(self, index, losses, dropped, correction):
         """Keep for ``after_step`` what the stores record of a batch."""

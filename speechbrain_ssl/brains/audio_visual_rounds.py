@@ -11,6 +11,7 @@ trained on in ``audio_visual_brain``. The folder of a round has in addition
 """
 
 import pathlib
+import shutil
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from speechbrain_ssl.embedding.face_store import FaceStore
 from speechbrain_ssl.errors import ConfigError, EmbeddingError
 from speechbrain_ssl.pseudo_labels.centers import set_centers
 from speechbrain_ssl.publishing.export import initialise, load_encoder
+from speechbrain_ssl.publishing.hub import find_model
 
 # Embeddings of unit length that differ by less are equal.
 _SAME = 1e-4
@@ -88,6 +90,7 @@ class AudioVisualStages(Stages):
             features,
             **self.embed_options,
             device=self.device,
+            num_workers=self.hparams["num_workers"],
             progress=not self.run_opts["noprogressbar"],
         )
         rows, _ = store.read()
@@ -183,3 +186,14 @@ class AudioVisualRounds(Rounds):
                 initial,
                 self.hparams["face_features"],
             )
+
+    def _finish(self, last):
+        """Finish as the base class does, with an encoder of faces always."""
+        results = super()._finish(last)
+        face = self.folder / "model" / FACE_FOLDER
+        if results and not face.is_dir():
+            # No round was kept.
+            shutil.copytree(
+                find_model(self.hparams["initial_face_model"]), face
+            )
+        return results

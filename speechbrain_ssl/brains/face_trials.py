@@ -2,6 +2,8 @@
 
 import logging
 
+import numpy as np
+
 from speechbrain_ssl.embedding.faces import embed_faces
 from speechbrain_ssl.verification.audio_visual import (
     describe_modalities,
@@ -30,11 +32,19 @@ class FaceTrials:
     ------
     ManifestError
         As ``FaceManifest.read``.
+    TrialError
+        If the trials whose two sides have a face give no error rate.
     """
 
     def __init__(self, path, trials, data_root=None):
         self.trials = trials
         self.faces = read_trial_faces(path, trials, data_root)
+        # Not after days of training: the labels as scores, to check the list.
+        scores, there = trials.labels.astype(float), self.faces.has_face
+        pairs = there[trials.left] & there[trials.right]
+        evaluate_modalities(
+            scores, np.where(pairs, scores, np.nan), trials, replicates=100
+        )
 
     def metrics(self, audio, encoder, features, device):
         """Score all trials by face and by both.

@@ -111,13 +111,25 @@ def _label_free(brain):
     if isinstance(brain.features, PixelNormalization):
         return {}  # A picture has no halves.
     manifest = brain.held_out_manifest
+    # A damaged file must not keep a finished run from its export.
+    bad = []
     halves = embed_halves(
         brain.evaluated_encoder,
         brain.features,
         [manifest.path(i) for i in range(len(manifest))],
         manifest.durations,
+        bad=bad,
         device=brain.device,
         num_workers=brain.hparams.num_workers,
         progress=False,
     )
-    return label_free_threshold(halves)
+    if bad:
+        logger.warning(
+            "%d of %d held-out files cannot be read in full and do not count "
+            "for the threshold without labels; the first: %s",
+            len(bad),
+            len(halves),
+            bad[0][1],
+        )
+    halves = halves[np.isfinite(halves).all(axis=(1, 2))]
+    return label_free_threshold(halves) if len(halves) > 1 else {}

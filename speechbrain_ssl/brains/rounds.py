@@ -354,5 +354,8 @@ class Rounds:
         record = self._record(number, stage)
         what = "fine-tuning" if stage == "fine_tune" else "training"
         if "verdict" not in record:
-            return f"{what} on given labels is not judged"
+            return (
+                f"{what} is not judged: its labels are given, or too few "
+                "utterances are held out"
+            )
         return f"{what} of round {number}: {in_words(record)}"

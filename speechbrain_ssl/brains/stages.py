@@ -437,6 +437,7 @@ class Stages:
                     start,
                     folder,
                     self.manifest,
+                    brain.train_manifest.keys,
                     self.hparams,
                     brain.augmentation,
                     brain.device,

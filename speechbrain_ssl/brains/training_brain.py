@@ -150,7 +150,8 @@ class TrainingBrain(TrainingHooks):
         dataset = train_loader.dataset
         self.train_manifest = dataset.manifest
         self.held_out_manifest = valid_loader.dataset.manifest
-        dataset.table = f"{self.hparams.output_folder}/missing_audio.csv"
+        table = f"{self.hparams.output_folder}/missing_audio.csv"
+        getattr(dataset, "audio", dataset).table = table
         return train_loader, valid_loader
 
     def on_fit_start(self):

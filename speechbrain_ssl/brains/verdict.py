@@ -1,5 +1,7 @@
 """Tell whether a stage of training has made a model better, without labels."""
 
+import logging
+
 import numpy as np
 import torch
 
@@ -11,13 +13,20 @@ from speechbrain_ssl.verification.label_free_comparison import (
     compare_label_free,
 )
 
+logger = logging.getLogger(__name__)
 
-def compare_exported(start, trained, manifest, hparams, augmentation, device):
+# The bootstrap over utterances needs so many.
+_LEAST = 4
+
+
+def compare_exported(
+    start, trained, manifest, trained_on, hparams, augmentation, device
+):
     """Compare two exported models on the held-out part of a manifest.
 
-    The part is that of self-supervised training on the same manifest, and the
-    same in every round. No round trains on it: a round holds out the first
-    utterances, in the order of ``Manifest.hold_out``, of those that have labels.
+    The part is that of self-supervised training on the same manifest, but for
+    utterances that the stage was trained on: a stage holds out of those that
+    have labels, and fewer where they are few.
 
     Arguments
     ---------
@@ -25,6 +34,8 @@ def compare_exported(start, trained, manifest, hparams, augmentation, device):
         Folders of the model before and after the stage.
     manifest : speechbrain_ssl.data.manifest.Manifest
         The training set.
+    trained_on : numpy.ndarray
+        Keys of the utterances that the stage was trained on, uint64.
     hparams : dict
         ``valid_utterances``, ``valid_seconds`` and ``seed`` are read.
     augmentation : speechbrain_ssl.data.augmentation.Augmentation
@@ -35,11 +46,12 @@ def compare_exported(start, trained, manifest, hparams, augmentation, device):
     Returns
     -------
     dict
-        See ``compare_label_free``.
+        See ``compare_label_free``; empty if there are fewer than four
+        utterances.
 
     Raises
     ------
-    ManifestError, AudioError, TrialError
+    ManifestError, AudioError
         If there are too few usable utterances.
     """
     models = [load_encoder(model, device) for model in (start, trained)]
@@ -52,6 +64,15 @@ def compare_exported(start, trained, manifest, hparams, augmentation, device):
         2 * hparams["valid_seconds"],
         HalvesDataset(manifest, **options).usable,
     )
+    held_out = held_out.select(
+        np.flatnonzero(~np.isin(held_out.keys, trained_on))
+    )
+    if len(held_out) < _LEAST:
+        logger.warning(
+            "%d held-out utterances are too few to say whether training helped",
+            len(held_out),
+        )
+        return {}
     crops = HalvesDataset(held_out, **options)
     # The stretches of the noises, too, are the same in every round.
     augmentation.begin_epoch(1)

@@ -175,7 +175,10 @@ def _next_commands(options):
     # torch has been imported by the script.
     from speechbrain.utils.run_opts import RunOptions
 
-    path, _, overrides = RunOptions.from_command_line_args(sys.argv[1:])
+    from speechbrain_ssl.config import take_auto
+
+    argv, _ = take_auto(sys.argv[1:], None)
+    path, _, overrides = RunOptions.from_command_line_args(argv)
     resolved = resolve_references(merge(path).open(), overrides)
     folder = parse_plain(resolved)["output_folder"]
     if not os.path.isdir(os.path.join(folder, "model")):

@@ -18,6 +18,7 @@ import torch
 
 from speechbrain_ssl.data.audio import AudioFile, fit_length
 from speechbrain_ssl.data.draws import cached_uniform, uniform
+from speechbrain_ssl.data.packed import file_of
 from speechbrain_ssl.data.pcm16 import pack, unpack
 from speechbrain_ssl.errors import AudioError
 from speechbrain_ssl.files import write_csv
@@ -193,11 +194,15 @@ class CropDataset(torch.utils.data.Dataset):
             return
         found = dict(bad)
         for index in range(len(self.manifest)):
-            path = self.manifest.path(index)
-            if path not in found and not os.path.isfile(path):
-                found[path] = "missing"
+            for path in self._files(index):
+                if path not in found and not os.path.isfile(file_of(path)):
+                    found[path] = "missing"
         rows = pd.DataFrame(found.items(), columns=["wav", "reason"])
         write_csv(self.table, rows)
+
+    def _files(self, index):
+        """Return the paths of what an utterance is read from."""
+        return [self.manifest.path(index)]
 
     def _crops(self, index, epoch, key, bad, sources=None):
         """Cut the crops of a sample, one array per group.

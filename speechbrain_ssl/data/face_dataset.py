@@ -101,6 +101,10 @@ class FaceDataset(CropDataset):
         self.faces = faces
         self.allow_missing = allow_missing
 
+    def _files(self, index):
+        """Return the pictures of an utterance."""
+        return self.faces.paths(index)
+
     def __getitem__(self, item):
         """Read one sample.
 

@@ -58,6 +58,27 @@ def is_packed(path):
     return _PATH.fullmatch(os.fspath(path)) is not None
 
 
+def file_of(path):
+    """Return the file that a path of audio is in.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        Path of an utterance, packed or not.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> file_of("disk/0.pcm16:320:16000"), file_of("a.wav")
+    ('disk/0.pcm16', 'a.wav')
+    """
+    found = _PATH.fullmatch(os.fspath(path))
+    return found[1] if found else os.fspath(path)
+
+
 # A process maps each shard once. The memory of a map is that of the disk cache,
 # which the processes share.
 @functools.cache

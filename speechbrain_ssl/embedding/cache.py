@@ -17,6 +17,7 @@ import zipfile
 import numpy as np
 import torch
 
+from speechbrain_ssl.data.packed import file_of
 from speechbrain_ssl.embedding.crops import embed_crops
 from speechbrain_ssl.embedding.extract import MOST_SECONDS, embed_files
 from speechbrain_ssl.files import atomic_write
@@ -145,7 +146,7 @@ def embed_cached(
 
 def _stamp(path):
     """Identify a file by its path, size and modification time."""
-    status = os.stat(path)
+    status = os.stat(file_of(path))
     return f"{os.path.abspath(path)} {status.st_size} {status.st_mtime_ns}"
 
 

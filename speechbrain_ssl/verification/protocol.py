@@ -5,6 +5,7 @@ import pathlib
 
 import numpy as np
 
+from speechbrain_ssl.data.packed import file_of
 from speechbrain_ssl.embedding.extract import embed_files
 from speechbrain_ssl.errors import ConfigError, TrialError
 from speechbrain_ssl.files import atomic_write
@@ -326,7 +327,7 @@ def _look_up(trials, rows, manifest, path):
         )
     paths = [manifest.path(row) for row in found.values()]
     for name, wav in zip(trials.recordings, paths, strict=True):
-        if not pathlib.Path(wav).is_file():
+        if not os.path.isfile(file_of(wav)):
             raise TrialError(
                 f"{path}: there is no file {wav} for '{name}'; correct "
                 "data_folder, or run the preparation again"
@@ -410,7 +411,7 @@ def choose_training(manifest, trial_paths, count=None, purpose="training"):
             "utterances. Use the training manifest, or null"
         )
     for path in paths:
-        if not os.path.isfile(path):
+        if not os.path.isfile(file_of(path)):
             raise ConfigError(
                 f"{purpose}_manifest: there is no file {path}; correct "
                 "data_folder, or set it to null"
