@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import tempfile
 
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.prepare.lists import audio_of
@@ -77,6 +78,14 @@ def check_output(path, extensions=None, option="--output"):
         )
     if os.path.isdir(path):
         raise ConfigError(f"{option}={path} is a folder; name a file")
+    folder = os.path.dirname(os.path.abspath(path))
+    try:
+        os.makedirs(folder, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ConfigError(
+            f"{option}={path} cannot be written: {error}"
+        ) from error
 
 
 def decision_lines(found, decision):

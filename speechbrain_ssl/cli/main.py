@@ -299,7 +299,7 @@ def _add_identify(commands, parents):
     )
     parser.add_argument("file", help="an audio file")
     _add_database(parser)
-    _add_threshold(parser)
+    _add_threshold(parser, "that of the model, raised for the number of names,")
 
 
 def _add_database(parser):
@@ -368,12 +368,11 @@ def _many():
     return many
 
 
-def _add_threshold(parser):
+def _add_threshold(parser, instead="that of the model"):
     parser.add_argument(
         "--threshold",
         type=float,
-        help="cosine above which it is one speaker; that of the model if not "
-        "given",
+        help=f"cosine above which it is one speaker; {instead} if not given",
     )
     parser.add_argument(
         "--p_target",

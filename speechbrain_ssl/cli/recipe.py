@@ -180,7 +180,8 @@ def _next_commands(options):
     argv, _ = take_auto(sys.argv[1:], None)
     path, _, overrides = RunOptions.from_command_line_args(argv)
     resolved = resolve_references(merge(path).open(), overrides)
-    folder = parse_plain(resolved)["output_folder"]
+    plain = parse_plain(resolved)
+    folder = plain["output_folder"]
     if not os.path.isdir(os.path.join(folder, "model")):
         return []
     run, audio = shlex.quote(folder), shlex.quote(options.folder)
@@ -191,7 +192,11 @@ def _next_commands(options):
         f"enrol NAME a.wav b.wav --model={run} --database={speakers}",
     ]
     if options.command == "train":
-        commands.append(f"rounds {audio} --initial_model={run}")
+        manifest = pathlib.Path(plain["train_manifest"])
+        files = len(manifest.read_text(encoding="utf-8").splitlines()) - 1
+        # The configuration tries up to 400.
+        few = f" clusters={max(files // 10, 2)}" if files < 4000 else ""
+        commands.append(f"rounds {audio} --initial_model={run}{few}")
     else:
         commands.append(f"identify c.wav --model={run} --database={speakers}")
     return ["What next:", *(f"  speechbrain-ssl {c}" for c in commands)]

@@ -213,7 +213,7 @@ def check_count(total, clusters):
     if clusters > total:
         raise ClusteringError(
             f"{clusters} clusters cannot be made of {total} utterances; "
-            "ask for fewer clusters, about a tenth of the utterances or less"
+            "ask for fewer with `clusters`, about a tenth of the utterances"
         )
     if total > _MOST_ROWS:
         raise ClusteringError(

@@ -388,9 +388,12 @@ class Model:
                 self.results.get(f"label_free_{name}")
                 for name in ("median", "decile")
             ]
-            if compared > 1 and None not in (threshold, *others):
-                threshold = raise_for_many(threshold, *others, compared)
-                why += f", raised for the highest of {compared} scores"
+            if compared > 1 and threshold is not None:
+                if None in others:
+                    why += ", for a pair, and not raised for several names"
+                else:
+                    threshold = raise_for_many(threshold, *others, compared)
+                    why += f", raised for the highest of {compared} scores"
         else:
             # The prior decides nothing here, but an impossible one is refused.
             bayes_threshold(p_target)
