@@ -6,6 +6,8 @@ computed all that was queued, which then stands idle until the host has queued
 more. ``optimisation.take_step`` waits once a step, for the norm of the gradient.
 """
 
+import math
+
 import speechbrain as sb
 
 
@@ -39,4 +41,7 @@ class BatchLoop(sb.Brain):
 
     def update_average(self, loss, avg_loss):
         """Return the loss that the progress bar shows, that of the log."""
+        if math.isnan(self.log.loss):
+            # Of the first batch, which alone is waited for.
+            self.log.loss = float(loss)
         return self.log.loss

@@ -1,0 +1,101 @@
+"""What ends a run must not fail after days of training."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import PIL.Image
+import pytest
+import soundfile
+import torch
+
+from speechbrain_ssl.brains import verdict
+from speechbrain_ssl.brains.face_trials import FaceTrials
+from speechbrain_ssl.brains.finish import _label_free
+from speechbrain_ssl.data.manifest import Manifest, StringColumn
+from speechbrain_ssl.encoders.features import LogMel
+from speechbrain_ssl.errors import TrialError
+from speechbrain_ssl.verification.trials import Trials
+
+
+class Mean(torch.nn.Module):
+    """An encoder without weights."""
+
+    def forward(self, features, lengths=None):
+        return features.exp().mean(dim=1, keepdim=True)
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    rng, paths = np.random.default_rng(0), []
+    for i in range(8):
+        wave = np.cumsum(rng.normal(size=48000)) * rng.normal(size=48000)
+        paths.append(str(tmp_path / f"{i}.wav"))
+        soundfile.write(paths[-1], wave / abs(wave).max(), 16000, "FLOAT")
+    return Manifest(
+        StringColumn.from_strings(list("abcdefgh")),
+        StringColumn.from_strings(paths),
+        [3.0] * 8,
+    )
+
+
+def test_a_file_damaged_beyond_what_validation_read(manifest, caplog):
+    caplog.set_level("WARNING")
+    brain = SimpleNamespace(
+        features=LogMel(),
+        held_out_manifest=manifest,
+        evaluated_encoder=Mean(),
+        device="cpu",
+        hparams=SimpleNamespace(num_workers=0),
+    )
+    whole = _label_free(brain)
+    assert set(whole) >= {"label_free_threshold"} and not caplog.records
+    wave, _ = soundfile.read(manifest.path(2))
+    wave[-1] = np.nan
+    soundfile.write(manifest.path(2), wave, 16000, "FLOAT")
+    found = _label_free(brain)
+    assert "1 of 8 held-out files" in caplog.text
+    brain.held_out_manifest = manifest.select(np.array([0, 1, 3, 4, 5, 6, 7]))
+    assert _label_free(brain) == found
+    brain.held_out_manifest = manifest.select(np.array([2, 3]))
+    assert _label_free(brain) == {}
+
+
+def test_the_verdict_hears_nothing_that_was_trained_on(
+    manifest, monkeypatch, caplog
+):
+    heard = []
+
+    def augmentation(crops, address):
+        heard.extend(address[-1].tolist())
+        return crops
+
+    augmentation.begin_epoch = lambda epoch: None
+    monkeypatch.setattr(verdict, "load_encoder", lambda *_: (Mean(), LogMel()))
+    options = {"valid_utterances": 6, "valid_seconds": 1.0, "seed": 0}
+
+    def compare(trained_on):
+        heard.clear()
+        return verdict.compare_exported(
+            "", "", manifest, trained_on, options, augmentation, "cpu"
+        )
+
+    assert "verdict" in compare(np.array([], np.uint64))
+    assert len(heard) == 6
+    trained_on = np.array(heard[:2] + [1], np.uint64)
+    rest = heard[2:]
+    assert "verdict" in compare(trained_on) and heard == rest
+    assert compare(np.array(rest, np.uint64)) == {}
+    assert "too few to say" in caplog.text
+
+
+def test_faces_of_too_few_trials_are_refused_at_the_start(tmp_path):
+    names = ["a/1.wav", "a/2.wav", "b/1.wav", "b/2.wav"]
+    trials = Trials([1, 1, 0, 0], [0, 2, 0, 1], [1, 3, 2, 3], names)
+    rows = ["ID,image"]
+    for name in ("a/1", "a/2"):
+        path = tmp_path / f"{name.replace('/', '_')}.png"
+        PIL.Image.fromarray(np.zeros((48, 48, 3), "u1")).save(path)
+        rows.append(f"{name},{path}")
+    (tmp_path / "faces.csv").write_text("\n".join(rows) + "\n")
+    with pytest.raises(TrialError):
+        FaceTrials(tmp_path / "faces.csv", trials)
