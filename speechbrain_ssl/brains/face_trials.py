@@ -2,10 +2,9 @@
 
 import logging
 
-import numpy as np
-
 from speechbrain_ssl.embedding.faces import embed_faces
 from speechbrain_ssl.verification.audio_visual import (
+    check_faces,
     describe_modalities,
     evaluate_modalities,
     face_scores,
@@ -39,12 +38,8 @@ class FaceTrials:
     def __init__(self, path, trials, data_root=None):
         self.trials = trials
         self.faces = read_trial_faces(path, trials, data_root)
-        # Not after days of training: the labels as scores, to check the list.
-        scores, there = trials.labels.astype(float), self.faces.has_face
-        pairs = there[trials.left] & there[trials.right]
-        evaluate_modalities(
-            scores, np.where(pairs, scores, np.nan), trials, replicates=100
-        )
+        # Now, and not after days of training.
+        check_faces(trials, self.faces.has_face)
 
     def metrics(self, audio, encoder, features, device):
         """Score all trials by face and by both.

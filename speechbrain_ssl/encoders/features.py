@@ -248,10 +248,16 @@ class Waveform(torch.nn.Module):
         super().__init__()
         self.sample_rate = sample_rate
         self.settings = {"sample_rate": sample_rate}
+        # Says where the module is, as it has no other tensor.
+        self.register_buffer("place", torch.zeros(()), persistent=False)
 
     def extra_repr(self):
         """Return the settings: two kinds of features must not look alike."""
         return f"sample_rate={self.sample_rate}"
+
+    def example(self):
+        """Return a silent crop of one second, to measure an encoder with."""
+        return torch.zeros(self.sample_rate, device=self.place.device)
 
     def without_normalization(self):
         """Return the features of the baseline without a network.

@@ -238,3 +238,26 @@ def describe_modalities(rows):
         f"{row['ci_high']:.2f}] on {row['trials']} trials"
         for name, row in rows.items()
     )
+
+
+def check_faces(trials, has_face):
+    """Raise if trials give no error rates by face.
+
+    Arguments
+    ---------
+    trials : Trials
+        The trials.
+    has_face : numpy.ndarray
+        Whether each recording of the trials has a face, bool.
+
+    Raises
+    ------
+    TrialError
+        If those whose two sides have one are too few, or of too few speakers.
+    """
+    # Perfect scores; what is missing shows with any.
+    scores = trials.labels.astype(float)
+    pairs = has_face[trials.left] & has_face[trials.right]
+    evaluate_modalities(
+        scores, np.where(pairs, scores, np.nan), trials, replicates=100
+    )
