@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from speechbrain_ssl.data.images import read_image
+from speechbrain_ssl.embedding.rows import unit_or_zero
 from speechbrain_ssl.errors import ImageError
 from speechbrain_ssl.interruption import init_loader_worker
 from speechbrain_ssl.progress import open_bar
@@ -111,7 +112,7 @@ def embed_faces(
             len(owner),
             "; ".join(bad[:5]),
         )
-    return _unit(sums), has_face
+    return unit_or_zero(sums), has_face
 
 
 def _embed(encoder, features, pictures, precision):
@@ -121,10 +122,5 @@ def _embed(encoder, features, pictures, precision):
         both.device.type, precision, enabled=precision is not None
     ):
         output = encoder(features(both))
-    rows = _unit(output.squeeze(1).float().cpu().numpy())
-    return _unit(rows[: len(pictures)] + rows[len(pictures) :])
-
-
-def _unit(rows):
-    """Divide rows by their lengths; zeros stay zeros."""
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    rows = unit_or_zero(output.squeeze(1).float().cpu().numpy())
+    return unit_or_zero(rows[: len(pictures)] + rows[len(pictures) :])

@@ -77,6 +77,28 @@ def unit_rows(embeddings, names=None, mean=None):
     return (embeddings / length[:, None]).astype(np.float32)
 
 
+def unit_or_zero(rows):
+    """Scale rows to unit norm, and leave rows of zeros as they are.
+
+    Arguments
+    ---------
+    rows : numpy.ndarray
+        ``[..., D]``.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``[..., D]``, of the same type.
+
+    Example
+    -------
+    >>> unit_or_zero(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
+    [[0.6, 0.8], [0.0, 0.0]]
+    """
+    norms = np.linalg.norm(rows, axis=-1, keepdims=True)
+    return rows / np.maximum(norms, 1e-12)
+
+
 def refuse_rows(bad, names, why):
     """Raise for the first bad row, if any, and name its utterance.
 

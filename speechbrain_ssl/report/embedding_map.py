@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from speechbrain_ssl.embedding.rows import unit_or_zero
 from speechbrain_ssl.report.style import (
     BLUE,
     INK,
@@ -95,8 +96,7 @@ def lay_out(embeddings, seed):
     count = len(embeddings)
     if count == 0:
         return np.zeros((0, 2)), True
-    norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    unit = embeddings / np.maximum(norms, 1e-12)
+    unit = unit_or_zero(embeddings)
     if count == 1 or np.ptp(unit, axis=0).max() < 1e-9:
         return np.zeros((count, 2)), True
     if count < 5:

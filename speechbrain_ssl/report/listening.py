@@ -7,7 +7,7 @@ import urllib.parse
 
 import numpy as np
 
-from speechbrain_ssl.embedding.rows import unit_rows
+from speechbrain_ssl.embedding.rows import unit_or_zero, unit_rows
 from speechbrain_ssl.report.blocks import escape, section, write_page
 from speechbrain_ssl.report.embedding_map import MAX_POINTS, lay_out
 
@@ -179,7 +179,7 @@ def agreement(rows, speakers):
     numbers, group = np.unique(speakers, return_inverse=True)
     sums = np.zeros((len(numbers), rows.shape[1]))
     np.add.at(sums, group, rows)
-    means = sums / np.linalg.norm(sums, axis=1, keepdims=True).clip(1e-12)
+    means = unit_or_zero(sums)
     own, others = np.empty(len(rows)), np.empty(len(rows))
     # In blocks: a hundred thousand files times ten thousand groups are 8 GB.
     for start in range(0, len(rows), 4096):

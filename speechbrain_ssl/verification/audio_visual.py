@@ -18,7 +18,6 @@ from speechbrain_ssl.errors import TrialError
 from speechbrain_ssl.verification.calibration import Calibration
 from speechbrain_ssl.verification.evaluation import evaluate_scores
 from speechbrain_ssl.verification.scoring import check_table, cosine_scores
-from speechbrain_ssl.verification.trials import Trials
 
 
 def face_scores(faces, there, trials):
@@ -203,13 +202,7 @@ def evaluate_modalities(
     [50, 0, 0]
     """
     there = ~np.isnan(face)
-    with_face = Trials(
-        trials.labels[there],
-        trials.left[there],
-        trials.right[there],
-        trials.names,
-        trials.speaker_of,
-    )
+    with_face = trials.select(there)
     both = concatenated_scores(audio, face)
     if calibration is not None:
         both = calibration(audio, face)

@@ -9,7 +9,6 @@ from speechbrain_ssl.data.manifest import Manifest, StringColumn
 from speechbrain_ssl.errors import TrialError
 from speechbrain_ssl.verification.evaluation import evaluate_scores
 from speechbrain_ssl.verification.scoring import product_scores
-from speechbrain_ssl.verification.trials import Trials
 
 
 def read_trial_faces(path, trials, data_root=None):
@@ -68,6 +67,7 @@ def evaluate_faces(rows, has_face, trials, replicates=1000, seed=0):
 
     Example
     -------
+    >>> from speechbrain_ssl.verification.trials import Trials
     >>> trials = Trials([1, 0, 0], [0, 0, 1], [1, 2, 3], list("abcd"))
     >>> rows, there = np.eye(4)[[0, 0, 1, 3]], np.array([1, 1, 1, 0]) > 0
     >>> found = evaluate_faces(rows, there, trials, replicates=0)
@@ -81,13 +81,7 @@ def evaluate_faces(rows, has_face, trials, replicates=1000, seed=0):
             "sides, and they are all targets or all nontargets; give the face "
             "manifest of the utterances of this list"
         )
-    kept = Trials(
-        trials.labels[both],
-        trials.left[both],
-        trials.right[both],
-        trials.names,
-        trials.speaker_of,
-    )
+    kept = trials.select(both)
     figures = evaluate_scores(
         product_scores(rows, kept), kept, replicates, seed
     )

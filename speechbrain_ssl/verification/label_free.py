@@ -7,13 +7,8 @@ across methods they are only a hint.
 
 import numpy as np
 
+from speechbrain_ssl.embedding.rows import unit_or_zero
 from speechbrain_ssl.verification.metrics import eer
-
-
-def _unit(rows):
-    return rows / np.maximum(
-        np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12
-    )
 
 
 def _effective_rank(values):
@@ -39,7 +34,7 @@ def pseudo_scores(left, right):
         diagonal.
     """
     mean = np.concatenate([left, right]).mean(0)
-    return _unit(left - mean) @ _unit(right - mean).T
+    return unit_or_zero(left - mean) @ unit_or_zero(right - mean).T
 
 
 def pseudo_eer(left, right):
@@ -150,7 +145,7 @@ def label_free_scores(embeddings):
     """
     utterances, crops, size = embeddings.shape
     flat = embeddings.reshape(-1, size)
-    first = _unit(embeddings[:, 0])
+    first = unit_or_zero(embeddings[:, 0])
     total = first.sum(0)
     pairs = utterances * (utterances - 1)
     return {

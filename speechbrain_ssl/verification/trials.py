@@ -183,6 +183,34 @@ class Trials:
     def __len__(self):
         return len(self.left)
 
+    def select(self, keep):
+        """Return some of the trials, of the same names.
+
+        Arguments
+        ---------
+        keep : numpy.ndarray
+            Which, bool ``[T]``.
+
+        Returns
+        -------
+        Trials
+
+        Example
+        -------
+        >>> trials = Trials([1, 0], [0, 0], [1, 2], ["a/1", "a/2", "b/1"])
+        >>> trials.select(np.array([False, True])).right.tolist()
+        [2]
+        """
+        return Trials(
+            None if self.labels is None else self.labels[keep],
+            self.left[keep],
+            self.right[keep],
+            self.names,
+            self.speaker_of,
+            self.lines[keep],
+            self._enrolment,
+        )
+
     def members(self, name):
         """Return the recordings of a model, or the name itself."""
         return self._enrolment.get(name, (name,))
