@@ -373,6 +373,10 @@ class TrainingBrain(TrainingHooks):
     @torch.no_grad()
     def evaluate_batch(self, batch, stage):
         """Collect embeddings of held-out crops; return 0 in place of a loss."""
+        if distributed.on_any_rank(interruption.requested()):
+            # No step of the epoch is left: the next start validates again.
+            self.step, self.stopping = len(self.train_sampler), True
+            self._save_intra_epoch_ckpt()
         self.evaluated_encoder.eval()
         with self.evaluation_ctx:
             batch.to(self.device)
@@ -385,13 +389,13 @@ class TrainingBrain(TrainingHooks):
         """After validation, write the logs, check for collapse, and save."""
         if stage == sb.Stage.TRAIN:
             self._log_steps()
-            self._after_epoch = self.after_epoch()
             return
         refuse_divergence(self, self._collected)
+        after_epoch = self.after_epoch()
         scalars = label_free_scores(np.concatenate(self._collected))
         held_out = self._held_out.read()
         scalars.update({f"held_out_{k}": v for k, v in held_out.items()})
-        scalars |= self._after_epoch | {"minutes": self.seconds() / 60}
+        scalars |= after_epoch | {"minutes": self.seconds() / 60}
         trained = self.log.epoch_means()
         self.log.write_epoch(
             epoch,
