@@ -48,7 +48,8 @@ class Stages:
     """Implements the stages of a round.
 
     ``embed``, ``cluster``, ``train`` and ``fine_tune`` are the stages. Each
-    takes the number of the round and returns a dictionary of metrics for
+    takes the number of the round, ``fine_tune`` also the place of the final
+    stage among several, and returns a dictionary of metrics for
     ``rounds.json``. All processes call them.
 
     Arguments
@@ -116,12 +117,19 @@ class Stages:
         """Return the folder of a round."""
         return self.folder / f"round_{number}"
 
-    def fine_tuning_folder(self, number):
-        """Return the folder of the final stage.
+    @property
+    def final_stages(self):
+        """What each final stage changes, as a list of dictionaries."""
+        changes = self.hparams["final_stage"] or []
+        return changes if isinstance(changes, list) else [changes]
+
+    def fine_tuning_folder(self, number, place=1):
+        """Return the folder of a final stage, of which ``place`` 1 is the first.
 
         It is named after the last round, since more rounds may be added later.
         """
-        return self.folder / f"fine_tuning_{number}"
+        name = f"fine_tuning_{number}"
+        return self.folder / (name if place == 1 else f"{name}_{place}")
 
     def _model_before(self, number):
         """Return the folder of the model whose embeddings a round clusters."""
@@ -320,21 +328,24 @@ class Stages:
             initial_model=starts[self.hparams["start_from"]],
         )
 
-    def fine_tune(self, number):
-        """Train the last model further, with the settings of the final stage.
+    def fine_tune(self, number, place=1):
+        """Train the last model further, with the settings of a final stage.
 
         Only the labels that the gate kept are used. This is meant for
-        large-margin fine-tuning: longer crops and a larger margin.
+        large-margin fine-tuning (longer crops and a larger margin) and for a
+        pre-trained encoder whose weights the rounds have left frozen.
         """
         before = self.round_folder(number)
+        if place > 1:
+            before = self.fine_tuning_folder(number, place - 1)
         return self._train(
-            self.fine_tuning_folder(number),
+            self.fine_tuning_folder(number, place),
             before / "trusted.csv",
             number,
             before,
             initial_model=before,
             initial_classifier=str(before / "save" / "classifier.pt"),
-            **self.hparams["final_stage"],
+            **self.final_stages[place - 1],
         )
 
     def _embedded_by(self, model, number):

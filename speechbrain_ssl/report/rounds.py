@@ -155,6 +155,8 @@ def _by_round(stages):
         if record["stage"] == "fine_tune":
             # Named after its round: a run extended by more rounds has several.
             name = f"{name}, fine-tuning"
+            if record.get("place", 1) > 1:
+                name = f"{name} {record['place']}"
         row = rows.setdefault(name, {})
         minutes = row.get("minutes", 0.0) + record["minutes"]
         row |= {**record, "minutes": minutes}

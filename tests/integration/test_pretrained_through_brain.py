@@ -115,7 +115,7 @@ def test_two_processes_are_one(corpus, train, tmp_path, configure):
 
 
 def test_rounds(corpus, ssl_model, tmp_path, monkeypatch):
-    """The mini recipe: labels of an ECAPA; then frozen, and all weights."""
+    """The mini recipe: labels of an ECAPA; frozen, all weights, layers."""
     gradients, after_step = {}, PseudoLabelBrain.after_step
 
     def noted(brain):
@@ -137,7 +137,8 @@ def test_rounds(corpus, ssl_model, tmp_path, monkeypatch):
         f"--rirs_csv={corpus.rirs_csv}",
         f"--initial_model={ssl_model}",
         f"--output_folder={tmp_path / 'run'}",
-        "--final_stage={front_end_train: everything, number_of_epochs: 2}",
+        "--final_stage=[{front_end_train: everything, number_of_epochs: 2}, "
+        "{front_end_train: transformer, margin: 0.5, number_of_epochs: 1}]",
         *"""--front_end_train=nothing --rounds=2 --clusters=4 --device=cpu
         --number_of_epochs=2 --gate_epoch=2 --label_correction_epoch=2
         --batch_size=8 --valid_utterances=8 --valid_seconds=0.4
@@ -149,17 +150,18 @@ def test_rounds(corpus, ssl_model, tmp_path, monkeypatch):
     )
     assert stages["stage"].tolist() == [
         *("embed", "cluster", "train") * 2,
-        "fine_tune",
+        *("fine_tune", "fine_tune"),
     ]
     # Frozen weights are not made to collect gradients, either.
     assert gradients == {
         "round_1": {False},
         "round_2": {False},
         "fine_tuning_2": {True},
+        "fine_tuning_2_2": {True, False},
     }
     states = [
         load_encoder(tmp_path / "run" / name)[0].state_dict()
-        for name in ("round_1", "round_2", "fine_tuning_2")
+        for name in ("round_1", "round_2", "fine_tuning_2", "fine_tuning_2_2")
     ]
     equal = [
         {key for key in states[0] if torch.equal(states[0][key], other[key])}
@@ -169,3 +171,6 @@ def test_rounds(corpus, ssl_model, tmp_path, monkeypatch):
     # Frozen: that of both rounds is the one they began with.
     assert equal[0] == front_end
     assert len(front_end - equal[1]) > len(front_end) / 2
+    # The layers alone: what is before them stays as the stage before left it.
+    moved = {k for k in front_end if not torch.equal(states[2][k], states[3][k])}
+    assert moved and all(".encoder.layers." in key for key in moved)

@@ -290,11 +290,15 @@ def test_every_final_stage_has_a_row(tmp_path):
     found = results()
     tuned = {"stage": "fine_tune", "minutes": 3.0}
     found["stages"].insert(3, {**tuned, "round": 1, "eer": 9.25})
-    found["stages"].append({**tuned, "round": 2, "eer": 7.25})
+    for place, eer in ((1, 7.25), (2, 7.15)):
+        found["stages"].append(
+            {**tuned, "round": 2, "place": place, "eer": eer}
+        )
     text = page(tmp_path, found)
     names = re.findall(r"<tr><td>([^<]*)</td>", text)
-    assert names == ["1", "1, fine-tuning", "2", "2, fine-tuning"]
-    for value in ("9.25", "7.25"):
+    last = [f"2, fine-tuning{place}" for place in ("", " 2")]
+    assert names == ["1", "1, fine-tuning", "2", *last]
+    for value in ("9.25", "7.25", "7.15"):
         assert f"<td>{value}</td>" in text
 
 
