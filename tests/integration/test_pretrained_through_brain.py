@@ -172,5 +172,7 @@ def test_rounds(corpus, ssl_model, tmp_path, monkeypatch):
     assert equal[0] == front_end
     assert len(front_end - equal[1]) > len(front_end) / 2
     # The layers alone: what is before them stays as the stage before left it.
-    moved = {k for k in front_end if not torch.equal(states[2][k], states[3][k])}
+    moved = {
+        k for k in front_end if not torch.equal(states[2][k], states[3][k])
+    }
     assert moved and all(".encoder.layers." in key for key in moved)
