@@ -176,3 +176,25 @@ def test_rounds(corpus, ssl_model, tmp_path, monkeypatch):
         k for k in front_end if not torch.equal(states[2][k], states[3][k])
     }
     assert moved and all(".encoder.layers." in key for key in moved)
+
+
+def test_positives_from_other_utterances(corpus, train, tmp_path):
+    """The mini recipe of SSPS: its second epoch replaces positives."""
+    recipe = tiny.ROOT / "recipes/UnlabeledFolder/SSL/hparams"
+    argv = [
+        str(recipe / "simclr_ssps_wavlm_mini.yaml"),
+        f"--data_folder={corpus.audio}",
+        "--prepare=null",
+        f"--train_manifest={corpus.train_csv}",
+        f"--noise_csv={corpus.noise_csv}",
+        f"--rirs_csv={corpus.rirs_csv}",
+        f"--output_folder={tmp_path}",
+        *"""--clusters=4 --positive_queue=32 --ssps_start_epoch=2 --device=cpu
+        --number_of_epochs=2 --warmup_epochs=0.5 --reference_seconds=0.6
+        --batch_size=8 --valid_utterances=8 --valid_seconds=0.4
+        --global_seconds=0.4 --noprogressbar""".split(),
+    ]
+    train.main(argv)
+    first, *_, last = tiny.lines(tmp_path)
+    assert "coverage" not in first and last["coverage"] > 0
+    assert math.isfinite(last["loss"])
