@@ -19,6 +19,7 @@ from test_resnet_through_brain import ECAPA, PARTS
 from tiny_objectives import STEPS
 
 from speechbrain_ssl.brains.pseudo_label_brain import PseudoLabelBrain
+from speechbrain_ssl.brains.training_brain import TrainingBrain
 from speechbrain_ssl.publishing.export import load_encoder
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_report")]
@@ -144,7 +145,8 @@ def test_rounds(corpus, ssl_model, tmp_path, monkeypatch):
         --batch_size=8 --valid_utterances=8 --valid_seconds=0.4
         --global_seconds=0.4 --min_cluster_size=2 --noprogressbar""".split(),
     ]
-    tiny.load_train(recipe / "train.py").main(argv)
+    train = tiny.load_train(recipe / "train.py")
+    train.main(argv)
     stages = pd.DataFrame(
         json.loads((tmp_path / "run/rounds.json").read_text())
     )
@@ -176,6 +178,24 @@ def test_rounds(corpus, ssl_model, tmp_path, monkeypatch):
         k for k in front_end if not torch.equal(states[2][k], states[3][k])
     }
     assert moved and all(".encoder.layers." in key for key in moved)
+    # Ended in the second epoch of a final stage, which has dropout, and resumed.
+    argv[7] = f"--output_folder={tmp_path / 'cut'}"
+    fit_batch_end = TrainingBrain.on_fit_batch_end
+
+    def cut(brain, *args):
+        fit_batch_end(brain, *args)
+        folder = pathlib.Path(brain.hparams.output_folder).name
+        if (folder, brain.epoch) == ("fine_tuning_2", 2):
+            raise tiny.Cut
+
+    with monkeypatch.context() as patch, pytest.raises(tiny.Cut):
+        patch.setattr(TrainingBrain, "on_fit_batch_end", cut)
+        train.main(argv)
+    assert list((tmp_path / "cut/fine_tuning_2/save/checkpoints").glob("C*"))
+    train.main(argv)
+    for name in ("round_1", "round_2", "fine_tuning_2", "fine_tuning_2_2"):
+        folders = (tmp_path / run / name for run in ("run", "cut"))
+        tiny.assert_identical(*folders, tiny.LABEL_PARTS)
 
 
 def test_positives_from_other_utterances(corpus, train, tmp_path):
