@@ -22,7 +22,7 @@ import sys
 import ruamel.yaml
 import speechbrain.core
 import yaml
-from hyperpyyaml import load_hyperpyyaml
+from hyperpyyaml import load_hyperpyyaml, resolve_references
 from speechbrain.utils.run_opts import RunOptions
 
 from speechbrain_ssl import (
@@ -32,7 +32,7 @@ from speechbrain_ssl import (
     precision,
     shared_memory,
 )
-from speechbrain_ssl.config_base import merge, read_plain
+from speechbrain_ssl.config_base import merge, parse_plain, read_plain
 from speechbrain_ssl.errors import (
     ConfigError,
     DistributedError,
@@ -352,10 +352,24 @@ def load_config(argv, known, changes=None):
                 raise cause from error
             cause = cause.__cause__ or cause.__context__
         # The checkpointer has made its folder by now, or has failed to.
-        text = explain(error) or f"{path}: {error}"
+        key = _key_of(merged, overrides, getattr(error, "filename", None))
+        text = f"{path}: {error}"
+        if key is not None:
+            text = f"`{key}`: {explain(error) or error}"
         raise ConfigError(text) from error
     precision.settle(hparams, run_opts)
     return path, run_opts, overrides, hparams
+
+
+def _key_of(merged, overrides, filename):
+    """Return the key whose value is a path to a file or below it, or None."""
+    if filename is None:
+        return None
+    plain = parse_plain(resolve_references(merged.open(), overrides))
+    for key, value in plain.items():
+        if f"{value}{os.sep}".startswith(f"{filename}{os.sep}"):
+            return key
+    return None
 
 
 def take_auto(argv, changes):

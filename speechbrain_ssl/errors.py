@@ -55,13 +55,19 @@ class DistributedError(UserError):
     """A process of a distributed run that has gone."""
 
 
-#: What is wrong with a path: not permitted, read-only, a file and no folder.
+#: What is wrong with a path: not permitted, read-only, a file and no folder (or
+#: the reverse), too long, a circle of links, or a place where nothing can be
+#: created, such as /proc.
 _PLACE = (
     errno.EACCES,
     errno.EPERM,
     errno.EROFS,
     errno.ENOTDIR,
+    errno.EISDIR,
     errno.EEXIST,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.ENOENT,
 )
 
 

@@ -9,6 +9,8 @@ SIGUSR1 if asked to (SLURM's ``--signal=USR1@60``), and a user presses Ctrl-C.
   raises ``Interrupted``.
 * Elsewhere (preparation, embedding, clustering) the signal raises
   ``Interrupted`` at once. What these stages have finished is on disk already.
+  Python drops what is raised in some moments, such as a fork or the end of an
+  object: ``Interrupted`` is then raised again right after it.
 
 Either way the script ends with ``EXIT_CODE``, and the same command continues. A
 second signal ends the process at once.
@@ -35,6 +37,9 @@ _SIGNALS = [
 
 # torchrun and the batch system may both pass on the same request.
 _SAME_REQUEST = 2.0  # seconds
+
+# After an ``Interrupted`` that was dropped.
+_RAISE_AGAIN = 0.01  # seconds
 
 _received = None  # (signal's name, time)
 _deferred = False
@@ -73,13 +78,20 @@ def handled():
     if not _handles:
         atexit.register(_kill_workers)
     _handles = True
+    hook = sys.unraisablehook
     if threading.current_thread() is threading.main_thread():
         for number in _SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 before[number] = signal.signal(number, _receive)
+        if hasattr(signal, "setitimer"):  # Windows has no fork either
+            before[signal.SIGALRM] = signal.signal(signal.SIGALRM, _raise_again)
+            sys.unraisablehook = _not_dropped(hook)
     try:
         yield
     finally:
+        if sys.unraisablehook is not hook:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
         _received, _deferred = None, False
@@ -161,6 +173,24 @@ def _kill_workers():
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for process in multiprocessing.active_children():
         process.kill()
+
+
+def _not_dropped(hook):
+    """Return a hook for exceptions that Python drops, which keeps ours."""
+
+    def dropped(unraisable):
+        if unraisable.exc_type is Interrupted:
+            signal.setitimer(signal.ITIMER_REAL, _RAISE_AGAIN)
+        else:
+            hook(unraisable)
+
+    return dropped
+
+
+def _raise_again(*_):
+    """Handle the timer of ``_not_dropped``."""
+    if not _deferred:
+        raise Interrupted(requested())
 
 
 def _receive(number, _):

@@ -17,6 +17,7 @@ import pathlib
 import socket
 
 import speechbrain as sb
+import yaml
 from hyperpyyaml import resolve_references
 from speechbrain.utils.distributed import (
     ddp_init_group,
@@ -41,6 +42,9 @@ FILE_NAME = "settings.json"
 LOCK_NAME = "lock"
 LOG_CONFIG = str(pathlib.Path(__file__).with_name("log_config.yaml"))
 PROCESSES = "number of processes"
+
+#: Beside the checkpoints: at which steps and rates the run has diverged.
+DIVERGENCES = "divergences.json"
 
 # The locks that this process holds: path -> open file.
 _locks = {}
@@ -90,7 +94,11 @@ def begin_run(path, run_opts, overrides, hparams):
         If the folder holds a run with other settings.
     """
     # First of all, since the folder may belong to another run.
-    claim_folder(hparams["output_folder"], settings_of(path, overrides))
+    claim_folder(
+        hparams["output_folder"],
+        settings_of(path, overrides),
+        lambda lr: settings_of(path, _with_rate(overrides, lr)),
+    )
     if int(os.environ.get("RANK", 0)) == 0:
         precision.keep(hparams)
     ddp_init_group(run_opts)
@@ -191,7 +199,7 @@ def _without_paths(value):
     return value
 
 
-def claim_folder(output_folder, settings):
+def claim_folder(output_folder, settings, settings_at=None):
     """Claim an output folder for a run, unless another run occupies it.
 
     Arguments
@@ -200,6 +208,9 @@ def claim_folder(output_folder, settings):
         The output folder.
     settings : dict
         What ``settings_of`` returned.
+    settings_at : callable, optional
+        Returns the settings at another ``lr``. A run that has diverged may be
+        continued with a lower one.
 
     Raises
     ------
@@ -223,13 +234,27 @@ def claim_folder(output_folder, settings):
     held = held or (save.parent / "rounds.json").is_file()
     if path.is_file() and held:
         before = json.loads(path.read_text(encoding="utf-8"))
+        same = {}
         if _global_batch(before, settings) is not None:
             same = {key: before[key] for key in ("batch_size", PROCESSES)}
-            settings = settings | same
-        refuse_other(f"{output_folder} holds a run", before, settings)
-    elif int(os.environ.get("RANK", 0)) == 0:
+        compared = settings
+        if _is_lower(settings, before) and any(save.parent.rglob(DIVERGENCES)):
+            compared = settings_at(before["lr"])
+        refuse_other(f"{output_folder} holds a run", before, compared | same)
+        settings = settings | same
+    if int(os.environ.get("RANK", 0)) == 0:
         with atomic_write(path) as stream:
             json.dump(settings, stream, indent=1, sort_keys=True)
+
+
+def _is_lower(settings, before):
+    """Tell whether the learning rate is lower than it was."""
+    return settings.get("lr", 0) < before.get("lr", 0)
+
+
+def _with_rate(overrides, lr):
+    """Return overrides, as YAML, with another learning rate."""
+    return yaml.safe_dump({**(yaml.safe_load(overrides or "") or {}), "lr": lr})
 
 
 def _global_batch(before, now):

@@ -62,6 +62,7 @@ clip_per_tensor: 3.0
 freeze_last_layer_epochs: 1
 average_last: 2
 collapse_alarm: !new:speechbrain_ssl.brains.collapse.CollapseAlarm
+on_divergence: stop
 log_every: 1
 train_logger: null
 valid_utterances: 8
@@ -226,6 +227,7 @@ schedules:
 epoch_counter: !new:speechbrain.utils.epoch_loop.EpochCounter
     limit: !ref <number_of_epochs>
 collapse_alarm: !new:speechbrain_ssl.brains.collapse.CollapseAlarm
+on_divergence: stop
 checkpointer: !new:speechbrain_ssl.brains.checkpointing.AtomicCheckpointer
     checkpoints_dir: !ref <stage_folder>/save/checkpoints
 """

@@ -9,6 +9,7 @@ import pathlib
 
 import numpy as np
 
+from speechbrain_ssl.brains import divergence
 from speechbrain_ssl.embedding.halves import embed_halves
 from speechbrain_ssl.encoders.face import PixelNormalization
 from speechbrain_ssl.precision import describe
@@ -95,6 +96,7 @@ def conclude(brain):
             **label_free,
             **describe(vars(brain.hparams)),
             **brain.extra_results(),
+            **divergence.results(brain),
         },
         labels_seen=brain.labels_seen,
         gpu=gpu_name(brain.device),

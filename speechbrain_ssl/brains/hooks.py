@@ -114,7 +114,10 @@ class TrainingHooks(BatchLoop):
         """
 
     def after_epoch(self):
-        """Finish an epoch, in all processes, after its last step.
+        """Finish an epoch, in all processes, after its validation.
+
+        Not before, so that a run that is stopped in validation can save the
+        state after the last step.
 
         Returns
         -------

@@ -5,7 +5,11 @@
 
 import logging
 
-from speechbrain_ssl.run_folder import check_folder, refuse_other
+from speechbrain_ssl.run_folder import (
+    DIVERGENCES,
+    check_folder,
+    refuse_other,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -45,12 +49,18 @@ class RunCheckpoints:
         CheckpointError
             If the checkpoint belongs to another configuration.
         """
+        if self.checkpointer is None:
+            return
         self.checkpointer.add_recoverables(recoverables)
         if self.found is not None:
+            before = self.found.meta.get("fingerprint", {})
+            if (
+                self.checkpointer.checkpoints_dir.parent / DIVERGENCES
+            ).exists():
+                # The run may go on at a lower rate; see ``claim_folder``.
+                before = before | {"schedules": fingerprint["schedules"]}
             refuse_other(
-                f"{self.found.path} is a checkpoint",
-                self.found.meta.get("fingerprint", {}),
-                fingerprint,
+                f"{self.found.path} is a checkpoint", before, fingerprint
             )
             self.checkpointer.load_checkpoint(self.found)
             logger.info("Resuming from %s", self.found.path.name)

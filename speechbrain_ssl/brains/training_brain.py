@@ -27,6 +27,7 @@ import torch
 from speechbrain.utils.distributed import if_main_process
 
 from speechbrain_ssl import distributed, interruption
+from speechbrain_ssl.brains import divergence
 from speechbrain_ssl.brains.bad_audio import BadAudioReport
 from speechbrain_ssl.brains.checkpointing import (
     Generators,
@@ -34,7 +35,6 @@ from speechbrain_ssl.brains.checkpointing import (
     schedules_digest,
     shapes_digest,
 )
-from speechbrain_ssl.brains.divergence import diverged, refuse_divergence
 from speechbrain_ssl.brains.encoding import (
     check_rows,
     compile_encoder,
@@ -82,13 +82,13 @@ class TrainingBrain(TrainingHooks):
     ``average_last``, ``log_every``, ``seed``, ``number_of_epochs``,
     ``batch_size``, ``num_workers``, ``train_logger``, ``valid_utterances``, ``valid_seconds``,
     ``epoch_counter``, ``output_folder``, ``initial_model`` (an exported encoder
-    to start from, or None), ``collapse_alarm`` and, for evaluation only,
+    to start from, or None), ``collapse_alarm``, ``on_divergence`` and, for evaluation only,
     ``trials``, ``trials_folder``, ``trials_speaker_component`` and
     ``trials_every`` (see ``speechbrain_ssl.brains.evaluation``).
     """
 
-    #: Number of consecutive skipped steps after which the run stops.
-    MAX_SKIPPED = 20
+    #: Whether what does not depend on a checkpoint has been set up.
+    is_prepared = False
 
     # -- set-up ------------------------------------------------------------
 
@@ -154,8 +154,27 @@ class TrainingBrain(TrainingHooks):
         getattr(dataset, "audio", dataset).table = table
         return train_loader, valid_loader
 
+    def fit(self, *args, **kwargs):
+        """Train; after a divergence do as ``on_divergence`` says."""
+        divergence.fit_or_retreat(self, super().fit, *args, **kwargs)
+
     def on_fit_start(self):
-        """Prepare everything that depends on device and ranks, and resume.
+        """Prepare everything that depends on device and ranks, and resume."""
+        self.checkpoints = RunCheckpoints(self.checkpointer)
+        if not self.is_prepared:
+            self._prepare()
+            self.is_prepared = True
+        self._set_up_logs()
+        # Each rank draws different numbers from torch's generator (dropout).
+        torch.manual_seed(self.hparams.seed + distributed.rank())
+        self._resume()
+        self.statistics = BatchNormStatistics(
+            [*self.modules.values(), *self.recoverables().values()]
+        )
+        self._clock = time.monotonic()
+
+    def _prepare(self):
+        """Prepare what a divergence leaves as it is.
 
         The order matters: the encoder is initialised before it is copied to a
         teacher (in ``set_up``), and all objects with state must exist before
@@ -170,7 +189,7 @@ class TrainingBrain(TrainingHooks):
             self.hparams.batch_size,
             self.synchronises_batch_norms,
         )
-        self.schedules = compute_schedules(
+        self.configured = compute_schedules(
             self.hparams.schedules,
             self.wanted_schedules,
             self.hparams.number_of_epochs,
@@ -178,13 +197,11 @@ class TrainingBrain(TrainingHooks):
             self.objective_name,
         )
         scale_learning_rate(
-            self.schedules,
+            self.configured,
             self.hparams.batch_size,
             self.grad_accumulation_factor,
             self.hparams.lr_reference_batch,
         )
-        self.peak_lr = float(self.schedules["lr"].max())
-        self.checkpoints = RunCheckpoints(self.checkpointer)
         self._set_up_trials()
         if self.hparams.initial_model and not self.is_resuming:
             initialise(
@@ -206,16 +223,8 @@ class TrainingBrain(TrainingHooks):
                 self.device,
             )
         self.init_optimizers()
-        self._set_up_logs()
         self.stop_request = distributed.SameStep()
         self.save_request = distributed.SameStep()
-        # Each rank draws different numbers from torch's generator (dropout).
-        torch.manual_seed(self.hparams.seed + distributed.rank())
-        self._resume()
-        self.statistics = BatchNormStatistics(
-            [*self.modules.values(), *self.recoverables().values()]
-        )
-        self._clock = time.monotonic()
 
     def _set_up_trials(self):
         """Load the trials, so that a missing file fails before training."""
@@ -323,15 +332,7 @@ class TrainingBrain(TrainingHooks):
             self.log.add(grad_norm=norm)
             self.state.values["skipped"] = 0
         else:
-            self._count_skipped()
-
-    def _count_skipped(self):
-        self.state.values["skipped"] += 1
-        logger.warning(
-            "step %d skipped: its gradient is not finite", self.optimizer_step
-        )
-        if self.state.values["skipped"] >= self.MAX_SKIPPED:
-            raise diverged(self, "the gradient is not finite")
+            divergence.count_skipped(self)
 
     def on_fit_batch_end(self, batch, outputs, loss, should_step):
         """Update what follows the weights (a teacher, say), and log."""
@@ -373,6 +374,10 @@ class TrainingBrain(TrainingHooks):
     @torch.no_grad()
     def evaluate_batch(self, batch, stage):
         """Collect embeddings of held-out crops; return 0 in place of a loss."""
+        if distributed.on_any_rank(interruption.requested()):
+            # No step of the epoch is left: the next start validates again.
+            self.step, self.stopping = len(self.train_sampler), True
+            self._save_intra_epoch_ckpt()
         self.evaluated_encoder.eval()
         with self.evaluation_ctx:
             batch.to(self.device)
@@ -385,13 +390,13 @@ class TrainingBrain(TrainingHooks):
         """After validation, write the logs, check for collapse, and save."""
         if stage == sb.Stage.TRAIN:
             self._log_steps()
-            self._after_epoch = self.after_epoch()
             return
-        refuse_divergence(self, self._collected)
+        divergence.refuse(self, self._collected)
+        after_epoch = self.after_epoch()
         scalars = label_free_scores(np.concatenate(self._collected))
         held_out = self._held_out.read()
         scalars.update({f"held_out_{k}": v for k, v in held_out.items()})
-        scalars |= self._after_epoch | {"minutes": self.seconds() / 60}
+        scalars |= after_epoch | {"minutes": self.seconds() / 60}
         trained = self.log.epoch_means()
         self.log.write_epoch(
             epoch,
@@ -456,8 +461,6 @@ class TrainingBrain(TrainingHooks):
 
     def _resume(self):
         """Register all objects with state, and load the newest checkpoint."""
-        if self.checkpointer is None:
-            return
         self.checkpoints.load(
             {
                 "encoder": self.encoder,
@@ -469,6 +472,7 @@ class TrainingBrain(TrainingHooks):
             },
             self._fingerprint(),
         )
+        divergence.lower_rate(self)
         means, epoch = None, 0
         if self.is_resuming:
             means, epoch = self.state.values["means"], self.epoch_reached
@@ -488,7 +492,7 @@ class TrainingBrain(TrainingHooks):
             "seed": int(self.hparams.seed),
             **self.checkpoint_fingerprint(),
             "model": shapes_digest(self.modules),
-            "schedules": schedules_digest(self.schedules),
+            "schedules": schedules_digest(self.configured),
         }
 
     def _save_checkpoint(self, end_of_epoch):
@@ -501,7 +505,7 @@ class TrainingBrain(TrainingHooks):
         )
 
     def _save_intra_epoch_ckpt(self):
-        refuse_divergence(self)
+        divergence.refuse(self)
         self._save_checkpoint(end_of_epoch=False)
         if self.stopping:
             self._stop()

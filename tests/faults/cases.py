@@ -47,11 +47,7 @@ def sudden(world, tries, number, job):
         found = [s for s in found if s is not None]
         struck += found
         for each in found:
-            # Python drops what a signal raises while it forks, and says so.
-            clean = (
-                "Traceback" not in each.output
-                or "Exception ignored" in each.output
-            )
+            clean = "Traceback" not in each.output
             last = each.place == len(where) - 1
             if not (expected(each.code, number, last) and clean):
                 wrong.append(f"exit code {each.code}: {each.output[-900:]}")
@@ -445,25 +441,28 @@ def divergence(world, tries):
 
 def hostile_folders(world, tries):
     """Load model folders of a stranger, each once."""
-    wrong, seconds, megabytes = [], [], []
+    wrong, costs = [], []
     for name, attack in hostile.ATTACKS.items():
         folder = world.new()
         shutil.copytree(
             world.ssl.reference / "model", folder, dirs_exist_ok=True
         )
         attack(folder)
-        outcome, took, used = hostile.attempt(folder)
-        seconds.append(took)
-        megabytes.append(used)
-        if not outcome.startswith("refused") or took > 2 or used > 300:
-            wrong.append(f"{name}: {outcome} ({took:.1f} s, {used:.0f} MB)")
+        outcome, *cost = hostile.attempt(folder)
+        costs.append(cost)
+        # The wall time is that of a machine which others use, too.
+        _, cpu, used = cost
+        if not outcome.startswith("refused") or cpu > 2 or used > 300:
+            wrong.append(f"{name}: {outcome} ({cpu:.1f} s, {used:.0f} MB)")
         if (folder / "ran").exists():
             wrong.append(f"{name}: has run code")
     yield Row(
         "hostile model folder",
         ", ".join(hostile.ATTACKS),
         len(hostile.ATTACKS),
-        f"refused within {max(seconds):.1f} s of CPU and {max(megabytes):.0f} MB",
+        "refused within {:.1f} s, {:.1f} s of CPU and {:.0f} MB".format(
+            *map(max, zip(*costs, strict=True))
+        ),
         len(wrong),
         details=wrong,
     )

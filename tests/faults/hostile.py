@@ -127,7 +127,8 @@ def attempt(folder):
     Returns
     -------
     list
-        What became of it, seconds of CPU, and megabytes beyond those at the start.
+        What became of it, seconds of wall time, seconds of CPU, and megabytes
+        beyond those at the start.
     """
     read, write = os.pipe()
     child = os.fork()
@@ -135,7 +136,8 @@ def attempt(folder):
         os.chdir(folder)
         # Lets the peak begin at the present size.
         pathlib.Path("/proc/self/clear_refs").write_text("5")
-        before, start = memory("VmRSS"), time.process_time()
+        before = memory("VmRSS")
+        start, begin = time.process_time(), time.monotonic()
         try:
             load(folder)
             outcome = "loaded"
@@ -143,12 +145,12 @@ def attempt(folder):
             outcome = f"refused: {error}"
         except BaseException as error:
             outcome = f"{type(error).__name__}: {error}"
-        seconds = time.process_time() - start
-        found = [outcome[:300], seconds, memory("VmHWM") - before]
+        took = [time.monotonic() - begin, time.process_time() - start]
+        found = [outcome[:300], *took, memory("VmHWM") - before]
         os.write(write, json.dumps(found).encode())
         os._exit(0)
     os.close(write)
     os.waitpid(child, 0)
     text = os.read(read, 2**16)
     os.close(read)
-    return json.loads(text) if text else ["the process has died", 0.0, 0.0]
+    return json.loads(text) if text else ["the process has died", 0.0, 0.0, 0.0]

@@ -248,6 +248,6 @@ def expected(code, number, last_stage):
     """Tell whether an exit code is right after a signal."""
     if number == signal.SIGKILL:
         return code == -signal.SIGKILL
-    # The last moments of a process are too late for a signal, and where the
-    # last stage is the only one, the first ones may be too early.
-    return code == 75 or (code in (0, -number) and last_stage)
+    # The last moments of a process are too late to handle a signal, and where
+    # the last stage is the only one, the first ones may be too early.
+    return code == 75 or (code == -number and last_stage)

@@ -1,5 +1,6 @@
 """A killed run resumes, bit for bit as if nothing had happened."""
 
+import math
 import os
 import pathlib
 import shutil
@@ -13,7 +14,8 @@ import pytest
 import tiny
 import torch
 
-from speechbrain_ssl.errors import CheckpointError
+from speechbrain_ssl.brains.ssl_brain import SSLBrain
+from speechbrain_ssl.errors import CheckpointError, DivergenceError
 
 KILLED = pathlib.Path(__file__).with_name("killed.py")
 
@@ -191,3 +193,30 @@ def test_what_may_change(corpus, train, tmp_path):
     )
     # The run resumed: it did not start again, and nothing was added.
     assert len(before) > 5 and contents(tmp_path) == before
+
+
+def test_diverged_run_goes_on_at_a_lower_rate(corpus, train, tmp_path):
+    """In the same folder, from the last checkpoint; a higher one is refused."""
+
+    def diverge(brain):
+        if brain.optimizer_step == tiny.STEPS + 2:
+            torch.nn.init.constant_(brain.encoder.fc.conv.weight, math.nan)
+        return after_step(brain)
+
+    after_step = SSLBrain.after_step
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SSLBrain, "after_step", diverge)
+        with pytest.raises(DivergenceError, match="lower `lr`"):
+            train.main(corpus.argv(tmp_path))
+    with pytest.raises(CheckpointError, match=r"lr \(0.01 there, 0.02 here"):
+        train.main(corpus.argv(tmp_path, lr=0.02))
+    before = tiny.lines(tmp_path)[: tiny.STEPS]
+    train.main(corpus.argv(tmp_path, lr=0.004))
+    lines = tiny.lines(tmp_path)
+    assert lines[: tiny.STEPS] == before
+    assert [line["step"] for line in lines] == list(range(1, 13))
+    assert max(x["lr"] for x in lines[: tiny.STEPS]) > 0.009
+    assert max(x["lr"] for x in lines[tiny.STEPS :]) < 0.004
+    # From now on the folder is that of a run with the lower rate.
+    with pytest.raises(CheckpointError, match=r"lr \(0.004 there, 0.01 here"):
+        train.main(corpus.argv(tmp_path))

@@ -11,6 +11,9 @@ import pytest
 import tiny
 from test_resume import assert_same_run
 
+from speechbrain_ssl import interruption
+from speechbrain_ssl.brains import finish
+from speechbrain_ssl.brains.ssl_brain import SSLBrain
 from speechbrain_ssl.interruption import EXIT_CODE
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_report")]
@@ -85,6 +88,37 @@ def test_training(corpus, train, reference, tmp_path, number, workers, group):
     assert told, stderr
     assert int(told[2]) == tiny.newest_step(tmp_path) >= 8
     assert "Traceback" not in stderr
+    train.main(argv)
+    assert_same_run(tmp_path, reference)
+
+
+@pytest.mark.parametrize(
+    "where, name, validated",
+    [
+        (SSLBrain, "on_fit_batch_end", 0),  # the last step of an epoch
+        (SSLBrain, "evaluate_batch", 0),
+        (finish, "export_encoder", 2),
+    ],
+)
+def test_between_steps(
+    corpus, train, reference, tmp_path, monkeypatch, where, name, validated
+):
+    """Validation and export end at once, too, and are done again."""
+    original, steps = getattr(where, name), (validated or 1) * tiny.STEPS
+
+    def signalled(*args, **kwargs):
+        if where is finish or args[0].optimizer_step == steps:
+            signal.raise_signal(signal.SIGTERM)
+        return original(*args, **kwargs)
+
+    argv = corpus.argv(tmp_path)
+    with interruption.handled(), monkeypatch.context() as patch:
+        patch.setattr(where, name, signalled)
+        with pytest.raises(interruption.Interrupted):
+            train.main(argv)
+    assert tiny.newest_step(tmp_path) == steps
+    assert len(tiny.lines(tmp_path, "valid")) == validated
+    assert not (tmp_path / "results.json").exists()
     train.main(argv)
     assert_same_run(tmp_path, reference)
 

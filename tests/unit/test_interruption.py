@@ -1,15 +1,18 @@
 """Signals are noted or raised, a second one ends the process, nohup holds."""
 
+import os
 import pathlib
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 from speechbrain_ssl import interruption
 from speechbrain_ssl.interruption import Interrupted, handled
 from speechbrain_ssl.prepare import prepare_script
+from speechbrain_ssl.prepare.workers import finish_jobs
 
 
 def test_raised_at_once_or_noted():
@@ -117,3 +120,56 @@ type(iterator).__del__ = lambda self: None
 """
     done = subprocess.run([sys.executable, "-c", code], timeout=60)
     assert done.returncode == 0
+
+
+def signal_while_forking():
+    """Let the next fork get a signal, in a handler of Python's own."""
+    sent = []
+
+    def once():
+        if not sent:
+            sent.append(True)
+            signal.raise_signal(signal.SIGTERM)
+
+    os.register_at_fork(before=once)
+
+
+@pytest.mark.parametrize("dropped_in", ["a fork", "the end of an object"])
+def test_raised_again_where_python_drops_it(dropped_in):
+    """Otherwise the process would go on to its end as if nothing had come."""
+
+    class Ends:
+        def __del__(self):
+            signal.raise_signal(signal.SIGTERM)
+
+    with handled(), pytest.raises(Interrupted, match="SIGTERM"):
+        if dropped_in == "a fork":
+            signal_while_forking()
+            if (child := os.fork()) == 0:
+                os._exit(0)
+            os.waitpid(child, 0)
+        else:
+            Ends()
+        # What follows takes longer than the timer.
+        for _ in range(20):
+            time.sleep(0.1)
+        pytest.fail("the signal was dropped")
+
+
+def test_a_preparation_that_forks_its_workers_is_stopped(capsys):
+    """It does not go on with the files that are left."""
+    signal_while_forking()
+    done = []
+
+    def prepare(**options):
+        for job, _ in finish_jobs(
+            time.sleep, [(0.2,) for _ in range(20)], num_workers=1
+        ):
+            done.append(job)
+
+    parser = prepare_script.make_parser("Test.", "data")
+    argv = ["--data_folder=a", "--save_folder=b"]
+    code = prepare_script.run_parsed(prepare, parser, argv)
+    assert code == interruption.EXIT_CODE
+    assert len(done) < 5
+    assert "Exception ignored" not in capsys.readouterr().err

@@ -36,7 +36,7 @@ KEYS = set(
     centers_from_embeddings frozen_encoder_epochs loss_gate label_correction label_correction_epoch
     loss_reduction features augmentation optimizer schedules
     lr_reference_batch decay_vectors clip_per_tensor average_last log_every train_logger collapse_alarm
-    checkpointer trials trials_folder trials_speaker_component trials_every
+    on_divergence checkpointer trials trials_folder trials_speaker_component trials_every
     """.split()
 )
 

@@ -33,7 +33,7 @@ KEYS = set(
     crops batch_size num_workers number_of_epochs epoch_counter encoder initial_model
     initial_checkpoint objective positives features augmentation optimizer schedules
     lr_reference_batch clip_per_tensor freeze_last_layer_epochs average_last log_every train_logger
-    collapse_alarm checkpointer trials trials_folder trials_speaker_component
+    collapse_alarm on_divergence checkpointer trials trials_folder trials_speaker_component
     trials_every
     """.split()
 )

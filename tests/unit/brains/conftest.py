@@ -80,6 +80,7 @@ def make_brain(tmp_path):
             "positives": None,
             "crops": CropPlan(2, 0.25, local_crops=2, local_seconds=0.2),
             "collapse_alarm": CollapseAlarm(),
+            "on_divergence": "stop",
             "log_every": 1,
             "train_logger": None,
             "seed": 1,

@@ -79,7 +79,10 @@ def make(make_brain, manifest, noise):
 
 
 def fit(brain, loader):
-    brain.fit(brain.hparams.epoch_counter, loader)
+    # Without validation an epoch is not finished.
+    some = torch.utils.data.Subset(loader.dataset, range(2))
+    valid = torch.utils.data.DataLoader(some, batch_size=None)
+    brain.fit(brain.hparams.epoch_counter, loader, valid)
 
 
 def with_positives(brain, rule):

@@ -118,6 +118,7 @@ def make(tmp_path):
             "average_last": 2,
             "initial_model": None,
             "collapse_alarm": CollapseAlarm(patience=99),
+            "on_divergence": "stop",
             "log_every": 1,
             "train_logger": None,
             "seed": 1,
