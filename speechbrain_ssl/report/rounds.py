@@ -15,6 +15,7 @@ from speechbrain_ssl.report.blocks import (
     table,
     write_page,
 )
+from speechbrain_ssl.report.headline import run_name
 
 # Metrics of a stage of training and of the model that it is compared with.
 _SIDE_BY_SIDE = {
@@ -59,7 +60,7 @@ def build_rounds_report(folder):
     path = folder / "report.html"
     write_page(
         path,
-        "Rounds of pseudo labels",
+        f"{run_name(folder)}: rounds of pseudo-labels",
         [
             section("Results", facts(_headline(results))),
             section("From round to round", _curves(results)),
@@ -186,6 +187,14 @@ def _table(stages):
         note = (
             "<p>* against speaker labels, for the reader; they took no part "
             "in anything.</p>"
+        )
+    if "verdict" in there:
+        note += (
+            "<p>Before and after are measured on the same held-out utterances, "
+            "with the same noise; the training had none of them. The page of a "
+            "stage shows the pseudo-EER of its own validation, whose utterances "
+            "are held out of those that have labels. The two therefore differ."
+            "</p>"
         )
     rows = [[_show(record.get(key)) for key in there] for record in stages]
     return table(there.values(), rows) + note

@@ -178,7 +178,7 @@ def test_end_to_end(call, corpus, tmp_path, capsys):
     page = (out / "report.html").read_text()
     assert "EER" in page and "Embeddings</h2>" in page
     names = {name for line in wanted for name in line.split()[1:]}
-    assert f"{len(names)} embeddings, t-SNE" in page
+    assert f"{len(names)} embeddings, {SPEAKERS} speakers" in page
     assert (out / "hyperparams.yaml").is_file()
 
 

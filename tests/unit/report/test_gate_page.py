@@ -250,6 +250,7 @@ def test_the_rounds_page(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "report.html").write_text("")
     text = page(tmp_path, results())
+    assert f"<title>{tmp_path.parent.name}/{tmp_path.name}: rounds" in text
     table = text[text.index("<h2>Rounds") : text.index("<h2>Pages")]
     first, second = re.findall(r"<tr><td>(.*?)</tr>", table)
     # The minutes of all stages, and the figures of each.
