@@ -68,6 +68,8 @@ def make_parser():
         "package a model for stock SpeechBrain and the hub",
         "output_folder=FOLDER data=SENTENCE [key=value ...]",
     )
+    _add_compare(commands)
+    _add_export_onnx(commands)
     _add_config(commands)
     _add_verify(commands, [common])
     _add_embed(commands, [common, many])
@@ -136,6 +138,45 @@ def _add_script(commands, name, text, keys):
     )
     parser.add_argument("model", help="output folder of a training run")
     parser.set_defaults(module="verification", json=False)
+
+
+def _add_compare(commands):
+    """Add the command ``compare``."""
+    parser = commands.add_parser(
+        "compare",
+        help="compare models on the trials that all of them have scored",
+        usage="speechbrain-ssl compare run run ... [--key=value ...]",
+        description="Compare models on the trials that all of them have "
+        "scored: the page comparison.html has their DET curves, and the "
+        "difference of each to the first, with its interval.",
+        epilog="recipes/VoxCeleb/Verification/README.md explains the keys, "
+        "such as --output_folder=FOLDER.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        metavar="run",
+        help="output folder of evaluate, or of a training run with trials; "
+        "[name=]folder[:scoring]",
+    )
+    parser.set_defaults(module="verification", json=False)
+
+
+def _add_export_onnx(commands):
+    """Add the command ``export-onnx``."""
+    parser = commands.add_parser(
+        "export-onnx",
+        help="write a model as one ONNX file, from waveform to embedding",
+    )
+    parser.add_argument("model", help=_MODEL)
+    parser.add_argument(
+        "--output",
+        required=True,
+        help="the file to write; it takes waveforms [batch, samples] of 16 kHz "
+        "and gives embeddings [batch, size]",
+    )
+    parser.set_defaults(module="export_onnx", json=False)
 
 
 def _add_config(commands):

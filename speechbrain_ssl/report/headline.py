@@ -70,6 +70,11 @@ def headline(final, first=()):
     if "labels_seen" in final and _labels(final) in ("yes", "none"):
         tiles.append((_NAMES["labels_seen"], _labels(final), ""))
     rows += [(name_of(k), _closing(final, k)) for k in _LAST if k in final]
+    return format_tiles(tiles) + section("Results", facts(rows))
+
+
+def format_tiles(tiles):
+    """Format tiles of a name, a value and a note (which may be empty)."""
     shown = "".join(
         f'<div class="tile"><span>{escape(name)}</span>'
         f"<b>{escape(value)}</b>"
@@ -77,8 +82,7 @@ def headline(final, first=()):
         + "</div>"
         for name, value, note in tiles
     )
-    tiles = f'<div class="tiles">{shown}</div>\n' if shown else ""
-    return tiles + section("Results", facts(rows))
+    return f'<div class="tiles">{shown}</div>\n' if shown else ""
 
 
 def run_name(folder):

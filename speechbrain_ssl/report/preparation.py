@@ -4,7 +4,7 @@ import csv
 import json
 import pathlib
 
-from speechbrain_ssl.config_base import parse_plain
+from speechbrain_ssl.config_base import read_hyperparams
 from speechbrain_ssl.prepare.completed import FILE_NAME
 from speechbrain_ssl.report.blocks import escape, section, table
 
@@ -27,10 +27,7 @@ def read_preparation(folder):
         The summary of the preparation (dict), and its ``rejected.csv``; an empty
         dict and None where the audio was not prepared by a script of ours.
     """
-    path = folder / "hyperparams.yaml"
-    if not path.is_file():
-        return {}, None
-    manifest = parse_plain(path.read_text("utf-8")).get("train_manifest")
+    manifest = read_hyperparams(folder).get("train_manifest")
     # Of a list of manifests, each may have been prepared, or none.
     if not isinstance(manifest, str):
         return {}, None

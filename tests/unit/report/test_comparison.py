@@ -105,6 +105,13 @@ def test_pairing_is_worth_it(trials, scores):
     )
     assert same["difference_high"] - same["difference_low"] < 0.3 * width
     assert rows[1]["difference_high"] < 0
+    assert [row.get("verdict") for row in rows] == [
+        None,
+        "better",
+        "not distinguishable",
+    ]
+    turned = {"good": scores["good"], "poor": scores["poor"]}
+    assert compare(trials, turned, replicates=200)[1]["verdict"] == "worse"
     assert "difference" not in rows[0]
     interval = bootstrap_interval(scores["good"], trials, replicates=200)
     assert rows[1]["ci_low"] == pytest.approx(100 * interval.low)
@@ -114,7 +121,7 @@ def test_without_a_bootstrap_nobody_asks_for_speakers(trials, scores):
     trials.speaker_of = {}
     rows = compare(trials, scores, replicates=0)
     assert rows[1]["difference"] < 0
-    assert rows[1]["difference_low"] is None
+    assert rows[1]["difference_low"] is None and rows[1]["verdict"] is None
 
 
 def test_the_page_shows_all_systems(trials, scores, tmp_path):
