@@ -7,6 +7,7 @@ dark mode. A section whose file is missing is left out.
 import json
 import pathlib
 
+from speechbrain_ssl.config_base import read_hyperparams
 from speechbrain_ssl.errors import TrialError
 from speechbrain_ssl.report import figures, gate, logbook, results
 from speechbrain_ssl.report.blocks import (
@@ -33,6 +34,7 @@ from speechbrain_ssl.report.preparation import (
     read_preparation,
 )
 from speechbrain_ssl.report.trial_figures import det_curves, score_histogram
+from speechbrain_ssl.report.validation import validation_figures
 from speechbrain_ssl.verification.metrics import det_points
 
 FILE_NAME = "report.html"
@@ -97,7 +99,8 @@ def build_report(
     metrics = []
     if (folder / logbook.FILE_NAME).is_file():
         metrics = logbook.read_metrics(folder / logbook.FILE_NAME)
-    summary, rejected = read_preparation(folder)
+    hparams = read_hyperparams(folder)
+    summary, rejected = read_preparation(hparams.get("train_manifest"))
     if title is None:
         title = f"{run_name(folder)}: speaker verification without labels"
     tiles = _pseudo_eer_tile(metrics) + preparation_tiles(summary)
@@ -109,7 +112,9 @@ def build_report(
         _warnings(metrics),
         *extra_sections,
         section("Training", _training(metrics)),
-        section("Validation without labels", _validation(metrics)),
+        section(
+            "Validation without labels", validation_figures(metrics, hparams)
+        ),
         section("Held-out utterances", _held_out(held_out)),
         section("Loss gate", gate.body(folder / gate.FOLDER, metrics)),
         section("Verification trials", _verification(metrics, trials or {})),
@@ -237,59 +242,6 @@ def _teacher(metrics):
         "teacher."
     )
     return [picture(figure, caption)]
-
-
-_VALIDATION = (
-    (
-        "pseudo_eer",
-        "Pseudo-EER",
-        "pseudo-EER (%)",
-        "Trials made without labels: the two halves of one held-out "
-        "utterance against halves of two. It should fall. A bad sign is a "
-        "rise while the loss falls; a very low value alone says little, since "
-        "the channel may give the answer away.",
-    ),
-    (
-        "lidar",
-        "LiDAR",
-        "LiDAR (effective dimensions)",
-        "Effective number of directions that tell utterances apart, beyond "
-        "what the crops of one utterance differ in. It need not rise: in most "
-        "runs that got better it fell by some per cent. A bad sign is a fall "
-        "to less than half: directions are being lost.",
-    ),
-    (
-        "rankme",
-        "RankMe",
-        "RankMe (effective dimensions)",
-        "Effective rank of the held-out embeddings. It need not rise: more "
-        "often than not it falls somewhat while a run gets better. A bad sign "
-        "is a fall towards 1: all embeddings lie on one line (dimensional "
-        "collapse).",
-    ),
-    (
-        "mean_cosine",
-        "Mean cosine",
-        "cosine of different utterances",
-        "How alike different held-out utterances are on average. It should "
-        "stay well below 1. A bad sign is a climb towards 1: all embeddings "
-        "become the same (complete collapse).",
-    ),
-)
-
-
-def _validation(metrics):
-    parts = [
-        picture(
-            figures.curves(
-                metrics, {key: name}, x="epoch", ylabel=ylabel, from_zero=True
-            ),
-            caption,
-        )
-        for key, name, ylabel, caption in _VALIDATION
-        if has(metrics, key)
-    ]
-    return grid(parts)
 
 
 def _verification(metrics, trials):

@@ -4,7 +4,6 @@ import csv
 import json
 import pathlib
 
-from speechbrain_ssl.config_base import read_hyperparams
 from speechbrain_ssl.prepare.completed import FILE_NAME
 from speechbrain_ssl.report.blocks import escape, section, table
 
@@ -12,14 +11,13 @@ from speechbrain_ssl.report.blocks import escape, section, table
 ROWS = 50
 
 
-def read_preparation(folder):
+def read_preparation(manifest):
     """Find the preparation of the audio that a run is trained on.
 
     Arguments
     ---------
-    folder : pathlib.Path
-        The folder of the run; ``train_manifest`` in its ``hyperparams.yaml``
-        names the manifest.
+    manifest : str, list or None
+        ``train_manifest`` of the run.
 
     Returns
     -------
@@ -27,7 +25,6 @@ def read_preparation(folder):
         The summary of the preparation (dict), and its ``rejected.csv``; an empty
         dict and None where the audio was not prepared by a script of ours.
     """
-    manifest = read_hyperparams(folder).get("train_manifest")
     # Of a list of manifests, each may have been prepared, or none.
     if not isinstance(manifest, str):
         return {}, None

@@ -8,9 +8,10 @@ import browser
 import numpy as np
 import pytest
 
+from speechbrain_ssl.config_base import read_plain
 from speechbrain_ssl.report.blocks import section
 from speechbrain_ssl.report.embedding_map import MAX_POINTS
-from speechbrain_ssl.report.logbook import Logbook
+from speechbrain_ssl.report.logbook import Logbook, read_metrics
 from speechbrain_ssl.report.page import build_report
 from speechbrain_ssl.report.results import write_results
 
@@ -156,6 +157,46 @@ def test_held_out_utterances(tmp_path):
     assert all(groups[str(i)] == groups[str(i % 4)] for i in range(40))
     # 180 of the 780 pairs are of one voice, whose halves are far above.
     assert "0.0\u00a0% of the files" in text and "23.1\u00a0% of the" in text
+
+
+def test_what_to_expect_lies_behind_the_curve(tmp_path):
+    """Only where the run has as many epochs, and so the same schedule."""
+    fill_metrics(tmp_path, epochs=3)
+    path = tmp_path / "hyperparams.yaml"
+    for epochs in (3, 4):
+        path.write_text(
+            f"number_of_epochs: {epochs}\nexpected_pseudo_eer:\n"
+            "    low: [8.0, 7.0, 6.0]\n    high: [9.0, 8.0, 7.0]\n"
+            "    runs: three seeds\n"
+        )
+        text, _ = check(build_report(tmp_path))
+        assert ("Grey: three seeds" in text) == (epochs == 3)
+        start = text.index("Pseudo-EER: 9")
+        figure = text[start : text.index("</svg>", start)]
+        assert ("fill-opacity: 0.25" in figure) == (epochs == 3)
+
+
+def test_the_band_is_that_of_the_study(repository):
+    """The configuration has what the runs in results/ have logged."""
+    folder = repository / "results" / "mini_speechocean762" / "runs"
+    runs = [
+        [
+            line["pseudo_eer"]
+            for line in read_metrics(folder / f"simclr_{seed}/metrics.jsonl")
+            if line["stage"] == "valid"
+        ]
+        for seed in (1, 2, 3)
+    ]
+    task = repository / "recipes" / "UnlabeledFolder" / "SSL"
+    plain = read_plain(task / "hparams" / "simclr_ecapa_mini.yaml")
+    band = plain["expected_pseudo_eer"]
+    assert plain["number_of_epochs"] == len(band["low"]) == len(runs[0])
+    assert band["low"] == [
+        round(min(eers), 1) for eers in zip(*runs, strict=True)
+    ]
+    assert band["high"] == [
+        round(max(eers), 1) for eers in zip(*runs, strict=True)
+    ]
 
 
 def test_a_page_has_the_name_of_its_run(tmp_path):
