@@ -68,7 +68,15 @@ def make_parser():
         "package a model for stock SpeechBrain and the hub",
         "output_folder=FOLDER data=SENTENCE [key=value ...]",
     )
-    _add_compare(commands)
+    _add_script(
+        commands,
+        "compare",
+        "compare models on the trials that all have scored",
+        "model ... [--key=value ...]",
+        nargs="+",
+        help="output folder of evaluate, or of a training run with trials; "
+        "name=FOLDER names it, FOLDER:SCORING takes another scoring",
+    )
     _add_export_onnx(commands)
     _add_config(commands)
     _add_verify(commands, [common])
@@ -126,8 +134,11 @@ def _add_recipe(commands, name, text):
     parser.set_defaults(module="recipe", recipe=name, json=False, quiet=False)
 
 
-def _add_script(commands, name, text, keys):
-    """Add a command that runs a script of recipes/VoxCeleb/Verification."""
+def _add_script(commands, name, text, keys, **model):
+    """Add a command that runs a script of recipes/VoxCeleb/Verification.
+
+    ``model`` changes how its first argument is parsed.
+    """
     parser = commands.add_parser(
         name,
         help=text,
@@ -136,30 +147,8 @@ def _add_script(commands, name, text, keys):
         epilog="recipes/VoxCeleb/Verification/README.md explains the keys.",
         allow_abbrev=False,
     )
-    parser.add_argument("model", help="output folder of a training run")
-    parser.set_defaults(module="verification", json=False)
-
-
-def _add_compare(commands):
-    """Add the command ``compare``."""
-    parser = commands.add_parser(
-        "compare",
-        help="compare models on the trials that all of them have scored",
-        usage="speechbrain-ssl compare run run ... [--key=value ...]",
-        description="Compare models on the trials that all of them have "
-        "scored: the page comparison.html has their DET curves, and the "
-        "difference of each to the first, with its interval.",
-        epilog="recipes/VoxCeleb/Verification/README.md explains the keys, "
-        "such as --output_folder=FOLDER.",
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "runs",
-        nargs="+",
-        metavar="run",
-        help="output folder of evaluate, or of a training run with trials; "
-        "[name=]folder[:scoring]",
-    )
+    model = {"help": "output folder of a training run", **model}
+    parser.add_argument("model", **model)
     parser.set_defaults(module="verification", json=False)
 
 

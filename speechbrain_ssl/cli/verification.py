@@ -9,7 +9,7 @@ def run(options):
     Arguments
     ---------
     options : argparse.Namespace
-        ``command``, ``model`` (of ``compare``: ``runs``) and ``keys``, further
+        ``command``, ``model`` (of ``compare`` a list) and ``keys``, further
         arguments of the script.
 
     Returns
@@ -19,7 +19,7 @@ def run(options):
     """
     folder = root() / "recipes" / "VoxCeleb" / "Verification"
     if options.command == "compare":
-        arguments = options.runs
+        arguments = options.model
     elif options.command == "publish":
         arguments = [f"--model={options.model}"]
     else:

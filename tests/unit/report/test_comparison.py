@@ -1,5 +1,6 @@
 """Several systems on one page: what is read, compared and shown."""
 
+import browser
 import numpy as np
 import pytest
 
@@ -138,3 +139,13 @@ def test_the_page_shows_all_systems(trials, scores, tmp_path):
         assert f"{row['eer_percent']:.2f} [" in text
     assert "<b>odd" not in text
     assert f"{rows[1]['difference']:+.2f} [" in text
+
+
+def test_the_page_in_a_browser(trials, scores, tmp_path):
+    """Nothing is cut off, however long the names are."""
+    scores = {f"{name}_{'long_' * 8}": s for name, s in scores.items()}
+    rows = compare(trials, scores, replicates=20)
+    path = tmp_path / "page.html"
+    write_comparison(path, {"list_" * 20: (trials, scores, rows)})
+    for seen in browser.drive(path, "return {};"):
+        assert seen["overflow"] <= 0 and seen["seen_dark"] == seen["dark"]
