@@ -40,7 +40,8 @@ def conclude(brain):
     """
     folder = pathlib.Path(brain.hparams.output_folder)
     encoder, monitor = brain.evaluated_encoder, brain.trials
-    label_free = _label_free(brain)
+    held_out = _held_out_halves(brain)
+    label_free = label_free_threshold(held_out["halves"]) if held_out else {}
 
     def export(metrics):
         export_encoder(
@@ -71,6 +72,7 @@ def conclude(brain):
         }
         mapped = {
             "embeddings": embeddings,
+            "names": trials.names,
             "groups": np.array([monitor.speaker_of(n) for n in trials.names]),
             "group_name": "speaker",
         }
@@ -101,15 +103,28 @@ def conclude(brain):
         labels_seen=brain.labels_seen,
         gpu=gpu_name(brain.device),
     )
+    if held_out:
+        held_out["threshold"] = label_free["label_free_threshold"]
     page = build_report(
-        folder, schedules=brain.schedules, trials=drawn, embeddings=mapped
+        folder,
+        schedules=brain.schedules,
+        trials=drawn,
+        embeddings=mapped,
+        held_out=held_out,
     )
     logger.info("report: %s", page)
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _label_free(brain):
-    """Return the threshold from the halves of the held-out utterances."""
+def _held_out_halves(brain):
+    """Embed the halves of the held-out utterances.
+
+    Returns
+    -------
+    dict
+        ``names`` and ``halves``, ``[N, 2, size]``, of the utterances that can be
+        read; empty if these are fewer than two, or pictures.
+    """
     if isinstance(brain.features, PixelNormalization):
         return {}  # A picture has no halves.
     manifest = brain.held_out_manifest
@@ -133,5 +148,8 @@ def _label_free(brain):
             len(halves),
             bad[0][1],
         )
-    halves = halves[np.isfinite(halves).all(axis=(1, 2))]
-    return label_free_threshold(halves) if len(halves) > 1 else {}
+    usable = np.flatnonzero(np.isfinite(halves).all(axis=(1, 2)))
+    if len(usable) < 2:
+        return {}
+    names = [manifest.ids[i] for i in usable]
+    return {"names": names, "halves": halves[usable]}

@@ -24,7 +24,8 @@ def find_speakers(embeddings, speakers=None):
 
     The directions in which embeddings vary most are shortened first (see
     ``half_whiten``). More than 10 000 recordings are grouped by k-means before
-    the groups are merged.
+    the groups are merged. In a distributed run one process may call this for
+    fewer.
 
     Arguments
     ---------
@@ -52,7 +53,7 @@ def find_speakers(embeddings, speakers=None):
     >>> len(set(find_speakers(voices).tolist()))
     4
     """
-    rows = half_whiten(unit_rows(embeddings).cpu())
+    rows = half_whiten(unit_rows(embeddings, single_process=True).cpu())
     count = len(rows)
     if speakers is None and count < 4:
         raise ConfigError(

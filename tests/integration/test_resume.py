@@ -37,6 +37,8 @@ def kill(corpus, place, output, **overrides):
 def assert_same_run(left, right):
     """Assert that weights and log lines are equal, each line once."""
     tiny.assert_identical(left, right)
+    start = tiny.lines(left, "start")
+    assert len(start) == 1 and start == tiny.lines(right, "start")
     for stage in ("train", "valid"):
         ours, theirs = tiny.lines(left, stage), tiny.lines(right, stage)
         assert len(ours) > 1

@@ -133,6 +133,8 @@ def check_page(folder, found, record):
         f"<td>{sizes[0]:g}, {sizes[1]:g}, {sizes[2]:g}</td>",
         f"<td>{100 * record['gate_kept']:.0f} %</td>",
         "the initial model",
+        "Pseudo-EER, round 1</span><b>50.00 %</b><span>was "
+        f"{record['start_pseudo_eer']:.2f} %: worse<",
     ):
         assert wanted in text, wanted
 

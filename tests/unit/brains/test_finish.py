@@ -10,7 +10,7 @@ import torch
 
 from speechbrain_ssl.brains import verdict
 from speechbrain_ssl.brains.face_trials import FaceTrials
-from speechbrain_ssl.brains.finish import _label_free
+from speechbrain_ssl.brains.finish import _held_out_halves
 from speechbrain_ssl.data.manifest import Manifest, StringColumn
 from speechbrain_ssl.encoders.features import LogMel
 from speechbrain_ssl.errors import TrialError
@@ -47,17 +47,18 @@ def test_a_file_damaged_beyond_what_validation_read(manifest, caplog):
         device="cpu",
         hparams=SimpleNamespace(num_workers=0),
     )
-    whole = _label_free(brain)
-    assert set(whole) >= {"label_free_threshold"} and not caplog.records
+    whole = _held_out_halves(brain)
+    assert whole["halves"].shape[:2] == (8, 2) and not caplog.records
     wave, _ = soundfile.read(manifest.path(2))
     wave[-1] = np.nan
     soundfile.write(manifest.path(2), wave, 16000, "FLOAT")
-    found = _label_free(brain)
+    found = _held_out_halves(brain)
     assert "1 of 8 held-out files" in caplog.text
-    brain.held_out_manifest = manifest.select(np.array([0, 1, 3, 4, 5, 6, 7]))
-    assert _label_free(brain) == found
+    assert found["names"] == list("abdefgh")
+    rest = np.array([0, 1, 3, 4, 5, 6, 7])
+    assert np.array_equal(found["halves"], whole["halves"][rest])
     brain.held_out_manifest = manifest.select(np.array([2, 3]))
-    assert _label_free(brain) == {}
+    assert _held_out_halves(brain) == {}
 
 
 def test_the_verdict_hears_nothing_that_was_trained_on(

@@ -22,6 +22,7 @@ from speechbrain_ssl.embedding.extract import embed_files
 from speechbrain_ssl.prepare import lists
 from speechbrain_ssl.prepare.probe import probe
 from speechbrain_ssl.publishing.export import load_encoder
+from speechbrain_ssl.publishing.onnx import load_onnx
 from speechbrain_ssl.report import comparison
 from speechbrain_ssl.speakers import files as audio_files
 
@@ -873,3 +874,20 @@ def test_odd_audio_is_noted(command_json, model, audio, tmp_path):
     # One for both files, the decoded one first.
     assert notes[1].startswith("s0/2.m4a and 1 more: channels")
     assert notes[0].startswith("s0/1.wav: mostly silent")
+
+
+def test_export_onnx(command, model, tmp_path):
+    """The file gives the embeddings of the model, and says so."""
+    pytest.importorskip("onnxscript")
+    path = tmp_path / "model.onnx"
+    code, out, _ = command("export-onnx", model, f"--output={path}")
+    assert code == 0 and out.startswith(f"{path}: its embeddings have a cosine")
+    wave = voice(1, 1).astype(np.float32)[None]
+    encoder, features = load_encoder(model)
+    with torch.no_grad():
+        wanted = encoder(features(torch.from_numpy(wave)))[:, 0].numpy()
+    np.testing.assert_allclose(load_onnx(path)(wave), wanted, atol=1e-3)
+    code, _, err = command("export-onnx", model, "--output=model.bin")
+    assert code == 1 and "must end in .onnx" in err
+    code, _, err = command("export-onnx", "nothing", f"--output={path}")
+    assert code == 1 and "there is no" in err

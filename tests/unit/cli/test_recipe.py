@@ -126,6 +126,13 @@ def test_publish_gets_its_model_and_keys(command, script_argv):
     assert rest == ["--model=a: run", "--data=calls", "--onnx"]
 
 
+def test_compare_gets_its_runs_and_keys(command, script_argv):
+    code, _, _ = command("compare", "a", "b=c:d", "--output_folder=e", "--fuse")
+    script, *rest = script_argv()
+    assert code == 0 and script.endswith("/Verification/compare.py")
+    assert rest == ["a", "b=c:d", "--output_folder=e", "--fuse"]
+
+
 def test_a_configuration_is_named(command, script_argv, tmp_path):
     code, _, _ = command("train", "--config=dino_ecapa", tmp_path)
     assert code == 0

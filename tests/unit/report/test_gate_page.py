@@ -4,6 +4,7 @@ import json
 import math
 import re
 
+import browser
 import numpy as np
 import pytest
 import torch
@@ -250,6 +251,7 @@ def test_the_rounds_page(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "report.html").write_text("")
     text = page(tmp_path, results())
+    assert f"<title>{tmp_path.parent.name}/{tmp_path.name}: rounds" in text
     table = text[text.index("<h2>Rounds") : text.index("<h2>Pages")]
     first, second = re.findall(r"<tr><td>(.*?)</tr>", table)
     # The minutes of all stages, and the figures of each.
@@ -321,3 +323,21 @@ def test_nothing_of_a_run_is_markup(tmp_path):
     assert "<script" not in text and "<i>" not in text
     assert text.count("&lt;script&gt;") == 4
     assert 'href="a&amp;b&lt;i&gt;/report.html"' in text
+
+
+def test_the_rounds_page_in_a_browser(tmp_path):
+    """Nothing is cut off, however long a name or a reason."""
+    verdict = {
+        "verdict": "not distinguishable",
+        **dict.fromkeys(("pseudo_eer", "lidar", "rankme"), 9.5),
+        **{f"start_{k}": 9.5 for k in ("pseudo_eer", "lidar", "rankme")},
+    }
+    found = results(stopped="no_space_" * 20)
+    for record in found["stages"]:
+        if record["stage"] == "train":
+            record.update(verdict)
+    text = page(tmp_path, found)
+    assert text.count("was 9.50 %: not distinguishable") == 2
+    assert "own validation" in text
+    for seen in browser.drive(tmp_path / "report.html", "return {};"):
+        assert seen["overflow"] <= 0 and seen["seen_dark"] == seen["dark"]
