@@ -17,6 +17,7 @@ from speechbrain_ssl.publishing.export import export_encoder
 from speechbrain_ssl.report.page import build_report
 from speechbrain_ssl.report.results import gpu_name, write_results
 from speechbrain_ssl.verification.label_free_threshold import (
+    FEW,
     label_free_threshold,
 )
 from speechbrain_ssl.verification.protocol import write_scores
@@ -132,4 +133,13 @@ def _label_free(brain):
             bad[0][1],
         )
     halves = halves[np.isfinite(halves).all(axis=(1, 2))]
+    if len(halves) < FEW:
+        logger.warning(
+            "a reliable threshold needs %d held-out utterances, and this run "
+            "has %d; make one from as many recordings with `speechbrain-ssl "
+            "threshold FOLDER --model=%s`",
+            FEW,
+            len(halves),
+            brain.hparams.output_folder,
+        )
     return label_free_threshold(halves) if len(halves) > 1 else {}

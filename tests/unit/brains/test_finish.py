@@ -27,14 +27,14 @@ class Mean(torch.nn.Module):
 @pytest.fixture
 def manifest(tmp_path):
     rng, paths = np.random.default_rng(0), []
-    for i in range(8):
+    for i in range(20):
         wave = np.cumsum(rng.normal(size=48000)) * rng.normal(size=48000)
         paths.append(str(tmp_path / f"{i}.wav"))
         soundfile.write(paths[-1], wave / abs(wave).max(), 16000, "FLOAT")
     return Manifest(
-        StringColumn.from_strings(list("abcdefgh")),
+        StringColumn.from_strings(list("abcdefghijklmnopqrst")),
         StringColumn.from_strings(paths),
-        [3.0] * 8,
+        [3.0] * 20,
     )
 
 
@@ -45,7 +45,7 @@ def test_a_file_damaged_beyond_what_validation_read(manifest, caplog):
         held_out_manifest=manifest,
         evaluated_encoder=Mean(),
         device="cpu",
-        hparams=SimpleNamespace(num_workers=0),
+        hparams=SimpleNamespace(num_workers=0, output_folder="run"),
     )
     whole = _label_free(brain)
     assert set(whole) >= {"label_free_threshold"} and not caplog.records
@@ -53,8 +53,11 @@ def test_a_file_damaged_beyond_what_validation_read(manifest, caplog):
     wave[-1] = np.nan
     soundfile.write(manifest.path(2), wave, 16000, "FLOAT")
     found = _label_free(brain)
-    assert "1 of 8 held-out files" in caplog.text
-    brain.held_out_manifest = manifest.select(np.array([0, 1, 3, 4, 5, 6, 7]))
+    assert "1 of 20 held-out files" in caplog.text
+    assert "needs 20 held-out utterances, and this run has 19" in caplog.text
+    assert "speechbrain-ssl threshold FOLDER --model=run" in caplog.text
+    others = np.delete(np.arange(20), 2)
+    brain.held_out_manifest = manifest.select(others)
     assert _label_free(brain) == found
     brain.held_out_manifest = manifest.select(np.array([2, 3]))
     assert _label_free(brain) == {}
@@ -63,7 +66,7 @@ def test_a_file_damaged_beyond_what_validation_read(manifest, caplog):
 def test_the_verdict_hears_nothing_that_was_trained_on(
     manifest, monkeypatch, caplog
 ):
-    heard = []
+    heard, manifest = [], manifest.select(np.arange(8))
 
     def augmentation(crops, address):
         heard.extend(address[-1].tolist())
