@@ -18,6 +18,7 @@ from speechbrain_ssl.publishing.export import export_encoder
 from speechbrain_ssl.report.page import build_report
 from speechbrain_ssl.report.results import gpu_name, write_results
 from speechbrain_ssl.verification.label_free_threshold import (
+    FEW,
     label_free_threshold,
 )
 from speechbrain_ssl.verification.protocol import write_scores
@@ -149,6 +150,15 @@ def _held_out_halves(brain):
             bad[0][1],
         )
     usable = np.flatnonzero(np.isfinite(halves).all(axis=(1, 2)))
+    if len(usable) < FEW:
+        logger.warning(
+            "a reliable threshold needs %d held-out utterances, and this run "
+            "has %d; make one from as many recordings with `speechbrain-ssl "
+            "threshold FOLDER --model=%s`",
+            FEW,
+            len(usable),
+            brain.hparams.output_folder,
+        )
     if len(usable) < 2:
         return {}
     names = [manifest.ids[i] for i in usable]

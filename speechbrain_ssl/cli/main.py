@@ -280,6 +280,12 @@ def _add_made_threshold(commands, parents):
         help="a threshold for recordings like those of a folder, without labels",
     )
     _add_source(parser)
+    parser.add_argument(
+        "--names",
+        type=int,
+        help="how many speakers are enrolled, for the threshold of identify "
+        "(default: 10, 100 and 1000)",
+    )
 
 
 def _add_search(commands, parents):

@@ -16,6 +16,9 @@ from speechbrain_ssl.embedding.rows import unit_rows
 #: Where the threshold is from, for whoever reads it.
 RULE = "made without labels, from halves of held-out utterances"
 
+#: From fewer utterances a threshold is unreliable (the limit is ours).
+FEW = 20
+
 # A cosine of 1 has no inverse hyperbolic tangent.
 _BOUND = 1 - 1e-6
 
