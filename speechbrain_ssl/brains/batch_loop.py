@@ -26,7 +26,7 @@ class BatchLoop(sb.Brain):
         super().fit(epoch_counter, train_set, valid_set, **options)
 
     def _fit_train(self, train_set, epoch, enable):
-        if epoch == 1 and not self.is_resuming:
+        if epoch == 1 and self._valid_set is not None and not self.is_resuming:
             self._validate_start()
         super()._fit_train(train_set, epoch, enable)
 
