@@ -354,9 +354,9 @@ def load_config(argv, known, changes=None):
             cause = cause.__cause__ or cause.__context__
         # The checkpointer has made its folder by now, or has failed to.
         key = _key_of(merged, overrides, getattr(error, "filename", None))
-        text = f"{path}: {error}"
+        text = explain(error) or f"{path}: {error}"
         if key is not None:
-            text = f"`{key}`: {explain(error) or error}"
+            text = f"`{key}`: {text}"
         raise ConfigError(text) from error
     precision.settle(hparams, run_opts)
     return path, run_opts, overrides, hparams
