@@ -2,6 +2,8 @@
 rows of the table."""
 
 import collections
+import os
+import pathlib
 import shutil
 import signal
 import socket
@@ -14,6 +16,7 @@ import tiny
 import torch
 from damages import DAMAGES
 from jobs import expected, strike
+from processes import Process
 from table import Row
 
 from speechbrain_ssl import heartbeat
@@ -381,10 +384,7 @@ def fewer_processes(world, tries):
         if alone.wait() != 0:
             wrong.append(f"exit code {alone.code}: {alone.output[-900:]}")
             continue
-        ours, theirs = tiny.lines(folder), tiny.lines(whole)
-        for mine, other in zip(ours, theirs, strict=True):
-            if abs(mine["loss"] / other["loss"] - 1) > 0.02:
-                wrong.append(f"{mine}, but {other} in one process")
+        wrong += _other_losses(folder, whole)
     yield Row(
         "SIGKILL to both of two processes",
         "training",
@@ -393,6 +393,66 @@ def fewer_processes(world, tries):
         len(wrong),
         details=wrong,
     )
+
+
+def _other_losses(folder, whole):
+    """Compare the losses of a run of two processes with those of one."""
+    return [
+        f"{mine}, but {other} in one process"
+        for mine, other in zip(
+            tiny.lines(folder), tiny.lines(whole), strict=True
+        )
+        if abs(mine["loss"] / other["loss"] - 1) > 0.02
+    ]
+
+
+def elastic_restart(world, tries):
+    """Kill one of two processes of torchrun, which starts both again."""
+    options = {"number_of_epochs": 1, "ckpt_interval_steps": 1}
+    whole = world.new()
+    world.ssl.with_options(**options).start(whole).wait()
+    job = world.ssl.with_options(
+        batch_size=4, distributed_backend="gloo", **options
+    )
+    launcher = ["-m", "torch.distributed.run", "--standalone"]
+    launcher += ["--nproc_per_node=2", "--max_restarts=1"]
+    wrong, seconds = [], []
+    for number in range(tries):
+        folder, rank = world.new(), number % 2
+        process = Process([*launcher, *job.argv(folder)], cold=True)
+        process.wait_for(lambda f=folder: at_step(2)(f))
+        os.kill(_worker(process.pid, rank), signal.SIGKILL)
+        begin, size = (
+            time.monotonic(),
+            (folder / "metrics.jsonl").stat().st_size,
+        )
+        process.wait_for(
+            lambda f=folder, s=size: (f / "metrics.jsonl").stat().st_size > s
+        )
+        seconds.append(time.monotonic() - begin)
+        if process.wait() != 0 or "Resuming after" not in process.output:
+            wrong.append(f"exit code {process.code}: {process.output[-900:]}")
+            continue
+        wrong += _other_losses(folder, whole)
+    yield Row(
+        "SIGKILL to one of torchrun's two processes",
+        "training",
+        tries,
+        "torchrun starts both again, and they go on from the checkpoint",
+        len(wrong),
+        to_step=max(seconds),
+        details=wrong,
+    )
+
+
+def _worker(launcher, rank):
+    """Return the process number of a rank that torchrun has started."""
+    children = pathlib.Path(f"/proc/{launcher}/task/{launcher}/children")
+    for pid in children.read_text().split():
+        variables = pathlib.Path(f"/proc/{pid}/environ").read_bytes()
+        if f"RANK={rank}".encode() in variables.split(b"\0"):
+            return int(pid)
+    raise AssertionError(f"torchrun has no process of rank {rank}")
 
 
 def _pair(job, folder):
@@ -482,6 +542,7 @@ CASES = {
         output_folder,
         ranks,
         fewer_processes,
+        elastic_restart,
         divergence,
         hostile_folders,
     )

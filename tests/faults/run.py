@@ -60,7 +60,7 @@ def main(argv):
             tries = options.tries
             if name not in ("kills", "damaged_files"):
                 tries = max(tries // 10, 1)
-            if name in ("command_line", "ranks"):
+            if name in ("command_line", "ranks", "elastic_restart"):
                 tries = min(tries, 2)
             world.measure()
             for row in CASES[name](world, tries):
