@@ -25,7 +25,8 @@ class BatchLoop(sb.Brain):
         super().fit(epoch_counter, train_set, valid_set, **options)
 
     def _fit_train(self, train_set, epoch, enable):
-        if epoch == 1 and not self.is_resuming:
+        first = epoch == 1 and not self.is_resuming
+        if first and self._valid_set is not None:
             self._validate_start()
         super()._fit_train(train_set, epoch, enable)
 
