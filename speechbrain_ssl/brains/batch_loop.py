@@ -1,4 +1,4 @@
-"""A batch of training, without waiting for the device after it; a batch held out.
+"""A batch of training, without waiting for the device after it, or of validation.
 
 Stock SpeechBrain copies the loss to the host after every batch, tests whether
 it is finite, and averages it there. Each of these waits until the device has
