@@ -1,4 +1,4 @@
-"""A batch of training, without waiting for the device after it; a batch held out.
+"""A batch of training, without waiting for the device after it, or of validation.
 
 Stock SpeechBrain copies the loss to the host after every batch, tests whether
 it is finite, and averages it there. Each of these waits until the device has
@@ -26,7 +26,8 @@ class BatchLoop(sb.Brain):
         super().fit(epoch_counter, train_set, valid_set, **options)
 
     def _fit_train(self, train_set, epoch, enable):
-        if epoch == 1 and self._valid_set is not None and not self.is_resuming:
+        first = epoch == 1 and not self.is_resuming
+        if first and self._valid_set is not None:
             self._validate_start()
         super()._fit_train(train_set, epoch, enable)
 

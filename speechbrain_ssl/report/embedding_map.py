@@ -56,7 +56,10 @@ def embedding_map(
     title, labels = f"{len(finite)} embeddings", names
     colours = np.zeros(len(embeddings), dtype=int)
     if groups is not None:
-        kinds, colours = np.unique(groups, return_inverse=True)
+        # Names of speakers may be missing.
+        kinds, colours = np.unique(
+            np.asarray(groups).astype(str), return_inverse=True
+        )
         title += f", {len(kinds)} {group_name}{'s' * (len(kinds) != 1)}"
         labels = [
             f"{name}, {group_name} {group}"
@@ -77,7 +80,7 @@ def embedding_map(
         f"<figure><h3>{escape(title)}</h3>"
         f'<svg viewBox="0 0 1000 {height:.0f}" role="img" '
         f'aria-label="{escape(title)}">{points}</svg>'
-        "<figcaption>Neighbours in the plane are similar voices (t-SNE); "
+        "<figcaption>Neighbours in the plane have similar embeddings (t-SNE); "
         f"distances between islands mean nothing. {escape(caption)}"
         "</figcaption></figure>"
     )

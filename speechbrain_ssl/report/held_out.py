@@ -19,7 +19,8 @@ _HISTOGRAM = (
 )
 _MAP = (
     "The groups are those that speechbrain-ssl cluster finds among these files: "
-    "they show what the model tells apart, not who speaks. Bad signs: one even cloud, or a single point (collapse)."
+    "they show what the model tells apart, not who speaks. Bad signs: one even "
+    "cloud, or a single point (collapse)."
 )
 
 

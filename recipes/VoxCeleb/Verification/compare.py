@@ -5,10 +5,12 @@
 
 A system is given by the output folder of `evaluate.py`, or of a training run
 with trials. Append `:scoring` for another scoring than the plain cosine, and put
-`name=` in front to choose a name. Each system is compared with the first one, on every list that all of them
-have scored. `--fuse_on=LIST` adds a fusion of all systems by logistic
-regression, trained on that list (with its labels) and shown on the others.
-`--fuse` adds the plain mean of their scores, which must have the same scale.
+`name=` in front to choose a name. Each system is compared with the first one, on
+every list that all of them have scored, and is better, worse or not
+distinguishable: the 95 % interval of the difference then contains zero.
+`--fuse_on=LIST` adds a fusion of all systems by logistic regression, trained on
+that list (with its labels) and shown on the others. `--fuse` adds the plain mean
+of their scores, which must have the same scale.
 
 `comparison.html` and `comparison.csv` are written into `--output_folder`.
 """
@@ -49,7 +51,7 @@ def scored_lists(folder, scoring):
     }
     of_training = folder / "trial_scores.txt"
     if scoring == "cosine" and of_training.is_file():
-        trials = read_hyperparams(folder)["trials"]
+        trials = read_hyperparams(folder).get("trials", "trials")
         lists.setdefault(pathlib.Path(trials).stem, of_training)
     if not lists:
         raise ConfigError(

@@ -221,6 +221,10 @@ def test_embedding_map_of_broken_and_of_one_dimension():
     line[4] = np.nan
     found = [i for _, i, *_ in points(embedding_map(line, names))]
     assert found == [0, 1, 2, 3, 5, 6, 7, 8]
+    groups = np.array(["a", None] * 4 + ["b"])
+    assert "8 embeddings, 3 speakers" in embedding_map(
+        line, names, groups, "speaker"
+    )
     same = embedding_map(np.ones((9, 3)), names)
     assert "All 9 embeddings are the same" in same
     assert len({place for place, *_ in points(same)}) == 1
