@@ -3,7 +3,8 @@
 Arguments: the folder of the corpora, with ``speechocean762`` and
 ``librispeech_mini``, and a folder to write to. For each corpus it writes
 ``NAME.csv``, which ``speechbrain-ssl embed`` takes, and ``NAME.spk``, one speaker
-a line in the order of the list, which ``compare.py`` takes.
+a line in the order of the list, which ``compare.py`` and
+``many_speakers.py`` take.
 """
 
 import csv
@@ -80,10 +81,10 @@ def main(data, work):
                 utterances_per_video=5,
             )
         ),
-        "minivox_20": list(
+        "minivox_8": list(
             minivox(
-                work / "minivox_20",
-                speakers=20,
+                work / "minivox_8",
+                speakers=8,
                 videos_per_speaker=4,
                 utterances_per_video=50,
             )
