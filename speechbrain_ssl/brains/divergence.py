@@ -30,7 +30,9 @@ def refuse_divergence(brain, embeddings=None):
     if not weights_are_finite(brain.modules):
         raise diverged(brain, "the weights are not finite")
     if not all(np.isfinite(rows).all() for rows in embeddings or []):
-        raise diverged(brain, "the embeddings of held-out audio are not finite")
+        raise diverged(
+            brain, "the embeddings of held-out utterances are not finite"
+        )
 
 
 def diverged(brain, what):

@@ -23,6 +23,12 @@ _SIDE_BY_SIDE = {
     "rankme": "RankMe: before, after",
 }
 
+# The same by modality, where voices and faces are trained together.
+_BY_MODALITY = {
+    "pseudo_eer_face": "Pseudo-EER by face (%): before, after",
+    "pseudo_eer_both": "Pseudo-EER by both (%): before, after",
+}
+
 _COLUMNS = {
     "round": "Round",
     "minutes": "Minutes",
@@ -33,8 +39,11 @@ _COLUMNS = {
     "agreement_nmi": "NMI with the previous round",
     "gate_kept": "Kept by the gate",
     **_SIDE_BY_SIDE,
+    **_BY_MODALITY,
     "verdict": "Against its start",
     "eer": "EER (%)",
+    "face_eer": "EER by face (%)",
+    "both_eer": "EER by both (%)",
     "monitor_nmi": "NMI with speakers*",
     "monitor_purity": "Purity*",
 }
@@ -172,6 +181,11 @@ def _readable(row):
     if "verdict" in row:
         for name in _SIDE_BY_SIDE:
             row[name] = f"{row[f'start_{name}']:.1f}, {row[name]:.1f}"
+    for name in ("face", "both"):
+        if one := row.get("by", {}).get(name):
+            row[f"pseudo_eer_{name}"] = (
+                f"{one['start_pseudo_eer']:.1f}, {one['pseudo_eer']:.1f}"
+            )
     return row
 
 
