@@ -264,6 +264,38 @@ def test_two_processes_are_one(faces, script, model, tmp_path):
             assert mine[key] == pytest.approx(other[key], rel=1e-3), key
 
 
+@pytest.mark.slow
+def test_the_final_stage(faces, script, model, tmp_path, monkeypatch):
+    """It begins with both encoders and both classifiers of the last round."""
+    begin, begun = AudioVisualBrain.on_fit_start, []
+
+    def started(brain):
+        begin(brain)
+        state = brain.modules.state_dict().items()
+        begun.append({name: value.clone() for name, value in state})
+
+    monkeypatch.setattr(AudioVisualBrain, "on_fit_start", started)
+    final = "{margin: 0.3, margin_epochs: 0, number_of_epochs: 1}"
+    options = {"rounds": 1, "gate": 30.0, "final_stage": final}
+    script.main(faces.argv(tmp_path, model, **options))
+    before, after = tmp_path / "round_1", tmp_path / "fine_tuning_1"
+    assert tiny.results(tmp_path)["model_from"] == "fine_tuning_1"
+    for part, pictures in (("", False), ("face", True)):
+        folder = before / "model" / part
+        encoder, _ = load_encoder(folder, pictures=pictures)
+        name = "face_encoder" if pictures else "encoder"
+        for key, value in encoder.state_dict().items():
+            assert torch.equal(begun[1][f"{name}.{key}"], value), key
+        weights = "model.safetensors"
+        exported = (after / "model" / part / weights).read_bytes()
+        assert exported != (folder / weights).read_bytes()
+        assert exported == (tmp_path / "model" / part / weights).read_bytes()
+    for name in ("classifier", "face_classifier"):
+        saved = torch.load(before / "save" / f"{name}.pt", weights_only=True)
+        assert torch.equal(begun[1][f"{name}.weight"], saved["weight"]), name
+        assert not torch.equal(begun[0][f"{name}.weight"], saved["weight"])
+
+
 # -- bad input -------------------------------------------------------------------
 
 
