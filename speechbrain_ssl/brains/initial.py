@@ -13,6 +13,32 @@ from speechbrain.utils.checkpoints import Checkpointer
 
 from speechbrain_ssl.brains.checkpointing import damaged_files
 from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.publishing.hub import find_record
+from speechbrain_ssl.publishing.record import read_record
+from speechbrain_ssl.report.results import FILE_NAME as RESULTS
+
+
+def labels_of_models(*models):
+    """Return which labels initial models have seen.
+
+    Arguments
+    ---------
+    *models : str or None
+        Folders of models; None is left out.
+
+    Returns
+    -------
+    str
+        What their ``results.json`` say, or ``"none"``; a model without one
+        counts as if it had seen none.
+    """
+    seen = []
+    for model in models:
+        path = find_record(model, RESULTS) if model else None
+        found = read_record(path).get("labels_seen") if path else None
+        if found not in (None, False, "none", *seen):
+            seen.append("yes" if found is True else found)
+    return "; ".join(seen) or "none"
 
 
 def begin_with_checkpoint(folder, objective, modules):

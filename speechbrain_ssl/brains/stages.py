@@ -13,6 +13,7 @@ import torch
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
 
 from speechbrain_ssl import distributed
+from speechbrain_ssl.brains.initial import labels_of_models
 from speechbrain_ssl.brains.pseudo_label_brain import PseudoLabelBrain
 from speechbrain_ssl.brains.verdict import compare_exported
 from speechbrain_ssl.clustering.quality import (
@@ -81,6 +82,14 @@ class Stages:
     def labels_are_given(self):
         """Whether the labels are read from a file instead of clustered."""
         return isinstance(self.hparams["labels_from"], GivenLabels)
+
+    @property
+    def labels_seen(self):
+        """Which speaker labels the labels are made of, or the initial model."""
+        seen = self.hparams["labels_from"].labels_seen
+        if seen != "none":
+            return seen
+        return labels_of_models(self.hparams["initial_model"])
 
     @property
     def initial_model(self):
@@ -418,7 +427,7 @@ class Stages:
         hparams["valid_utterances"] = min(
             hparams["valid_utterances"], self.hparams["valid_utterances"]
         )
-        hparams["labels_seen"] = hparams["labels_from"].labels_seen
+        hparams["labels_seen"] = self.labels_seen
         brain = self.brain_class(
             modules={name: hparams[name] for name in self.module_names},
             opt_class=hparams["optimizer"],
@@ -444,15 +453,7 @@ class Stages:
             trusted = brain.trusted()
             found["gate_kept"] = float(trusted.mean())
             if not self.labels_are_given:
-                found |= compare_exported(
-                    start,
-                    folder,
-                    self.manifest,
-                    brain.train_manifest.keys,
-                    self.hparams,
-                    brain.augmentation,
-                    brain.device,
-                )
+                found |= self._verdict(start, folder, brain)
             kept = np.full(len(self.manifest), -1)
             kept[rows] = np.where(trusted, labels[rows], -1)
             write_labels(folder / "trusted.csv", self.manifest, kept)
@@ -465,6 +466,18 @@ class Stages:
         names = ("eer", "ci_low", "ci_high", "eer_initial")
         names += ("face_eer", "both_eer")
         return found | {k: metrics[k] for k in names if k in metrics}
+
+    def _verdict(self, start, folder, brain):
+        """Compare a trained model with its start; see ``compare_exported``."""
+        return compare_exported(
+            start,
+            folder,
+            self.manifest,
+            brain.train_manifest.keys,
+            self.hparams,
+            brain.augmentation,
+            brain.device,
+        )
 
 
 class Names:

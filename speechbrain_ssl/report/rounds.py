@@ -24,10 +24,17 @@ _SIDE_BY_SIDE = {
     "rankme": "RankMe: before, after",
 }
 
+# The same by modality, where voices and faces are trained together.
+_BY_MODALITY = {
+    "pseudo_eer_face": "Pseudo-EER by face (%): before, after",
+    "pseudo_eer_both": "Pseudo-EER by both (%): before, after",
+}
+
 _COLUMNS = {
     "round": "Round",
     "minutes": "Minutes",
     **_SIDE_BY_SIDE,
+    **_BY_MODALITY,
     "verdict": "Against its start",
     "clusters": "Clusters",
     "sizes": "Smallest, median and largest cluster",
@@ -36,6 +43,8 @@ _COLUMNS = {
     "agreement_nmi": "NMI with the previous round",
     "gate_kept": "Kept by the gate",
     "eer": "EER (%)",
+    "face_eer": "EER by face (%)",
+    "both_eer": "EER by both (%)",
     "monitor_nmi": "NMI with speakers*",
     "monitor_purity": "Purity*",
 }
@@ -193,6 +202,11 @@ def _readable(row):
     if "verdict" in row:
         for name in _SIDE_BY_SIDE:
             row[name] = f"{row[f'start_{name}']:.1f}, {row[name]:.1f}"
+    for name in ("face", "both"):
+        if one := row.get("by", {}).get(name):
+            row[f"pseudo_eer_{name}"] = (
+                f"{one['start_pseudo_eer']:.1f}, {one['pseudo_eer']:.1f}"
+            )
     return row
 
 

@@ -165,6 +165,28 @@ def test_the_section_of_the_page(tmp_path, truth):
         assert (name in text) == truth
 
 
+def test_the_gates_of_faces(tmp_path):
+    """Each gate of a joint run has its histograms and its own share."""
+    write_run(tmp_path, epochs=2, truth=False)
+    for name in ("gate_face", "gate_sum"):
+        (tmp_path / name).mkdir()
+        made = record(2, threshold=-0.5)
+        made["scalars"]["face_gate_kept"] = 0.25
+        path = tmp_path / name / "epoch_00002.json"
+        path.write_text(json.dumps(made))
+    shares = {"gate_kept": 0.7, "face_gate_kept": 0.25}
+    metrics = [{"stage": "valid", "epoch": 2, **shares}]
+    text = gate.body(tmp_path / "gate", metrics)
+    titles = re.findall(r"<h3>(Epoch 2[^<]*)</h3>", text)
+    assert [title.replace("\u00a0", " ") for title in titles] == [
+        "Epoch 2: 70.0 % kept",
+        "Epoch 2, faces: 25.0 % kept",
+        "Epoch 2, voices and faces: 70.0 % kept",
+    ]
+    assert text.count("the sum of their logs") == 1
+    assert "kept, by face" in text
+
+
 def test_no_section_without_a_gate(tmp_path):
     Logbook(tmp_path).log("train", 1, 1, loss=1.0)
     text = build_report(tmp_path).read_text(encoding="utf-8")
