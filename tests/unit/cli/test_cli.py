@@ -613,7 +613,7 @@ def test_a_name_that_is_no_utf8(command_json, model, audio):
     "options, match",
     [
         (["--speakers=0"], "at least 1"),
-        (["--speakers=13"], "only 12 usable files"),
+        (["--speakers=13"], "number of usable files is 12"),
         (["--output=a.txt"], "must end in .csv"),
         (["--page=a.txt"], "--page=a.txt must end in .html"),
     ],
