@@ -128,7 +128,8 @@ def check_keys(merged, overrides, known):
     missing = sorted(known - set(plain))
     if missing:
         raise ConfigError(
-            f"{where} lacks {', '.join(f'`{k}`' for k in missing)}"
+            f"{where} lacks the key{'s'[: len(missing) - 1]} "
+            + ", ".join(f"`{k}`" for k in missing)
         )
 
 

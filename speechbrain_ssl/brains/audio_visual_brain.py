@@ -22,7 +22,7 @@ import pathlib
 import numpy as np
 import torch
 
-from speechbrain_ssl.brains.divergence import refuse_divergence
+from speechbrain_ssl.brains import divergence
 from speechbrain_ssl.brains.encoding import crop_features, encode
 from speechbrain_ssl.brains.face_trials import FaceTrials
 from speechbrain_ssl.brains.pseudo_label_brain import (
@@ -147,7 +147,7 @@ class AudioVisualBrain(PseudoLabelBrain):
                 self.device,
                 self._shown,
             )
-            refuse_divergence(self, [rows])
+            divergence.refuse(self, [rows])
             found = label_free_scores(rows)
             scalars |= {f"face_{name}": found[name] for name in SHOWN}
         return scalars
