@@ -406,9 +406,10 @@ def _lost_process():
     """Return the error to raise if a process that has gone broke a collective."""
     if not distributed.is_distributed():
         return None
+    lost = heartbeat.lost()
     if stop := interruption.requested():
         return interruption.Interrupted(stop)
-    if lost := heartbeat.lost():
+    if lost:
         sentence, stopped = lost
         kind = interruption.Interrupted if stopped else DistributedError
         return kind(sentence)

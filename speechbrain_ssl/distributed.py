@@ -9,6 +9,8 @@ takes little time compared with a step of an ECAPA.
 
 import contextlib
 import itertools
+import os
+import socket
 
 import torch
 import torch.distributed as dist
@@ -56,6 +58,28 @@ def is_distributed():
         and dist.is_initialized()
         and (dist.get_world_size() > 1)
     )
+
+
+def renew_store():
+    """Let processes that torchrun has started again meet in a new store.
+
+    Call it before the process group is joined. In the store of torchrun's agent
+    are still the addresses of the processes before them: with torch 2.14 a
+    process that comes first would connect to these, and fail.
+    """
+    attempt = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+    if attempt == 0:
+        return
+    address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
+    agent = dist.TCPStore(address, int(port), is_master=False)
+    key = f"speechbrain_ssl/port/{attempt}"
+    if os.environ["RANK"] == "0":
+        with socket.socket() as free:
+            free.bind(("", 0))
+            agent.set(key, str(free.getsockname()[1]))
+    os.environ["MASTER_PORT"] = agent.get(key).decode()
+    # Rank 0 serves it now.
+    os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "False"
 
 
 def rank():

@@ -153,7 +153,8 @@ class _Heartbeat(threading.Thread):
         end = time.monotonic() + 3 * INTERVAL
         for r in self.others:
             self.seen[r] = (self.seen[r][0], time.monotonic())
-        while time.monotonic() < end:
+        # torchrun ends those that are left by a signal.
+        while time.monotonic() < end and not interruption.requested():
             try:
                 self._look(self.others)
             except RuntimeError:

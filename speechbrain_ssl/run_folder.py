@@ -8,6 +8,7 @@ an error before any file of the folder is touched. Training scripts call
 """
 
 import atexit
+import contextlib
 import datetime
 import errno
 import json
@@ -27,7 +28,7 @@ from speechbrain.utils.distributed import (
 
 from speechbrain_ssl import heartbeat, precision
 from speechbrain_ssl.config_base import merge, parse_plain
-from speechbrain_ssl.distributed import world_size
+from speechbrain_ssl.distributed import renew_store, world_size
 from speechbrain_ssl.errors import CheckpointError, differences
 from speechbrain_ssl.files import atomic_write
 
@@ -102,6 +103,7 @@ def begin_run(path, run_opts, overrides, hparams):
     )
     if int(os.environ.get("RANK", 0)) == 0:
         precision.keep(hparams)
+    renew_store()
     ddp_init_group(run_opts)
     heartbeat.start()
     make_run_folder(hparams["output_folder"])
@@ -365,6 +367,17 @@ def lock_folder(save):
     atexit.register(stream.truncate, 0)
     _locks[path.resolve()] = stream
     return True
+
+
+@contextlib.contextmanager
+def locked(save):
+    """Lock a folder, as ``lock_folder`` does, for the length of a block."""
+    ours = lock_folder(save)
+    try:
+        yield
+    finally:
+        if ours:
+            unlock_folder(save)
 
 
 def unlock_folder(save):

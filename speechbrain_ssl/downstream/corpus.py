@@ -22,6 +22,7 @@ from speechbrain_ssl.prepare.rejected import (
     write_rejected,
 )
 from speechbrain_ssl.prepare.scan import scan
+from speechbrain_ssl.run_folder import locked
 
 logger = logging.getLogger(__name__)
 
@@ -90,17 +91,18 @@ def prepare_corpus(
     if before is not None:
         return before
     audio_folder, rows, rejected = read(place)
-    return write_corpus(
-        data_folder,
-        audio_folder,
-        save_folder,
-        rows,
-        arguments,
-        published,
-        rejected,
-        check,
-        num_workers,
-    )
+    with locked(pathlib.Path(save_folder)):
+        return write_corpus(
+            data_folder,
+            audio_folder,
+            save_folder,
+            rows,
+            arguments,
+            published,
+            rejected,
+            check,
+            num_workers,
+        )
 
 
 def find_folder(data_folder, candidates, what):

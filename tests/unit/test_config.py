@@ -335,3 +335,18 @@ def test_a_protected_folder_is_named_and_not_the_yaml(
     with pytest.raises(ConfigError, match="'/output/save'; correct it") as e:
         load(GOOD)
     assert "x.yaml" not in str(e.value)
+
+
+@pytest.mark.parametrize("place", ["/proc/x", "/proc/x/y", f"/tmp/{'a' * 300}"])
+def test_a_place_where_nothing_can_be_created_is_named_by_its_key(load, place):
+    """It is not the YAML that cannot be found."""
+    folder = (
+        "output_folder: x\n"
+        "data_folder: !new:speechbrain.utils.checkpoints.Checkpointer\n"
+        "    checkpoints_dir: !ref <output_folder>/save\n"
+    )
+    with pytest.raises(ConfigError, match="^`output_folder`: .*name another"):
+        load(
+            GOOD.replace("data_folder: null\n", folder),
+            f"--output_folder={place}",
+        )

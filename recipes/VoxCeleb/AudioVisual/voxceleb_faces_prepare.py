@@ -35,6 +35,7 @@ from speechbrain_ssl.prepare.preparation import spaced
 from speechbrain_ssl.prepare.prepare_script import run_parsed
 from speechbrain_ssl.prepare.workers import default_workers, finish_jobs
 from speechbrain_ssl.progress import open_bar
+from speechbrain_ssl.run_folder import locked
 
 logger = logging.getLogger(__name__)
 
@@ -139,9 +140,10 @@ def prepare_voxceleb_faces(
             f"{manifest.ids[0]}; give the pictures of this corpus as "
             "faces_folder"
         )
-    return _write(
-        save_folder, record, arguments, rows, rejected, missing, manifest
-    )
+    with locked(record):
+        return _write(
+            save_folder, record, arguments, rows, rejected, missing, manifest
+        )
 
 
 def _find_faces(data_folder, faces_folder):

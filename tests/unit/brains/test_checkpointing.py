@@ -462,3 +462,24 @@ def test_damaged_initial_encoder_costs_a_baseline(tmp_path, caplog):
     flip(tmp_path / "save" / "initial.ckpt")
     assert keep_initial_encoder(layer, tmp_path, True, "cpu") is None
     assert "eer_initial" in caplog.text
+
+
+def test_a_flipped_bit_anywhere_is_noticed_or_changes_nothing(tmp_path):
+    """The average and the initial encoder have the checksums of their zip."""
+    path = tmp_path / "a.pt"
+    weight = torch.arange(300.0)
+    torch.save({"weight": weight, "count": torch.tensor(3)}, path)
+    whole, noticed = path.read_bytes(), 0
+    for place in range(0, len(whole), 7):
+        content = bytearray(whole)
+        content[place] ^= 1 << place % 8
+        path.write_bytes(content)
+        try:
+            found = load_tensors(path)
+        except CheckpointError:
+            noticed += 1
+        else:
+            assert torch.equal(found["weight"], weight), place
+            assert found["count"] == 3, place
+    # The rest is padding, and what a reader does not look at.
+    assert noticed > 0.5 * len(range(0, len(whole), 7))

@@ -2,8 +2,10 @@
 
 import importlib.util
 import json
+import os
 import pathlib
 import re
+import signal
 
 import numpy as np
 import pandas as pd
@@ -16,7 +18,13 @@ from speechbrain_ssl.downstream.folds import (
     SpeakerFolds,
 )
 from speechbrain_ssl.downstream.task import read_task
-from speechbrain_ssl.errors import ConfigError, ManifestError, UserError
+from speechbrain_ssl.errors import (
+    CheckpointError,
+    ConfigError,
+    ManifestError,
+    UserError,
+)
+from speechbrain_ssl.run_folder import lock_folder
 
 RECIPES = pathlib.Path(__file__).parents[3] / "recipes"
 
@@ -118,6 +126,23 @@ def test_what_is_prepared_is_known_again(ravdess_data, tmp_path):
     assert (save / "utterances.csv").stat().st_mtime_ns == before
     assert json.loads((save / "prepare.json").read_text())["summary"] == first
     assert ravdess("/not/there", str(save), skip_prep=True) == {}
+
+
+def test_a_second_preparation_is_refused(ravdess_data, tmp_path):
+    """While another process writes to the folder."""
+    save, (ready, told) = tmp_path / "save", os.pipe()
+    if (other := os.fork()) == 0:
+        lock_folder(save)
+        os.write(told, b".")
+        signal.pause()
+    os.read(ready, 1)
+    try:
+        with pytest.raises(CheckpointError, match=f"process {other} on"):
+            run(ravdess, ravdess_data, save)
+    finally:
+        os.kill(other, signal.SIGKILL)
+        os.waitpid(other, 0)
+    assert run(ravdess, ravdess_data, save)[0]["utterances"] == 64
 
 
 def test_audio_that_is_gone_is_listed(ravdess_data, tmp_path):
