@@ -33,7 +33,6 @@ class BatchLoop(sb.Brain):
 
     def _validate_start(self):
         """Log the label-free metrics of the encoder before its first step."""
-        self.augmentation.begin_epoch(1)
         self.on_stage_start(sb.Stage.VALID, 0)
         for batch in self._valid_set:
             self.evaluate_batch(batch, sb.Stage.VALID)

@@ -66,7 +66,7 @@ def embedding_map(
             for name, group in zip(names, groups, strict=True)
         ]
         if len(kinds) > len(_COLOURS):
-            caption += f" {len(_COLOURS)} colours are shared by all groups."
+            caption += f" The {len(_COLOURS)} colours are shared by all groups."
     span = max(float(np.ptp(places, axis=0).max()), 1e-9)
     places = 20 + 960 * (places - places.min(axis=0)) / span
     points = "".join(

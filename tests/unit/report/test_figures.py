@@ -236,7 +236,7 @@ def test_embedding_map_says_what_is_left_out(monkeypatch):
     names = [str(i) for i in range(60)]
     html = embedding_map(rows, names, np.arange(60) % 30, "speaker")
     assert "60 embeddings, 30 speakers" in html
-    assert "20 of 60 are drawn" in html and "6 colours are shared" in html
+    assert "20 of 60 are drawn" in html and "The 6 colours are shared" in html
     found = points(html)
     assert len(found) == 20
     for _, i, _, text in found:
