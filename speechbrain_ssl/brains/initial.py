@@ -18,27 +18,29 @@ from speechbrain_ssl.publishing.record import read_record
 from speechbrain_ssl.report.results import FILE_NAME as RESULTS
 
 
-def labels_of_models(*models):
-    """Return which labels initial models have seen.
+def labels_of_model(model):
+    """Return which labels an initial model has seen.
 
     Arguments
     ---------
-    *models : str or None
-        Folders of models; None is left out.
+    model : str or None
+        Folder of the model.
 
     Returns
     -------
     str
-        What their ``results.json`` say, or ``"none"``; a model without one
-        counts as if it had seen none.
+        What its ``results.json`` says. ``"none"`` if there is no model, or no
+        such file; ``"unknown"`` if the model is no longer there, which must
+        not end a run that has begun with it.
     """
-    seen = []
-    for model in models:
-        path = find_record(model, RESULTS) if model else None
-        found = read_record(path).get("labels_seen") if path else None
-        if found not in (None, False, "none", *seen):
-            seen.append("yes" if found is True else found)
-    return "; ".join(seen) or "none"
+    if not model:
+        return "none"
+    try:
+        path = find_record(model, RESULTS)
+        seen = read_record(path).get("labels_seen", "none") if path else "none"
+    except ConfigError:
+        return "unknown"
+    return {True: "yes", False: "none"}.get(seen, seen)
 
 
 def begin_with_checkpoint(folder, objective, modules):

@@ -19,7 +19,7 @@ from speechbrain_ssl import distributed
 from speechbrain_ssl.brains.encoding import encode, encode_with_frames, project
 from speechbrain_ssl.brains.initial import (
     begin_with_checkpoint,
-    labels_of_models,
+    labels_of_model,
 )
 from speechbrain_ssl.brains.positives import make_positives
 from speechbrain_ssl.brains.teacher_embeddings import teacher_embeddings
@@ -143,7 +143,7 @@ class SSLBrain(TrainingBrain):
         """Which speaker labels training used; see ``TrainingHooks``."""
         if self.positives.labels_seen != "none":
             return self.positives.labels_seen
-        return labels_of_models(self.hparams.initial_model)
+        return labels_of_model(self.hparams.initial_model)
 
     def extra_results(self):
         """Return the first epoch that used pseudo-positives."""

@@ -13,7 +13,7 @@ import torch
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
 
 from speechbrain_ssl import distributed
-from speechbrain_ssl.brains.initial import labels_of_models
+from speechbrain_ssl.brains.initial import labels_of_model
 from speechbrain_ssl.brains.pseudo_label_brain import PseudoLabelBrain
 from speechbrain_ssl.brains.verdict import compare_exported
 from speechbrain_ssl.clustering.quality import (
@@ -89,7 +89,7 @@ class Stages:
         seen = self.hparams["labels_from"].labels_seen
         if seen != "none":
             return seen
-        return labels_of_models(self.hparams["initial_model"])
+        return labels_of_model(self.hparams["initial_model"])
 
     @property
     def initial_model(self):

@@ -11,9 +11,12 @@ import torch
 from speechbrain_ssl.brains import verdict
 from speechbrain_ssl.brains.face_trials import FaceTrials
 from speechbrain_ssl.brains.finish import _held_out_halves
+from speechbrain_ssl.brains.initial import labels_of_model
 from speechbrain_ssl.data.manifest import Manifest, StringColumn
+from speechbrain_ssl.encoders.face import FaceResNet, PixelNormalization
 from speechbrain_ssl.encoders.features import LogMel
 from speechbrain_ssl.errors import TrialError
+from speechbrain_ssl.publishing.export import export_encoder
 from speechbrain_ssl.verification.trials import Trials
 
 
@@ -102,3 +105,25 @@ def test_faces_of_too_few_trials_are_refused_at_the_start(tmp_path):
     (tmp_path / "faces.csv").write_text("\n".join(rows) + "\n")
     with pytest.raises(TrialError):
         FaceTrials(tmp_path / "faces.csv", trials)
+
+
+@pytest.mark.parametrize(
+    "record, wanted",
+    [
+        (None, "none"),
+        ("{}", "none"),
+        ('{"labels_seen": "none"}', "none"),
+        ('{"labels_seen": true}', "yes"),
+        ('{"labels_seen": "ImageNet\'s classes"}', "ImageNet's classes"),
+        ("no JSON", "unknown"),
+    ],
+)
+def test_labels_that_the_initial_model_has_seen(tmp_path, record, wanted):
+    """A model that has gone does not end a run that has begun with it."""
+    encoder = FaceResNet(16, 8, 4, (1, 1, 1, 1))
+    export_encoder(tmp_path / "model", encoder, PixelNormalization(16))
+    if record is not None:
+        (tmp_path / "results.json").write_text(record)
+    assert labels_of_model(str(tmp_path)) == wanted
+    assert labels_of_model(None) == "none"
+    assert labels_of_model(str(tmp_path / "gone/1")) == "unknown"
