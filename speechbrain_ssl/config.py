@@ -37,6 +37,7 @@ from speechbrain_ssl.errors import (
     ConfigError,
     DistributedError,
     UserError,
+    counted,
     explain,
 )
 from speechbrain_ssl.progress import open_bar
@@ -127,7 +128,8 @@ def check_keys(merged, overrides, known):
     missing = sorted(known - set(plain))
     if missing:
         raise ConfigError(
-            f"{where} lacks the key(s) {', '.join(f'`{k}`' for k in missing)}"
+            f"{where} lacks the key{'s'[: len(missing) - 1]} "
+            + ", ".join(f"`{k}`" for k in missing)
         )
 
 
@@ -258,7 +260,7 @@ def check_device(run_opts):
             device = f"cuda:{index}"
         if not index.isdigit() or int(index) >= count:
             raise ConfigError(
-                f"--device={device}: this machine has {count} GPU(s)"
+                f"--device={device}: this machine has {counted(count, 'GPU')}"
                 + ("; use --device=cpu" if count == 0 else "")
             )
     if local_rank is not None and device == "cpu":
@@ -270,7 +272,7 @@ def check_device(run_opts):
         if int(local_rank) >= count:
             raise ConfigError(
                 f"torchrun started process {local_rank} but this machine has "
-                f"{count} GPU(s): lower --nproc_per_node, or train on CPUs "
+                f"{counted(count, 'GPU')}: lower --nproc_per_node, or train on CPUs "
                 "with --device=cpu --distributed_backend=gloo"
             )
     return device

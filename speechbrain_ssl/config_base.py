@@ -161,6 +161,23 @@ def read_plain(path):
     return merge(path).plain()
 
 
+def read_hyperparams(folder):
+    """Read the resolved configuration that a run has left in its folder.
+
+    Arguments
+    ---------
+    folder : pathlib.Path
+        The output folder.
+
+    Returns
+    -------
+    dict
+        See ``parse_plain``; empty if there is no ``hyperparams.yaml``.
+    """
+    path = folder / "hyperparams.yaml"
+    return parse_plain(path.read_text("utf-8")) if path.is_file() else {}
+
+
 def _yaml():
     """Return a YAML parser and writer that keeps tags, order and numbers."""
     parser = ruamel.yaml.YAML()

@@ -124,6 +124,28 @@ def explain(error):
     return full_disk(error)
 
 
+def counted(number, noun):
+    """Write a number and a noun that agree.
+
+    Arguments
+    ---------
+    number : int
+        How many.
+    noun : str
+        The noun in the singular; its plural has to end in an additional ``s``.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> counted(1, "file"), counted(0, "file")
+    ('1 file', '0 files')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def differences(before, now):
     """Describe the keys whose values differ between two configurations.
 

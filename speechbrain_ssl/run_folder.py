@@ -59,6 +59,7 @@ MAY_CHANGE = set(
     musan_folder rirs_folder noise_folder train_manifest prepare skip_prep
     num_workers log_every train_logger average_last collapse_alarm checkpointer
     epoch_counter faces_folder trials trials_faces trials_folder trials_speaker_component trials_every
+    expected_pseudo_eer
     rounds stop_after stop_agreement stop_gain silhouette_sample
     embed_batch_seconds monitor_labels monitor_column
     ckpt_interval_minutes ckpt_interval_steps eval_precision __set_seed

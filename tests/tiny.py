@@ -50,6 +50,7 @@ trials: null
 trials_folder: null
 trials_speaker_component: 0
 trials_every: 1
+expected_pseudo_eer: null
 
 number_of_epochs: 2
 batch_size: 8

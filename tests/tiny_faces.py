@@ -46,6 +46,7 @@ face_classifier: !ref <face_aam[classifier]>
 face_features: !new:speechbrain_ssl.encoders.face.PixelNormalization
     size: !ref <image_size>
 face_augmentation_block: !include:{root}/hparams/augmentation/faces.yaml
+    flip: 0.5
 face_augmentation: !ref <face_augmentation_block[augmentation]>
 loss_gate: !new:speechbrain_ssl.pseudo_labels.joint_gate.JointLossGate
     reading: !ref <reading>
@@ -124,6 +125,12 @@ def export_voices(folder):
     )
     export_encoder(folder, encoder, LogMel())
     return folder
+
+
+def export_faces(folder):
+    """Export an untrained encoder of faces, as MiniVox's recipes have it."""
+    encoder = FaceResNet(48, 128, 16, (1, 1, 1, 1))
+    return export_encoder(folder, encoder, PixelNormalization(48))
 
 
 def draw(person, shot):

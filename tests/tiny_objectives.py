@@ -120,6 +120,7 @@ POSITIVES = {
         "positives",
         {"clusters": [8, 6], "start_epoch": 2, "every": 1},
     ),
+    "face_clusters": ("face_clusters.yaml", "positives", {"start_epoch": 2}),
 }
 
 #: Steps in an epoch, with a batch of 16.

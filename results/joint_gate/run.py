@@ -208,14 +208,23 @@ def run(data, trials, system, share, damage, seed):
     heads, losses, corrected = train(features, there, labels, gate, seed)
     report = gate.report(losses, labels == truth)
     report |= correction_report(corrected >= 0, corrected, labels, truth)
+    rates = error_rates(heads, data, trials)
+    rates = {name: round(rate, 2) for name, rate in rates.items()}
+    seconds = time.process_time() - begin
     return {
         "system": system,
+        "seed": seed,
+        "trials": pathlib.Path(TRIALS).stem,
+        "eer_percent": rates.pop("eer_voice"),
+        "ci_low": "",
+        "ci_high": "",
+        "labels_seen": f"all, {100 * share:.0f} % of them wrong",
+        "minutes": round(seconds / 60, 2),
+        "command": "run.py train embeddings.npz",
         "wrong_labels": share,
         "faces": damage,
-        "seed": seed,
         **{k: round(v, 4) for k, v in report.items()},
-        **{k: round(v, 2) for k, v in error_rates(heads, data, trials).items()},
-        "cpu_seconds": round(time.process_time() - begin, 1),
+        **rates,
     }
 
 
@@ -281,7 +290,8 @@ def report(args):
     }
     means = found.groupby(keys, sort=False)[list(shown.values())].mean()
     means = (100 * means).round(1)
-    rates = found.groupby(keys, sort=False)[["eer_voice", "eer_both"]].mean()
+    rates = found.groupby(keys, sort=False)[["eer_percent", "eer_both"]].mean()
+    rates.columns = ["EER voice", "EER both"]
     table = means.set_axis(list(shown), axis=1).join(rates.round(2))
     print_table(table.reset_index())
 

@@ -19,7 +19,11 @@ from sklearn.cluster import HDBSCAN, AgglomerativeClustering, SpectralClustering
 from sklearn.metrics import adjusted_rand_score
 
 from speechbrain_ssl.clustering.quality import silhouette
-from speechbrain_ssl.clustering.speakers import candidates, half_whiten
+from speechbrain_ssl.clustering.speakers import (
+    candidates,
+    find_speakers,
+    half_whiten,
+)
 
 NEIGHBOURS = 5
 
@@ -135,6 +139,8 @@ def main():
                 }
                 for kind, points in inputs.items():
                     found = {name: rule(points) for name, rule in RULES.items()}
+                    if kind == "half whitened":
+                        found["Ward, above chance"] = find_speakers(rows[part])
                     for linkage in ("ward", "average"):
                         found[f"{linkage}, number given"] = (
                             AgglomerativeClustering(

@@ -22,12 +22,14 @@ import pathlib
 import numpy as np
 import torch
 
+from speechbrain_ssl.brains import divergence
 from speechbrain_ssl.brains.encoding import crop_features, encode
 from speechbrain_ssl.brains.face_trials import FaceTrials
 from speechbrain_ssl.brains.pseudo_label_brain import (
     PseudoLabelBrain,
     load_classifier,
 )
+from speechbrain_ssl.brains.verdict import embed_halves, shown
 from speechbrain_ssl.encoders.pretrained import with_penalty
 from speechbrain_ssl.files import atomic_write
 from speechbrain_ssl.pseudo_labels.joint_gate import product
@@ -38,6 +40,8 @@ from speechbrain_ssl.pseudo_labels.label_correction import (
 from speechbrain_ssl.pseudo_labels.loss_store import JointLossStore
 from speechbrain_ssl.publishing.export import export_encoder, initialise
 from speechbrain_ssl.report.gate import write_gate_epoch
+from speechbrain_ssl.verification.label_free import label_free_scores
+from speechbrain_ssl.verification.label_free_comparison import SHOWN
 
 #: Folder of the face encoder, in the folder of the model.
 FACE_FOLDER = "face"
@@ -72,6 +76,13 @@ class AudioVisualBrain(PseudoLabelBrain):
     def make_loss_store(self, count):
         """Return a new store of the losses of both modalities."""
         return JointLossStore(count, ("audio", "face"))
+
+    def make_loaders(self, manifest, seed=None):
+        """Choose the held-out pictures as well; see the base class."""
+        loaders = super().make_loaders(manifest, seed)
+        self._halves = self.hparams.crops.views.valid_set(manifest, 0.0)
+        self._shown = shown(self._halves, self.held_out_manifest)
+        return loaders
 
     def set_up(self):
         """Initialise and prepare what belongs to faces; see the base class."""
@@ -122,6 +133,24 @@ class AudioVisualBrain(PseudoLabelBrain):
         """Prepare encoders, gates and augmentation."""
         super().before_epoch(epoch)
         self.face_augmentation.begin_epoch(epoch)
+
+    def after_epoch(self):
+        """Validate the encoder of faces, too, on the held-out pictures."""
+        scalars = super().after_epoch()
+        if len(self._shown) > 1:
+            self.face_encoder.eval()
+            (rows,) = embed_halves(
+                [(self.face_encoder, self.face_features)],
+                self._halves,
+                self.face_augmentation,
+                self.hparams.seed,
+                self.device,
+                self._shown,
+            )
+            divergence.refuse(self, [rows])
+            found = label_free_scores(rows)
+            scalars |= {f"face_{name}": found[name] for name in SHOWN}
+        return scalars
 
     def _write_gate(self, losses, scalars, correct, known):
         """Write the losses of each modality, and their sum, for the report."""

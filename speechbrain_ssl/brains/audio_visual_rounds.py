@@ -19,14 +19,27 @@ from speechbrain_ssl.brains.audio_visual_brain import (
     FACE_FOLDER,
     AudioVisualBrain,
 )
+from speechbrain_ssl.brains.initial import labels_of_model
 from speechbrain_ssl.brains.rounds import Rounds
 from speechbrain_ssl.brains.stages import Names, Stages
+from speechbrain_ssl.brains.verdict import (
+    compare_modalities,
+    embed_halves,
+    enough,
+    held_out_halves,
+    shown,
+)
 from speechbrain_ssl.clustering.views import join_views, reassign
+from speechbrain_ssl.data.face_dataset import FaceHalves
+from speechbrain_ssl.data.manifest import rows_of
 from speechbrain_ssl.embedding.face_store import FaceStore
 from speechbrain_ssl.errors import ConfigError, EmbeddingError
 from speechbrain_ssl.pseudo_labels.centers import set_centers
 from speechbrain_ssl.publishing.export import initialise, load_encoder
 from speechbrain_ssl.publishing.hub import find_model
+from speechbrain_ssl.verification.label_free_comparison import (
+    compare_label_free,
+)
 
 # Embeddings of unit length that differ by less are equal.
 _SAME = 1e-4
@@ -46,6 +59,14 @@ class AudioVisualStages(Stages):
     def __init__(self, *arguments):
         super().__init__(*arguments)
         self.faces = self.hparams["crops"].views.read(self.manifest)
+
+    @property
+    def labels_seen(self):
+        """Which labels were seen, those of the initial face model, too."""
+        seen = super().labels_seen
+        if seen != "none":
+            return seen
+        return labels_of_model(self.hparams["initial_face_model"])
 
     def face_model(self, model):
         """Return the folder of the face encoder beside an audio model.
@@ -148,6 +169,36 @@ class AudioVisualStages(Stages):
             initial_face_model=self.face_model(initial_model),
             **changes,
         )
+
+    def _verdict(self, start, folder, brain):
+        """Compare both encoders with their start; see ``compare_modalities``."""
+        voices = [load_encoder(m, brain.device) for m in (start, folder)]
+        halves = held_out_halves(
+            self.manifest,
+            brain.train_manifest.keys,
+            self.hparams,
+            voices[0][1].sample_rate,
+        )
+        if halves is None:
+            return {}
+        seed = self.hparams["seed"]
+        rows = embed_halves(
+            voices, halves, brain.augmentation, seed, brain.device
+        )
+        pictures = FaceHalves(
+            self.manifest, self.faces, self.hparams["crops"].image_size
+        )
+        places = shown(pictures, halves.manifest)
+        if not enough(len(places), "faces"):
+            return compare_label_free(*rows)
+        models = [
+            load_encoder(self.face_model(m), brain.device, pictures=True)
+            for m in (start, folder)
+        ]
+        options = (pictures, brain.face_augmentation, seed, brain.device)
+        faces = embed_halves(models, *options, places)
+        own = rows_of(halves.manifest, self.manifest)
+        return compare_modalities(rows, faces, np.isin(own, places))
 
 
 class AudioVisualRounds(Rounds):

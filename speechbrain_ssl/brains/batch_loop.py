@@ -1,4 +1,4 @@
-"""A batch of training, without waiting for the device after it.
+"""A batch of training, without waiting for the device after it, or of validation.
 
 Stock SpeechBrain copies the loss to the host after every batch, tests whether
 it is finite, and averages it there. Each of these waits until the device has
@@ -8,11 +8,38 @@ more. ``optimisation.take_step`` waits once a step, for the norm of the gradient
 
 import math
 
+import numpy as np
 import speechbrain as sb
+import torch
+
+from speechbrain_ssl import distributed, interruption
+from speechbrain_ssl.brains.encoding import encode
+from speechbrain_ssl.verification.label_free import label_free_scores
 
 
 class BatchLoop(sb.Brain):
     """Overrides what stock SpeechBrain does for each batch."""
+
+    def fit(self, epoch_counter, train_set, valid_set=None, **options):
+        """Train as ``speechbrain.Brain.fit`` does, after a first validation."""
+        self._valid_set = valid_set
+        super().fit(epoch_counter, train_set, valid_set, **options)
+
+    def _fit_train(self, train_set, epoch, enable):
+        first = epoch == 1 and not self.is_resuming
+        if first and self._valid_set is not None:
+            self._validate_start()
+        super()._fit_train(train_set, epoch, enable)
+
+    def _validate_start(self):
+        """Log the label-free metrics of the encoder before its first step."""
+        self.on_stage_start(sb.Stage.VALID, 0)
+        for batch in self._valid_set:
+            self.evaluate_batch(batch, sb.Stage.VALID)
+        embeddings = np.concatenate(self._collected)
+        # If they are not finite, training will stop and say so.
+        if np.isfinite(embeddings).all():
+            self.log.write_start(label_free_scores(embeddings))
 
     def fit_batch(self, batch):
         """Train on a batch; call ``optimizers_step`` if one is due.
@@ -45,3 +72,18 @@ class BatchLoop(sb.Brain):
             # Of the first batch, which alone is waited for.
             self.log.loss = float(loss)
         return self.log.loss
+
+    @torch.no_grad()
+    def evaluate_batch(self, batch, stage):
+        """Collect embeddings of held-out crops; return 0 in place of a loss."""
+        if distributed.on_any_rank(interruption.requested()):
+            # No step of the epoch is left: the next start validates again.
+            self.step, self.stopping = len(self.train_sampler), True
+            self._save_intra_epoch_ckpt()
+        self.evaluated_encoder.eval()
+        with self.evaluation_ctx:
+            batch.to(self.device)
+            embeddings = encode(self.evaluated_encoder, self.inputs(batch))
+            self._held_out.add(**self.held_out(embeddings))
+        self._collected.append(embeddings.float().cpu().numpy())
+        return torch.zeros(())

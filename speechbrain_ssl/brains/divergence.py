@@ -182,7 +182,9 @@ def refuse(brain, embeddings=None):
         raise diverged(brain, "the weights are not finite")
     finite = all(np.isfinite(rows).all() for rows in embeddings or [])
     if distributed.on_any_rank(not finite):
-        raise diverged(brain, "the embeddings of held-out audio are not finite")
+        raise diverged(
+            brain, "the embeddings of held-out utterances are not finite"
+        )
 
 
 def first_step(brain):

@@ -56,7 +56,7 @@ def make_classifier(size, classes, seed):
 class EmotionBrain(sb.Brain):
     """Trains a classifier and, after ``affine_epochs``, the whole encoder.
 
-    ``modules`` holds ``encoder`` (with a last affine layer ``fc``) and
+    ``modules`` holds ``encoder`` (with a method ``last_affine``) and
     ``classifier``. The hyper-parameters it reads are ``features``,
     ``augmentation``, ``seed``, ``affine_epochs``, ``weight_decay``,
     ``fingerprint`` (what a checkpoint must agree with) and ``epoch_counter``.
@@ -132,7 +132,7 @@ class EmotionBrain(sb.Brain):
         self.augmentation.begin_epoch(epoch)
         encoder = self.modules.encoder
         encoder.requires_grad_(not self.affine_only)
-        encoder.fc.requires_grad_(True)
+        encoder.last_affine().requires_grad_(True)
         # From here on a signal must not interrupt a step or a checkpoint.
         interruption.defer(True)
 

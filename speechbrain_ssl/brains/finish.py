@@ -18,6 +18,7 @@ from speechbrain_ssl.publishing.export import export_encoder
 from speechbrain_ssl.report.page import build_report
 from speechbrain_ssl.report.results import gpu_name, write_results
 from speechbrain_ssl.verification.label_free_threshold import (
+    FEW,
     label_free_threshold,
 )
 from speechbrain_ssl.verification.protocol import write_scores
@@ -40,7 +41,8 @@ def conclude(brain):
     """
     folder = pathlib.Path(brain.hparams.output_folder)
     encoder, monitor = brain.evaluated_encoder, brain.trials
-    label_free = _label_free(brain)
+    held_out = _held_out_halves(brain)
+    label_free = label_free_threshold(held_out["halves"]) if held_out else {}
 
     def export(metrics):
         export_encoder(
@@ -71,6 +73,7 @@ def conclude(brain):
         }
         mapped = {
             "embeddings": embeddings,
+            "names": trials.names,
             "groups": np.array([monitor.speaker_of(n) for n in trials.names]),
             "group_name": "speaker",
         }
@@ -101,15 +104,28 @@ def conclude(brain):
         labels_seen=brain.labels_seen,
         gpu=gpu_name(brain.device),
     )
+    if held_out:
+        held_out["threshold"] = label_free["label_free_threshold"]
     page = build_report(
-        folder, schedules=brain.schedules, trials=drawn, embeddings=mapped
+        folder,
+        schedules=brain.schedules,
+        trials=drawn,
+        embeddings=mapped,
+        held_out=held_out,
     )
     logger.info("report: %s", page)
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _label_free(brain):
-    """Return the threshold from the halves of the held-out utterances."""
+def _held_out_halves(brain):
+    """Embed the halves of the held-out utterances.
+
+    Returns
+    -------
+    dict
+        ``names`` and ``halves``, ``[N, 2, size]``, of the utterances that can be
+        read; empty if these are fewer than two, or pictures.
+    """
     if isinstance(brain.features, PixelNormalization):
         return {}  # A picture has no halves.
     manifest = brain.held_out_manifest
@@ -133,5 +149,17 @@ def _label_free(brain):
             len(halves),
             bad[0][1],
         )
-    halves = halves[np.isfinite(halves).all(axis=(1, 2))]
-    return label_free_threshold(halves) if len(halves) > 1 else {}
+    usable = np.flatnonzero(np.isfinite(halves).all(axis=(1, 2)))
+    if len(usable) < FEW:
+        logger.warning(
+            "a reliable threshold needs %d held-out utterances, and this run "
+            "has %d; make one from as many recordings with `speechbrain-ssl "
+            "threshold FOLDER --model=%s`",
+            FEW,
+            len(usable),
+            brain.hparams.output_folder,
+        )
+    if len(usable) < 2:
+        return {}
+    names = [manifest.ids[i] for i in usable]
+    return {"names": names, "halves": halves[usable]}

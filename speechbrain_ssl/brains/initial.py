@@ -13,6 +13,34 @@ from speechbrain.utils.checkpoints import Checkpointer
 
 from speechbrain_ssl.brains.checkpointing import damaged_files
 from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.publishing.hub import find_record
+from speechbrain_ssl.publishing.record import read_record
+from speechbrain_ssl.report.results import FILE_NAME as RESULTS
+
+
+def labels_of_model(model):
+    """Return which labels an initial model has seen.
+
+    Arguments
+    ---------
+    model : str or None
+        Folder of the model.
+
+    Returns
+    -------
+    str
+        What its ``results.json`` says. ``"none"`` if there is no model, or no
+        such file; ``"unknown"`` if the model is no longer there, which must
+        not end a run that has begun with it.
+    """
+    if not model:
+        return "none"
+    try:
+        path = find_record(model, RESULTS)
+        seen = read_record(path).get("labels_seen", "none") if path else "none"
+    except ConfigError:
+        return "unknown"
+    return {True: "yes", False: "none"}.get(seen, seen)
 
 
 def begin_with_checkpoint(folder, objective, modules):

@@ -1,10 +1,12 @@
 """Supply the positives of a batch: the utterance's own, or pseudo-positives.
 
-``SSLBrain`` calls one interface, which three classes implement:
+``SSLBrain`` calls one interface, which four classes implement:
 
 * ``OwnPositives``: crops of the utterance itself.
 * ``ClusterAwarePositives``: crops of other utterances of the same cluster,
   chosen before audio is read.
+* ``GivenClusterPositives``: the same with clusters from a file, such as those of
+  faces, and from other recordings.
 * ``SampledPositives``: SSPS, which puts stored projections into rows of the target branch
   of other utterances, after the encoder.
 
@@ -25,6 +27,7 @@ from speechbrain_ssl.brains.encoding import encode
 from speechbrain_ssl.embedding.extract import embed_files
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.positives.cluster_aware import ClusterAware
+from speechbrain_ssl.positives.given_clusters import GivenClusters
 from speechbrain_ssl.positives.monitor import PositiveMonitor
 from speechbrain_ssl.positives.ssps import SSPS
 from speechbrain_ssl.positives.start_rule import fewest_utterances, judge
@@ -43,8 +46,8 @@ def make_positives(brain):
     Arguments
     ---------
     brain : speechbrain_ssl.brains.ssl_brain.SSLBrain
-        Its hyper-parameter ``positives`` is an ``SSPS``, a ``ClusterAware`` or
-        None.
+        Its hyper-parameter ``positives`` is an ``SSPS``, a ``ClusterAware``, a
+        ``GivenClusters`` or None.
 
     Returns
     -------
@@ -57,10 +60,11 @@ def make_positives(brain):
         If the rule cuts crops of audio, and ``crops`` is a plan of pictures.
     """
     rule = brain.hparams.positives
-    if isinstance(rule, ClusterAware) or getattr(rule, "speaker_count", None):
+    cuts_audio = isinstance(rule, (ClusterAware, GivenClusters))
+    if cuts_audio or getattr(rule, "speaker_count", None):
         if not hasattr(brain.hparams.crops, "chunk_seconds"):
             raise ConfigError(
-                "cluster-aware sampling and the start rule of SSPS cut crops of "
+                "positives from clusters and the start rule of SSPS cut crops of "
                 "audio, and `crops` is a plan of pictures: set `positives` to "
                 "an SSPS with `speaker_count` null, or to null"
             )
@@ -68,6 +72,8 @@ def make_positives(brain):
         return SampledPositives(brain, rule)
     if isinstance(rule, ClusterAware):
         return ClusterAwarePositives(brain, rule)
+    if isinstance(rule, GivenClusters):
+        return GivenClusterPositives(brain, rule)
     return OwnPositives()
 
 
@@ -76,6 +82,9 @@ class OwnPositives:
 
     Ordinary positives need no support, so the methods do nothing here.
     """
+
+    #: Which speaker labels the positives are made of, for ``results.json``.
+    labels_seen = "none"
 
     def loader_options(self):
         """Return additional keyword arguments for the training loader."""
@@ -262,6 +271,25 @@ class ClusterAwarePositives(_RulePositives):
             torch.from_numpy(rows).nan_to_num().to(brain.device)
         )
         return distributed.sum_over_ranks(whole)
+
+
+class GivenClusterPositives(_RulePositives):
+    """Cuts crops from other recordings of a cluster that a file names."""
+
+    #: Nobody but the user knows what the file was made of.
+    labels_seen = "unknown: clusters from a file"
+
+    def loader_options(self):
+        """Return the function that chooses the utterance of each crop."""
+        return {"pseudo_positives": self.rule.pseudo_positives}
+
+    def set_up(self, embedding_size, projection_size):
+        """Read the clusters of the training set."""
+        super().set_up(embedding_size, projection_size)
+        manifest = self.brain.train_manifest
+        clusters, _ = read_labels(self.rule.labels_csv, manifest, others=True)
+        ids = [manifest.ids[i] for i in range(len(manifest))]
+        self.rule.set_up(clusters, ids, self.brain.hparams.seed)
 
 
 class SampledPositives(_RulePositives):

@@ -212,8 +212,8 @@ class Rounds:
             initialise(
                 self.hparams["encoder"], initial, self.hparams["features"]
             )
-        if self.hparams["final_stage"]:
-            self.load(**self.hparams["final_stage"])
+        for changes in self.stages.final_stages:
+            self.load(**changes)
 
     # -- state ---------------------------------------------------------------
 
@@ -225,22 +225,24 @@ class Rounds:
             return []
         return json.loads(path.read_text(encoding="utf-8"))
 
-    def _record(self, number, stage):
+    def _record(self, number, stage, **place):
         """Return the record of a stage, or None if it is not finished."""
+        wanted = {"round": number, "stage": stage, **place}
         for record in self.done:
-            if (record["round"], record["stage"]) == (number, stage):
+            if record.items() >= wanted.items():
                 return record
         return None
 
-    def _do(self, number, stage):
+    def _do(self, number, stage, **place):
         """Run a stage unless it is finished; return whether to stop then."""
-        if self._record(number, stage) is None:
+        if self._record(number, stage, **place) is None:
             begin = time.monotonic()
             logger.info("round %d: %s", number, stage)
-            metrics = getattr(self.stages, stage)(number)
+            metrics = getattr(self.stages, stage)(number, **place)
             record = {
                 "round": number,
                 "stage": stage,
+                **place,
                 "minutes": round((time.monotonic() - begin) / 60, 2),
                 **metrics,
             }
@@ -282,13 +284,13 @@ class Rounds:
                 if stage == "cluster" and self._stop(number) is not None:
                     return self._finish(last)
             last = number
-            if self._is_worse(number, "train"):
+            if self._is_worse(number):
                 break
         return self._finish(last)
 
-    def _is_worse(self, number, stage):
-        """Return whether a finished stage has made the model worse."""
-        return self._record(number, stage).get("verdict") == WORSE
+    def _is_worse(self, number):
+        """Return whether training in a round has made the model worse."""
+        return self._record(number, "train").get("verdict") == WORSE
 
     def _stop(self, number):
         """Return why this round is not worth training, or None."""
@@ -306,19 +308,21 @@ class Rounds:
         return reason
 
     def _finish(self, last):
-        """Run the final stage, if configured, and write the results of all.
+        """Run the final stages, if configured, and write the results of all.
 
-        The final stage and the results are those of the last round that is
-        kept.
+        They and the results are those of the last round that is kept. A final
+        stage that makes the model worse is not kept and ends them.
         """
-        kept = last - 1 if self._is_worse(last, "train") else last
-        final, judged = self.stages.round_folder(kept), (last, "train")
-        if self.hparams["final_stage"] and kept:
-            if self._do(kept, "fine_tune"):
-                return None
-            judged = (kept, "fine_tune")
-            if not self._is_worse(*judged):
-                final = self.stages.fine_tuning_folder(kept)
+        kept = last - 1 if self._is_worse(last) else last
+        final = self.stages.round_folder(kept)
+        judged = self._record(last, "train")
+        places = range(1, len(self.stages.final_stages) + 1) if kept else ()
+        for place in places:
+            self._do(kept, "fine_tune", place=place)
+            judged = self._record(kept, "fine_tune", place=place)
+            if judged.get("verdict") == WORSE:
+                break
+            final = self.stages.fine_tuning_folder(kept, place)
         if not if_main_process():
             return None
         if kept:
@@ -332,7 +336,7 @@ class Rounds:
         results = {} if path is None else read_record(path)
         results.setdefault("labels_seen", "unknown")
         results["model_from"] = final.name if kept else "the initial model"
-        results["why"] = self._why(*judged)
+        results["why"] = _why(judged)
         stop = (
             self._stop(last + 1) if self._record(last + 1, "cluster") else None
         )
@@ -349,13 +353,13 @@ class Rounds:
         logger.info("report: %s", page)
         return results
 
-    def _why(self, number, stage):
-        """Say what the last comparison with a start has found."""
-        record = self._record(number, stage)
-        what = "fine-tuning" if stage == "fine_tune" else "training"
-        if "verdict" not in record:
-            return (
-                f"{what} is not judged: its labels are given, or too few "
-                "utterances are held out"
-            )
-        return f"{what} of round {number}: {in_words(record)}"
+
+def _why(record):
+    """Say what the last comparison with a start has found."""
+    what = "fine-tuning" if record["stage"] == "fine_tune" else "training"
+    if "verdict" not in record:
+        return (
+            f"{what} is not judged: its labels are given, or too few "
+            "utterances are held out"
+        )
+    return f"{what} of round {record['round']}: {in_words(record)}"

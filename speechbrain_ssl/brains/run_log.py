@@ -86,7 +86,8 @@ class RunLog:
             self._window.load(state["window"])
             self._epoch.load(state["epoch"])
         if if_main_process():
-            self.logbook.rewind(step)
+            # A run that starts anew writes its start again, too.
+            self.logbook.rewind(step or -1)
             for line in read_metrics(self.logbook.path) if step else []:
                 self._before = line.get("pseudo_eer", self._before)
 
@@ -105,6 +106,12 @@ class RunLog:
         self.loss = means.get("loss", self.loss)
         if means and if_main_process():
             self.logbook.log("train", epoch, step, **means, **scheduled)
+
+    def write_start(self, scalars):
+        """Write the label-free metrics of the encoder before training."""
+        self._before = scalars["pseudo_eer"]
+        if if_main_process():
+            self.logbook.log("start", 0, 0, **scalars)
 
     def write_epoch(self, epoch, step, loss, lr, scalars):
         """Write the line of an epoch to every log.

@@ -17,7 +17,10 @@ import torch
 
 from speechbrain_ssl import distributed
 from speechbrain_ssl.brains.encoding import encode, encode_with_frames, project
-from speechbrain_ssl.brains.initial import begin_with_checkpoint
+from speechbrain_ssl.brains.initial import (
+    begin_with_checkpoint,
+    labels_of_model,
+)
 from speechbrain_ssl.brains.positives import make_positives
 from speechbrain_ssl.brains.teacher_embeddings import teacher_embeddings
 from speechbrain_ssl.brains.training_brain import TrainingBrain
@@ -33,9 +36,9 @@ class SSLBrain(TrainingBrain):
 
     ``modules`` holds ``encoder`` and ``objective``. In addition to the
     hyper-parameters of every run (see ``TrainingBrain``) it reads
-    ``freeze_last_layer_epochs``, ``positives`` (``SSPS``, ``ClusterAware`` or
-    None) and ``initial_checkpoint`` (see ``speechbrain_ssl.brains.initial``);
-    ``schedules`` also has ``momentum`` for an objective with a teacher, and the
+    ``freeze_last_layer_epochs``, ``positives`` (``SSPS``, ``ClusterAware``,
+    ``GivenClusters`` or None) and ``initial_checkpoint`` (see
+    ``speechbrain_ssl.brains.initial``); ``schedules`` also has ``momentum`` for an objective with a teacher, and the
     objective's own scheduled values.
 
     Attributes
@@ -134,6 +137,13 @@ class SSLBrain(TrainingBrain):
     def unclipped_parameters(self):
         """Return what the objective names, such as SDPN's prototypes."""
         return self.objective.unclipped_parameters()
+
+    @property
+    def labels_seen(self):
+        """Which speaker labels training used; see ``TrainingHooks``."""
+        if self.positives.labels_seen != "none":
+            return self.positives.labels_seen
+        return labels_of_model(self.hparams.initial_model)
 
     def extra_results(self):
         """Return the first epoch that used pseudo-positives."""

@@ -13,6 +13,7 @@ import torch
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
 
 from speechbrain_ssl import distributed
+from speechbrain_ssl.brains.initial import labels_of_model
 from speechbrain_ssl.brains.pseudo_label_brain import PseudoLabelBrain
 from speechbrain_ssl.brains.verdict import compare_exported
 from speechbrain_ssl.clustering.quality import (
@@ -48,7 +49,8 @@ class Stages:
     """Implements the stages of a round.
 
     ``embed``, ``cluster``, ``train`` and ``fine_tune`` are the stages. Each
-    takes the number of the round and returns a dictionary of metrics for
+    takes the number of the round, ``fine_tune`` also the place of the final
+    stage among several, and returns a dictionary of metrics for
     ``rounds.json``. All processes call them.
 
     Arguments
@@ -80,6 +82,14 @@ class Stages:
     def labels_are_given(self):
         """Whether the labels are read from a file instead of clustered."""
         return isinstance(self.hparams["labels_from"], GivenLabels)
+
+    @property
+    def labels_seen(self):
+        """Which speaker labels the labels are made of, or the initial model."""
+        seen = self.hparams["labels_from"].labels_seen
+        if seen != "none":
+            return seen
+        return labels_of_model(self.hparams["initial_model"])
 
     @property
     def initial_model(self):
@@ -116,12 +126,19 @@ class Stages:
         """Return the folder of a round."""
         return self.folder / f"round_{number}"
 
-    def fine_tuning_folder(self, number):
-        """Return the folder of the final stage.
+    @property
+    def final_stages(self):
+        """What each final stage changes, as a list of dictionaries."""
+        changes = self.hparams["final_stage"] or []
+        return changes if isinstance(changes, list) else [changes]
+
+    def fine_tuning_folder(self, number, place=1):
+        """Return the folder of a final stage, of which ``place`` 1 is the first.
 
         It is named after the last round, since more rounds may be added later.
         """
-        return self.folder / f"fine_tuning_{number}"
+        name = f"fine_tuning_{number}"
+        return self.folder / (name if place == 1 else f"{name}_{place}")
 
     def _model_before(self, number):
         """Return the folder of the model whose embeddings a round clusters."""
@@ -320,21 +337,24 @@ class Stages:
             initial_model=starts[self.hparams["start_from"]],
         )
 
-    def fine_tune(self, number):
-        """Train the last model further, with the settings of the final stage.
+    def fine_tune(self, number, place=1):
+        """Train the last model further, with the settings of a final stage.
 
         Only the labels that the gate kept are used. This is meant for
-        large-margin fine-tuning: longer crops and a larger margin.
+        large-margin fine-tuning (longer crops and a larger margin) and for a
+        pre-trained encoder whose weights the rounds have left frozen.
         """
         before = self.round_folder(number)
+        if place > 1:
+            before = self.fine_tuning_folder(number, place - 1)
         return self._train(
-            self.fine_tuning_folder(number),
+            self.fine_tuning_folder(number, place),
             before / "trusted.csv",
             number,
             before,
             initial_model=before,
             initial_classifier=str(before / "save" / "classifier.pt"),
-            **self.hparams["final_stage"],
+            **self.final_stages[place - 1],
         )
 
     def _embedded_by(self, model, number):
@@ -407,7 +427,7 @@ class Stages:
         hparams["valid_utterances"] = min(
             hparams["valid_utterances"], self.hparams["valid_utterances"]
         )
-        hparams["labels_seen"] = hparams["labels_from"].labels_seen
+        hparams["labels_seen"] = self.labels_seen
         brain = self.brain_class(
             modules={name: hparams[name] for name in self.module_names},
             opt_class=hparams["optimizer"],
@@ -433,15 +453,7 @@ class Stages:
             trusted = brain.trusted()
             found["gate_kept"] = float(trusted.mean())
             if not self.labels_are_given:
-                found |= compare_exported(
-                    start,
-                    folder,
-                    self.manifest,
-                    brain.train_manifest.keys,
-                    self.hparams,
-                    brain.augmentation,
-                    brain.device,
-                )
+                found |= self._verdict(start, folder, brain)
             kept = np.full(len(self.manifest), -1)
             kept[rows] = np.where(trusted, labels[rows], -1)
             write_labels(folder / "trusted.csv", self.manifest, kept)
@@ -454,6 +466,18 @@ class Stages:
         names = ("eer", "ci_low", "ci_high", "eer_initial")
         names += ("face_eer", "both_eer")
         return found | {k: metrics[k] for k in names if k in metrics}
+
+    def _verdict(self, start, folder, brain):
+        """Compare a trained model with its start; see ``compare_exported``."""
+        return compare_exported(
+            start,
+            folder,
+            self.manifest,
+            brain.train_manifest.keys,
+            self.hparams,
+            brain.augmentation,
+            brain.device,
+        )
 
 
 class Names:

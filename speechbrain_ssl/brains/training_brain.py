@@ -39,7 +39,6 @@ from speechbrain_ssl.brains.encoding import (
     check_rows,
     compile_encoder,
     crop_features,
-    encode,
 )
 from speechbrain_ssl.brains.evaluation import (
     RecentWeights,
@@ -370,21 +369,6 @@ class TrainingBrain(TrainingHooks):
             interruption.defer(True)
         else:
             self._collected, self._held_out = [], RunningMeans()
-
-    @torch.no_grad()
-    def evaluate_batch(self, batch, stage):
-        """Collect embeddings of held-out crops; return 0 in place of a loss."""
-        if distributed.on_any_rank(interruption.requested()):
-            # No step of the epoch is left: the next start validates again.
-            self.step, self.stopping = len(self.train_sampler), True
-            self._save_intra_epoch_ckpt()
-        self.evaluated_encoder.eval()
-        with self.evaluation_ctx:
-            batch.to(self.device)
-            embeddings = encode(self.evaluated_encoder, self.inputs(batch))
-            self._held_out.add(**self.held_out(embeddings))
-        self._collected.append(embeddings.float().cpu().numpy())
-        return torch.zeros(())
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """After validation, write the logs, check for collapse, and save."""

@@ -8,8 +8,13 @@ import torch
 from speechbrain_ssl.brains.encoding import crop_features, encode
 from speechbrain_ssl.data.halves import HalvesDataset
 from speechbrain_ssl.data.loaders import VALID_BATCH
+from speechbrain_ssl.data.manifest import rows_of
+from speechbrain_ssl.embedding.rows import unit_or_zero
 from speechbrain_ssl.publishing.export import load_encoder
 from speechbrain_ssl.verification.label_free_comparison import (
+    BETTER,
+    UNCLEAR,
+    WORSE,
     compare_label_free,
 )
 
@@ -55,9 +60,67 @@ def compare_exported(
         If there are too few usable utterances.
     """
     models = [load_encoder(model, device) for model in (start, trained)]
+    halves = held_out_halves(
+        manifest, trained_on, hparams, models[0][1].sample_rate
+    )
+    if halves is None:
+        return {}
+    return compare_label_free(
+        *embed_halves(models, halves, augmentation, hparams["seed"], device)
+    )
+
+
+def compare_modalities(rows, faces, seen):
+    """Compare two pairs of encoders, by voice, by face and by both.
+
+    Arguments
+    ---------
+    rows, faces : tuple of numpy.ndarray
+        Embeddings before and after, ``[utterances, crops, size]``, of the voices
+        of all held-out utterances, and of the faces of those that have one.
+    seen : numpy.ndarray
+        Which of all have a face, bool ``[utterances]``.
+
+    Returns
+    -------
+    dict
+        What ``compare_label_free`` finds by voice; and under ``by`` all that it
+        finds by ``"voice"``, ``"face"`` and ``"both"``, the embeddings side by
+        side. ``verdict`` is ``"worse"`` if one of the three is, else
+        ``"better"`` if one of them is.
+    """
+    both = (
+        np.concatenate([unit_or_zero(v[seen]), unit_or_zero(f)], axis=-1)
+        for v, f in zip(rows, faces, strict=True)
+    )
+    by = {
+        "voice": compare_label_free(*rows),
+        "face": compare_label_free(*faces),
+        "both": compare_label_free(*both),
+    }
+    verdicts = {one["verdict"] for one in by.values()}
+    verdict = next(v for v in (WORSE, BETTER, UNCLEAR) if v in verdicts)
+    return {**by["voice"], "by": by, "verdict": verdict}
+
+
+def held_out_halves(manifest, trained_on, hparams, sample_rate):
+    """Return the halves of the utterances that a verdict is based on.
+
+    Arguments
+    ---------
+    manifest, trained_on, hparams
+        As in ``compare_exported``.
+    sample_rate : int
+        Hz.
+
+    Returns
+    -------
+    speechbrain_ssl.data.halves.HalvesDataset
+        None if there are too few utterances.
+    """
     options = {
         "seconds": hparams["valid_seconds"],
-        "sample_rate": models[0][1].sample_rate,
+        "sample_rate": sample_rate,
     }
     _, held_out = manifest.hold_out(
         hparams["valid_utterances"],
@@ -67,30 +130,79 @@ def compare_exported(
     held_out = held_out.select(
         np.flatnonzero(~np.isin(held_out.keys, trained_on))
     )
-    if len(held_out) < _LEAST:
+    if not enough(len(held_out), "utterances"):
+        return None
+    return HalvesDataset(held_out, **options)
+
+
+def enough(count, what):
+    """Return whether so many are enough for a verdict; the log says if not."""
+    if count < _LEAST:
         logger.warning(
-            "%d held-out utterances are too few to say whether training helped",
-            len(held_out),
+            "%d held-out %s are too few to say whether training helped",
+            count,
+            what,
         )
-        return {}
-    crops = HalvesDataset(held_out, **options)
-    # The stretches of the noises, too, are the same in every round.
-    augmentation.begin_epoch(1)
-    found = [[], []]
-    for first in range(0, len(crops), VALID_BATCH):
-        last = min(first + VALID_BATCH, len(crops))
-        batch = crops.collate([crops[i] for i in range(first, last)])
-        noisy = augmentation(
-            batch.to(device).crops[0],
-            (hparams["seed"], batch.epoch, batch.keys),
-        )
-        for rows, model in zip(found, models, strict=True):
-            rows.append(_embed(*model, noisy))
-    return compare_label_free(*(np.concatenate(rows) for rows in found))
+    return count >= _LEAST
+
+
+def shown(halves, part):
+    """Return which utterances of a part have a face that can be compared.
+
+    Arguments
+    ---------
+    halves : speechbrain_ssl.data.face_dataset.FaceHalves
+        The pictures of all utterances.
+    part : speechbrain_ssl.data.manifest.Manifest
+        Some of them.
+
+    Returns
+    -------
+    numpy.ndarray
+        Their positions in ``halves``, int64, in the order of ``part``.
+    """
+    places = rows_of(part, halves.manifest)
+    return places[
+        [bool(halves.faces.has_face[i] and halves.usable(i)) for i in places]
+    ]
 
 
 @torch.no_grad()
-def _embed(encoder, features, crops):
-    """Embed crops ``[batch, crops, samples]``: ``[batch, crops, size]``."""
-    rows = encode(encoder, [crop_features(features, crops)])
-    return rows.float().cpu().numpy()
+def embed_halves(models, halves, augmentation, seed, device, places=None):
+    """Embed the augmented crops, or pictures, of held-out utterances.
+
+    Arguments
+    ---------
+    models : list of tuple
+        Encoder and features of each model, on the device.
+    halves : speechbrain_ssl.data.halves.HalvesDataset
+        The utterances; ``FaceHalves`` for pictures.
+    augmentation : callable
+        As in ``compare_exported``.
+    seed : int
+        Seed of its draws.
+    device : str
+        Where to compute.
+    places : numpy.ndarray, optional
+        Positions of the utterances that are embedded; all by default.
+
+    Returns
+    -------
+    list of numpy.ndarray
+        For each model float32 ``[utterances, crops, size]``, of the same crops.
+    """
+    if places is None:
+        places = np.arange(len(halves))
+    # The stretches of the noises, too, are the same in every round.
+    augmentation.begin_epoch(1)
+    found = [[] for _ in models]
+    for first in range(0, len(places), VALID_BATCH):
+        chosen = places[first : first + VALID_BATCH]
+        batch = halves.collate([halves[int(i)] for i in chosen])
+        crops = augmentation(
+            batch.to(device).crops[0], (seed, batch.epoch, batch.keys)
+        )
+        for rows, (encoder, features) in zip(found, models, strict=True):
+            embedded = encode(encoder, [crop_features(features, crops)])
+            rows.append(embedded.float().cpu().numpy())
+    return [np.concatenate(rows) for rows in found]

@@ -1,6 +1,6 @@
 """Choose a configuration for ``train`` from the hours of audio."""
 
-from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.errors import ConfigError, counted
 from speechbrain_ssl.prepare.lists import audio_of
 from speechbrain_ssl.prepare.probe import probe
 
@@ -48,7 +48,7 @@ def choose(options):
         gpu = torch.cuda.is_available()
     name = LARGE if gpu and hours >= HOURS else SMALL
     return name, [
-        f"{len(paths)} files, about {hours:.1f} hours, "
+        f"{counted(len(paths), 'file')}, about {hours:.1f} hours, "
         f"{'a' if gpu else 'no'} GPU: configuration {name}. Name another by "
         "--config=NAME; `speechbrain-ssl config` lists them.",
         f"The rule is ours and not measured: {LARGE} from {HOURS} hours on a "

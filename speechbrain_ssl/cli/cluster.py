@@ -10,6 +10,7 @@ import dataclasses
 import numpy as np
 
 from speechbrain_ssl.cli.common import check_output, check_source
+from speechbrain_ssl.errors import counted
 from speechbrain_ssl.files import atomic_write
 
 
@@ -55,7 +56,8 @@ def run(options):
             writer.writerow(["file", "speaker"])
             writer.writerows(found["files"].items())
         lines = [
-            f"{files.count()}, {groups.speakers} speakers: {options.output}"
+            f"{files.count()}, {counted(groups.speakers, 'speaker')}: "
+            f"{options.output}"
         ]
     else:
         order = sorted(found["files"].items(), key=lambda item: item[::-1])

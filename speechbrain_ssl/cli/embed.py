@@ -13,7 +13,7 @@ import pandas as pd
 from speechbrain_ssl.checks import check_number
 from speechbrain_ssl.cli.common import check_output, check_source
 from speechbrain_ssl.embedding.extract import MIN_SECONDS, MOST_SECONDS
-from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.errors import ConfigError, counted
 from speechbrain_ssl.files import atomic_write
 from speechbrain_ssl.speakers.search import identity_columns
 
@@ -80,7 +80,9 @@ def run(options):
         "left_out": files.left_out,
         "notes": files.notes,
     }
-    parts = "" if options.windows is None else f" in {len(rows)} windows"
+    parts = (
+        "" if options.windows is None else f" in {counted(len(rows), 'window')}"
+    )
     lines = [
         f"{files.count()} embedded{parts}, "
         f"{rows.shape[1]} dimensions: {options.output}",

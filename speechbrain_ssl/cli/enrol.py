@@ -1,6 +1,7 @@
 """The command ``speechbrain-ssl enrol NAME a.wav b.wav --database=FOLDER``."""
 
 from speechbrain_ssl.cli.common import load_model_of
+from speechbrain_ssl.errors import counted
 from speechbrain_ssl.speakers.files import Reading
 
 
@@ -38,5 +39,6 @@ def run(options):
         "database": options.database,
         "notes": notes,
     }
-    line = f"{options.name} enrolled from {len(options.files)} recording(s)"
-    return found, [f"{line}: {options.database}", *notes]
+    recordings = counted(len(options.files), "recording")
+    line = f"{options.name} enrolled from {recordings}: {options.database}"
+    return found, [line, *notes]

@@ -68,6 +68,16 @@ def make_parser():
         "package a model for stock SpeechBrain and the hub",
         "output_folder=FOLDER data=SENTENCE [key=value ...]",
     )
+    _add_script(
+        commands,
+        "compare",
+        "compare models on the trials that all have scored",
+        "model ... [--key=value ...]",
+        nargs="+",
+        help="output folder of evaluate, or of a training run with trials; "
+        "name=FOLDER names it, FOLDER:SCORING takes another scoring",
+    )
+    _add_export_onnx(commands)
     _add_config(commands)
     _add_verify(commands, [common])
     _add_embed(commands, [common, many])
@@ -124,8 +134,11 @@ def _add_recipe(commands, name, text):
     parser.set_defaults(module="recipe", recipe=name, json=False, quiet=False)
 
 
-def _add_script(commands, name, text, keys):
-    """Add a command that runs a script of recipes/VoxCeleb/Verification."""
+def _add_script(commands, name, text, keys, **model):
+    """Add a command that runs a script of recipes/VoxCeleb/Verification.
+
+    ``model`` changes how its first argument is parsed.
+    """
     parser = commands.add_parser(
         name,
         help=text,
@@ -134,8 +147,25 @@ def _add_script(commands, name, text, keys):
         epilog="recipes/VoxCeleb/Verification/README.md explains the keys.",
         allow_abbrev=False,
     )
-    parser.add_argument("model", help="output folder of a training run")
+    model = {"help": "output folder of a training run", **model}
+    parser.add_argument("model", **model)
     parser.set_defaults(module="verification", json=False)
+
+
+def _add_export_onnx(commands):
+    """Add the command ``export-onnx``."""
+    parser = commands.add_parser(
+        "export-onnx",
+        help="write a model as one ONNX file, from waveform to embedding",
+    )
+    parser.add_argument("model", help=_MODEL)
+    parser.add_argument(
+        "--output",
+        required=True,
+        help="the file to write; it takes waveforms [batch, samples] of 16 kHz "
+        "and gives embeddings [batch, size]",
+    )
+    parser.set_defaults(module="export_onnx", json=False)
 
 
 def _add_config(commands):
@@ -250,6 +280,12 @@ def _add_made_threshold(commands, parents):
         help="a threshold for recordings like those of a folder, without labels",
     )
     _add_source(parser)
+    parser.add_argument(
+        "--names",
+        type=int,
+        help="how many speakers are enrolled, for the threshold of identify "
+        "(default: 10, 100 and 1000)",
+    )
 
 
 def _add_search(commands, parents):

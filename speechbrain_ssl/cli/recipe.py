@@ -138,7 +138,8 @@ def run(options):
         f"`speechbrain-ssl {options.command} --config={name} --help` explains "
         "its keys."
     )
-    print("\n".join(lines), flush=True)
+    # Not stdout, where `--print_config` prints YAML.
+    print("\n".join(lines), file=sys.stderr, flush=True)
     folder = yaml_text(os.path.abspath(options.folder))
     run_script(
         path.parents[1] / "train.py",

@@ -5,7 +5,7 @@ import os
 import numpy as np
 
 from speechbrain_ssl.cli.common import check_output, load_model_of
-from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.errors import ConfigError, counted
 from speechbrain_ssl.speakers.files import Checked
 from speechbrain_ssl.verification.metrics import eer
 from speechbrain_ssl.verification.protocol import check_files, write_scores
@@ -80,7 +80,8 @@ def run(options):
         "notes": files.notes,
     }
     lines = [
-        f"{found['scored']} of {len(trials)} trials scored: {options.output}",
+        f"{found['scored']} of {counted(len(trials), 'trial')} scored: "
+        f"{options.output}",
         *files.notes,
     ]
     if rate is not None:

@@ -3,6 +3,7 @@
 import dataclasses
 
 from speechbrain_ssl.cli.common import check_source
+from speechbrain_ssl.errors import counted
 
 
 def run(options):
@@ -24,19 +25,19 @@ def run(options):
     AudioError
         If no file can be used.
     ConfigError
-        If there are too few.
+        If there are too few, or the number of names is not positive.
     """
     files, model = check_source(options)
-    found = model.threshold(files, options)
+    found = model.threshold(files, options, options.names)
     lines = [
         files.count(),
         f"one speaker if above  {found.threshold:.4f}",
         *(
-            f"of {count:>4} names         {value:.4f}"
+            f"{'of ' + counted(count, 'name'):<22}{value:.4f}"
             for count, value in found.of_many.items()
         ),
-        "Give it to verify, and that of your number of names to identify, with "
-        "--threshold.",
+        "Give the first to verify, and that of your number of names to "
+        "identify, with --threshold.",
         *found.notes,
     ]
     return {**dataclasses.asdict(found), "left_out": files.left_out}, lines

@@ -1,15 +1,16 @@
-"""The commands ``evaluate`` and ``publish``, which run scripts of ``recipes/``."""
+"""The commands ``evaluate``, ``compare`` and ``publish``: scripts of ``recipes/``."""
 
 from speechbrain_ssl.cli.recipe import root, run_script, yaml_text
 
 
 def run(options):
-    """Evaluate a model on a trial list, or package it for others.
+    """Evaluate a model on a trial list, compare models, or package one.
 
     Arguments
     ---------
     options : argparse.Namespace
-        ``command``, ``model`` and ``keys``, further arguments of the script.
+        ``command``, ``model`` (of ``compare`` a list) and ``keys``, further
+        arguments of the script.
 
     Returns
     -------
@@ -17,8 +18,11 @@ def run(options):
         An empty result and no lines: the script has printed what it has to say.
     """
     folder = root() / "recipes" / "VoxCeleb" / "Verification"
-    arguments = [f"--model={options.model}"]
-    if options.command == "evaluate":
+    if options.command == "compare":
+        arguments = options.model
+    elif options.command == "publish":
+        arguments = [f"--model={options.model}"]
+    else:
         configuration = folder / "hparams" / "cosine_one_list.yaml"
         model = yaml_text(options.model)
         arguments = [str(configuration), f"--model={model}"]

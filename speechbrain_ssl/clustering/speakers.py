@@ -8,13 +8,16 @@ from speechbrain_ssl.clustering.agglomerative import merge_centroids
 from speechbrain_ssl.clustering.kmeans import spherical_kmeans
 from speechbrain_ssl.clustering.quality import silhouette
 from speechbrain_ssl.clustering.rows import unit_rows
-from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.errors import ConfigError, counted
 
 # Up to this many files all pairs are compared, in 0.8 GB.
 _ALL_PAIRS = 10_000
 # A larger set is grouped into so many by k-means first, so that the time grows
 # with the number of files and not with its square.
 _CENTROIDS = 2_000
+# Share of the silhouette of rows without clusters that does not count. It is
+# ours; results/speaker_counting compares it with others.
+_CHANCE = 0.5
 # Rows whose variance in all directions is smaller are equal up to rounding.
 _SAME = 1e-10
 
@@ -24,7 +27,8 @@ def find_speakers(embeddings, speakers=None):
 
     The directions in which embeddings vary most are shortened first (see
     ``half_whiten``). More than 10 000 recordings are grouped by k-means before
-    the groups are merged.
+    the groups are merged. In a distributed run one process may call this for
+    fewer.
 
     Arguments
     ---------
@@ -32,7 +36,8 @@ def find_speakers(embeddings, speakers=None):
         ``[N, size]``, one for each recording.
     speakers : int, optional
         Number of speakers. If not given, it is the number, from 2 to half the
-        recordings, whose groups have the best silhouette.
+        recordings, whose groups have the best silhouette, less half of what
+        rows without groups have (see ``unclustered``).
 
     Returns
     -------
@@ -52,16 +57,16 @@ def find_speakers(embeddings, speakers=None):
     >>> len(set(find_speakers(voices).tolist()))
     4
     """
-    rows = half_whiten(unit_rows(embeddings).cpu())
+    rows = half_whiten(unit_rows(embeddings, single_process=True).cpu())
     count = len(rows)
     if speakers is None and count < 4:
         raise ConfigError(
-            f"{count} usable files are too few to estimate the number of "
+            f"{counted(count, 'usable file')} cannot tell the number of "
             "speakers; give it with --speakers"
         )
     if speakers is not None and speakers > count:
         raise ConfigError(
-            f"--speakers={speakers}, but there are only {count} usable files"
+            f"--speakers={speakers}, and the number of usable files is {count}"
         )
     if count <= _ALL_PAIRS:
         return _group(rows, speakers)
@@ -112,16 +117,58 @@ def _group(points, speakers):
     """Group unit rows that are few enough to compare all pairs."""
     if speakers is not None:
         return merge_centroids(points, speakers).numpy()
-    tree = hierarchy.linkage(points.double().numpy(), "ward")
+    chance = unclustered(points)
+    tree, chance_tree = _tree(points), _tree(chance)
     best, labels = -np.inf, np.zeros(len(points), np.int64)
     for number in candidates(len(points)):
-        cut = hierarchy.fcluster(tree, number, "maxclust").astype(np.int64) - 1
+        cut = _cut(tree, number)
         # Identical recordings cannot be divided.
         if cut.max() > 0:
-            score = silhouette(points, cut)
+            score = silhouette(points, cut) - _CHANCE * silhouette(
+                chance, _cut(chance_tree, number)
+            )
             if score > best:
                 best, labels = score, cut
     return labels
+
+
+def unclustered(points):
+    """Draw rows that vary as much as others in each direction, without clusters.
+
+    The silhouette of any rows is high for two groups, where few directions
+    dominate, and for very many. What it is for rows without clusters says how
+    much of it is no merit of the groups, as in the gap statistic (Tibshirani,
+    Walther and Hastie, 2001).
+
+    Arguments
+    ---------
+    points : torch.Tensor
+        float32 ``[N, size]``, of length one, and uncorrelated, as
+        ``half_whiten`` makes them.
+
+    Returns
+    -------
+    torch.Tensor
+        float32 ``[N, size]``, normally distributed and then scaled to length
+        one; always the same draw.
+
+    Example
+    -------
+    >>> unclustered(torch.eye(4)).norm(dim=1).round(decimals=4).tolist()
+    [1.0, 1.0, 1.0, 1.0]
+    """
+    draws = np.random.default_rng(1).normal(size=tuple(points.shape))
+    rows = torch.from_numpy(draws).float() * points.square().mean(dim=0).sqrt()
+    return torch.nn.functional.normalize(rows)
+
+
+def _tree(points):
+    return hierarchy.linkage(points.double().numpy(), "ward")
+
+
+def _cut(tree, number):
+    """Return the clusters of each row, from 0, at most ``number`` of them."""
+    return hierarchy.fcluster(tree, number, "maxclust").astype(np.int64) - 1
 
 
 def candidates(count):

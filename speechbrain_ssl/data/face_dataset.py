@@ -45,6 +45,16 @@ class FaceBatch(CropBatch):
 
     present: torch.Tensor | None = None
 
+    def to(self, device):
+        """Move views and presence to a device; see ``CropBatch.to``."""
+        self.present = self.present.to(device, non_blocking=True)
+        return super().to(device)
+
+    def pin_memory(self):
+        """Copy views and presence to pinned memory."""
+        self.present = self.present.pin_memory()
+        return super().pin_memory()
+
     @staticmethod
     def _unpack(views):
         return views / 255 if views.dtype == torch.uint8 else views

@@ -27,7 +27,6 @@ class PairedBatch(CropBatch):
     def to(self, device):
         """Move crops and pictures to a device; see ``CropBatch.to``."""
         self.faces.to(device)
-        self.faces.present = self.faces.present.to(device)
         return super().to(device)
 
     def pin_memory(self):

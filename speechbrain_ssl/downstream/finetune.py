@@ -102,7 +102,7 @@ class FineTuning:
             If the encoder has no affine layer to start with, or a batch is too
             small for its batch norms.
         """
-        if not hasattr(system.encoder, "fc"):
+        if not hasattr(system.encoder, "last_affine"):
             raise ConfigError(
                 f"--model={system.name} has no weights to fine-tune; take the "
                 "output folder of a training run, or `untrained`"

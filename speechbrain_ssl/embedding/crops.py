@@ -144,6 +144,7 @@ def embed_crops(
         batch_size=max(1, int(batch_seconds / (grid.count * grid.seconds))),
         collate_fn=_join,
         num_workers=num_workers,
+        pin_memory=torch.device(device).type == "cuda",
         # The loader must not draw from the global generator.
         generator=torch.Generator(),
         worker_init_fn=init_loader_worker,
@@ -153,7 +154,7 @@ def embed_crops(
     result, counts = None, np.zeros(len(paths))
     with progress_bar(progress, len(paths)) as bar:
         for index, waves in loader:
-            inputs = features(unpack(waves.to(device)))
+            inputs = features(unpack(waves.to(device, non_blocking=True)))
             with torch.autocast(
                 inputs.device.type, precision, enabled=precision is not None
             ):

@@ -271,6 +271,7 @@ def embed_windows(
         batch_sampler=_batches(lengths, batch_seconds),
         collate_fn=_pad,
         num_workers=num_workers,
+        pin_memory=torch.device(device).type == "cuda",
         # The loader must not draw from the global generator.
         generator=torch.Generator(),
         worker_init_fn=init_loader_worker,
@@ -393,7 +394,8 @@ def mean_windows(windows, count):
 
 def _embed(encoder, features, waves, sizes, device, precision):
     """Embed a padded batch, float32 ``[batch, size]``."""
-    waves, sizes = unpack(waves.to(device)), sizes.to(device)
+    waves = unpack(waves.to(device, non_blocking=True))
+    sizes = sizes.to(device, non_blocking=True)
     inputs = features(waves, sizes)
     frames = features.num_frames(sizes) / inputs.shape[1]
     with torch.autocast(

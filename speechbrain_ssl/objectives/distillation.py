@@ -8,14 +8,16 @@ the student's crops and ``t`` of the teacher's utterances::
     loss = mean (1 - <h(z_i), t_i>) + w * mean_{i != j} (<z_i, z_j> - <t_i, t_j>)^2
 
 The first term copies the embeddings, the second the relations between those of
-a batch (Tung and Mori, 2019, arXiv 1907.09682, compare such matrices). ``h`` is
-a linear layer where the sizes differ. The sum and its weight are ours.
+a batch, over all processes (Tung and Mori, 2019, arXiv 1907.09682, compare such
+matrices). ``h`` is a linear layer where the sizes differ. The sum and its weight
+are ours.
 """
 
 import torch
 import torch.nn.functional as F
 
 from speechbrain_ssl.checks import check_number
+from speechbrain_ssl.distributed import gather
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.objectives.base import Objective
 
@@ -100,11 +102,13 @@ class Distillation(Objective):
         wanted = self.targets[online.index]
         copied = F.normalize(online.projections.float(), dim=2)
         embedding = (1 - (copied * wanted.unsqueeze(1)).sum(2)).mean()
-        rows = F.normalize(online.embeddings.float(), dim=2).transpose(0, 1)
-        difference = rows @ rows.transpose(1, 2) - wanted @ wanted.T
-        count = len(wanted)
+        rows = F.normalize(online.embeddings.float(), dim=2)
+        # Rows of this process, columns of all.
+        others, others_wanted = gather(rows), gather(wanted)
+        cosines = rows.transpose(0, 1) @ others.permute(1, 2, 0)
+        difference = cosines - wanted @ others_wanted.T
         # Of a vector with itself, both cosines are 1.
-        pairs = max(1, count * (count - 1)) * len(rows)
+        pairs = max(1, len(rows) * (len(others) - 1)) * len(cosines)
         relation = difference.square().sum() / pairs
         return embedding + self.relation_weight * relation, {
             "embedding_loss": embedding.detach(),

@@ -131,6 +131,7 @@ def scan_formats(
             },
             **kwargs,
         )
+        found.unused_seconds += converted.unused_seconds
         wavs.update((f"{kind}/{name}/{t}", file) for file, t in targets.items())
         tables = (
             [usable, converted.usable] if len(usable) else [converted.usable]
@@ -172,6 +173,7 @@ def scan_formats(
             trim_silence,
             **kwargs,
         )
+        found.unused_seconds += more.unused_seconds
         tables = [t for t in (usable, more.usable) if len(t)]
         if tables:
             usable = pd.concat(tables).sort_values("ID")

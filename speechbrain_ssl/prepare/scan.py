@@ -61,23 +61,31 @@ class Scan:
         ``wav``, ``note`` and ``detail`` of usable files that are odd.
     opened : int
         Number of files that were opened; the others were in the cache.
+    unused_seconds : float
+        Length of the rejected files whose length is known.
     """
 
     usable: pd.DataFrame
     rejected: pd.DataFrame
     notes: pd.DataFrame
     opened: int
+    unused_seconds: float
 
     def manifest(self):
         """Return the usable utterances with the three columns of a manifest."""
         return self.usable[["ID", "duration", "wav"]]
 
     def totals(self):
-        """Return the number of usable ``utterances`` and their ``hours``."""
+        """Return the number of usable ``utterances`` and their ``hours``.
+
+        ``hours_found`` counts the rejected files, too, if their length is known.
+        """
         seconds = float(self.usable["duration"].sum())
+        found = seconds + self.unused_seconds
         return {
             "utterances": len(self.usable),
             "hours": round(seconds / 3600, 4),
+            "hours_found": round(found / 3600, 4),
         }
 
 
@@ -158,7 +166,7 @@ def scan(
         root, names, cache, check, num_workers, progress
     )
 
-    usable, notes = [], []
+    usable, notes, unused_seconds = [], [], 0.0
     rejected = [
         (f"{wav_root}/{name}", "folder not listed", message)
         for name, message in unreadable
@@ -176,6 +184,7 @@ def scan(
             reason, detail = _unwanted(
                 seconds, outcome.sample_rate, min_duration, sample_rate
             )
+            unused_seconds += seconds if reason else 0.0
         if reason:
             rejected.append((wav, reason, detail))
         else:
@@ -188,6 +197,7 @@ def scan(
         rejected_table(rejected),
         notes_table(notes),
         opened,
+        unused_seconds,
     )
 
 

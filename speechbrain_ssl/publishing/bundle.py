@@ -1,4 +1,4 @@
-"""Write a model folder for publication and test it with stock SpeechBrain."""
+"""Write a model folder for publication and test it with SpeechBrain."""
 
 import json
 import os
@@ -29,14 +29,17 @@ from speechbrain_ssl.verification.label_free_threshold import (
     RULE as LABEL_FREE,
 )
 
-#: Largest difference between our embeddings and those of stock SpeechBrain,
-#: as a share of the largest value.
+#: Largest difference between our embeddings and those of SpeechBrain, as a
+#: share of the largest value.
 TOLERANCE = 1e-5
 
-# Runs where our package cannot be imported, as on the machine of a user.
-_STOCK = """
+# Makes our package impossible to import, as on the machine of a user.
+_ALONE = """
 import sys
 sys.modules["speechbrain_ssl"] = None
+"""
+_EMBED = """
+import sys
 import numpy, torch
 from speechbrain.inference.speaker import SpeakerRecognition
 folder, waves, found = sys.argv[1:]
@@ -51,7 +54,7 @@ numpy.save(found, numpy.stack(rows))
 
 
 class ProofError(UserError):
-    """Raised when stock SpeechBrain does not reproduce our embeddings."""
+    """Raised when SpeechBrain does not reproduce our embeddings."""
 
 
 def threshold_of(calibration, results, p_target=0.5):
@@ -101,7 +104,7 @@ def make_bundle(
     p_target=0.5,
     onnx=False,
 ):
-    """Write a folder to publish and test it with stock SpeechBrain.
+    """Write a folder to publish and test it with SpeechBrain.
 
     Arguments
     ---------
@@ -131,18 +134,12 @@ def make_bundle(
     Raises
     ------
     ConfigError
-        If a given file is missing or invalid, the output folder is the model
-        itself, or stock SpeechBrain has no classes for the model.
+        If a given file is missing or invalid, or the output folder is the
+        model itself.
     ProofError
         As ``prove``.
     """
     encoder, features = load_encoder(model)
-    if getattr(encoder, "takes_waveforms", False):
-        raise ConfigError(
-            f"{model} has a pre-trained front end: stock SpeechBrain has no "
-            "such back end, and a folder to publish is tested with it; upload "
-            "the folder `model` as it is, which this package loads"
-        )
     output_folder = pathlib.Path(output_folder)
     if output_folder.resolve() in (
         pathlib.Path(model).resolve(),
@@ -224,10 +221,11 @@ def _waveforms(sample_rate):
 
 @torch.no_grad()
 def prove(folder, encoder, features):
-    """Compare stock SpeechBrain's embeddings with the training code's.
+    """Compare SpeechBrain's embeddings with the training code's.
 
-    SpeechBrain runs in a separate process, without a network, in which our
-    package cannot be imported.
+    SpeechBrain runs in a separate process, without a network. Our package
+    cannot be imported there, unless the encoder has a pre-trained front end,
+    whose classes are ours.
 
     Arguments
     ---------
@@ -248,6 +246,9 @@ def prove(folder, encoder, features):
     ProofError
         If it is above ``TOLERANCE``, or SpeechBrain cannot load the folder.
     """
+    code = _EMBED
+    if not getattr(encoder, "takes_waveforms", False):
+        code = _ALONE + _EMBED
     waves = _waveforms(features.sample_rate)
     encoder, features = encoder.cpu().eval(), features.cpu()
     ours = np.stack(
@@ -263,7 +264,7 @@ def prove(folder, encoder, features):
             [
                 sys.executable,
                 "-c",
-                _STOCK,
+                code,
                 str(pathlib.Path(folder).resolve()),
                 given,
                 found,
@@ -280,19 +281,19 @@ def prove(folder, encoder, features):
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
             raise ProofError(
-                f"stock SpeechBrain cannot load {folder} ({last}); nothing was "
+                f"SpeechBrain cannot load {folder} ({last}); nothing was "
                 "uploaded"
             )
         theirs = np.load(found)
     if theirs.shape != ours.shape or not np.isfinite(theirs).all():
         raise ProofError(
-            f"stock SpeechBrain computes other embeddings from {folder}: shape "
+            f"SpeechBrain computes other embeddings from {folder}: shape "
             f"{theirs.shape} instead of {ours.shape}; nothing was uploaded"
         )
     difference = float(np.abs(theirs - ours).max() / np.abs(ours).max())
     if not difference < TOLERANCE:
         raise ProofError(
-            f"the embeddings of {folder} in stock SpeechBrain differ from ours "
+            f"the embeddings of {folder} in SpeechBrain differ from ours "
             f"by {difference:.1e} of their largest value (bound: "
             f"{TOLERANCE:g}); nothing was uploaded"
         )

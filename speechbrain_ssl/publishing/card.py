@@ -173,7 +173,7 @@ def make_card(
         f"## Training data\n\n{about.data.strip()}\n\n"
         f"Speaker labels seen in training: **{_escaped(labels)}**.\n",
         _metrics(found),
-        _loading(about.hub_id, threshold, why),
+        _loading(about.hub_id, description, threshold, why),
         _ONNX if onnx else "",
         _LIMITS,
         f"## Licence\n\nThe weights: {about.licence}. The corpora it was "
@@ -207,17 +207,26 @@ def _summary(description, labels):
         if labels == "none"
         else ""
     )
-    variance = (
-        "and unit variance " if features["normalize"] == "mean_variance" else ""
-    )
+    if "front_end" in encoder["arguments"]:
+        kind = encoder["arguments"]["front_end"]["architecture"]["model_type"]
+        inputs = (
+            f"the hidden states of a {kind} model, from mono audio of 16000 Hz"
+        )
+    else:
+        variance = " and unit variance"
+        if features["normalize"] != "mean_variance":
+            variance = ""
+        inputs = (
+            f"{features['n_mels']} log-mel energies of "
+            f"{features['sample_rate']} Hz mono audio, normalised to zero "
+            f"mean{variance} for every utterance"
+        )
     return (
         f"Speaker embeddings of {encoder['arguments']['lin_neurons']} "
         f"dimensions, {how}with speechbrain-ssl on "
         "[SpeechBrain](https://speechbrain.github.io). "
-        f"{encoder['class']} on {features['n_mels']} log-mel energies of "
-        f"{features['sample_rate']} Hz mono audio, normalised to zero mean "
-        f"{variance}for every utterance. Two recordings are compared by the cosine of their "
-        "embeddings.\n"
+        f"{encoder['class']} on {inputs}. Two recordings are compared by the "
+        "cosine of their embeddings.\n"
     )
 
 
@@ -273,7 +282,13 @@ def _shown(value, form=""):
     return "" if value is None else format(value, form)
 
 
-def _loading(hub_id, threshold, why):
+def _loading(hub_id, description, threshold, why):
+    needs = "stock SpeechBrain 1.1.2 or newer; nothing else has to be installed"
+    if "front_end" in description["encoder"]["arguments"]:
+        needs = (
+            "SpeechBrain 1.1.2 or newer, and the classes of this encoder: "
+            '`pip install "speechbrain-ssl[hf]"`'
+        )
     source = hub_id or "path/to/this/folder"
     model = f"{HUB_PREFIX}{hub_id}" if hub_id else source
     verify = "score, _ = verifier.verify_batch(first, second)"
@@ -300,7 +315,7 @@ def _loading(hub_id, threshold, why):
     return f"""\
 ## How to use it
 
-With stock SpeechBrain 1.1.2 or newer; nothing else has to be installed:
+With {needs}:
 
 ```python
 from speechbrain.inference.speaker import SpeakerRecognition

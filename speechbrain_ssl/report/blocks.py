@@ -37,6 +37,7 @@ body{margin:0;background:var(--paper);color:var(--ink);
 font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",
 Arial,sans-serif}
 main{max-width:72rem;margin:0 auto;padding:2.2rem 1.2rem 4rem}
+h1,h2,h3{overflow-wrap:anywhere}
 h1{font-size:1.75rem;line-height:1.2;margin:0 0 1.4rem;letter-spacing:-.01em}
 h2{font-size:1.2rem;margin:2.8rem 0 .9rem;padding-top:1rem;
 border-top:1px solid var(--line)}

@@ -20,9 +20,15 @@ from speechbrain_ssl.report.blocks import (
     table,
     write_page,
 )
+from speechbrain_ssl.report.evaluations import difference_text
 from speechbrain_ssl.report.trial_figures import det_curves
 from speechbrain_ssl.verification.bootstrap import paired_difference
 from speechbrain_ssl.verification.evaluation import evaluate_scores
+from speechbrain_ssl.verification.label_free_comparison import (
+    BETTER,
+    UNCLEAR,
+    WORSE,
+)
 from speechbrain_ssl.verification.metrics import det_points
 from speechbrain_ssl.verification.trial_layouts import fields_of
 from speechbrain_ssl.verification.trials import Trials
@@ -134,7 +140,10 @@ def compare(trials, scores, replicates=1000, seed=0):
     list of dict
         The results of ``evaluate_scores``, with ``system`` and, from the
         second on, ``difference``, ``difference_low`` and ``difference_high``
-        of the equal error rates (percent; None without a bootstrap).
+        of the equal error rates (percent), and ``verdict``: ``"better"`` or
+        ``"worse"`` than the first if the interval is below or above zero, else
+        ``"not distinguishable"``. Without a bootstrap, the interval and the
+        verdict are None.
 
     Raises
     ------
@@ -149,14 +158,20 @@ def compare(trials, scores, replicates=1000, seed=0):
         }
         if rows:
             row["difference"] = row["eer_percent"] - rows[0]["eer_percent"]
-            low = high = None
+            low = high = verdict = None
             if replicates:
                 reference = next(iter(scores.values()))
                 _, interval = paired_difference(
                     reference, found, trials, replicates=replicates, seed=seed
                 )
                 low, high = 100 * interval.low, 100 * interval.high
+                verdict = UNCLEAR
+                if high < 0:
+                    verdict = BETTER
+                elif low > 0:
+                    verdict = WORSE
             row["difference_low"], row["difference_high"] = low, high
+            row["verdict"] = verdict
         rows.append(row)
     return rows
 
@@ -206,21 +221,13 @@ def _table(rows):
         rate = f"{row['eer_percent']:.2f}"
         if row["ci_low"] is not None:
             rate += f" [{row['ci_low']:.2f}, {row['ci_high']:.2f}]"
-        change = ""
-        if "difference" in row:
-            change = f"{row['difference']:+.2f}"
-            if row["difference_low"] is not None:
-                change += (
-                    f" [{row['difference_low']:+.2f}, "
-                    f"{row['difference_high']:+.2f}]"
-                )
         cells.append(
             [
                 row["system"],
                 rate,
                 f"{row['min_dcf_0.01']:.3f}",
                 f"{row['min_dcf_0.05']:.3f}",
-                change,
+                difference_text(row),
             ]
         )
     return table(header, cells, ' style="margin-top: 1rem"')

@@ -1,81 +1,89 @@
-"""Draw a map of embeddings in the plane, coloured by group."""
+"""Draw a map of embeddings in the plane: each point says what it is."""
 
 import numpy as np
 
 from speechbrain_ssl.embedding.rows import unit_or_zero
-from speechbrain_ssl.report.style import (
-    BLUE,
-    INK,
-    MUTED,
-    SERIES,
-    SQUARE,
-    label,
-    legend,
-    literal,
-    new_figure,
-    note,
-)
+from speechbrain_ssl.report.blocks import escape
 
-# Seven colours in three shapes; more groups cannot be told apart by eye.
-MARKERS = ("o", "^", "s")
-MAX_GROUPS = 20
+#: Of more embeddings a random part is drawn.
 MAX_POINTS = 1500
+_COLOURS = ("blue", "red", "green", "purple", "orange", "sky")
 
 
-def embedding_map(embeddings, groups=None, group_name="group", seed=0):
+def embedding_map(
+    embeddings, names, groups=None, group_name="group", caption=""
+):
     """Draw embeddings of length one in the plane by t-SNE.
 
     Arguments
     ---------
     embeddings : numpy.ndarray
-        ``[N, D]``; of more than 1 500 a random part is shown.
+        ``[N, D]``; those that are not finite are left out.
+    names : sequence of str
+        ``N`` names, shown where the mouse rests on a point.
     groups : numpy.ndarray, optional
-        ``[N]``, the groups to colour by. The 20 largest get a colour and a
-        shape; the others are grey, and the title says so.
+        ``[N]``, the groups to colour by, named beside the name.
     group_name : str
         Name of a group, in the singular.
-    seed : int
-        Seed of the random part and of t-SNE.
+    caption : str
+        What to look for.
 
     Returns
     -------
-    matplotlib.figure.Figure
+    str
+        HTML, empty if no embedding is finite. A point is a ``circle`` with the
+        attribute ``data-file``, the position of its embedding.
 
     Example
     -------
-    >>> figure = embedding_map(np.ones((8, 4)))
-    >>> figure.axes[0].get_title(loc="left")
-    'All 8 embeddings are the same'
+    >>> html = embedding_map(np.ones((2, 4)), ["a.wav", "b.wav"], [1, 1])
+    >>> "2 embeddings, 1 group" in html, "<title>a.wav, group 1" in html
+    (True, True)
     """
     embeddings = np.asarray(embeddings, dtype=float)
-    groups = None if groups is None else np.asarray(groups).astype(str)
-    finite = np.isfinite(embeddings).all(axis=1)
-    chosen = np.flatnonzero(finite)
+    finite = np.flatnonzero(np.isfinite(embeddings).all(axis=1))
+    if not len(finite):
+        return ""
+    chosen = finite
     if len(chosen) > MAX_POINTS:
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(0)
         chosen = np.sort(rng.choice(chosen, MAX_POINTS, replace=False))
-    embeddings = embeddings[chosen]
-    groups = None if groups is None else groups[chosen]
-    places, same = lay_out(embeddings, seed)
-
-    figure, ax = new_figure(SQUARE)
-    if same and len(places) > 1:
-        title = f"All {len(places)} embeddings are the same"
-    else:
-        title = f"{len(places)} embeddings, t-SNE"
-    if groups is None:
-        ax.scatter(*places.T, s=9, color=BLUE, alpha=0.65, linewidths=0)
-    else:
-        title = _scatter_groups(ax, places, groups, group_name, title)
-    if not len(places):
-        note(ax, "no finite embedding")
-    ax.set_aspect("equal", adjustable="datalim")
-    ax.set_xticks([])
-    ax.set_yticks([])
-    ax.grid(False)
-    ax.spines[:].set_visible(False)
-    label(ax, title, "t-SNE 1 (no unit)", "t-SNE 2 (no unit)")
-    return figure
+    places, same = lay_out(embeddings[chosen], seed=0)
+    if same and len(chosen) > 1:
+        caption = f"All {len(chosen)} embeddings are the same. {caption}"
+    if len(chosen) < len(finite):
+        caption += f" {len(chosen)} of {len(finite)} are drawn, at random."
+    title, labels = f"{len(finite)} embeddings", names
+    colours = np.zeros(len(embeddings), dtype=int)
+    if groups is not None:
+        # Names of speakers may be missing.
+        kinds, colours = np.unique(
+            np.asarray(groups).astype(str), return_inverse=True
+        )
+        title += f", {len(kinds)} {group_name}{'s' * (len(kinds) != 1)}"
+        labels = [
+            f"{name}, {group_name} {group}"
+            for name, group in zip(names, groups, strict=True)
+        ]
+        if len(kinds) > len(_COLOURS):
+            caption += f" The {len(_COLOURS)} colours are shared by all groups."
+    span = max(float(np.ptp(places, axis=0).max()), 1e-9)
+    places = 20 + 960 * (places - places.min(axis=0)) / span
+    points = "".join(
+        f'<circle cx="{x:.0f}" cy="{y:.0f}" r="8" data-file="{i}" '
+        f'fill="var(--{_COLOURS[colours[i] % len(_COLOURS)]})">'
+        f"<title>{escape(labels[i])}</title></circle>"
+        for i, (x, y) in zip(chosen, places, strict=True)
+    )
+    height = 20 + places[:, 1].max()
+    return (
+        f"<figure><h3>{escape(title)}</h3>"
+        f'<svg viewBox="0 0 1000 {height:.0f}" role="img" '
+        f'aria-label="{escape(title)}">{points}</svg>'
+        "<figcaption>Neighbours in the plane have similar embeddings (t-SNE); "
+        f"distances between islands mean nothing. {escape(caption)}"
+        "</figcaption></figure>"
+    )
 
 
 def lay_out(embeddings, seed):
@@ -116,29 +124,3 @@ def lay_out(embeddings, seed):
         random_state=seed,
     )
     return tsne.fit_transform(unit), False
-
-
-def _scatter_groups(ax, places, groups, group_name, title):
-    """Draw the groups; return the title, which explains the colours."""
-    names, counts = np.unique(groups, return_counts=True)
-    names = names[np.argsort(-counts, kind="stable")]
-    shown = names[:MAX_GROUPS]
-    rest = ~np.isin(groups, shown)
-    ax.scatter(*places[rest].T, s=7, color=MUTED, alpha=0.3, linewidths=0)
-    palette = (*SERIES, INK)
-    for i, name in enumerate(shown):
-        ax.scatter(
-            *places[groups == name].T,
-            s=15,
-            color=palette[i % len(palette)],
-            marker=MARKERS[i // len(palette)],
-            alpha=0.85,
-            linewidths=0,
-            label=literal(name),
-        )
-    plural = f"{group_name}s" if len(names) != 1 else group_name
-    if len(names) > MAX_GROUPS:
-        return f"{title}; {MAX_GROUPS} of {len(names)} {plural} coloured"
-    if 0 < len(names) <= 6:
-        legend(ax)
-    return f"{title}; {len(names)} {plural}"

@@ -60,6 +60,35 @@ def write_breakdown(folder, lists, scores, table, replicates=1000, seed=0):
     write_rows(pathlib.Path(folder) / "breakdown.csv", BREAKDOWN, rows)
 
 
+def difference_text(found):
+    """Format how a system differs from the first one.
+
+    Arguments
+    ---------
+    found : dict
+        From ``speechbrain_ssl.report.comparison.compare``.
+
+    Returns
+    -------
+    str
+        Empty for the first system.
+
+    Example
+    -------
+    >>> row = {"difference": -0.5, "difference_low": -1.25}
+    >>> row |= {"difference_high": 0.5, "verdict": "not distinguishable"}
+    >>> difference_text(row)
+    '-0.50 [-1.25, +0.50], not distinguishable'
+    """
+    if "difference" not in found:
+        return ""
+    text = f"{found['difference']:+.2f}"
+    if found["verdict"] is None:
+        return text
+    low, high = found["difference_low"], found["difference_high"]
+    return f"{text} [{low:+.2f}, {high:+.2f}], {found['verdict']}"
+
+
 def evaluations_text(evaluations):
     """Format the evaluations as lines of text.
 
@@ -84,6 +113,9 @@ def evaluations_text(evaluations):
     kind = "system" if "system" in evaluations[0] else "scoring"
     header = ["list", kind, "trials", "EER % [95 % interval]"]
     header += ["minDCF 0.01", "minDCF 0.05"]
+    compared = any("difference" in found for found in evaluations)
+    if compared:
+        header.append("EER less the first's")
     calibrated = any("cllr" in found for found in evaluations)
     if calibrated:
         header += ["Cllr (min)", "actDCF 0.01", "actDCF 0.05"]
@@ -102,6 +134,8 @@ def evaluations_text(evaluations):
             f"{found['min_dcf_0.01']:.3f}",
             f"{found['min_dcf_0.05']:.3f}",
         ]
+        if compared:
+            row.append(difference_text(found))
         if calibrated and "cllr" in found:
             row += [
                 f"{found['cllr']:.3f} ({found['min_cllr']:.3f})",

@@ -10,6 +10,7 @@ from speechbrain_ssl.report.style import (
     BLUE,
     DASHED,
     INK,
+    MUTED,
     RED,
     SERIES,
     blank_figure,
@@ -36,6 +37,7 @@ def curves(
     ylabel="",
     references=None,
     from_zero=False,
+    band=None,
 ):
     """Draw scalars of a run over its steps or epochs.
 
@@ -61,6 +63,8 @@ def curves(
         Maps names to the values of horizontal dashed lines.
     from_zero : bool
         Whether the vertical axis begins at zero.
+    band : tuple, optional
+        Lowest and highest values to expect, ``[N]`` each, at 1, 2, ..., N.
 
     Returns
     -------
@@ -98,6 +102,9 @@ def curves(
     if first_title is None:
         note(ax, "no finite value")
     _draw_references(ax, references or {})
+    if band is not None:
+        places = range(1, len(band[0]) + 1)
+        ax.fill_between(places, *band, color=MUTED, alpha=0.25, linewidth=0)
     if from_zero:
         low, high = ax.get_ylim()
         ax.set_ylim(min(0.0, low) if low < -1e-3 * high else 0.0, high * 1.04)

@@ -20,14 +20,23 @@ MAX_EPOCHS = 6
 
 _SHARES = {
     "gate_kept": "kept",
+    "face_gate_kept": "kept, by face",
     "corrected": "corrected",
 }
 _MONITORED = {
     "gate_precision": "right among the kept",
+    "face_gate_precision": "right among the kept, by face",
     "gate_recall": "kept among the right",
     "gate_noise_precision": "wrong among the dropped",
     "gate_noise_recall": "dropped among the wrong",
     "corrected_precision": "right among the corrected",
+}
+
+#: Further folders of a run with voices and faces: what their losses are of, and
+#: the share that is kept. ``gate`` has those of the voices.
+_FURTHER = {
+    "gate_face": ("faces", "face_gate_kept"),
+    "gate_sum": ("voices and faces", "gate_kept"),
 }
 
 
@@ -104,13 +113,17 @@ def read_epochs(folder):
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
 
 
-def loss_histogram(record):
+def loss_histogram(record, of="", kept="gate_kept"):
     """Draw the log losses of an epoch, both components and the threshold.
 
     Arguments
     ---------
     record : dict
         Record of one epoch, from ``read_epochs``.
+    of : str
+        What the losses are of, for the title.
+    kept : str
+        Which of the record's scalars is the share that is kept.
 
     Returns
     -------
@@ -162,8 +175,8 @@ def loss_histogram(record):
         )
     if "counts_right" in record:
         style.legend(ax)
-    title = f"Epoch {record['epoch']}"
-    kept = record["scalars"].get("gate_kept")
+    title = f"Epoch {record['epoch']}{of and f', {of}'}"
+    kept = record["scalars"].get(kept)
     if record["threshold"] is None:
         title += ": no threshold"
     elif kept is not None:
@@ -210,7 +223,6 @@ def body(folder, metrics):
     str
         HTML, empty where the run had no gate.
     """
-    records = read_epochs(folder)
     parts = []
     for keys, title, caption, badge in (
         (
@@ -242,13 +254,25 @@ def body(folder, metrics):
                 from_zero=True,
             )
             parts.append(picture(drawn, caption, badge))
+    parts += _histograms(folder)
+    for name, (of, kept) in _FURTHER.items():
+        parts += _histograms(folder.with_name(name), of, kept)
+    return grid(parts)
+
+
+def _histograms(folder, of="", kept="gate_kept"):
+    """Draw the losses of some epochs; nothing where there is no folder."""
     caption = (
-        "Losses of the epoch's utterances. Lines: the two components of the "
-        "previous epoch, and the threshold where they cross; left of it the "
-        "labels are trusted."
+        f"Losses of the epoch's {of or 'utterances'}. Lines: the two components "
+        "of the previous epoch, and the threshold where they cross; left of it "
+        "the labels are trusted."
     )
-    for record in chosen_epochs(records):
+    if folder.name == "gate_sum":
+        caption += " The log of both losses is the sum of their logs."
+    parts = []
+    for record in chosen_epochs(read_epochs(folder)):
         # Colours by label are for the reader; training used no label.
         badge = "for the reader" if "counts_right" in record else None
-        parts.append(picture(loss_histogram(record), caption, badge))
-    return grid(parts)
+        drawn = loss_histogram(record, of, kept)
+        parts.append(picture(drawn, caption, badge))
+    return parts

@@ -27,13 +27,15 @@ _NAMES = {
 }
 
 
-def headline(final):
+def headline(final, first=()):
     """Format the main results as tiles, and all results as a table.
 
     Arguments
     ---------
     final : dict
         Content of ``results.json``; only scalars are shown.
+    first : sequence of tuple
+        Name, value and note of further tiles, in front of the others.
 
     Returns
     -------
@@ -46,9 +48,7 @@ def headline(final):
     >>> "EER (%)" in html, "7.25 [6.0, 8.50]" in html
     (True, True)
     """
-    if not final:
-        return ""
-    tiles, rows = [], []
+    tiles, rows = list(first), []
     for key, value in final.items():
         scalar = value is None or isinstance(value, (bool, int, float, str))
         if not scalar or key in _LAST or key.endswith(("ci_low", "ci_high")):
@@ -65,11 +65,16 @@ def headline(final):
             text = f"{text} [{low}, {high}]"
         rows.append((name_of(key), text))
     if final.get("minutes") is not None:
-        tiles.append(("Wall time", _duration(final["minutes"]), ""))
+        tiles.append(("Wall time", duration(final["minutes"]), ""))
     # A longer text is shown only in the table.
     if "labels_seen" in final and _labels(final) in ("yes", "none"):
         tiles.append((_NAMES["labels_seen"], _labels(final), ""))
     rows += [(name_of(k), _closing(final, k)) for k in _LAST if k in final]
+    return format_tiles(tiles) + section("Results", facts(rows))
+
+
+def format_tiles(tiles):
+    """Format tiles of a name, a value and a note (which may be empty)."""
     shown = "".join(
         f'<div class="tile"><span>{escape(name)}</span>'
         f"<b>{escape(value)}</b>"
@@ -77,9 +82,19 @@ def headline(final):
         + "</div>"
         for name, value, note in tiles
     )
-    return f'<div class="tiles">{shown}</div>\n' + section(
-        "Results", facts(rows)
-    )
+    return f'<div class="tiles">{shown}</div>\n' if shown else ""
+
+
+def run_name(folder):
+    """Name a run by its folder and the one above.
+
+    Example
+    -------
+    >>> import pathlib
+    >>> run_name(pathlib.Path("/home/me/results/simclr_ecapa/1"))
+    'simclr_ecapa/1'
+    """
+    return "/".join(folder.resolve().parts[-2:])
 
 
 def name_of(key):
@@ -152,7 +167,14 @@ def _number(value):
     return f"{value:.3g}"
 
 
-def _duration(minutes):
+def duration(minutes):
+    """Format a wall time.
+
+    Example
+    -------
+    >>> duration(0.5), duration(90.0), duration(600.0)
+    ('30 s', '90.0 min', '10.0 h')
+    """
     if minutes < 1:
         return f"{60 * minutes:.0f} s"
     if minutes < 120:

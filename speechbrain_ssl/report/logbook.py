@@ -49,9 +49,10 @@ class Logbook:
         Arguments
         ---------
         stage : str
-            ``"train"``, ``"valid"``, ``"trials"``, ...
+            ``"train"``, ``"valid"``, ``"trials"``, ...; ``"start"`` is before
+            training.
         epoch : int
-            The epoch, counted from 1.
+            The epoch, counted from 1; 0 before training.
         step : int
             Optimiser steps taken so far.
         **scalars : dict

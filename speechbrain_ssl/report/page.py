@@ -4,10 +4,10 @@ Figures are inline SVG whose colours are CSS variables, so that they adapt to
 dark mode. A section whose file is missing is left out.
 """
 
-import csv
 import json
 import pathlib
 
+from speechbrain_ssl.config_base import read_hyperparams
 from speechbrain_ssl.errors import TrialError
 from speechbrain_ssl.report import figures, gate, logbook, results
 from speechbrain_ssl.report.blocks import (
@@ -17,46 +17,61 @@ from speechbrain_ssl.report.blocks import (
     has,
     picture,
     section,
-    table,
     warning,
     write_page,
 )
 from speechbrain_ssl.report.embedding_map import embedding_map
-from speechbrain_ssl.report.headline import headline, name_of
+from speechbrain_ssl.report.headline import (
+    duration,
+    headline,
+    name_of,
+    run_name,
+)
+from speechbrain_ssl.report.held_out import held_out_figures
+from speechbrain_ssl.report.preparation import (
+    listed_files,
+    preparation_tiles,
+    read_preparation,
+)
 from speechbrain_ssl.report.trial_figures import det_curves, score_histogram
+from speechbrain_ssl.report.validation import validation_figures
 from speechbrain_ssl.verification.metrics import det_points
 
 FILE_NAME = "report.html"
-BAD_AUDIO_ROWS = 50
 
 
 def build_report(
     output_folder,
-    title="Speaker verification without labels",
+    title=None,
     schedules=None,
     trials=None,
     embeddings=None,
+    held_out=None,
     extra_sections=(),
 ):
     """Write ``report.html`` from the files in the folder of a run.
 
     ``results.json``, ``metrics.jsonl``, ``bad_audio.csv``,
-    ``hyperparams.yaml`` and ``env.log`` are read, each if it exists.
+    ``hyperparams.yaml`` and ``env.log`` are read, each if it exists, and what
+    the preparation of the audio has recorded.
 
     Arguments
     ---------
     output_folder : str or pathlib.Path
         The folder of the run.
-    title : str
-        Heading of the page.
+    title : str, optional
+        Heading of the page; by default the name of the run and what it is.
     schedules : dict, optional
         Maps names to arrays ``[steps]``.
     trials : dict, optional
         Maps names to dicts of ``scores`` (``[N]``), ``labels`` (``[N]``, true
         for same-speaker trials) and, if there is one, ``threshold``.
     embeddings : dict, optional
-        ``embeddings`` (``[N, D]``) and, if there are any, ``groups``
-        (``[N]``) and ``group_name``.
+        ``embeddings`` (``[N, D]``), their ``names`` and, if there are any,
+        ``groups`` (``[N]``) and ``group_name``.
+    held_out : dict, optional
+        Arguments of ``held_out_figures``: ``names``, ``halves`` and
+        ``threshold``.
     extra_sections : list of str
         HTML from ``blocks.section``, inserted after the results.
 
@@ -84,23 +99,53 @@ def build_report(
     metrics = []
     if (folder / logbook.FILE_NAME).is_file():
         metrics = logbook.read_metrics(folder / logbook.FILE_NAME)
+    hparams = read_hyperparams(folder)
+    summary, rejected = read_preparation(hparams.get("train_manifest"))
+    if title is None:
+        title = f"{run_name(folder)}: speaker verification without labels"
+    tiles = _pseudo_eer_tile(metrics) + preparation_tiles(summary)
+    _, minutes = figures.series(metrics, "minutes")
+    if "minutes" not in final and len(minutes):
+        tiles.append(("Wall time so far", duration(minutes[-1]), ""))
     sections = [
-        headline(final),
+        headline(final, tiles),
         _warnings(metrics),
         *extra_sections,
         section("Training", _training(metrics)),
-        section("Validation without labels", _validation(metrics)),
+        section(
+            "Validation without labels", validation_figures(metrics, hparams)
+        ),
+        section("Held-out utterances", _held_out(held_out)),
         section("Loss gate", gate.body(folder / gate.FOLDER, metrics)),
         section("Verification trials", _verification(metrics, trials or {})),
         section("Embeddings", _embeddings(embeddings)),
         section("Schedules", _schedules(schedules)),
-        _bad_audio(folder / "bad_audio.csv"),
+        listed_files(
+            "Files rejected", rejected, "were rejected before training"
+        ),
+        listed_files(
+            "Bad audio files",
+            folder / "bad_audio.csv",
+            "could not be used and were left out",
+        ),
         _text_file("Configuration", folder / "hyperparams.yaml"),
         _environment(final.get("machine"), folder / "env.log"),
     ]
     path = folder / FILE_NAME
     write_page(path, title, sections)
     return path
+
+
+def _pseudo_eer_tile(metrics):
+    """Return the tile of the last pseudo-EER and the first, if there is one."""
+    _, eers = figures.series(metrics, "pseudo_eer")
+    if not len(eers):
+        return []
+    # Runs of earlier versions have not logged it.
+    measured = any(line["stage"] == "start" for line in metrics)
+    first = "before training" if measured else "after the first epoch"
+    note = f"{first} {eers[0]:.2f} %; lower is better"
+    return [("Pseudo-EER", f"{eers[-1]:.2f} %", note)]
 
 
 def _warnings(metrics):
@@ -199,59 +244,6 @@ def _teacher(metrics):
     return [picture(figure, caption)]
 
 
-_VALIDATION = (
-    (
-        "pseudo_eer",
-        "Pseudo EER",
-        "pseudo EER (%)",
-        "Trials made without labels: the two halves of one held-out "
-        "utterance against halves of two. It should fall. A bad sign is a "
-        "rise while the loss falls; a very low value alone says little, since "
-        "the channel may give the answer away.",
-    ),
-    (
-        "lidar",
-        "LiDAR",
-        "LiDAR (effective dimensions)",
-        "Effective number of directions that tell utterances apart, beyond "
-        "what the crops of one utterance differ in. It need not rise: in most "
-        "runs that got better it fell by some per cent. A bad sign is a fall "
-        "to less than half: directions are being lost.",
-    ),
-    (
-        "rankme",
-        "RankMe",
-        "RankMe (effective dimensions)",
-        "Effective rank of the held-out embeddings. It need not rise: more "
-        "often than not it falls somewhat while a run gets better. A bad sign "
-        "is a fall towards 1: all embeddings lie on one line (dimensional "
-        "collapse).",
-    ),
-    (
-        "mean_cosine",
-        "Mean cosine",
-        "cosine of different utterances",
-        "How alike different held-out utterances are on average. It should "
-        "stay well below 1. A bad sign is a climb towards 1: all embeddings "
-        "become the same (complete collapse).",
-    ),
-)
-
-
-def _validation(metrics):
-    parts = [
-        picture(
-            figures.curves(
-                metrics, {key: name}, x="epoch", ylabel=ylabel, from_zero=True
-            ),
-            caption,
-        )
-        for key, name, ylabel, caption in _VALIDATION
-        if has(metrics, key)
-    ]
-    return grid(parts)
-
-
 def _verification(metrics, trials):
     parts = []
     keys = [
@@ -265,7 +257,12 @@ def _verification(metrics, trials):
         parts.append(
             picture(
                 figures.curves(
-                    metrics, names, "trials", "epoch", ylabel="EER (%)"
+                    metrics,
+                    names,
+                    "trials",
+                    "epoch",
+                    ylabel="EER (%)",
+                    from_zero=True,
                 ),
                 "Equal error rate on labelled trials; it should fall. A bad "
                 "sign is a rise here while the label-free criteria improve: "
@@ -317,30 +314,29 @@ def _det_points(trials):
 def _embeddings(embeddings):
     if embeddings is None:
         return ""
-    groups = embeddings.get("groups")
     caption = (
-        "Neighbours in the plane were neighbours in the space of embeddings; "
-        "distances between islands and their sizes mean nothing. Bad signs: "
-        "one even cloud (nothing is told apart) or a single point (collapse)."
+        "Bad signs: one even cloud (nothing is told apart) or a single point "
+        "(collapse)."
     )
+    groups = embeddings.get("groups")
     if groups is not None:
-        caption = (
-            "Points of one colour and shape should lie together. "
-            + caption
-            + " The groups are for the reader; they decide nothing."
+        caption += (
+            " Points of one colour should lie together. The groups are for the "
+            "reader; they decide nothing."
         )
-    return grid(
-        [
-            picture(
-                embedding_map(
-                    embeddings["embeddings"],
-                    groups,
-                    embeddings.get("group_name", "group"),
-                ),
-                caption,
-            )
-        ]
+    group_name = embeddings.get("group_name", "group")
+    drawing = embedding_map(
+        embeddings["embeddings"],
+        embeddings["names"],
+        groups,
+        group_name,
+        caption,
     )
+    return grid([drawing]) if drawing else ""
+
+
+def _held_out(held_out):
+    return held_out_figures(**held_out) if held_out else ""
 
 
 def _schedules(schedules):
@@ -360,23 +356,6 @@ def _schedules(schedules):
 
 
 # --- Tables and text ---------------------------------------------------------
-
-
-def _bad_audio(path):
-    if not path.is_file():
-        return ""
-    with open(path, encoding="utf-8", errors="replace", newline="") as stream:
-        rows = [row for row in csv.reader(stream) if row]
-    if len(rows) < 2:
-        return ""
-    header, rows = rows[0], rows[1:]
-    shown = rows[:BAD_AUDIO_ROWS]
-    text = f"{len(rows)} files could not be used and were left out."
-    if len(shown) < len(rows):
-        text += f" The first {len(shown)} are listed; {path.name} has all."
-    return section(
-        "Bad audio files", f"<p>{escape(text)}</p>{table(header, shown)}"
-    )
 
 
 def _text_file(heading, path):

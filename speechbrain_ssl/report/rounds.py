@@ -15,6 +15,7 @@ from speechbrain_ssl.report.blocks import (
     table,
     write_page,
 )
+from speechbrain_ssl.report.headline import duration, format_tiles, run_name
 
 # Metrics of a stage of training and of the model that it is compared with.
 _SIDE_BY_SIDE = {
@@ -23,18 +24,27 @@ _SIDE_BY_SIDE = {
     "rankme": "RankMe: before, after",
 }
 
+# The same by modality, where voices and faces are trained together.
+_BY_MODALITY = {
+    "pseudo_eer_face": "Pseudo-EER by face (%): before, after",
+    "pseudo_eer_both": "Pseudo-EER by both (%): before, after",
+}
+
 _COLUMNS = {
     "round": "Round",
     "minutes": "Minutes",
+    **_SIDE_BY_SIDE,
+    **_BY_MODALITY,
+    "verdict": "Against its start",
     "clusters": "Clusters",
     "sizes": "Smallest, median and largest cluster",
     "labelled": "Labelled",
     "silhouette": "Silhouette",
     "agreement_nmi": "NMI with the previous round",
     "gate_kept": "Kept by the gate",
-    **_SIDE_BY_SIDE,
-    "verdict": "Against its start",
     "eer": "EER (%)",
+    "face_eer": "EER by face (%)",
+    "both_eer": "EER by both (%)",
     "monitor_nmi": "NMI with speakers*",
     "monitor_purity": "Purity*",
 }
@@ -59,8 +69,9 @@ def build_rounds_report(folder):
     path = folder / "report.html"
     write_page(
         path,
-        "Rounds of pseudo labels",
+        f"{run_name(folder)}: rounds of pseudo-labels",
         [
+            format_tiles(_tiles(results)),
             section("Results", facts(_headline(results))),
             section("From round to round", _curves(results)),
             section("Rounds", _table(stages)),
@@ -68,6 +79,20 @@ def build_rounds_report(folder):
         ],
     )
     return path
+
+
+def _tiles(results):
+    """Return the tiles: what each stage has gained, and the time taken."""
+    tiles = [
+        (
+            f"Pseudo-EER, round {name}",
+            f"{record['pseudo_eer']:.2f} %",
+            f"was {record['start_pseudo_eer']:.2f} %: {record['verdict']}",
+        )
+        for name, record in _rows(results["stages"]).items()
+        if "verdict" in record
+    ]
+    return [*tiles, ("Wall time", duration(results["minutes"]), "")]
 
 
 def _headline(results):
@@ -142,12 +167,15 @@ def _lines(curves, title, ylabel):
         )
     if len(curves) > 1:
         style.legend(ax)
+    # From the start of all rounds, and from zero: small gains look small.
+    ax.set_xlim(left=-0.1)
+    ax.set_ylim(0, 1.04 * ax.get_ylim()[1])
     ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
     style.label(ax, title, "round", ylabel)
     return figure
 
 
-def _by_round(stages):
+def _rows(stages):
     """Merge the stages of each round; a final stage stays on its own."""
     rows = {}
     for record in stages:
@@ -155,10 +183,12 @@ def _by_round(stages):
         if record["stage"] == "fine_tune":
             # Named after its round: a run extended by more rounds has several.
             name = f"{name}, fine-tuning"
+            if record.get("place", 1) > 1:
+                name = f"{name} {record['place']}"
         row = rows.setdefault(name, {})
         minutes = row.get("minutes", 0.0) + record["minutes"]
         row |= {**record, "minutes": minutes}
-    return [{**_readable(row), "round": name} for name, row in rows.items()]
+    return rows
 
 
 def _readable(row):
@@ -172,12 +202,19 @@ def _readable(row):
     if "verdict" in row:
         for name in _SIDE_BY_SIDE:
             row[name] = f"{row[f'start_{name}']:.1f}, {row[name]:.1f}"
+    for name in ("face", "both"):
+        if one := row.get("by", {}).get(name):
+            row[f"pseudo_eer_{name}"] = (
+                f"{one['start_pseudo_eer']:.1f}, {one['pseudo_eer']:.1f}"
+            )
     return row
 
 
 def _table(stages):
     """Format a table with a row for each round."""
-    stages = _by_round(stages)
+    stages = [
+        {**_readable(row), "round": name} for name, row in _rows(stages).items()
+    ]
     there = {
         k: name for k, name in _COLUMNS.items() if any(k in r for r in stages)
     }
@@ -186,6 +223,14 @@ def _table(stages):
         note = (
             "<p>* against speaker labels, for the reader; they took no part "
             "in anything.</p>"
+        )
+    if "verdict" in there:
+        note += (
+            "<p>Before and after are measured on the same held-out utterances, "
+            "with the same noise; the training had none of them. The page of a "
+            "stage shows the pseudo-EER of its own validation, whose utterances "
+            "are held out of those that have labels. The two therefore differ."
+            "</p>"
         )
     rows = [[_show(record.get(key)) for key in there] for record in stages]
     return table(there.values(), rows) + note

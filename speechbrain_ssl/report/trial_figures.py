@@ -84,7 +84,13 @@ def det_curves(points):
     return figure
 
 
-def score_histogram(scores, labels, threshold=None, title=None):
+def score_histogram(
+    scores,
+    labels,
+    threshold=None,
+    title=None,
+    kinds=("different speakers", "same speaker"),
+):
     """Draw histograms of same-speaker and of different-speaker scores.
 
     Arguments
@@ -97,6 +103,8 @@ def score_histogram(scores, labels, threshold=None, title=None):
         Scores at or above it are accepted.
     title : str, optional
         By default, the shares of wrong decisions at the threshold.
+    kinds : tuple of str
+        What a false and what a true label means.
 
     Returns
     -------
@@ -116,7 +124,7 @@ def score_histogram(scores, labels, threshold=None, title=None):
     scores, labels = scores[finite], labels[finite]
     figure, ax = new_figure()
     if len(scores):
-        _draw_histograms(ax, scores, labels)
+        _draw_histograms(ax, scores, labels, kinds)
         # Below the axes: inside, it would cover the line of the threshold.
         figure.legend(
             loc="outside lower center",
@@ -173,16 +181,15 @@ def _probit(rates):
     return np.array([inverse(r) for r in np.clip(rates, 1e-6, 1 - 1e-6)])
 
 
-def _draw_histograms(ax, scores, labels):
+def _draw_histograms(ax, scores, labels, kinds):
     """Draw both kinds of trials in bins of equal width."""
     low, high = scores.min(), scores.max()
     if not high > low:
         low, high = low - 0.5, high + 0.5
     edges = np.linspace(low, high, 61)
     top = 0.0
-    for wanted, colour, name in (
-        (False, RED, "different speakers"),
-        (True, BLUE, "same speaker"),
+    for wanted, colour, name in zip(
+        (False, True), (RED, BLUE), kinds, strict=True
     ):
         chosen = scores[labels == wanted]
         if not len(chosen):

@@ -12,7 +12,7 @@ import zipfile
 import numpy as np
 
 from speechbrain_ssl.embedding.rows import unit_rows
-from speechbrain_ssl.errors import ConfigError, full_disk
+from speechbrain_ssl.errors import ConfigError, counted, full_disk
 from speechbrain_ssl.files import atomic_write, file_digest
 
 #: Longest name, in bytes of UTF-8; a file's name has three times as many.
@@ -96,8 +96,8 @@ class Database:
         if name in self._known and not replace:
             raise ConfigError(
                 f"{name} is in {self.folder} already, with "
-                f"{len(self._known[name]['files'])} recordings; enrol "
-                "all of them anew with --replace (replace=True), or choose "
+                f"{counted(len(self._known[name]['files']), 'recording')}; "
+                "enrol all of them anew with --replace (replace=True), or choose "
                 "another name"
             )
 

@@ -13,7 +13,7 @@ from speechbrain_ssl.data.decoder import CANNOT_SEEK
 from speechbrain_ssl.embedding.extract import MOST_SECONDS, mean_windows
 from speechbrain_ssl.embedding.halves import embed_halves
 from speechbrain_ssl.embedding.voices import SAME_VOICE
-from speechbrain_ssl.errors import AudioError
+from speechbrain_ssl.errors import AudioError, counted
 from speechbrain_ssl.prepare.av_decoder import INSTALL, has_pyav
 from speechbrain_ssl.prepare.convert import convert_files
 from speechbrain_ssl.prepare.formats import NO_PYAV, needs_pyav
@@ -157,7 +157,7 @@ class Checked:
             )
             if found
         ]
-        used = f"{len(self.names)} of {self.total} files"
+        used = f"{len(self.names)} of {counted(self.total, 'file')}"
         return used + (f" ({'; '.join(parts)})" if parts else "")
 
     def _decode(self, names, paths, options, odd):
@@ -212,8 +212,8 @@ class Checked:
         if not self.names:
             name, reason = next(iter(self.unusable.items()))
             raise AudioError(
-                f"none of {len(self.unusable)} files can be used; {name}: "
-                f"{reason}"
+                f"none of {counted(len(self.unusable), 'file')} can be used; "
+                f"{name}: {reason}"
             )
 
     def require_all(self):

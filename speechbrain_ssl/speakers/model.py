@@ -16,7 +16,7 @@ from speechbrain_ssl.embedding.cache import fingerprint
 from speechbrain_ssl.embedding.extract import embed_windows
 from speechbrain_ssl.embedding.rows import unit_rows
 from speechbrain_ssl.embedding.voices import voice_agreement
-from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.errors import ConfigError, counted
 from speechbrain_ssl.prepare.lists import audio_of
 from speechbrain_ssl.publishing.bundle import threshold_of
 from speechbrain_ssl.publishing.calibration_file import (
@@ -39,12 +39,11 @@ from speechbrain_ssl.speakers.results import (
 from speechbrain_ssl.speakers.search import search
 from speechbrain_ssl.verification.calibration import bayes_threshold
 from speechbrain_ssl.verification.label_free_threshold import (
+    FEW,
     label_free_threshold,
     raise_for_many,
 )
 
-#: Of fewer files no threshold is made (ours).
-FEW_FILES = 20
 #: Numbers of enrolled names that ``Model.threshold`` raises it for.
 MANY = (10, 100, 1000)
 
@@ -163,7 +162,7 @@ class Model:
             same = decision["score"] > decision["threshold"]
         return Comparison(**decision, same=same, notes=notes)
 
-    def threshold(self, files, reading=READING):
+    def threshold(self, files, reading=READING, names=None):
         """Make a threshold from recordings whose speakers are not known.
 
         It fits them better than one from the training set where they differ
@@ -174,6 +173,9 @@ class Model:
         ---------
         files, reading
             As in ``embed``.
+        names : int, optional
+            Number of enrolled names that it is raised for; each of ``MANY`` if
+            not given.
 
         Returns
         -------
@@ -184,20 +186,25 @@ class Model:
         AudioError
             If no file can be used.
         ConfigError
-            If they are fewer than ``FEW_FILES``.
+            If they are fewer than ``FEW``, or ``names`` is not positive.
         """
+        if names is not None and names < 1:
+            raise ConfigError(f"--names={names} must be at least 1")
         checked = _check(files, reading)
         halves = checked.embed_halves(self, reading)
-        if len(halves) < FEW_FILES:
+        if len(halves) < FEW:
             raise ConfigError(
-                f"{len(halves)} usable files are too few for a threshold: take "
-                f"at least {FEW_FILES}, of different speakers"
+                f"{counted(len(halves), 'usable file')} cannot make a "
+                f"threshold: take at least {FEW}, of different speakers"
             )
         found = label_free_threshold(halves)
         own, median, decile = found.values()
         return Threshold(
             own,
-            {n: raise_for_many(own, median, decile, n) for n in MANY},
+            {
+                n: raise_for_many(own, median, decile, n)
+                for n in (MANY if names is None else [names])
+            },
             len(halves),
             checked.unusable,
             checked.notes,
@@ -239,8 +246,8 @@ class Model:
         notes = list(found.notes)
         if speakers is None:
             notes.append(
-                f"{count} speakers is a guess from the embeddings, and groups "
-                "of similar voices can look like speakers; give the number "
+                f"{counted(count, 'speaker')} is a guess from the embeddings, "
+                "and groups of similar voices can look like speakers; give the number "
                 "with --speakers (speakers=) if you know it"
             )
         of_file = dict(zip(found.files, labels.tolist(), strict=True))

@@ -11,7 +11,8 @@ from speechbrain_ssl.verification.trials import Trials
 
 BETTER, WORSE, UNCLEAR = "better", "worse", "not distinguishable"
 
-_SHOWN = ("pseudo_eer", "lidar", "rankme")
+#: The figures that a comparison and a log show.
+SHOWN = ("pseudo_eer", "lidar", "rankme")
 
 
 def compare_label_free(before, after):
@@ -59,8 +60,8 @@ def compare_label_free(before, after):
         verdict = WORSE
     now, then = label_free_scores(after), label_free_scores(before)
     return {
-        **{name: now[name] for name in _SHOWN},
-        **{f"start_{name}": then[name] for name in _SHOWN},
+        **{name: now[name] for name in SHOWN},
+        **{f"start_{name}": then[name] for name in SHOWN},
         "pseudo_eer_gain": 100 * gain,
         "gain_low": 100 * interval.low,
         "gain_high": 100 * interval.high,
@@ -70,6 +71,8 @@ def compare_label_free(before, after):
 
 def in_words(found):
     """Say what ``compare_label_free`` has found in a sentence.
+
+    Of several modalities (``brains.verdict.compare_modalities``) each is told.
 
     Example
     -------
@@ -84,6 +87,11 @@ def in_words(found):
     ... )
     'worse: pseudo-EER 26.00 %, was 19.00 (95 % interval of the change 4.90 to 9.20)'
     """
+    if "by" in found:
+        told = (
+            f"by {name} {in_words(one)}" for name, one in found["by"].items()
+        )
+        return f"{found['verdict']}: {'; '.join(told)}"
     # Added to zero, so that no -0.00 is shown.
     low, high = (0.0 - found[f"gain_{end}"] for end in ("high", "low"))
     return (

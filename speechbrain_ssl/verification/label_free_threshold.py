@@ -16,6 +16,9 @@ from speechbrain_ssl.embedding.rows import unit_rows
 #: Where the threshold is from, for whoever reads it.
 RULE = "made without labels, from halves of held-out utterances"
 
+#: From fewer utterances a threshold is unreliable (the limit is ours).
+FEW = 20
+
 # A cosine of 1 has no inverse hyperbolic tangent.
 _BOUND = 1 - 1e-6
 
@@ -50,16 +53,33 @@ def label_free_threshold(halves):
     >>> round(found["label_free_threshold"], 3)
     0.931
     """
-    first, second = (unit_rows(halves[:, side]) for side in (0, 1))
-    same = (first * second).sum(axis=1)
-    files = unit_rows(first + second)
-    pairs = (files @ files.T)[np.triu_indices(len(files), 1)]
+    same, pairs = pair_scores(halves)
     median, decile = np.quantile(pairs, [0.5, 0.9])
     return {
         "label_free_threshold": float(np.median(same) + median) / 2,
         "label_free_median": float(median),
         "label_free_decile": float(decile),
     }
+
+
+def pair_scores(halves):
+    """Compute the scores that the threshold is made from.
+
+    Arguments
+    ---------
+    halves : numpy.ndarray
+        As ``label_free_threshold`` takes them.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        Cosines of the two halves of each utterance, ``[N]``, and of each pair
+        of utterances, ``[N (N - 1) / 2]``.
+    """
+    first, second = (unit_rows(halves[:, side]) for side in (0, 1))
+    files = unit_rows(first + second)
+    pairs = (files @ files.T)[np.triu_indices(len(files), 1)]
+    return (first * second).sum(axis=1), pairs
 
 
 def raise_for_many(threshold, median, decile, count):

@@ -1,23 +1,28 @@
-"""Our k-means and scikit-learn's, side by side in one run.
+"""Our k-means, scikit-learn's and faiss's, side by side in one run.
 
     python tests/benchmarks/kmeans_against_sklearn.py --points 200000 \\
         --size 192 --clusters 2000
 
 The rows imitate embeddings: speakers of uneven size scattered on a sphere, each
-a cloud around a direction. Both cluster the same unit rows with k-means++, on
-the same number of threads (``OMP_NUM_THREADS``), and take turns. Three of them:
+a cloud around a direction. All cluster the same unit rows, on the same number of
+threads (``OMP_NUM_THREADS``), and take turns:
 
-* ours: ``spherical_kmeans`` with its ``--iterations`` updates at most
-* sklearn: ``KMeans`` with its defaults, until it has converged
-* sklearn, as many: ``KMeans`` with at most as many iterations as ours
+* ours: ``spherical_kmeans`` with its ``--iterations`` updates at most, from
+  k-means++
+* sklearn: ``KMeans`` with its defaults (k-means++), until it has converged
+* sklearn_as_many: ``KMeans`` with at most as many iterations as ours
+* ours_random, faiss: as many iterations from random rows, which is how faiss
+  begins; only where faiss is installed
 
-The two minimise different things, so both are computed for all: ``inertia``,
-the squared distances of the unit rows to the plain means of their clusters
-(scikit-learn's), and ``spherical``, those to the normalised means (ours). The
-output is one JSON object.
+They minimise different things, so both are computed for all: ``inertia``, the
+squared distances of the unit rows to the plain means of their clusters
+(scikit-learn's), and ``spherical``, those to the normalised means (ours and
+faiss's). ``cpu_seconds`` are those of all threads, which other work on the machine
+changes little. The output is one JSON object.
 """
 
 import argparse
+import importlib.util
 import json
 import resource
 import time
@@ -59,10 +64,14 @@ def inertias(rows, labels, clusters):
 
 
 def timed(call):
-    """Seconds of wall time, and what the call returns."""
-    start = time.perf_counter()
+    """Wall and CPU time, and what the call returns."""
+    start, cpu = time.perf_counter(), time.process_time()
     found = call()
-    return time.perf_counter() - start, found
+    seconds = {
+        "seconds": round(time.perf_counter() - start, 2),
+        "cpu_seconds": round(time.process_time() - cpu, 2),
+    }
+    return seconds, found
 
 
 def theirs(rows, clusters, seed, most):
@@ -74,7 +83,27 @@ def theirs(rows, clusters, seed, most):
     return seconds, model.labels_.astype(np.int64), model.n_iter_
 
 
-def ours(rows, clusters, seed, iterations, device):
+def faiss_kmeans(rows, clusters, seed, iterations):
+    """faiss's seconds, labels and iterations; all rows are used."""
+    import faiss
+
+    def call():
+        model = faiss.Kmeans(
+            rows.shape[1],
+            clusters,
+            niter=iterations,
+            spherical=True,
+            seed=seed + 1,
+            max_points_per_centroid=len(rows),
+        )
+        model.train(rows)
+        return model.index.search(rows, 1)[1][:, 0]
+
+    seconds, labels = timed(call)
+    return seconds, labels, iterations
+
+
+def ours(rows, clusters, seed, iterations, device, init="k-means++"):
     """Our seconds, labels and iterations."""
 
     def call():
@@ -83,7 +112,7 @@ def ours(rows, clusters, seed, iterations, device):
             clusters,
             iterations=iterations,
             seed=seed,
-            init="k-means++",
+            init=init,
             empty="reseed",
             device=device,
         )
@@ -104,28 +133,37 @@ def compare(options):
         seed=1,
     )
     found = {"options": vars(options), "runs": []}
+    own = options.iterations, options.device
     for seed in range(options.repeats):
-        systems = {
-            "ours": lambda s=seed: ours(
-                rows, options.clusters, s, options.iterations, options.device
-            ),
-            "sklearn": lambda s=seed: theirs(rows, options.clusters, s, 300),
-            "sklearn_as_many": lambda s=seed: theirs(
-                rows, options.clusters, s, options.iterations
-            ),
-        }
+        data = rows, options.clusters, seed
+        systems = {"ours": lambda d=data: ours(*d, *own)}
+        if not options.without_sklearn:
+            systems["sklearn"] = lambda d=data: theirs(*d, 300)
+            systems["sklearn_as_many"] = lambda d=data: theirs(
+                *d, options.iterations
+            )
+        if importlib.util.find_spec("faiss"):
+            systems["ours_random"] = lambda d=data: ours(*d, *own, "random")
+            systems["faiss"] = lambda d=data: faiss_kmeans(
+                *d, options.iterations
+            )
         run = {}
         for name, call in systems.items():
             seconds, labels, made = call()
             run[name] = {
-                "seconds": round(seconds, 2),
+                **seconds,
                 "iterations": made,
                 **inertias(rows, labels, options.clusters),
             }
-        for name in ("sklearn", "sklearn_as_many"):
-            for what in ("seconds", "inertia", "spherical"):
-                ratio = run["ours"][what] / run[name][what]
-                run[f"{what}_over_{name}"] = round(ratio, 4)
+        for name, mine in (
+            ("sklearn", "ours"),
+            ("sklearn_as_many", "ours"),
+            ("faiss", "ours_random"),
+        ):
+            for what in ("seconds", "cpu_seconds", "inertia", "spherical"):
+                if name in run:
+                    ratio = run[mine][what] / run[name][what]
+                    run[f"{what}_over_{name}"] = round(ratio, 4)
         found["runs"].append(run)
     found["threads"] = torch.get_num_threads()
     # Kilobytes on Linux; of the whole process, all systems.
@@ -145,6 +183,7 @@ def main(argv=None):
     parser.add_argument("--iterations", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--without_sklearn", action="store_true")
     return compare(parser.parse_args(argv))
 
 

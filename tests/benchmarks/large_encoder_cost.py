@@ -17,6 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from speechbrain_ssl.encoders.pretrained import PretrainedFrontEnd
 
+UTTERANCES = 1_092_009  # of VoxCeleb2's training part
+
 _LARGE = {
     "hidden_size": 1024,
     "num_hidden_layers": 24,
@@ -117,6 +119,11 @@ def main():
                 f"{batch * found['both'] / options.tflops / 1e9:.0f} ms, "
                 f"{batch * again / options.tflops / 1e9:.0f} ms a step"
             )
+        hours = (
+            UTTERANCES * work / options.tflops / 3.6e15
+            for work in (found["both"], again)
+        )
+        print("  an epoch of VoxCeleb2: {:.1f}, {:.1f} hours".format(*hours))
 
 
 if __name__ == "__main__":

@@ -135,11 +135,12 @@ def rounds_cost(hparams):
         + epochs * crop.operations
         + corrected * clean.operations
     )
-    last = hparams["final_stage"]
-    if last:
+    last = hparams["final_stage"] or []
+    for changes in last if isinstance(last, list) else [last]:
         long = Cost(hparams)
-        long.run([encoder, classes], 1, last["global_seconds"], True)
-        total += last["number_of_epochs"] * long.operations
+        length = changes.get("global_seconds", seconds)
+        long.run([encoder, classes], 1, length, True)
+        total += changes.get("number_of_epochs", epochs) * long.operations
     return total * UTTERANCES, crop
 
 

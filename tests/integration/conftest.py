@@ -2,6 +2,7 @@
 
 import pytest
 import tiny
+import tiny_faces
 from speechbrain.utils import logger as sb_logger
 
 from speechbrain_ssl.brains import finish
@@ -12,6 +13,12 @@ from speechbrain_ssl.brains import rounds as rounds_module
 def corpus(tmp_path_factory):
     """Return the tiny corpus."""
     return tiny.Corpus(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def drawn_faces(corpus):
+    """Return the pictures of the tiny corpus."""
+    return tiny_faces.Faces(corpus)
 
 
 @pytest.fixture(scope="session")

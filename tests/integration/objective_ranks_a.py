@@ -13,6 +13,7 @@ from speechbrain_ssl import distributed
 from speechbrain_ssl.objectives.base import Branch
 from speechbrain_ssl.objectives.byol import BYOL
 from speechbrain_ssl.objectives.cpc import CPC
+from speechbrain_ssl.objectives.distillation import Distillation
 from speechbrain_ssl.objectives.lim import LIM
 from speechbrain_ssl.objectives.moco import MoCo
 from speechbrain_ssl.objectives.simclr import SimCLR
@@ -23,6 +24,15 @@ torch.set_num_threads(1)
 
 SIZE = 6
 _LAYERS = {"hidden": 8, "output_size": 5}
+
+
+def distillation():
+    """Return one with a teacher of 8 utterances."""
+    objective = Distillation("x", SIZE, teacher_size=5, relation_weight=2.0)
+    generator = torch.Generator().manual_seed(2)
+    objective.set_targets(torch.randn(8, 5, generator=generator))
+    return objective
+
 
 #: Name -> (objective, crops).
 CASES = {
@@ -36,6 +46,7 @@ CASES = {
     "lim bce": (lambda: LIM(SIZE, "bce", 9), 2),
     "lim mine": (lambda: LIM(SIZE, "mine", 9), 2),
     "lim nce": (lambda: LIM(SIZE, "nce", 0, **_LAYERS), 2),
+    "distillation": (distillation, 2),
 }
 
 STEPS = 4
@@ -58,7 +69,8 @@ def branch(weight, head, x):
     frames = x @ weight.T
     embeddings = frames.mean(2)
     vectors = head(embeddings.flatten(0, 1)).unflatten(0, x.shape[:2])
-    return Branch(embeddings, vectors, head, frames=frames)
+    index = torch.arange(len(x)) + distributed.rank() * len(x)
+    return Branch(embeddings, vectors, head, index, frames=frames)
 
 
 def run(name, x):

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import tiny
 import tiny_faces
+import tiny_objectives
 import torch
 from killed import kill_at
 from sklearn.metrics import normalized_mutual_info_score
@@ -20,6 +21,7 @@ from speechbrain_ssl.data.manifest import Manifest
 from speechbrain_ssl.embedding.face_store import FaceStore
 from speechbrain_ssl.embedding.store import EmbeddingStore
 from speechbrain_ssl.errors import UserError
+from speechbrain_ssl.positives.given_clusters import GivenClusters
 from speechbrain_ssl.pseudo_labels.labels import read_labels
 from speechbrain_ssl.publishing.export import load_encoder
 from speechbrain_ssl.report.gate import read_epochs
@@ -30,9 +32,9 @@ PARTS = (*tiny.LABEL_PARTS, "face_encoder", "face_classifier")
 
 
 @pytest.fixture(scope="module")
-def faces(corpus):
+def faces(drawn_faces):
     """Return the pictures of the tiny corpus."""
-    return tiny_faces.Faces(corpus)
+    return drawn_faces
 
 
 @pytest.fixture(scope="module")
@@ -262,6 +264,38 @@ def test_two_processes_are_one(faces, script, model, tmp_path):
             assert mine[key] == pytest.approx(other[key], rel=1e-3), key
 
 
+@pytest.mark.slow
+def test_the_final_stage(faces, script, model, tmp_path, monkeypatch):
+    """It begins with both encoders and both classifiers of the last round."""
+    begin, begun = AudioVisualBrain.on_fit_start, []
+
+    def started(brain):
+        begin(brain)
+        state = brain.modules.state_dict().items()
+        begun.append({name: value.clone() for name, value in state})
+
+    monkeypatch.setattr(AudioVisualBrain, "on_fit_start", started)
+    final = "{margin: 0.3, margin_epochs: 0, number_of_epochs: 1}"
+    options = {"rounds": 1, "gate": 30.0, "final_stage": final}
+    script.main(faces.argv(tmp_path, model, **options))
+    before, after = tmp_path / "round_1", tmp_path / "fine_tuning_1"
+    assert tiny.results(tmp_path)["model_from"] == "fine_tuning_1"
+    for part, pictures in (("", False), ("face", True)):
+        folder = before / "model" / part
+        encoder, _ = load_encoder(folder, pictures=pictures)
+        name = "face_encoder" if pictures else "encoder"
+        for key, value in encoder.state_dict().items():
+            assert torch.equal(begun[1][f"{name}.{key}"], value), key
+        weights = "model.safetensors"
+        exported = (after / "model" / part / weights).read_bytes()
+        assert exported != (folder / weights).read_bytes()
+        assert exported == (tmp_path / "model" / part / weights).read_bytes()
+    for name in ("classifier", "face_classifier"):
+        saved = torch.load(before / "save" / f"{name}.pt", weights_only=True)
+        assert torch.equal(begun[1][f"{name}.weight"], saved["weight"]), name
+        assert not torch.equal(begun[0][f"{name}.weight"], saved["weight"])
+
+
 # -- bad input -------------------------------------------------------------------
 
 
@@ -381,3 +415,44 @@ def test_evaluate_prints_three_rows(
     assert rates["face"] == pytest.approx(results["face_eer"], abs=0.01)
     if not calibrated:
         assert rates["both"] == pytest.approx(results["both_eer"], abs=0.01)
+
+
+def test_positives_by_faces(
+    corpus, faces, train, tmp_path, monkeypatch, capsys
+):
+    """From the second epoch on, the other crops are of a cluster of faces."""
+    script = tiny.load_train(tiny_faces.ROUNDS.with_name("cluster_faces.py"))
+    clusters_csv = tmp_path / "face_clusters.csv"
+    script.main(
+        [
+            f"--model={faces.model}",
+            f"--manifest={corpus.train_csv}",
+            f"--faces={faces.csv}",
+            "--clusters=7",
+            f"--output={clusters_csv}",
+        ]
+    )
+    assert "44 of 56 utterances in 7 clusters" in capsys.readouterr().out
+    drawn, original = [], GivenClusters.pseudo_positives
+
+    def watched(rule, epoch, index, *rest):
+        found = original(rule, epoch, index, *rest)
+        drawn.append((epoch, index, found, rule.clusters))
+        return found
+
+    monkeypatch.setattr(GivenClusters, "pseudo_positives", watched)
+    path = tiny_objectives.configuration(
+        corpus, "simclr", "face_clusters", clusters_csv=clusters_csv
+    )
+    train.main(tiny_objectives.argv(corpus, path, tmp_path / "run"))
+    others = 0
+    for epoch, index, found, clusters in drawn:
+        if epoch == 1 or clusters[index] < 0:
+            assert (found == index).all()
+        else:
+            assert (clusters[found] == clusters[index]).all()
+            others += int((found[1:] != index).all() and found[0] == index)
+    assert others > 30
+    results = tiny.results(tmp_path / "run")
+    assert results["positives_from_epoch"] == 2
+    assert results["labels_seen"] == "unknown: clusters from a file"

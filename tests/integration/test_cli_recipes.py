@@ -1,6 +1,7 @@
 """``speechbrain-ssl train`` does what the recipe does."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -13,6 +14,19 @@ KEYS = """
     number_of_epochs=1 warmup_epochs=0.5 batch_size=8 valid_utterances=8
     valid_seconds=0.4 global_seconds=0.4 channels=16 pooled_channels=48
 """.split()
+
+
+def check_outputs(folder):
+    """Assert that the documentation has every file, and the page its tiles."""
+    page = (tiny.ROOT / "docs" / "outputs.md").read_text()
+    places = [*folder.iterdir(), *(folder / "manifests").iterdir()]
+    assert {"env.log", "prepare.json"} < {path.name for path in places}
+    for path in places:
+        assert re.search(f"[`/]{re.escape(path.name)}[`/]", page), path
+    report = (folder / "report.html").read_text()
+    for name in ("Pseudo-EER", "Audio used", "Files rejected", "Wall time"):
+        assert f'<div class="tile"><span>{name}</span>' in report
+    assert "before training" in report and "Held-out utterances" in report
 
 
 @pytest.mark.slow
@@ -34,6 +48,7 @@ def test_train_from_a_folder(corpus, tmp_path):
     log = (folder / "log.txt").read_text()
     assert f"synthetic sounds serve, in {background};" in log
     assert (folder / "model" / "embedding_model.ckpt").is_file()
+    check_outputs(folder)
     results = json.loads((folder / "results.json").read_text())
     assert "recipes/UnlabeledFolder/SSL/train.py" in results["command"]
     # The first of the commands that it names works as it stands.

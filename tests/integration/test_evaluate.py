@@ -178,8 +178,24 @@ def test_end_to_end(call, corpus, tmp_path, capsys):
     page = (out / "report.html").read_text()
     assert "EER" in page and "Embeddings</h2>" in page
     names = {name for line in wanted for name in line.split()[1:]}
-    assert f"{len(names)} embeddings, t-SNE" in page
+    assert f"{len(names)} embeddings, {SPEAKERS} speakers" in page
     assert (out / "hyperparams.yaml").is_file()
+    heard = (out / "hardest_pairs.html").read_text()
+    assert '<a href="hardest_pairs.html">' in page
+    # Its worst error is on it, with its files.
+    wrong = np.where(trials.labels, -np.inf, scores).argmax()
+    sides = trials.names[trials.left[wrong]], trials.names[trials.right[wrong]]
+    card = heard[heard.index('<div class="card">') :].split("</div>")[0]
+    assert f"score {scores[wrong]:.3f}" in card
+    assert all(f"▶ {name}<" in card for name in sides)
+
+
+def test_no_pairs_are_asked_for(call, tmp_path):
+    call(hardest_pairs=0)
+    assert not (tmp_path / "out" / "hardest_pairs.html").exists()
+    assert "worst errors" not in (tmp_path / "out/report.html").read_text()
+    with pytest.raises(ConfigError, match="hardest_pairs is -1"):
+        call(hardest_pairs=-1)
 
 
 def test_nothing_is_left_where_the_user_stands(call, tmp_path, monkeypatch):

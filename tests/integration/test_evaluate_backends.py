@@ -372,13 +372,16 @@ def test_comparing_systems(repository, call, corpus, tmp_path, capsys):
     assert row["difference"] == pytest.approx(
         rate - found["all", "plain"]["eer_percent"]
     )
+    low, high = row["difference_low"], row["difference_high"]
+    words = "better" if high < 0 else "worse" if low > 0 else "not distinguish"
     page = (tmp_path / "page/comparison.html").read_text()
-    assert page.count("<svg") == 2
+    assert page.count("<svg") == 2 and f"{high:+.2f}], {words}" in page
     assert "fusion, learnt on half" in page
     with open(tmp_path / "page/comparison.csv", newline="") as stream:
         assert len(list(csv.DictReader(stream))) == 7
     said = capsys.readouterr().out
     assert "list  system" in said and "under_score" in said
+    assert f"{high:+.2f}], {words}" in said
     for arguments, message in (
         ([out, out], "two systems are called"),
         ([f"{out}:plda"], "has no scores called 'plda'"),
@@ -387,3 +390,33 @@ def test_comparing_systems(repository, call, corpus, tmp_path, capsys):
     ):
         with pytest.raises(ConfigError, match=message):
             compare.main(arguments)
+
+
+def test_comparing_training_runs(repository, tmp_path):
+    """By the scores that a run leaves, with names of two components."""
+    rng = np.random.default_rng(0)
+    compare = load(repository, "compare")
+    runs = [tmp_path / name / "1" for name in ("poor", "good")]
+    for number, run in enumerate(runs):
+        run.mkdir(parents=True)
+        lines = [
+            f"{int(a == b)} x/{a}/0.wav x/{b}/1.wav "
+            f"{rng.normal() + (1 + number) * (a == b):.6f}\n"
+            for a in range(12)
+            for b in range(12)
+        ]
+        (run / "trial_scores.txt").write_text("".join(lines))
+        (run / "hyperparams.yaml").write_text(
+            "trials: !ref <folder>/dev.txt\ntrials_speaker_component: 1\n"
+        )
+    options = [
+        "--bootstrap_replicates=20",
+        f"--output_folder={tmp_path / 'page'}",
+    ]
+    rows = compare.main([*map(str, runs), *options])
+    assert [row["system"] for row in rows] == ["poor/1", "good/1"]
+    assert {row["list"] for row in rows} == {"dev"}
+    assert rows[0]["speakers"] == 12
+    (runs[1] / "trial_scores.txt").unlink()
+    with pytest.raises(ConfigError, match="good/1 has no scores called"):
+        compare.main([*map(str, runs), *options])

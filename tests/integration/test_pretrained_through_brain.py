@@ -19,6 +19,7 @@ from test_resnet_through_brain import ECAPA, PARTS
 from tiny_objectives import STEPS
 
 from speechbrain_ssl.brains.pseudo_label_brain import PseudoLabelBrain
+from speechbrain_ssl.brains.training_brain import TrainingBrain
 from speechbrain_ssl.publishing.export import load_encoder
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_report")]
@@ -115,7 +116,7 @@ def test_two_processes_are_one(corpus, train, tmp_path, configure):
 
 
 def test_rounds(corpus, ssl_model, tmp_path, monkeypatch):
-    """The mini recipe: labels of an ECAPA; then frozen, and all weights."""
+    """The mini recipe: labels of an ECAPA; frozen, all weights, layers."""
     gradients, after_step = {}, PseudoLabelBrain.after_step
 
     def noted(brain):
@@ -137,29 +138,32 @@ def test_rounds(corpus, ssl_model, tmp_path, monkeypatch):
         f"--rirs_csv={corpus.rirs_csv}",
         f"--initial_model={ssl_model}",
         f"--output_folder={tmp_path / 'run'}",
-        "--final_stage={front_end_train: everything, number_of_epochs: 2}",
+        "--final_stage=[{front_end_train: everything, number_of_epochs: 2}, "
+        "{front_end_train: transformer, margin: 0.5, number_of_epochs: 1}]",
         *"""--front_end_train=nothing --rounds=2 --clusters=4 --device=cpu
         --number_of_epochs=2 --gate_epoch=2 --label_correction_epoch=2
         --batch_size=8 --valid_utterances=8 --valid_seconds=0.4
         --global_seconds=0.4 --min_cluster_size=2 --noprogressbar""".split(),
     ]
-    tiny.load_train(recipe / "train.py").main(argv)
+    train = tiny.load_train(recipe / "train.py")
+    train.main(argv)
     stages = pd.DataFrame(
         json.loads((tmp_path / "run/rounds.json").read_text())
     )
     assert stages["stage"].tolist() == [
         *("embed", "cluster", "train") * 2,
-        "fine_tune",
+        *("fine_tune", "fine_tune"),
     ]
     # Frozen weights are not made to collect gradients, either.
     assert gradients == {
         "round_1": {False},
         "round_2": {False},
         "fine_tuning_2": {True},
+        "fine_tuning_2_2": {True, False},
     }
     states = [
         load_encoder(tmp_path / "run" / name)[0].state_dict()
-        for name in ("round_1", "round_2", "fine_tuning_2")
+        for name in ("round_1", "round_2", "fine_tuning_2", "fine_tuning_2_2")
     ]
     equal = [
         {key for key in states[0] if torch.equal(states[0][key], other[key])}
@@ -169,3 +173,48 @@ def test_rounds(corpus, ssl_model, tmp_path, monkeypatch):
     # Frozen: that of both rounds is the one they began with.
     assert equal[0] == front_end
     assert len(front_end - equal[1]) > len(front_end) / 2
+    # The layers alone: what is before them stays as the stage before left it.
+    moved = {
+        k for k in front_end if not torch.equal(states[2][k], states[3][k])
+    }
+    assert moved and all(".encoder.layers." in key for key in moved)
+    # Ended in the second epoch of a final stage, which has dropout, and resumed.
+    argv[7] = f"--output_folder={tmp_path / 'cut'}"
+    fit_batch_end = TrainingBrain.on_fit_batch_end
+
+    def cut(brain, *args):
+        fit_batch_end(brain, *args)
+        folder = pathlib.Path(brain.hparams.output_folder).name
+        if (folder, brain.epoch) == ("fine_tuning_2", 2):
+            raise tiny.Cut
+
+    with monkeypatch.context() as patch, pytest.raises(tiny.Cut):
+        patch.setattr(TrainingBrain, "on_fit_batch_end", cut)
+        train.main(argv)
+    assert list((tmp_path / "cut/fine_tuning_2/save/checkpoints").glob("C*"))
+    train.main(argv)
+    for name in ("round_1", "round_2", "fine_tuning_2", "fine_tuning_2_2"):
+        folders = (tmp_path / run / name for run in ("run", "cut"))
+        tiny.assert_identical(*folders, tiny.LABEL_PARTS)
+
+
+def test_positives_from_other_utterances(corpus, train, tmp_path):
+    """The mini recipe of SSPS: its second epoch replaces positives."""
+    recipe = tiny.ROOT / "recipes/UnlabeledFolder/SSL/hparams"
+    argv = [
+        str(recipe / "simclr_ssps_wavlm_mini.yaml"),
+        f"--data_folder={corpus.audio}",
+        "--prepare=null",
+        f"--train_manifest={corpus.train_csv}",
+        f"--noise_csv={corpus.noise_csv}",
+        f"--rirs_csv={corpus.rirs_csv}",
+        f"--output_folder={tmp_path}",
+        *"""--clusters=4 --positive_queue=32 --ssps_start_epoch=2 --device=cpu
+        --number_of_epochs=2 --warmup_epochs=0.5 --reference_seconds=0.6
+        --batch_size=8 --valid_utterances=8 --valid_seconds=0.4
+        --global_seconds=0.4 --noprogressbar""".split(),
+    ]
+    train.main(argv)
+    first, *_, last = tiny.lines(tmp_path)
+    assert "coverage" not in first and last["coverage"] > 0
+    assert math.isfinite(last["loss"])

@@ -9,6 +9,7 @@ import sys
 import pandas as pd
 import pytest
 import tiny
+import tiny_faces
 
 from speechbrain_ssl.config import check_keys
 from speechbrain_ssl.config_base import merge
@@ -99,6 +100,7 @@ def arguments(row, corpus, model, output):
         trials=corpus.trials,
         model=model,
         speakers=manifests / "speakers.csv",
+        faces=tiny_faces.export_faces(output.with_name("faces")),
     )
     yaml = str(ROOT / row["Hparam_file"])
     return [yaml, f"--output_folder={output}", *flags.split()]

@@ -241,26 +241,36 @@ def test_killed_in_every_stage(corpus, rounds, ssl_model, two_rounds, tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_in_the_final_stage(corpus, rounds, ssl_model, tmp_path):
+def test_killed_in_the_last_of_two_final_stages(
+    corpus, rounds, ssl_model, tmp_path
+):
     """The kill comes in the middle of fine-tuning, after a checkpoint."""
     options = {
         "rounds": 1,
-        "final_stage": FINAL,
+        "final_stage": f"[{FINAL}, {FINAL.replace('0.3', '0.4')}]",
         "gate": 30.0,
         "ckpt_interval_steps": 2,
     }
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     rounds.main(corpus.rounds_argv(whole, ssl_model, **options))
-    steps = len(tiny.lines(whole / "round_1"))
-    assert len(tiny.lines(whole / "fine_tuning_1")) > 3
+    folders = ["round_1", "fine_tuning_1", "fine_tuning_1_2"]
+    steps = [len(tiny.lines(whole / folder)) for folder in folders]
+    assert steps[2] > 3
     argv = corpus.rounds_argv(broken, ssl_model, **options)
-    killed(rounds, argv, TrainingBrain, "on_fit_batch_end", steps + 3)
-    assert done(broken) == STAGES[:3]
+    killed(rounds, argv, TrainingBrain, "on_fit_batch_end", sum(steps[:2]) + 3)
+    tuned = (1, "fine_tune")
+    assert done(broken) == [*STAGES[:3], tuned]
     rounds.main(argv)
-    assert done(broken) == [*STAGES[:3], (1, "fine_tune")]
-    for folder in ("round_1", "fine_tuning_1"):
+    assert done(broken) == [*STAGES[:3], tuned, tuned]
+    for folder in folders:
         tiny.assert_identical(broken / folder, whole / folder, tiny.LABEL_PARTS)
-    assert exported(broken) == exported(whole)
+    assert exported(broken) == exported(whole / folders[2])
+    assert exported(broken) != exported(whole / folders[1])
+    # The second begins with the model and the classes of the first.
+    assert tiny.results(whole)["model_from"] == folders[2]
+    words = (whole / folders[2] / "hyperparams.yaml").read_text().split()
+    before = str(whole / folders[1])
+    assert words[words.index("initial_model:") + 1] == before
 
 
 @pytest.mark.slow

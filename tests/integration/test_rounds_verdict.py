@@ -133,6 +133,8 @@ def check_page(folder, found, record):
         f"<td>{sizes[0]:g}, {sizes[1]:g}, {sizes[2]:g}</td>",
         f"<td>{100 * record['gate_kept']:.0f} %</td>",
         "the initial model",
+        "Pseudo-EER, round 1</span><b>50.00 %</b><span>was "
+        f"{record['start_pseudo_eer']:.2f} %: worse<",
     ):
         assert wanted in text, wanted
 
@@ -154,9 +156,9 @@ def test_a_harmful_second_round(run, ruin):
 
 
 def test_harmful_fine_tuning(run, ruin):
-    """The round that it started from stays."""
+    """The round that it started from stays; no further stage is tried."""
     ruin.add((1, 0.3))
-    found = run(rounds=1, final_stage=FINE_TUNING)
+    found = run(rounds=1, final_stage=f"[{FINE_TUNING}, {FINE_TUNING}]")
     assert done(run.folder)[-1] == (1, "fine_tune", "worse")
     assert found["model_from"] == "round_1"
     assert found["why"].startswith("fine-tuning of round 1: worse")

@@ -83,3 +83,18 @@ def test_identify_raises_it(corpus, ssl_model, tmp_path):
         assert f"highest of {number} scores" in who.threshold_from
     given = model.identify(manifest.path(9), tmp_path / "known", threshold=0.1)
     assert (given.threshold, given.threshold_from) == (0.1, "given")
+
+
+def test_the_start_of_a_run_is_its_initial_model(
+    corpus, train, ssl_model, no_report, tmp_path
+):
+    """Before the first step, the metrics are those at the end of the other."""
+    train.main(
+        corpus.argv(tmp_path, number_of_epochs=1, initial_model=ssl_model)
+    )
+    (start,) = tiny.lines(tmp_path, "start")
+    before = tiny.lines(ssl_model, "valid")[-1]
+    for name in ("pseudo_eer", "lidar", "rankme", "mean_cosine"):
+        assert start[name] == pytest.approx(before[name], rel=1e-4)
+    assert (start["epoch"], start["step"]) == (0, 0)
+    assert tiny.lines(ssl_model, "start")[0]["lidar"] != start["lidar"]

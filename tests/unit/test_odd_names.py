@@ -174,7 +174,11 @@ def test_a_lone_surrogate_breaks_no_report(tmp_path):
     page = build_report(
         tmp_path,
         title=name,
-        embeddings={"embeddings": rows, "groups": np.array(groups)},
+        embeddings={
+            "embeddings": rows,
+            "names": groups,
+            "groups": np.array(groups),
+        },
     )
     assert "<h1>caf\\udce9</h1>" in page.read_text(encoding="utf-8")
 

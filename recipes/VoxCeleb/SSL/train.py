@@ -34,7 +34,7 @@ KEYS = set(
     initial_checkpoint objective positives features augmentation optimizer schedules
     lr_reference_batch clip_per_tensor freeze_last_layer_epochs average_last log_every train_logger
     collapse_alarm on_divergence checkpointer trials trials_folder trials_speaker_component
-    trials_every
+    trials_every expected_pseudo_eer
     """.split()
 )
 

@@ -3,12 +3,14 @@
 
     python compare.py results/ssl results/ssl:as_norm base=results/statistics
 
-A system is given by the output folder of `evaluate.py`. Append `:scoring` for
-another scoring than the plain cosine, and put `name=` in front to choose a
-name. Each system is compared with the first one, on every list that all of them
-have scored. `--fuse_on=LIST` adds a fusion of all systems by logistic
-regression, trained on that list (with its labels) and shown on the others.
-`--fuse` adds the plain mean of their scores, which must have the same scale.
+A system is given by the output folder of `evaluate.py`, or of a training run
+with trials. Append `:scoring` for another scoring than the plain cosine, and put
+`name=` in front to choose a name. Each system is compared with the first one, on
+every list that all of them have scored, and is better, worse or not
+distinguishable: the 95 % interval of the difference then contains zero.
+`--fuse_on=LIST` adds a fusion of all systems by logistic regression, trained on
+that list (with its labels) and shown on the others. `--fuse` adds the plain mean
+of their scores, which must have the same scale.
 
 `comparison.html` and `comparison.csv` are written into `--output_folder`.
 """
@@ -21,6 +23,7 @@ import argparse
 import pathlib
 
 from speechbrain_ssl.config import run
+from speechbrain_ssl.config_base import read_hyperparams
 from speechbrain_ssl.errors import ConfigError
 from speechbrain_ssl.report.comparison import (
     compare,
@@ -28,14 +31,34 @@ from speechbrain_ssl.report.comparison import (
     write_comparison,
 )
 from speechbrain_ssl.report.evaluations import evaluations_text, write_rows
+from speechbrain_ssl.report.headline import run_name
 from speechbrain_ssl.verification.fusion import learn_fusion, weighted_fusion
 from speechbrain_ssl.verification.protocol import check_speakers
 from speechbrain_ssl.verification.trials import linked_speakers, path_component
 
 COLUMNS = (
     "list system trials targets speakers eer_percent ci_low ci_high "
-    "min_dcf_0.01 min_dcf_0.05 difference difference_low difference_high"
+    "min_dcf_0.01 min_dcf_0.05 difference difference_low difference_high verdict"
 ).split()
+
+
+def scored_lists(folder, scoring):
+    """Return list -> file with its scores, of an evaluation or a training run."""
+    end = f"_{scoring}.txt"
+    lists = {
+        path.name[len("scores_") : -len(end)]: path
+        for path in sorted(folder.glob(f"scores_*{end}"))
+    }
+    of_training = folder / "trial_scores.txt"
+    if scoring == "cosine" and of_training.is_file():
+        trials = read_hyperparams(folder).get("trials", "trials")
+        lists.setdefault(pathlib.Path(trials).stem, of_training)
+    if not lists:
+        raise ConfigError(
+            f"{folder} has no scores called '{scoring}' "
+            f"(scores_<list>{end}); run evaluate.py with that output_folder first"
+        )
+    return lists
 
 
 def find_scores(systems):
@@ -62,19 +85,9 @@ def find_scores(systems):
     for text in systems:
         name, _, place = text.rpartition("=")
         folder, _, scoring = place.partition(":")
-        scoring = scoring or "cosine"
-        end = f"_{scoring}.txt"
-        lists = {
-            path.name[len("scores_") : -len(end)]: path
-            for path in sorted(pathlib.Path(folder).glob(f"scores_*{end}"))
-        }
-        name = name or place
-        if not lists:
-            raise ConfigError(
-                f"{folder} has no scores called '{scoring}' "
-                f"(scores_<list>{end}); run evaluate.py with that "
-                "output_folder first"
-            )
+        folder = pathlib.Path(folder)
+        name = name or ":".join(filter(None, (run_name(folder), scoring)))
+        lists = scored_lists(folder, scoring or "cosine")
         if name in found:
             raise ConfigError(
                 f"two systems are called '{name}'; write name={place}"
@@ -101,9 +114,8 @@ def parse(argv):
     parser.add_argument("--fuse_on", help="list to learn a fusion on")
     parser.add_argument(
         "--trials_speaker_component",
-        default="0",
         help="which component of a name is the speaker; null: inferred from "
-        "the target trials",
+        "the target trials (default: as for the first system)",
     )
     parser.add_argument("--bootstrap_replicates", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
@@ -119,12 +131,15 @@ def main(argv):
             f"--fuse_on={options.fuse_on}: the lists are {', '.join(files)}"
         )
     lists = {name: read_systems(paths) for name, paths in files.items()}
+    component = options.trials_speaker_component
+    if component is None:
+        folder = next(iter(next(iter(files.values())).values())).parent
+        component = read_hyperparams(folder).get("trials_speaker_component", 0)
     for trials, _ in lists.values():
-        if options.trials_speaker_component == "null":
+        if component in (None, "null"):
             trials.speaker_of = linked_speakers(trials)
         else:
-            component = int(options.trials_speaker_component)
-            trials.speaker_of = path_component(component)
+            trials.speaker_of = path_component(int(component))
     if options.bootstrap_replicates:
         check_speakers(lists)
     fusion = None

@@ -46,6 +46,9 @@ from speechbrain_ssl.report.evaluations import (
     write_breakdown,
     write_table,
 )
+from speechbrain_ssl.report.blocks import section
+from speechbrain_ssl.report.hardest_pairs import FILE_NAME as HARDEST_PAIRS
+from speechbrain_ssl.report.hardest_pairs import write_hardest_pairs
 from speechbrain_ssl.report.page import build_report
 from speechbrain_ssl.run_folder import make_run_folder, write_hyperparams
 from speechbrain_ssl.verification.breakdown import (
@@ -71,7 +74,8 @@ KEYS = set(
     seed output_folder data_folder model encoder features trials trials_folder
     trials_manifest trials_speaker_component trials_layout trials_enrolment
     mean_manifest mean_utterances backend backend_manifest backend_utterances
-    backend_labels crops crop_seconds calibrate_on speaker_table bootstrap_replicates
+    backend_labels crops crop_seconds calibrate_on speaker_table hardest_pairs
+    bootstrap_replicates
     batch_seconds embed_most_seconds num_workers eval_precision
     """.split()
 )
@@ -278,16 +282,40 @@ def mapped(lists, embeddings, rows, by_speaker):
     """Collect the embeddings of the first list, for the map on the page."""
     trials, paths = next(iter(lists.values()))
     found = {
-        "embeddings": trials.pool(embeddings[[rows[path] for path in paths]])
+        "embeddings": trials.pool(embeddings[[rows[path] for path in paths]]),
+        "names": trials.names,
     }
     if by_speaker:
         found.update(groups=trials.speakers(), group_name="speaker")
     return found
 
 
+def write_pairs(hparams, system, lists, drawn):
+    """Write the page of the hardest pairs, and a link for the report."""
+    if not hparams["hardest_pairs"]:
+        return []
+    wanted = {}
+    for name, (trials, paths) in lists.items():
+        found = drawn[f"{name}, cosine"]
+        wanted[name] = trials, paths, found["scores"], found["threshold"]
+    write_hardest_pairs(
+        pathlib.Path(hparams["output_folder"]) / HARDEST_PAIRS,
+        f"Hardest pairs: {system.name}",
+        wanted,
+        hparams["hardest_pairs"],
+    )
+    link = f'<p><a href="{HARDEST_PAIRS}">Hear the worst errors.</a></p>'
+    return [section("Hardest pairs", link)]
+
+
 def check_settings(hparams):
     """Validate settings that would otherwise fail, or mislead, much later."""
-    for key in ("bootstrap_replicates", "num_workers", "crops"):
+    for key in (
+        "bootstrap_replicates",
+        "hardest_pairs",
+        "num_workers",
+        "crops",
+    ):
         if not isinstance(hparams[key], int) or hparams[key] < 0:
             raise ConfigError(
                 f"{key} is {hparams[key]!r}; it must be a whole number from 0"
@@ -361,6 +389,7 @@ def main(argv):
         embeddings=mapped(
             lists, ways["cosine"][0], rows, bootstrap["replicates"] > 0
         ),
+        extra_sections=write_pairs(hparams, system, lists, drawn),
     )
     print(f"\n{evaluations_text(evaluations)}\n")
     print(f"labels seen in training: {system.labels_seen}")

@@ -6,7 +6,7 @@
         --results=results/dino_ecapa/1/results.json
     HF_TOKEN=hf_... python publish.py ... --push --hub_id=me/my-model
 
-Before anything is uploaded, stock SpeechBrain loads the folder in a separate
+Before anything is uploaded, SpeechBrain loads the folder in a separate
 process and must give the same embeddings as the training code. The README
 beside this file lists what the folder holds.
 """
@@ -103,7 +103,7 @@ def parse(argv):
 
 
 def main(argv):
-    """Write the folder, test it with stock SpeechBrain, upload it."""
+    """Write the folder, test it with SpeechBrain, upload it."""
     options = parse(argv)
     if options.push and not options.hub_id:
         raise ConfigError("--push needs a name: --hub_id=owner/model")
@@ -133,7 +133,7 @@ def main(argv):
         onnx=options.onnx,
     )
     print(
-        f"{folder}: stock SpeechBrain gives the same embeddings (largest "
+        f"{folder}: SpeechBrain gives the same embeddings (largest "
         f"difference {made['difference']:.1e} of the largest value)"
     )
     if made["threshold"] is None:

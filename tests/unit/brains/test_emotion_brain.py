@@ -18,7 +18,9 @@ from speechbrain_ssl.downstream.finetune import FineTuning
 from speechbrain_ssl.downstream.folds import SpeakerFolds
 from speechbrain_ssl.downstream.task import read_task
 from speechbrain_ssl.encoders.ecapa import FastECAPA
-from speechbrain_ssl.encoders.features import LogMel
+from speechbrain_ssl.encoders.features import LogMel, Waveform
+from speechbrain_ssl.encoders.mhfa import WeightedECAPA
+from speechbrain_ssl.encoders.pretrained import PretrainedFrontEnd
 from speechbrain_ssl.errors import CheckpointError, ConfigError
 from speechbrain_ssl.publishing.systems import System, load_system
 
@@ -85,7 +87,9 @@ def tune(task, folds, system, tmp_path, monkeypatch):
 
     monkeypatch.setattr(EmotionBrain, "__init__", noted)
 
-    def tune(folder="run", seed=3, used=folds, options=None, **settings):
+    def tune(
+        folder="run", seed=3, used=folds, options=None, model=system, **settings
+    ):
         brains.clear()
         method = FineTuning(
             **{**SETTINGS, **settings},
@@ -101,7 +105,7 @@ def tune(task, folds, system, tmp_path, monkeypatch):
         run_opts = RunOptions.from_dictionary(
             {"device": "cpu", "noprogressbar": True, **(options or {})}
         )
-        found = list(method(task, used, system, hparams, run_opts))
+        found = list(method(task, used, model, hparams, run_opts))
         return [p for p, _ in found], [f for _, f in found], list(brains)
 
     return tune
@@ -145,6 +149,34 @@ def test_second_step_moves_everything(
         before["blocks.0.norm.norm.running_mean"],
         brain.modules.encoder.state_dict()["blocks.0.norm.norm.running_mean"],
     )
+
+
+@pytest.mark.parametrize("affine_epochs, epochs", [(1, 0), (0, 1)])
+def test_a_pretrained_encoder(tune, folds, tmp_path, affine_epochs, epochs):
+    """Its back end's last layer alone, then all, with the layers below."""
+    pytest.importorskip("transformers", reason="needs the extra hf")
+    from pretrained_models import write_pretrained
+
+    front_end = PretrainedFrontEnd.load(
+        write_pretrained("wavlm", tmp_path / "wavlm")
+    )
+    encoder = WeightedECAPA(front_end, 8, channels=[8] * 4 + [24])
+    model = System(encoder, Waveform(), "wavlm", 1)
+    _, _, (brain,) = tune(
+        model=model, affine_epochs=affine_epochs, epochs=epochs, used=folds[:1]
+    )
+    before = encoder.state_dict()
+    moved = {
+        name
+        for name, parameter in brain.modules.encoder.named_parameters()
+        if not torch.equal(parameter, before[name])
+    }
+    last = {name for name in before if name.startswith("ecapa.fc.")}
+    if not epochs:
+        assert moved == last
+    else:
+        assert moved > last
+        assert any("layers.0.attention.q_proj" in name for name in moved)
 
 
 def test_learning_rate_of_every_step(tune, folds, monkeypatch):

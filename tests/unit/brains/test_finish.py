@@ -10,10 +10,13 @@ import torch
 
 from speechbrain_ssl.brains import verdict
 from speechbrain_ssl.brains.face_trials import FaceTrials
-from speechbrain_ssl.brains.finish import _label_free
+from speechbrain_ssl.brains.finish import _held_out_halves
+from speechbrain_ssl.brains.initial import labels_of_model
 from speechbrain_ssl.data.manifest import Manifest, StringColumn
+from speechbrain_ssl.encoders.face import FaceResNet, PixelNormalization
 from speechbrain_ssl.encoders.features import LogMel
 from speechbrain_ssl.errors import TrialError
+from speechbrain_ssl.publishing.export import export_encoder
 from speechbrain_ssl.verification.trials import Trials
 
 
@@ -27,14 +30,14 @@ class Mean(torch.nn.Module):
 @pytest.fixture
 def manifest(tmp_path):
     rng, paths = np.random.default_rng(0), []
-    for i in range(8):
+    for i in range(20):
         wave = np.cumsum(rng.normal(size=48000)) * rng.normal(size=48000)
         paths.append(str(tmp_path / f"{i}.wav"))
         soundfile.write(paths[-1], wave / abs(wave).max(), 16000, "FLOAT")
     return Manifest(
-        StringColumn.from_strings(list("abcdefgh")),
+        StringColumn.from_strings(list("abcdefghijklmnopqrst")),
         StringColumn.from_strings(paths),
-        [3.0] * 8,
+        [3.0] * 20,
     )
 
 
@@ -45,25 +48,28 @@ def test_a_file_damaged_beyond_what_validation_read(manifest, caplog):
         held_out_manifest=manifest,
         evaluated_encoder=Mean(),
         device="cpu",
-        hparams=SimpleNamespace(num_workers=0),
+        hparams=SimpleNamespace(num_workers=0, output_folder="run"),
     )
-    whole = _label_free(brain)
-    assert set(whole) >= {"label_free_threshold"} and not caplog.records
+    whole = _held_out_halves(brain)
+    assert whole["halves"].shape[:2] == (20, 2) and not caplog.records
     wave, _ = soundfile.read(manifest.path(2))
     wave[-1] = np.nan
     soundfile.write(manifest.path(2), wave, 16000, "FLOAT")
-    found = _label_free(brain)
-    assert "1 of 8 held-out files" in caplog.text
-    brain.held_out_manifest = manifest.select(np.array([0, 1, 3, 4, 5, 6, 7]))
-    assert _label_free(brain) == found
+    found = _held_out_halves(brain)
+    assert "1 of 20 held-out files" in caplog.text
+    assert "needs 20 held-out utterances, and this run has 19" in caplog.text
+    assert "speechbrain-ssl threshold FOLDER --model=run" in caplog.text
+    rest = np.delete(np.arange(20), 2)
+    assert found["names"] == [manifest.ids[i] for i in rest]
+    assert np.array_equal(found["halves"], whole["halves"][rest])
     brain.held_out_manifest = manifest.select(np.array([2, 3]))
-    assert _label_free(brain) == {}
+    assert _held_out_halves(brain) == {}
 
 
 def test_the_verdict_hears_nothing_that_was_trained_on(
     manifest, monkeypatch, caplog
 ):
-    heard = []
+    heard, manifest = [], manifest.select(np.arange(8))
 
     def augmentation(crops, address):
         heard.extend(address[-1].tolist())
@@ -99,3 +105,25 @@ def test_faces_of_too_few_trials_are_refused_at_the_start(tmp_path):
     (tmp_path / "faces.csv").write_text("\n".join(rows) + "\n")
     with pytest.raises(TrialError):
         FaceTrials(tmp_path / "faces.csv", trials)
+
+
+@pytest.mark.parametrize(
+    "record, wanted",
+    [
+        (None, "none"),
+        ("{}", "none"),
+        ('{"labels_seen": "none"}', "none"),
+        ('{"labels_seen": true}', "yes"),
+        ('{"labels_seen": "ImageNet\'s classes"}', "ImageNet's classes"),
+        ("no JSON", "unknown"),
+    ],
+)
+def test_labels_that_the_initial_model_has_seen(tmp_path, record, wanted):
+    """A model that has gone does not end a run that has begun with it."""
+    encoder = FaceResNet(16, 8, 4, (1, 1, 1, 1))
+    export_encoder(tmp_path / "model", encoder, PixelNormalization(16))
+    if record is not None:
+        (tmp_path / "results.json").write_text(record)
+    assert labels_of_model(str(tmp_path)) == wanted
+    assert labels_of_model(None) == "none"
+    assert labels_of_model(str(tmp_path / "gone/1")) == "unknown"

@@ -15,6 +15,7 @@ from speechbrain_ssl.brains.progress_line import (
 )
 from speechbrain_ssl.brains.run_log import RunLog
 from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.report.logbook import read_metrics
 
 SCALARS = {"pseudo_eer": 12.5, "minutes": 3.0, "lidar": 9.0, "rankme": 5.0}
 
@@ -45,6 +46,21 @@ def test_a_resumed_run_knows_the_epoch_before(tmp_path, caplog):
     again.resume(None, 10)
     again.write_epoch(2, 20, 2.0, 0.1, SCALARS)
     assert "12.50 %, was 14.00" in caplog.messages[-1]
+
+
+def test_a_run_that_starts_anew_has_one_start(tmp_path, caplog):
+    """It was killed before its first checkpoint."""
+    caplog.set_level("INFO")
+    for _ in range(2):
+        log = RunLog(tmp_path, epochs=3)
+        log.resume(None, 0)
+        log.write_start({"pseudo_eer": 40.0})
+    log.write_epoch(1, 10, 2.0, 0.1, SCALARS)
+    assert "12.50 %, was 40.00" in caplog.messages[-1]
+    stages = [line["stage"] for line in read_metrics(log.logbook.path)]
+    assert stages == ["start", "valid"]
+    log.resume(None, 10)
+    assert len(read_metrics(log.logbook.path)) == 2
 
 
 def test_the_page_is_written_during_the_run(tmp_path, monkeypatch):

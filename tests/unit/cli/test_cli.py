@@ -22,6 +22,7 @@ from speechbrain_ssl.embedding.extract import embed_files
 from speechbrain_ssl.prepare import lists
 from speechbrain_ssl.prepare.probe import probe
 from speechbrain_ssl.publishing.export import load_encoder
+from speechbrain_ssl.publishing.onnx import load_onnx
 from speechbrain_ssl.report import comparison
 from speechbrain_ssl.speakers import files as audio_files
 
@@ -286,7 +287,7 @@ def test_embed_all_well_is_zero(command, model, audio, tmp_path):
     [
         (lambda f: f / "nowhere", "there is no folder"),
         (lambda f: (f / "none").mkdir() or f / "none", "no audio file below"),
-        (lambda f: f / "empty.wav", "none of 1 files can be used"),
+        (lambda f: f / "empty.wav", "none of 1 file can be used"),
     ],
 )
 def test_embed_nothing(command, model, bad_audio, tmp_path, make, match):
@@ -612,7 +613,7 @@ def test_a_name_that_is_no_utf8(command_json, model, audio):
     "options, match",
     [
         (["--speakers=0"], "at least 1"),
-        (["--speakers=13"], "only 12 usable files"),
+        (["--speakers=13"], "number of usable files is 12"),
         (["--output=a.txt"], "must end in .csv"),
         (["--page=a.txt"], "--page=a.txt must end in .html"),
     ],
@@ -624,7 +625,7 @@ def test_cluster_what_cannot_be(command, model, audio, options, match):
 
 def test_too_few_files_to_guess_from(command, model, audio):
     code, _, err = command("cluster", audio / "s0/0.wav", f"--model={model}")
-    assert code == 1 and "too few to estimate" in err
+    assert code == 1 and "cannot tell the number" in err
 
 
 def test_an_unexpected_error_is_not_hidden(command, model, audio, monkeypatch):
@@ -721,7 +722,7 @@ def test_without_pyav(command, command_json, model, other_formats, monkeypatch):
         f"--model={model}",
         "--output=a.npz",
     )
-    assert code == 1 and "none of 1 files can be used; a.m4a: needs PyAV" in err
+    assert code == 1 and "none of 1 file can be used; a.m4a: needs PyAV" in err
 
 
 def test_verify_and_score_other_formats(
@@ -773,7 +774,7 @@ def test_embed_a_list(command, command_json, model, audio, tmp_path):
     with np.load(output) as kept:
         assert kept["files"].tolist() == ["u1"]
     code, out, _ = command("embed", paths, *argv)
-    assert code == 0 and "1 of 1 files embedded" in out
+    assert code == 0 and "1 of 1 file embedded" in out
     with np.load(output) as kept:
         assert kept["files"].tolist() == ["audio/s0/0.wav"]
     scp.write_text("u1 sox a.wav -t wav - |\n")
@@ -873,3 +874,20 @@ def test_odd_audio_is_noted(command_json, model, audio, tmp_path):
     # One for both files, the decoded one first.
     assert notes[1].startswith("s0/2.m4a and 1 more: channels")
     assert notes[0].startswith("s0/1.wav: mostly silent")
+
+
+def test_export_onnx(command, model, tmp_path):
+    """The file gives the embeddings of the model, and says so."""
+    pytest.importorskip("onnxscript")
+    path = tmp_path / "model.onnx"
+    code, out, _ = command("export-onnx", model, f"--output={path}")
+    assert code == 0 and out.startswith(f"{path}: its embeddings have a cosine")
+    wave = voice(1, 1).astype(np.float32)[None]
+    encoder, features = load_encoder(model)
+    with torch.no_grad():
+        wanted = encoder(features(torch.from_numpy(wave)))[:, 0].numpy()
+    np.testing.assert_allclose(load_onnx(path)(wave), wanted, atol=1e-3)
+    code, _, err = command("export-onnx", model, "--output=model.bin")
+    assert code == 1 and "must end in .onnx" in err
+    code, _, err = command("export-onnx", "nothing", f"--output={path}")
+    assert code == 1 and "there is no" in err

@@ -27,7 +27,7 @@ def known(command, model, audio, tmp_path):
             f"--database={folder}",
             f"--model={model}",
         )
-        assert code == 0 and "3 recording(s)" in out, err
+        assert code == 0 and "from 3 recordings" in out, err
     return folder
 
 

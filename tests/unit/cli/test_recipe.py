@@ -62,9 +62,9 @@ def test_the_script_gets_folder_and_keys(
     folder = audio
     monkeypatch.chdir(folder.parent)
     keys = ["batch_size=8", "--device=cpu", "--initial_model=run"]
-    code, out, _ = command(name, folder.name, *keys)
+    code, _, err = command(name, folder.name, *keys)
     assert code == 0
-    assert f"`speechbrain-ssl {name} --config={configuration} --help`" in out
+    assert f"`speechbrain-ssl {name} --config={configuration} --help`" in err
     here = tiny.ROOT / "recipes" / "UnlabeledFolder" / task
     script, path, data, *rest = script_argv()
     assert script == str(here / "train.py")
@@ -90,11 +90,11 @@ def test_the_configuration_is_chosen_from_hours_and_gpu(
     """The two files have 0.05 hours."""
     monkeypatch.setattr(choice, "HOURS", hours)
     monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
-    _, out, _ = command("train", audio, *keys)
+    _, _, err = command("train", audio, *keys)
     assert pathlib.Path(script_argv()[1]).stem == expected
     gpu = gpu and not keys
-    assert f"about 0.1 hours, {'a' if gpu else 'no'} GPU" in out
-    assert f"configuration {expected}." in out
+    assert f"about 0.1 hours, {'a' if gpu else 'no'} GPU" in err
+    assert f"configuration {expected}." in err
 
 
 def test_the_length_is_estimated_from_some_files(audio, monkeypatch):
@@ -124,6 +124,13 @@ def test_publish_gets_its_model_and_keys(command, script_argv):
     script, *rest = script_argv()
     assert script.endswith("/Verification/publish.py")
     assert rest == ["--model=a: run", "--data=calls", "--onnx"]
+
+
+def test_compare_gets_its_runs_and_keys(command, script_argv):
+    code, _, _ = command("compare", "a", "b=c:d", "--output_folder=e", "--fuse")
+    script, *rest = script_argv()
+    assert code == 0 and script.endswith("/Verification/compare.py")
+    assert rest == ["a", "b=c:d", "--output_folder=e", "--fuse"]
 
 
 def test_a_configuration_is_named(command, script_argv, tmp_path):

@@ -43,12 +43,20 @@ def test_threshold(command, command_json, model, folder, tmp_path):
     assert list(found["of_many"].values()) == pytest.approx(wanted, abs=1e-4)
     assert own < wanted[0] < wanted[1] < wanted[2] < 1
     code, out, _ = command("threshold", folder, f"--model={model}")
-    assert f"one speaker if above  {own:.3f}" in out and "of  100" in out
+    assert f"one speaker if above  {own:.3f}" in out and "of 100 names  " in out
     assert load_model(model).threshold(folder).threshold == found["threshold"]
+    code, found, _ = command_json(
+        "threshold", folder, f"--model={model}", "--names=25"
+    )
+    assert found["of_many"] == {"25": raise_for_many(own, *others, 25)}
+    code, out, err = command(
+        "threshold", folder, f"--model={model}", "--names=0"
+    )
+    assert (code, out) == (1, "") and "--names=0 must be at least 1" in err
 
 
 def test_too_few_files(command, model, folder):
     (folder / "7.wav").unlink()
     code, out, err = command("threshold", folder, f"--model={model}")
     assert code == 1 and out == ""
-    assert "19 usable files are too few for a threshold" in err
+    assert "19 usable files cannot make a threshold: take at least 20" in err

@@ -10,6 +10,7 @@ from speechbrain_ssl.clustering.speakers import (
     candidates,
     find_speakers,
     half_whiten,
+    unclustered,
 )
 from speechbrain_ssl.errors import ConfigError
 
@@ -40,6 +41,33 @@ def test_one_dominant_direction_does_not_hide_the_speakers():
     labels = find_speakers(rows)
     assert abs(labels.max() + 1 - 12) <= 2
     assert adjusted_rand_score(truth, labels) > 0.9
+
+
+def test_a_silhouette_that_chance_explains_does_not_count(monkeypatch):
+    """It is high for too many groups of few directions."""
+    rng = np.random.default_rng(1)
+    truth = np.repeat(np.arange(24), rng.integers(3, 13, 24))
+    centres = rng.normal(size=(24, 16))
+    centres[:, 0] += np.where(np.arange(24) % 2, 2.5, -2.5)
+    rows = centres[truth] + 0.7 * rng.normal(size=(len(truth), 16))
+    assert abs(find_speakers(rows).max() + 1 - 24) <= 2
+    monkeypatch.setattr(speakers, "_CHANCE", 0)
+    assert find_speakers(rows).max() + 1 > 30
+
+
+def test_rows_without_clusters_vary_as_others():
+    rows, _ = mixture(40)
+    points = half_whiten(torch.from_numpy(rows).float())
+    chance = unclustered(points)
+    assert torch.allclose(
+        chance.square().mean(dim=0), points.square().mean(dim=0), rtol=0.5
+    )
+    # A direction has no sign.
+    assert torch.equal(unclustered(-points), chance)
+    found = chance @ chance.T - torch.eye(len(chance))
+    assert (
+        found.max() < 0.6 < (points @ points.T - torch.eye(len(points))).max()
+    )
 
 
 def test_half_whitening_equals_its_equation():
@@ -84,9 +112,9 @@ def test_identical_files_are_one_speaker():
 def test_few_files():
     assert find_speakers(np.eye(3), 1).tolist() == [0, 0, 0]
     assert sorted(find_speakers(np.eye(3), 3)) == [0, 1, 2]
-    with pytest.raises(ConfigError, match="too few to estimate"):
+    with pytest.raises(ConfigError, match="cannot tell the number"):
         find_speakers(np.eye(3))
-    with pytest.raises(ConfigError, match="only 3 usable files"):
+    with pytest.raises(ConfigError, match="number of usable files is 3"):
         find_speakers(np.eye(3), 4)
 
 

@@ -105,7 +105,7 @@ def test_it_learns_a_teacher(tmp_path):
         --lr=0.01 --lr_reference_batch=8
         --pooled_channels=48 --valid_utterances=8 --valid_seconds=0.4
         --global_seconds=0.5 --log_every=1 --device=cpu --average_last=1
-        --trials=null --noprogressbar""".split(),
+        --trials=null --precision=fp32 --noprogressbar""".split(),
     ]
     train = tiny.load_train(recipe / "train.py")
     with pytest.MonkeyPatch.context() as patch:
@@ -119,3 +119,18 @@ def test_it_learns_a_teacher(tmp_path):
     losses = [line["embedding_loss"] for line in tiny.lines(tmp_path / "run")]
     assert losses[-1] < losses[0] - 0.1
     assert cache.stat().st_mtime_ns == written
+    # Two processes begin with the loss of one, after one of them has embedded.
+    two = tmp_path / "two"
+    changed = ("--output_folder", "--batch_size", "--number_of_epochs")
+    status, stderr = tiny.torchrun(
+        recipe / "train.py",
+        *(flag for flag in argv if not flag.startswith(changed)),
+        f"--teacher={tmp_path / 'teacher'}",
+        f"--output_folder={two}",
+        *("--batch_size=4", "--number_of_epochs=1"),
+        "--distributed_backend=gloo",
+    )
+    assert status == 0, stderr
+    ours, theirs = (tiny.lines(folder)[0] for folder in (two, tmp_path / "run"))
+    for name in ("loss", "embedding_loss", "relation_loss"):
+        assert ours[name] == pytest.approx(theirs[name], rel=1e-3), name

@@ -3,6 +3,7 @@
 from hyperpyyaml import load_hyperpyyaml
 
 from speechbrain_ssl.positives.cluster_aware import ClusterAware
+from speechbrain_ssl.positives.given_clusters import GivenClusters
 from speechbrain_ssl.positives.ssps import SSPS
 
 
@@ -55,3 +56,13 @@ def test_cluster_aware_block(repository):
     assert sampling.counts == [30, 15]
     del other["clusters"]
     assert {key: getattr(sampling, key) for key in other} == other
+
+
+def test_face_clusters_block(repository):
+    given = load(
+        repository,
+        "face_clusters.yaml",
+        {"clusters_csv": "faces.csv", "start_epoch": 3},
+    )["positives"]
+    assert isinstance(given, GivenClusters)
+    assert (given.labels_csv, given.start_epoch) == ("faces.csv", 3)

@@ -64,6 +64,10 @@ def test_header_check(corpus):
         "s3/nan",
         "s3/silent",
     ]
+    # What is too short, or of another rate, has a length that is known.
+    assert found.unused_seconds == 2 + 0.5 + 2
+    usable = found.usable["duration"].sum()
+    assert found.totals()["hours_found"] == round((usable + 4.5) / 3600, 4)
     detail = found.rejected.set_index("wav")["detail"]
     assert detail["$data_root/s3/corrupt.wav"] == "Format not recognised."
     assert "8000 Hz" in detail["$data_root/s2/rate8k.wav"]

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import soundfile
+import tiny
 import torch
 
 pytest.importorskip(
@@ -17,7 +18,8 @@ from speechbrain_ssl.encoders.features import LogMel, Waveform
 from speechbrain_ssl.encoders.mhfa import MHFA, AdapterMFA, WeightedECAPA
 from speechbrain_ssl.encoders.pretrained import PretrainedFrontEnd
 from speechbrain_ssl.errors import ConfigError
-from speechbrain_ssl.publishing.bundle import make_bundle
+from speechbrain_ssl.publishing.bundle import ProofError, make_bundle, prove
+from speechbrain_ssl.publishing.card import About
 from speechbrain_ssl.publishing.export import (
     export_encoder,
     initialise,
@@ -130,14 +132,31 @@ def test_onnx(wavlm, tmp_path):
     assert abs(load_onnx(path)(waves().numpy()) - wanted).max() < 1e-4
 
 
-def test_what_is_not_published(wavlm, tmp_path):
+def test_w2v_bert_is_not_exported_to_onnx(tmp_path):
     folder = write_pretrained("w2v-bert", tmp_path / "w2v")
     with pytest.raises(ConfigError, match="w2v-BERT 2.0 is not exported to ON"):
         export_onnx(tmp_path / "x.onnx", mhfa(folder), Waveform())
     assert not list(tmp_path.glob("*.onnx"))
+
+
+def test_a_published_folder(wavlm, tmp_path, monkeypatch):
+    """SpeechBrain loads it where this package is installed; the card says so."""
+    monkeypatch.setenv("PYTHONPATH", str(tiny.ROOT))
     export_encoder(tmp_path / "model", mhfa(wavlm), Waveform())
-    with pytest.raises(ConfigError, match="stock SpeechBrain has no such back"):
-        make_bundle(tmp_path / "model", tmp_path / "published", None)
+    about = About(name="wavlm", data="Noise.")
+    made = make_bundle(tmp_path / "model", tmp_path / "published", about)
+    assert made["difference"] < 1e-5
+    card = (tmp_path / "published/README.md").read_text()
+    assert (
+        'and the classes of this encoder: `pip install "speechbrain-ssl' in card
+    )
+    assert "MHFA on the hidden states of a wavlm model" in card
+    assert "nothing else has to be" not in card and "log-mel" not in card
+    # Other weights there than here are noticed.
+    other = mhfa(wavlm)
+    torch.nn.init.normal_(other.fc.weight)
+    with pytest.raises(ProofError, match="differ from ours"):
+        prove(tmp_path / "published", other, Waveform())
 
 
 def test_files_of_several_lengths(wavlm, tmp_path):

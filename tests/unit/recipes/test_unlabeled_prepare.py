@@ -380,13 +380,16 @@ def test_trimmed_copies(tmp_path):
     quiet = np.zeros(32000)
     sf.write(data / "a.wav", np.concatenate([quiet, noise, quiet]), 16000)
     sf.write(data / "silent.wav", quiet, 16000)
+    sf.write(data / "short.wav", noise[:7200], 16000)
     summary = run(data, save, trim_silence=True)
     table = pd.read_csv(save / "train.csv")
     assert table["wav"].to_list() == ["trimmed/train/a.wav.flac"]
     assert table["ID"].to_list() == ["a"]
     # A tenth of a second is left on both sides.
     assert table["duration"].to_list() == [2.2]
-    assert summary["rejected"] == {"silent": 1}
+    assert summary["rejected"] == {"silent": 1, "too short": 1}
+    assert summary["hours_found"] == round((2.2 + 0.45) / 3600, 4)
+    (data / "short.wav").unlink()
     run(data, save)
     table = pd.read_csv(save / "train.csv")
     assert table["wav"].to_list() == [

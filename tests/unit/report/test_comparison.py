@@ -1,5 +1,6 @@
 """Several systems on one page: what is read, compared and shown."""
 
+import browser
 import numpy as np
 import pytest
 
@@ -105,6 +106,13 @@ def test_pairing_is_worth_it(trials, scores):
     )
     assert same["difference_high"] - same["difference_low"] < 0.3 * width
     assert rows[1]["difference_high"] < 0
+    assert [row.get("verdict") for row in rows] == [
+        None,
+        "better",
+        "not distinguishable",
+    ]
+    turned = {"good": scores["good"], "poor": scores["poor"]}
+    assert compare(trials, turned, replicates=200)[1]["verdict"] == "worse"
     assert "difference" not in rows[0]
     interval = bootstrap_interval(scores["good"], trials, replicates=200)
     assert rows[1]["ci_low"] == pytest.approx(100 * interval.low)
@@ -114,7 +122,7 @@ def test_without_a_bootstrap_nobody_asks_for_speakers(trials, scores):
     trials.speaker_of = {}
     rows = compare(trials, scores, replicates=0)
     assert rows[1]["difference"] < 0
-    assert rows[1]["difference_low"] is None
+    assert rows[1]["difference_low"] is None and rows[1]["verdict"] is None
 
 
 def test_the_page_shows_all_systems(trials, scores, tmp_path):
@@ -131,3 +139,13 @@ def test_the_page_shows_all_systems(trials, scores, tmp_path):
         assert f"{row['eer_percent']:.2f} [" in text
     assert "<b>odd" not in text
     assert f"{rows[1]['difference']:+.2f} [" in text
+
+
+def test_the_page_in_a_browser(trials, scores, tmp_path):
+    """Nothing is cut off, however long the names are."""
+    scores = {f"{name}_{'long_' * 8}": s for name, s in scores.items()}
+    rows = compare(trials, scores, replicates=20)
+    path = tmp_path / "page.html"
+    write_comparison(path, {"list_" * 20: (trials, scores, rows)})
+    for seen in browser.drive(path, "return {};"):
+        assert seen["overflow"] <= 0 and seen["seen_dark"] == seen["dark"]

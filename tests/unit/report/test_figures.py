@@ -1,6 +1,7 @@
 """Figures draw what they are given, however little that is."""
 
 import io
+import re
 
 import numpy as np
 import pytest
@@ -180,44 +181,64 @@ def test_score_histogram(scores, labels, kinds):
         assert patch.get_data().values.sum() == pytest.approx(100)
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, 4, 5, 30])
+def points(html):
+    """Return the centre, the position and the text of each point."""
+    found = re.findall(
+        r'<circle cx="(\d+)" cy="(\d+)" r="8" data-file="(\d+)" fill="var'
+        r'\(--(\w+)\)"><title>(.*?)</title>',
+        html,
+    )
+    return [((int(x), int(y)), int(i), *rest) for x, y, i, *rest in found]
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 5, 30])
 @pytest.mark.parametrize("grouped", [False, True])
 def test_embedding_map(count, grouped):
     rng = np.random.default_rng(0)
     groups = np.arange(count) % 3 if grouped else None
-    figure = embedding_map(rng.standard_normal((count, 8)), groups)
-    wanted = f"{count} embeddings, t-SNE"
+    names = [f"<{i}>" for i in range(count)]
+    rows = rng.standard_normal((count, 8))
+    html = embedding_map(rows, names, groups)
+    number = min(3, count)
+    wanted = f"{count} embeddings"
     if grouped:
-        number = min(3, count)
-        wanted += f"; {number} group" + "s" * (number != 1)
-    assert draw(figure) == wanted
-    places = np.concatenate(
-        [np.asarray(c.get_offsets()) for c in figure.axes[0].collections]
-    )
-    assert np.isfinite(places).all()
-    assert len(places) == len(np.unique(places, axis=0)) == count
+        wanted += f", {number} group" + "s" * (number != 1)
+    assert f"<h3>{wanted}</h3>" in html
+    places, order, colours, texts = zip(*points(html), strict=True)
+    assert order == tuple(range(count)) and len(set(places)) == count
+    group = "" if groups is None else ", group 0"
+    assert texts[0] == f"&lt;0&gt;{group}"
+    assert len(set(colours)) == (number if grouped else 1)
+    height = int(re.search(r'viewBox="0 0 1000 (\d+)"', html)[1])
+    assert 20 <= np.min(places) and np.max(places) <= 980
+    assert max(y for _, y in places) == height - 20
 
 
 def test_embedding_map_of_broken_and_of_one_dimension():
-    nothing = embedding_map(np.full((9, 3), np.nan))
-    assert draw(nothing) == "0 embeddings, t-SNE"
-    line = embedding_map(np.linspace(-1, 1, 9)[:, None])
-    assert draw(line) == "9 embeddings, t-SNE"
-    assert "same" in draw(embedding_map(np.ones((9, 3))))
-
-
-def test_embedding_map_says_what_is_left_grey():
-    rng = np.random.default_rng(0)
-    figure = embedding_map(
-        rng.standard_normal((60, 8)), np.arange(60) % 30, "speaker"
+    names = list("abcdefghi")
+    assert embedding_map(np.full((9, 3), np.nan), names) == ""
+    line = np.linspace(-1, 1, 9)[:, None]
+    line[4] = np.nan
+    found = [i for _, i, *_ in points(embedding_map(line, names))]
+    assert found == [0, 1, 2, 3, 5, 6, 7, 8]
+    groups = np.array(["a", None] * 4 + ["b"])
+    assert "8 embeddings, 3 speakers" in embedding_map(
+        line, names, groups, "speaker"
     )
-    assert draw(figure).endswith("20 of 30 speakers coloured")
+    same = embedding_map(np.ones((9, 3)), names)
+    assert "All 9 embeddings are the same" in same
+    assert len({place for place, *_ in points(same)}) == 1
 
 
-def test_embedding_map_is_seeded():
-    rows = np.random.default_rng(0).standard_normal((40, 8))
-    first, second = (
-        embedding_map(rows).axes[0].collections[0].get_offsets()
-        for _ in range(2)
-    )
-    assert np.array_equal(first, second)
+def test_embedding_map_says_what_is_left_out(monkeypatch):
+    monkeypatch.setattr("speechbrain_ssl.report.embedding_map.MAX_POINTS", 20)
+    rows = np.random.default_rng(0).standard_normal((60, 8))
+    names = [str(i) for i in range(60)]
+    html = embedding_map(rows, names, np.arange(60) % 30, "speaker")
+    assert "60 embeddings, 30 speakers" in html
+    assert "20 of 60 are drawn" in html and "The 6 colours are shared" in html
+    found = points(html)
+    assert len(found) == 20
+    for _, i, _, text in found:
+        assert text == f"{i}, speaker {i % 30}"
+    assert embedding_map(rows, names, np.arange(60) % 30, "speaker") == html

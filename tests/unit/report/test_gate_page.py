@@ -4,6 +4,7 @@ import json
 import math
 import re
 
+import browser
 import numpy as np
 import pytest
 import torch
@@ -164,6 +165,28 @@ def test_the_section_of_the_page(tmp_path, truth):
         assert (name in text) == truth
 
 
+def test_the_gates_of_faces(tmp_path):
+    """Each gate of a joint run has its histograms and its own share."""
+    write_run(tmp_path, epochs=2, truth=False)
+    for name in ("gate_face", "gate_sum"):
+        (tmp_path / name).mkdir()
+        made = record(2, threshold=-0.5)
+        made["scalars"]["face_gate_kept"] = 0.25
+        path = tmp_path / name / "epoch_00002.json"
+        path.write_text(json.dumps(made))
+    shares = {"gate_kept": 0.7, "face_gate_kept": 0.25}
+    metrics = [{"stage": "valid", "epoch": 2, **shares}]
+    text = gate.body(tmp_path / "gate", metrics)
+    titles = re.findall(r"<h3>(Epoch 2[^<]*)</h3>", text)
+    assert [title.replace("\u00a0", " ") for title in titles] == [
+        "Epoch 2: 70.0 % kept",
+        "Epoch 2, faces: 25.0 % kept",
+        "Epoch 2, voices and faces: 70.0 % kept",
+    ]
+    assert text.count("the sum of their logs") == 1
+    assert "kept, by face" in text
+
+
 def test_no_section_without_a_gate(tmp_path):
     Logbook(tmp_path).log("train", 1, 1, loss=1.0)
     text = build_report(tmp_path).read_text(encoding="utf-8")
@@ -250,6 +273,7 @@ def test_the_rounds_page(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "report.html").write_text("")
     text = page(tmp_path, results())
+    assert f"<title>{tmp_path.parent.name}/{tmp_path.name}: rounds" in text
     table = text[text.index("<h2>Rounds") : text.index("<h2>Pages")]
     first, second = re.findall(r"<tr><td>(.*?)</tr>", table)
     # The minutes of all stages, and the figures of each.
@@ -290,11 +314,15 @@ def test_every_final_stage_has_a_row(tmp_path):
     found = results()
     tuned = {"stage": "fine_tune", "minutes": 3.0}
     found["stages"].insert(3, {**tuned, "round": 1, "eer": 9.25})
-    found["stages"].append({**tuned, "round": 2, "eer": 7.25})
+    for place, eer in ((1, 7.25), (2, 7.15)):
+        found["stages"].append(
+            {**tuned, "round": 2, "place": place, "eer": eer}
+        )
     text = page(tmp_path, found)
     names = re.findall(r"<tr><td>([^<]*)</td>", text)
-    assert names == ["1", "1, fine-tuning", "2", "2, fine-tuning"]
-    for value in ("9.25", "7.25"):
+    last = [f"2, fine-tuning{place}" for place in ("", " 2")]
+    assert names == ["1", "1, fine-tuning", "2", *last]
+    for value in ("9.25", "7.25", "7.15"):
         assert f"<td>{value}</td>" in text
 
 
@@ -317,3 +345,21 @@ def test_nothing_of_a_run_is_markup(tmp_path):
     assert "<script" not in text and "<i>" not in text
     assert text.count("&lt;script&gt;") == 4
     assert 'href="a&amp;b&lt;i&gt;/report.html"' in text
+
+
+def test_the_rounds_page_in_a_browser(tmp_path):
+    """Nothing is cut off, however long a name or a reason."""
+    verdict = {
+        "verdict": "not distinguishable",
+        **dict.fromkeys(("pseudo_eer", "lidar", "rankme"), 9.5),
+        **{f"start_{k}": 9.5 for k in ("pseudo_eer", "lidar", "rankme")},
+    }
+    found = results(stopped="no_space_" * 20)
+    for record in found["stages"]:
+        if record["stage"] == "train":
+            record.update(verdict)
+    text = page(tmp_path, found)
+    assert text.count("was 9.50 %: not distinguishable") == 2
+    assert "own validation" in text
+    for seen in browser.drive(tmp_path / "report.html", "return {};"):
+        assert seen["overflow"] <= 0 and seen["seen_dark"] == seen["dark"]
