@@ -251,3 +251,22 @@ def expected(code, number, last_stage):
     # The last moments of a process are too late to handle a signal, and where
     # the last stage is the only one, the first ones may be too early.
     return code == 75 or (code == -number and last_stage)
+
+
+def at_step(step):
+    """Return a condition: the run has logged an optimiser step."""
+
+    def reached(folder):
+        path = folder / "metrics.jsonl"
+        return path.is_file() and f'"step": {step},' in path.read_text()
+
+    return reached
+
+
+def refused(process, *words):
+    """Return what is wrong with how a process was refused, or None."""
+    code = process.wait()
+    text = process.output
+    if code == 1 and "Traceback" not in text and all(w in text for w in words):
+        return None
+    return f"exit code {code}: {text[-900:]}"
