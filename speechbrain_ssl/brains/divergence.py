@@ -12,7 +12,11 @@ import numpy as np
 import torch
 
 from speechbrain_ssl import distributed
-from speechbrain_ssl.errors import ConfigError, DivergenceError
+from speechbrain_ssl.errors import (
+    CheckpointError,
+    ConfigError,
+    DivergenceError,
+)
 from speechbrain_ssl.files import atomic_write
 from speechbrain_ssl.run_folder import DIVERGENCES
 
@@ -132,7 +136,13 @@ def _read(brain):
     """Return the divergences that were noted, on rank 0."""
     if brain.checkpointer is None or not _path(brain).is_file():
         return []
-    return json.loads(_path(brain).read_text(encoding="utf-8"))
+    try:
+        return json.loads(_path(brain).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(
+            f"{_path(brain)}, which says where the run has diverged, is damaged "
+            f"({error}): restore it, or delete it to go on at the full rate"
+        ) from error
 
 
 def _write(brain):

@@ -10,7 +10,11 @@ import torch
 
 from speechbrain_ssl.brains import divergence
 from speechbrain_ssl.brains.divergence import weights_are_finite
-from speechbrain_ssl.errors import ConfigError, DivergenceError
+from speechbrain_ssl.errors import (
+    CheckpointError,
+    ConfigError,
+    DivergenceError,
+)
 from speechbrain_ssl.report.logbook import read_metrics
 
 
@@ -150,4 +154,12 @@ def test_other_words_are_refused(make_brain):
     """Before training."""
     brain = make_brain.brain(checkpoints=True, on_divergence="go on")
     with pytest.raises(ConfigError, match="stop or retreat"):
+        brain.on_fit_start()
+
+
+def test_a_damaged_note_is_named(make_brain, tmp_path):
+    """It is no traceback, and the rate does not rise in silence."""
+    brain = make_brain.brain(checkpoints=True)
+    (tmp_path / "save" / "divergences.json").write_text('[{"step": 3')
+    with pytest.raises(CheckpointError, match="divergences.json.*is damaged"):
         brain.on_fit_start()
