@@ -121,9 +121,7 @@ def test_a_misspelt_key_given_to_a_block(load):
 
 
 def test_a_missing_key(load):
-    with pytest.raises(
-        ConfigError, match="lacks the key.s. `batch_size`, `seed`"
-    ):
+    with pytest.raises(ConfigError, match="lacks `batch_size`, `seed`"):
         load(GOOD.replace("seed: 1\nbatch_size: 32\n", ""))
 
 
