@@ -53,11 +53,12 @@ def main():
                 errors.append(
                     {
                         **known,
-                        **shown(row, ("trials", "command")),
+                        "trials": row["trials"],
                         **dict(zip(columns, rates, strict=True)),
                         "system": system,
                         "labels_seen": "none",
-                        "minutes": f"{row['minutes']:.1f}",
+                        "minutes": f"{row['origin'][by][0]:.1f}",
+                        "command": row["origin"][by][1],
                         "scored_by": by,
                     }
                 )

@@ -294,18 +294,33 @@ def models_of(corpus, system, seed):
     return pairs
 
 
-def record(scorer, model, scores, **known):
-    """Return the figures of a system after some rounds."""
+def origin(voice, face):
+    """Return minutes and command by modality, from what training has written."""
+    found = {}
+    for by, model in (("audio", voice), ("face", face)):
+        # The encoder of faces of a joint run is below that of voices.
+        own = model if (model / "results.json").is_file() else voice
+        results = json.loads((own / "results.json").read_text())
+        # The folders of this machine are nobody else's.
+        command = re.sub(
+            r"(^|[\s=\[])/[^\s,\]']*/", r"\1/path/to/", results["command"]
+        )
+        found[by] = results["minutes"], command
+    runs = dict.fromkeys(found.values())
+    found["both"] = (
+        sum(minutes for minutes, _ in runs),
+        "; ".join(command for _, command in runs),
+    )
+    return found
+
+
+def record(scorer, pair, scores, **known):
+    """Return the figures of two models, of voices and of faces."""
     found = evaluate_modalities(scores["audio"], scores["face"], scorer.trials)
-    results = json.loads((model / "results.json").read_text())
     return {
         **known,
         "trials": scorer.corpus.trials.stem,
-        "minutes": results["minutes"],
-        # The folders of this machine are nobody else's.
-        "command": re.sub(
-            r"(^|[\s=\[])/[^\s,\]']*/", r"\1/path/to/", results["command"]
-        ),
+        "origin": origin(*pair),
         "eer": {
             by: [row[k] for k in ("eer_percent", "ci_low", "ci_high")]
             for by, row in found.items()
@@ -313,17 +328,21 @@ def record(scorer, model, scores, **known):
     }
 
 
-def difference(scorer, better, other, by):
-    """Return how many points of EER one system is below another."""
-    trials, rows = (
-        scorer.trials,
-        [[s[by] for s in side] for side in (better, other)],
+def difference(scorer, better, other, by, than=None):
+    """Return how many points of EER one system is below another.
+
+    ``by`` and ``than`` say by which modality the two are scored, the same if
+    ``than`` is not given.
+    """
+    trials, than = scorer.trials, than or by
+    there = np.ones(len(trials), dtype=bool)
+    if "face" in (by, than):
+        there = ~np.isnan(better[0]["face"])
+    found, interval = paired_difference(
+        [scores[by][there] for scores in better],
+        [scores[than][there] for scores in other],
+        trials.select(there),
     )
-    if by == "face":
-        there = ~np.isnan(rows[0][0])
-        trials = trials.select(there)
-        rows = [[scores[there] for scores in side] for side in rows]
-    found, interval = paired_difference(*rows, trials)
     return [100 * found, 100 * interval.low, 100 * interval.high]
 
 
@@ -352,7 +371,7 @@ def clean(corpus, seeds):
                 rows.append(
                     record(
                         scorer,
-                        voice,
+                        (voice, face),
                         found,
                         data=corpus.name,
                         system=system,
@@ -389,21 +408,10 @@ def compare(scorer, scores):
             found[f"joint over {name}, by {by}"] = difference(
                 scorer, joint, other, by
             )
-    # The joint system against the voice alone, and against the face alone.
-    there = ~np.isnan(joint[0]["face"])
     for by in ("audio", "face"):
-        trials = scorer.trials.select(there) if by == "face" else scorer.trials
-        chosen = there if by == "face" else slice(None)
-        value, interval = paired_difference(
-            [s["both"][chosen] for s in joint],
-            [s[by][chosen] for s in alone],
-            trials,
+        found[f"joint by both over rounds by {by} alone"] = difference(
+            scorer, joint, alone, "both", by
         )
-        found[f"joint by both over rounds by {by} alone"] = [
-            100 * value,
-            100 * interval.low,
-            100 * interval.high,
-        ]
     return found
 
 
@@ -432,7 +440,7 @@ def damaged(corpus, seeds):
                 scores.setdefault((kind, system), []).append(found)
                 row = record(
                     scorer,
-                    last,
+                    (last, face),
                     found,
                     data=corpus.name,
                     damaged=kind,

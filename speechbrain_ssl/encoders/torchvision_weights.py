@@ -4,8 +4,8 @@ torchvision's ResNet-18 and ResNet-34 have the blocks of ``FaceResNet``, and so
 have many checkpoints of face recognition. Three parts have no counterpart in one
 that was made for pictures of 224 x 224 pixels: its stem is 7 x 7 instead of
 3 x 3, its first stage does not halve the sides, and its last layer names
-classes. Such a stem and the last layer stay as they are here, and the shortcut
-of the first stage begins as the identity that it is there.
+classes. Such a stem and such a layer stay as they are here, and the shortcut of
+the first stage begins as the identity that it is there.
 """
 
 import logging
