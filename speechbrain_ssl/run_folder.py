@@ -241,7 +241,8 @@ def claim_folder(output_folder, settings, settings_at=None):
         if _global_batch(before, settings) is not None:
             same = {key: before[key] for key in ("batch_size", PROCESSES)}
         compared = settings
-        if _is_lower(settings, before) and any(save.parent.rglob(DIVERGENCES)):
+        lower = settings_at and _is_lower(settings, before)
+        if lower and any(save.parent.rglob(DIVERGENCES)):
             compared = settings_at(before["lr"])
         refuse_other(f"{output_folder} holds a run", before, compared | same)
         settings = settings | same

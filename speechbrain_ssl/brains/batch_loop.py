@@ -76,7 +76,8 @@ class BatchLoop(sb.Brain):
     @torch.no_grad()
     def evaluate_batch(self, batch, stage):
         """Collect embeddings of held-out crops; return 0 in place of a loss."""
-        if distributed.on_any_rank(interruption.requested()):
+        trained = self.optimizer_step > 0
+        if trained and distributed.on_any_rank(interruption.requested()):
             # No step of the epoch is left: the next start validates again.
             self.step, self.stopping = len(self.train_sampler), True
             self._save_intra_epoch_ckpt()
