@@ -286,7 +286,7 @@ def test_embed_all_well_is_zero(command, model, audio, tmp_path):
     [
         (lambda f: f / "nowhere", "there is no folder"),
         (lambda f: (f / "none").mkdir() or f / "none", "no audio file below"),
-        (lambda f: f / "empty.wav", "none of 1 files can be used"),
+        (lambda f: f / "empty.wav", "empty.wav cannot be used: "),
     ],
 )
 def test_embed_nothing(command, model, bad_audio, tmp_path, make, match):
@@ -612,7 +612,7 @@ def test_a_name_that_is_no_utf8(command_json, model, audio):
     "options, match",
     [
         (["--speakers=0"], "at least 1"),
-        (["--speakers=13"], "only 12 usable files"),
+        (["--speakers=13"], "number of usable files is 12"),
         (["--output=a.txt"], "must end in .csv"),
         (["--page=a.txt"], "--page=a.txt must end in .html"),
     ],
@@ -721,7 +721,7 @@ def test_without_pyav(command, command_json, model, other_formats, monkeypatch):
         f"--model={model}",
         "--output=a.npz",
     )
-    assert code == 1 and "none of 1 files can be used; a.m4a: needs PyAV" in err
+    assert code == 1 and "a.m4a cannot be used: needs PyAV" in err
 
 
 def test_verify_and_score_other_formats(
@@ -773,7 +773,7 @@ def test_embed_a_list(command, command_json, model, audio, tmp_path):
     with np.load(output) as kept:
         assert kept["files"].tolist() == ["u1"]
     code, out, _ = command("embed", paths, *argv)
-    assert code == 0 and "1 of 1 files embedded" in out
+    assert code == 0 and "1 of 1 file embedded" in out
     with np.load(output) as kept:
         assert kept["files"].tolist() == ["audio/s0/0.wav"]
     scp.write_text("u1 sox a.wav -t wav - |\n")
