@@ -43,7 +43,6 @@ SAVE = """<script>document.body.textContent = table();</script>"""
 def run(command, folder):
     """Run a command; return it and what it prints, long outputs abridged."""
     print(f"$ {command}", flush=True)
-    # Without a terminal a bar is printed line by line.
     done = subprocess.run(
         command,
         shell=True,
@@ -52,6 +51,7 @@ def run(command, folder):
         stderr=subprocess.STDOUT,
         text=True,
     )
+    # Without a terminal a progress bar is printed line by line.
     lines = [x for x in done.stdout.splitlines() if " elapsed" not in x]
     if done.returncode:
         raise SystemExit("\n".join(lines))
@@ -100,13 +100,13 @@ def type_names(page):
 
 def main(scratch):
     """Run the commands in their order and rewrite the page."""
-    scratch = pathlib.Path(scratch)
+    scratch = pathlib.Path(scratch).resolve()
     os.environ["PATH"] = (
         f"{pathlib.Path(sys.executable).parent}:" + os.environ["PATH"]
     )
 
     def block(match):
-        commands = re.findall(r"^\$ ((?:.*\\\n)*.*)$", match[1], re.MULTILINE)
+        commands = re.findall(r"^\$ (.*)$", match[1], re.MULTILINE)
         printed = []
         for command in commands:
             printed.append(run(command, scratch))
