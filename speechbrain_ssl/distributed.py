@@ -65,10 +65,13 @@ def renew_store():
 
     Call it before the process group is joined. In the store of torchrun's agent
     are still the addresses of the processes before them: with torch 2.14 a
-    process that comes first would connect to these, and fail.
+    process that comes first would connect to these, and fail. Agents of several
+    hosts count their restarts each on its own, so this is for one host.
     """
     attempt = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
-    if attempt == 0:
+    hosts = os.environ.get("GROUP_WORLD_SIZE", "1")
+    serves = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if attempt == 0 or hosts != "1" or not serves:
         return
     address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
     agent = dist.TCPStore(address, int(port), is_master=False)

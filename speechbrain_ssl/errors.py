@@ -56,7 +56,7 @@ class DistributedError(UserError):
 
 
 #: What is wrong with a path: not permitted, read-only, a file and no folder (or
-#: the reverse), too long, a circle of links, or a place where nothing can be
+#: the reverse), too long, a loop of links, or a place where nothing can be
 #: created, such as /proc.
 _PLACE = (
     errno.EACCES,

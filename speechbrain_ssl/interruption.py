@@ -83,7 +83,9 @@ def handled():
         for number in _SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 before[number] = signal.signal(number, _receive)
-        if hasattr(signal, "setitimer"):  # Windows has no fork either
+        # Windows has neither this signal nor a fork. Somebody else's alarm stays.
+        alarm = getattr(signal, "SIGALRM", None)
+        if alarm and signal.getsignal(alarm) is signal.SIG_DFL:
             before[signal.SIGALRM] = signal.signal(signal.SIGALRM, _raise_again)
             sys.unraisablehook = _not_dropped(hook)
     try:

@@ -18,7 +18,6 @@ import pathlib
 import socket
 
 import speechbrain as sb
-import yaml
 from hyperpyyaml import resolve_references
 from speechbrain.utils.distributed import (
     ddp_init_group,
@@ -59,7 +58,7 @@ MAY_CHANGE = set(
     musan_folder rirs_folder noise_folder train_manifest prepare skip_prep
     num_workers log_every train_logger average_last collapse_alarm checkpointer
     epoch_counter faces_folder trials trials_faces trials_folder trials_speaker_component trials_every
-    expected_pseudo_eer
+    expected_pseudo_eer on_divergence
     rounds stop_after stop_agreement stop_gain silhouette_sample
     embed_batch_seconds monitor_labels monitor_column
     ckpt_interval_minutes ckpt_interval_steps eval_precision __set_seed
@@ -96,11 +95,7 @@ def begin_run(path, run_opts, overrides, hparams):
         If the folder holds a run with other settings.
     """
     # First of all, since the folder may belong to another run.
-    claim_folder(
-        hparams["output_folder"],
-        settings_of(path, overrides),
-        lambda lr: settings_of(path, _with_rate(overrides, lr)),
-    )
+    claim_folder(hparams["output_folder"], settings_of(path, overrides))
     if int(os.environ.get("RANK", 0)) == 0:
         precision.keep(hparams)
     renew_store()
@@ -202,7 +197,7 @@ def _without_paths(value):
     return value
 
 
-def claim_folder(output_folder, settings, settings_at=None):
+def claim_folder(output_folder, settings):
     """Claim an output folder for a run, unless another run occupies it.
 
     Arguments
@@ -211,9 +206,6 @@ def claim_folder(output_folder, settings, settings_at=None):
         The output folder.
     settings : dict
         What ``settings_of`` returned.
-    settings_at : callable, optional
-        Returns the settings at another ``lr``. A run that has diverged may be
-        continued with a lower one.
 
     Raises
     ------
@@ -240,25 +232,11 @@ def claim_folder(output_folder, settings, settings_at=None):
         same = {}
         if _global_batch(before, settings) is not None:
             same = {key: before[key] for key in ("batch_size", PROCESSES)}
-        compared = settings
-        lower = settings_at and _is_lower(settings, before)
-        if lower and any(save.parent.rglob(DIVERGENCES)):
-            compared = settings_at(before["lr"])
-        refuse_other(f"{output_folder} holds a run", before, compared | same)
         settings = settings | same
+        refuse_other(f"{output_folder} holds a run", before, settings)
     if int(os.environ.get("RANK", 0)) == 0:
         with atomic_write(path) as stream:
             json.dump(settings, stream, indent=1, sort_keys=True)
-
-
-def _is_lower(settings, before):
-    """Tell whether the learning rate is lower than it was."""
-    return settings.get("lr", 0) < before.get("lr", 0)
-
-
-def _with_rate(overrides, lr):
-    """Return overrides, as YAML, with another learning rate."""
-    return yaml.safe_dump({**(yaml.safe_load(overrides or "") or {}), "lr": lr})
 
 
 def _global_batch(before, now):

@@ -168,8 +168,11 @@ def prepare_unlabeled(
         )
     preparation.write("train.csv", found.manifest())
     rates = found.usable["sample_rate"].value_counts().sort_index()
+    totals = found.totals()
+    if trim_silence:
+        del totals["hours_found"]  # it would be that of the copies
     summary = {
-        **found.totals(),
+        **totals,
         "rejected": rejected,
         "unknown_extensions": listing.unknown,
         "sample_rates": {str(rate): int(n) for rate, n in rates.items()},

@@ -52,7 +52,7 @@ def minivox(folder, speakers, **size):
 
 
 def main(data, work):
-    """Write the three corpora."""
+    """Write the four corpora."""
     data, work = pathlib.Path(data), pathlib.Path(work)
     libri, ocean = data / "librispeech_mini", data / "speechocean762"
     corpora = {

@@ -282,6 +282,8 @@ def load_tensors(path, device="cpu"):
             damaged = archive.testzip()
         if damaged is None:
             return torch.load(path, map_location=device, weights_only=True)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
     except Exception as error:
         # Where the directory of the zip is damaged, it may be any.
         damaged = error

@@ -2,7 +2,7 @@
 
 Each divergence is noted beside the checkpoints. With ``on_divergence: retreat``
 the run then goes on from its last checkpoint with half the learning rate. With
-``stop`` it ends; started again with a lower ``lr``, it continues from there.
+``stop`` it ends, and may be started again with ``retreat``.
 """
 
 import json
@@ -72,7 +72,7 @@ def note_divergence(brain):
     int
         How often the run has gone back before.
     """
-    retreats = [d for d in brain.divergences if "continued_from" in d]
+    retreats = _retreats(brain)
     first = first_step(brain)
     rate = brain.scheduled("lr", first)
     brain.divergences = [*retreats, {"step": first + 1, "lr": rate}]
@@ -101,23 +101,31 @@ def lower_rate(brain):
             f"`on_divergence` must be stop or retreat, got {choice!r}"
         )
     brain.divergences = distributed.object_from_rank_0(_read(brain))
+    noted = bool(brain.divergences)
+    if choice == "stop":
+        # Where it goes on at the full rate, an earlier divergence is past.
+        brain.divergences = _retreats(brain)
     rates = brain.configured["lr"].copy()
     brain.peak_lr = float(rates.max())
     for found in brain.divergences:
-        if choice == "retreat" and "continued_from" not in found:
-            found["continued_from"] = brain.optimizer_step
-            _write(brain)
-        if "continued_from" in found:
-            rates[found["continued_from"] :] *= FACTOR
-            brain.peak_lr *= FACTOR
-            logger.warning("%s", _sentence(found))
+        found.setdefault("continued_from", brain.optimizer_step)
+        rates[found["continued_from"] :] *= FACTOR
+        brain.peak_lr *= FACTOR
+        logger.warning("%s", _sentence(found))
+    if noted:
+        _write(brain)
     brain.schedules = {**brain.configured, "lr": rates}
 
 
 def results(brain):
     """Return what ``results.json`` says of divergences; empty without any."""
-    texts = [_sentence(d) for d in brain.divergences if "continued_from" in d]
+    texts = [_sentence(d) for d in _retreats(brain)]
     return {"divergences": "; ".join(texts)} if texts else {}
+
+
+def _retreats(brain):
+    """Return the divergences from which the run went on at half the rate."""
+    return [d for d in brain.divergences if "continued_from" in d]
 
 
 def _sentence(found):
@@ -217,8 +225,8 @@ def diverged(brain, what):
     return DivergenceError(
         f"training has diverged: {what} since {since}, at a learning rate of "
         f"{brain.scheduled('lr', first):.3g}. Nothing was saved after that. {saved}. "
-        "Start the same command again with a lower `lr`, or with "
-        "--on_divergence=retreat, which halves the rate from that checkpoint "
-        "on; a longer warm-up needs another `output_folder`. "
+        "Start the same command again with --on_divergence=retreat, which "
+        "halves the rate from that checkpoint on; another `lr` or a longer "
+        "warm-up needs another `output_folder`. "
         "--precision=fp32 tells whether the precision is to blame"
     )

@@ -12,7 +12,7 @@ import torch
 from speechbrain.utils.checkpoints import Checkpointer
 
 from speechbrain_ssl.brains.checkpointing import damaged_files
-from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.errors import ConfigError, UserError
 from speechbrain_ssl.publishing.hub import find_record
 from speechbrain_ssl.publishing.record import read_record
 from speechbrain_ssl.report.results import FILE_NAME as RESULTS
@@ -38,7 +38,7 @@ def labels_of_model(model):
     try:
         path = find_record(model, RESULTS)
         seen = read_record(path).get("labels_seen", "none") if path else "none"
-    except ConfigError:
+    except UserError:
         return "unknown"
     return {True: "yes", False: "none"}.get(seen, seen)
 

@@ -79,7 +79,7 @@ def scale_learning_rate(schedules, batch_size, accumulated, reference_batch):
         schedules["lr"] = schedules["lr"] * (effective_batch / reference_batch)
         scaling += f" x {effective_batch} / {reference_batch}"
     logger.info(
-        "Effective batch %d (%d per process x %d processes x %d accumulated); "
+        "Effective batch %d (per process %d x processes %d x accumulated %d); "
         "peak learning rate %.4g = %s",
         effective_batch,
         batch_size,

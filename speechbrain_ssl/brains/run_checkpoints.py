@@ -5,11 +5,7 @@
 
 import logging
 
-from speechbrain_ssl.run_folder import (
-    DIVERGENCES,
-    check_folder,
-    refuse_other,
-)
+from speechbrain_ssl.run_folder import check_folder, refuse_other
 
 logger = logging.getLogger(__name__)
 
@@ -53,14 +49,10 @@ class RunCheckpoints:
             return
         self.checkpointer.add_recoverables(recoverables)
         if self.found is not None:
-            before = self.found.meta.get("fingerprint", {})
-            if (
-                self.checkpointer.checkpoints_dir.parent / DIVERGENCES
-            ).exists():
-                # The run may go on at a lower rate; see ``claim_folder``.
-                before = before | {"schedules": fingerprint["schedules"]}
             refuse_other(
-                f"{self.found.path} is a checkpoint", before, fingerprint
+                f"{self.found.path} is a checkpoint",
+                self.found.meta.get("fingerprint", {}),
+                fingerprint,
             )
             self.checkpointer.load_checkpoint(self.found)
             logger.info("Resuming from %s", self.found.path.name)

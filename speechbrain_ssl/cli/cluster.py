@@ -20,7 +20,7 @@ def run(options):
     Arguments
     ---------
     options : argparse.Namespace
-        See ``speechbrain_ssl.cli.main``.
+        See ``speechbrain_ssl.cli.parser``.
 
     Returns
     -------

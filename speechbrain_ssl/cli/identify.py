@@ -12,7 +12,7 @@ def run(options):
     Arguments
     ---------
     options : argparse.Namespace
-        See ``speechbrain_ssl.cli.main``.
+        See ``speechbrain_ssl.cli.parser``.
 
     Returns
     -------

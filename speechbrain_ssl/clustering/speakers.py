@@ -27,8 +27,8 @@ def find_speakers(embeddings, speakers=None):
 
     The directions in which embeddings vary most are shortened first (see
     ``half_whiten``). More than 10 000 recordings are grouped by k-means before
-    the groups are merged. In a distributed run one process may call this for
-    fewer.
+    the groups are merged; in a distributed run all processes take part in that,
+    unless it is called within ``distributed.single_process``.
 
     Arguments
     ---------
@@ -137,7 +137,7 @@ def unclustered(points):
 
     The silhouette of any rows is high for two groups, where few directions
     dominate, and for very many. What it is for rows without clusters says how
-    much of it is no merit of the groups, as in the gap statistic (Tibshirani,
+    much of it is not due to the groups, as in the gap statistic (Tibshirani,
     Walther and Hastie, 2001).
 
     Arguments

@@ -97,8 +97,8 @@ class PairedDataset(torch.utils.data.Dataset):
 class PairedCrops(CropPlan):
     """The crops of an utterance and one picture of its speaker.
 
-    Further arguments are those of ``CropPlan``. Validation uses the audio
-    alone.
+    Further arguments are those of ``CropPlan``. The validation set has the
+    audio alone; ``AudioVisualBrain`` adds the held-out pictures.
 
     Arguments
     ---------

@@ -4,19 +4,23 @@ torchvision's ResNet-18 and ResNet-34 have the blocks of ``FaceResNet``, and so
 have many checkpoints of face recognition. Three parts have no counterpart in one
 that was made for pictures of 224 x 224 pixels: its stem is 7 x 7 instead of
 3 x 3, its first stage does not halve the sides, and its last layer names
-classes. Such a stem and the last layer stay as they are here, and the shortcut
-of the first stage begins as the identity that it is there.
+classes. Such a stem and such a layer stay as they are here, and the shortcut of
+the first stage begins as the identity that it is there.
 """
 
 import logging
 
 import torch
 
-from speechbrain_ssl.errors import ConfigError
+from speechbrain_ssl.errors import CheckpointError, ConfigError
 
 logger = logging.getLogger(__name__)
 
 _FIRST_SHORTCUT = "stages.0.0.shortcut."
+
+# How many batches a batch norm has seen: the oldest files do not have it, and
+# nothing depends on it.
+_COUNT = "num_batches_tracked"
 
 
 def load_torchvision(encoder, weights):
@@ -37,6 +41,8 @@ def load_torchvision(encoder, weights):
 
     Raises
     ------
+    CheckpointError
+        If ``weights`` are something else than names and tensors.
     ConfigError
         If a tensor of the four stages is missing, has another shape, or has no
         counterpart in the encoder, which is then as it was.
@@ -50,7 +56,18 @@ def load_torchvision(encoder, weights):
     ...
     speechbrain_ssl.errors.ConfigError: the checkpoint has no layer1.0.conv1.weight: it is not of a torchvision ResNet with blocks [1, 1, 1, 1]
     """
-    weights = {k.removeprefix("module."): v for k, v in weights.items()}
+    for key, value in weights.items():
+        if not (isinstance(key, str) and isinstance(value, torch.Tensor)):
+            raise CheckpointError(
+                "the checkpoint is no state dict of tensors (it has "
+                f"{key!r}: {type(value).__name__}); save model.state_dict() "
+                "with torch.save"
+            )
+    weights = {
+        k.removeprefix("module."): v
+        for k, v in weights.items()
+        if not k.endswith(_COUNT)
+    }
     own, loaded, left = encoder.state_dict(), {}, []
     stem = weights.get("conv1.weight")
     if stem is None or stem.shape != own["conv1.weight"].shape:
@@ -61,6 +78,8 @@ def load_torchvision(encoder, weights):
             if not k.startswith(("conv1.", "bn1."))
         }
     for name, value in own.items():
+        if name.endswith(_COUNT):
+            continue
         there = _torchvision_name(name)
         found = weights.pop(there, None)
         needed = name.startswith("stages.") and _FIRST_SHORTCUT not in name

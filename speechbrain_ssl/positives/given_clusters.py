@@ -37,7 +37,7 @@ class GivenClusters(torch.nn.Module):
     Raises
     ------
     ConfigError
-        If the epoch is no whole number from 1.
+        If no file is given, or the epoch is no whole number from 1.
 
     Example
     -------
@@ -50,6 +50,11 @@ class GivenClusters(torch.nn.Module):
     def __init__(self, labels_csv, start_epoch=1):
         super().__init__()
         check_int("GivenClusters", "start_epoch", start_epoch, least=1)
+        if not labels_csv:
+            raise ConfigError(
+                "positives from given clusters need a CSV file with the columns "
+                "ID and label: set `clusters_csv`"
+            )
         self.labels_csv = labels_csv
         self.start_epoch = start_epoch
         # Rebuild the tables after a checkpoint restores the clusters.

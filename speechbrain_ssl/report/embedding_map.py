@@ -3,6 +3,7 @@
 import numpy as np
 
 from speechbrain_ssl.embedding.rows import unit_or_zero
+from speechbrain_ssl.errors import counted
 from speechbrain_ssl.report.blocks import escape
 
 #: Of more embeddings a random part is drawn.
@@ -53,14 +54,14 @@ def embedding_map(
         caption = f"All {len(chosen)} embeddings are the same. {caption}"
     if len(chosen) < len(finite):
         caption += f" {len(chosen)} of {len(finite)} are drawn, at random."
-    title, labels = f"{len(finite)} embeddings", names
+    title, labels = counted(len(finite), "embedding"), names
     colours = np.zeros(len(embeddings), dtype=int)
     if groups is not None:
         # Names of speakers may be missing.
         kinds, colours = np.unique(
             np.asarray(groups).astype(str), return_inverse=True
         )
-        title += f", {len(kinds)} {group_name}{'s' * (len(kinds) != 1)}"
+        title += f", {counted(len(kinds), group_name)}"
         labels = [
             f"{name}, {group_name} {group}"
             for name, group in zip(names, groups, strict=True)

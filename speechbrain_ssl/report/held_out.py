@@ -3,6 +3,7 @@
 import numpy as np
 
 from speechbrain_ssl.clustering.speakers import by_size, find_speakers
+from speechbrain_ssl.distributed import single_process
 from speechbrain_ssl.embedding.rows import unit_or_zero
 from speechbrain_ssl.report.blocks import grid, picture
 from speechbrain_ssl.report.embedding_map import embedding_map
@@ -62,6 +63,9 @@ def held_out_figures(names, halves, threshold):
         _HISTOGRAM,
     )
     rows = unit_or_zero(unit_or_zero(halves).sum(axis=1))
-    # Of fewer their number is not estimated.
-    groups = by_size(find_speakers(rows)) if len(rows) >= 4 else None
+    groups = None
+    if len(rows) >= 4:  # of fewer the number of groups is not estimated
+        # The page is written by one process of several.
+        with single_process():
+            groups = by_size(find_speakers(rows))
     return grid([histogram, embedding_map(rows, names, groups, caption=_MAP)])

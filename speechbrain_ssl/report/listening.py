@@ -3,6 +3,7 @@
 import numpy as np
 
 from speechbrain_ssl.embedding.rows import unit_or_zero, unit_rows
+from speechbrain_ssl.errors import counted
 from speechbrain_ssl.report.blocks import section, write_page
 from speechbrain_ssl.report.embedding_map import embedding_map
 from speechbrain_ssl.report.players import STYLE, buttons, player
@@ -82,7 +83,7 @@ def write_listening_page(path, names, paths, embeddings, speakers):
         )
     write_page(
         path,
-        f"{len(names)} files, {len(numbers)} groups",
+        f"{counted(len(names), 'file')}, {counted(len(numbers), 'group')}",
         [
             STYLE,
             _STYLE,
@@ -146,7 +147,7 @@ def _card(number, members, names, own, margins):
     typical = members[np.argsort(-own[members], kind="stable")][:SHOWN]
     rest = members[~np.isin(members, typical)]
     doubtful = rest[np.argsort(margins[rest], kind="stable")][:SHOWN]
-    files = "1 file" if len(members) == 1 else f"{len(members)} files"
+    files = counted(len(members), "file")
     worst = more = ""
     if len(doubtful):
         worst = f"<h4>Most doubtful</h4>{buttons(doubtful, names)}"

@@ -4,6 +4,7 @@ import csv
 import json
 import pathlib
 
+from speechbrain_ssl.errors import counted
 from speechbrain_ssl.prepare.completed import FILE_NAME
 from speechbrain_ssl.report.blocks import escape, section, table
 
@@ -31,7 +32,10 @@ def read_preparation(manifest):
     prepared = pathlib.Path(manifest).parent
     if not (prepared / FILE_NAME).is_file():
         return {}, None
-    summary = json.loads((prepared / FILE_NAME).read_text("utf-8"))["summary"]
+    record = json.loads((prepared / FILE_NAME).read_text("utf-8"))
+    summary = record.get("summary") or {}
+    if not summary.keys() >= {"hours", "utterances", "rejected"}:
+        return {}, None  # of another program, or not of training audio
     return summary, prepared / "rejected.csv"
 
 
@@ -93,7 +97,7 @@ def listed_files(heading, path, text):
     if len(rows) < 2:
         return ""
     header, rows = rows[0], rows[1:]
-    text = f"{len(rows)} files {text}."
+    text = f"{counted(len(rows), 'file')} {text}."
     if len(rows) > ROWS:
         text += f" The first {ROWS} are listed; {path.name} has all."
     return section(

@@ -181,9 +181,11 @@ class Database:
             If nobody was enrolled.
         """
         if not self._known:
+            what = f"nobody is enrolled in {self.folder}"
+            if not self.folder.is_dir():
+                what = f"there is no database {self.folder}"
             raise ConfigError(
-                f"nobody is enrolled in {self.folder}; add a speaker with "
-                "speechbrain-ssl enrol"
+                f"{what}; add a speaker with speechbrain-ssl enrol"
             )
         means = [
             unit_rows(found["embeddings"]).mean(axis=0)

@@ -209,12 +209,14 @@ class Checked:
 
     def require_some(self):
         """Raise an ``AudioError`` if no file can be used."""
-        if not self.names:
-            name, reason = next(iter(self.unusable.items()))
-            raise AudioError(
-                f"none of {counted(len(self.unusable), 'file')} can be used; "
-                f"{name}: {reason}"
-            )
+        if self.names:
+            return
+        if len(self.unusable) == 1:
+            self.require_all()
+        name, reason = next(iter(self.unusable.items()))
+        raise AudioError(
+            f"none of {len(self.unusable)} files can be used; {name}: {reason}"
+        )
 
     def require_all(self):
         """Raise an ``AudioError`` for the first file that cannot be used."""

@@ -25,6 +25,7 @@ from speechbrain_ssl.positives.given_clusters import GivenClusters
 from speechbrain_ssl.pseudo_labels.labels import read_labels
 from speechbrain_ssl.publishing.export import load_encoder
 from speechbrain_ssl.report.gate import read_epochs
+from speechbrain_ssl.report.logbook import read_metrics
 
 pytestmark = pytest.mark.usefixtures("no_report")
 
@@ -87,6 +88,14 @@ def test_two_rounds(two_rounds, model, faces):
     assert embedded == [sum(i % tiny_faces.LACKING > 0 for i in range(56))] * 2
     lines = tiny.lines(two_rounds / "round_2")
     assert {"face_kept", "face_label_loss"} <= lines[-1].keys()
+    valid = [
+        line
+        for line in read_metrics(two_rounds / "round_2" / "metrics.jsonl")
+        if line["stage"] == "valid"
+    ]
+    assert len(valid) == 2
+    for line in valid:
+        assert 0 <= line["face_pseudo_eer"] <= 100 and line["face_rankme"] > 1
     for folder in ("gate", "gate_face"):
         assert len(read_epochs(two_rounds / "round_1" / folder)) == 2
     before = load_encoder(faces.model, pictures=True)[0].state_dict()

@@ -197,8 +197,8 @@ def test_what_may_change(corpus, train, tmp_path):
     assert len(before) > 5 and contents(tmp_path) == before
 
 
-def test_diverged_run_goes_on_at_a_lower_rate(corpus, train, tmp_path):
-    """In the same folder, from the last checkpoint; a higher one is refused."""
+def test_diverged_run_goes_on_at_half_the_rate(corpus, train, tmp_path):
+    """In the same folder, from the last checkpoint, as the error says."""
 
     def diverge(brain):
         if brain.optimizer_step == tiny.STEPS + 2:
@@ -208,17 +208,15 @@ def test_diverged_run_goes_on_at_a_lower_rate(corpus, train, tmp_path):
     after_step = SSLBrain.after_step
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SSLBrain, "after_step", diverge)
-        with pytest.raises(DivergenceError, match="lower `lr`"):
+        with pytest.raises(DivergenceError, match="--on_divergence=retreat"):
             train.main(corpus.argv(tmp_path))
-    with pytest.raises(CheckpointError, match=r"lr \(0.01 there, 0.02 here"):
-        train.main(corpus.argv(tmp_path, lr=0.02))
+    with pytest.raises(CheckpointError, match=r"lr \(0.01 there, 0.004 here"):
+        train.main(corpus.argv(tmp_path, lr=0.004))
     before = tiny.lines(tmp_path)[: tiny.STEPS]
-    train.main(corpus.argv(tmp_path, lr=0.004))
+    train.main(corpus.argv(tmp_path, on_divergence="retreat"))
     lines = tiny.lines(tmp_path)
     assert lines[: tiny.STEPS] == before
     assert [line["step"] for line in lines] == list(range(1, 13))
     assert max(x["lr"] for x in lines[: tiny.STEPS]) > 0.009
-    assert max(x["lr"] for x in lines[tiny.STEPS :]) < 0.004
-    # From now on the folder is that of a run with the lower rate.
-    with pytest.raises(CheckpointError, match=r"lr \(0.004 there, 0.01 here"):
-        train.main(corpus.argv(tmp_path))
+    assert max(x["lr"] for x in lines[tiny.STEPS :]) <= 0.005
+    assert "with half the rate" in tiny.results(tmp_path)["divergences"]

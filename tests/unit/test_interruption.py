@@ -173,3 +173,18 @@ def test_a_preparation_that_forks_its_workers_is_stopped(capsys):
     assert code == interruption.EXIT_CODE
     assert len(done) < 5
     assert "Exception ignored" not in capsys.readouterr().err
+
+
+def test_the_alarm_of_somebody_else_stays():
+    """A caller with a timer of its own gets its signal, during and after."""
+    heard = []
+    before = signal.signal(signal.SIGALRM, lambda *_: heard.append(1))
+    try:
+        with interruption.handled():
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+            time.sleep(0.05)
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+        time.sleep(0.1)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert len(heard) == 2

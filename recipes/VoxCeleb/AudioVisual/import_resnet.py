@@ -57,12 +57,12 @@ def parse(argv):
 
 
 def read_weights(path):
-    """Read the tensors of a checkpoint.
+    """Read the entries of a checkpoint, which ``load_torchvision`` checks.
 
     Raises
     ------
     CheckpointError
-        If it is missing, damaged, or holds something else than tensors.
+        If it is missing, damaged, or no dictionary.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -71,6 +71,8 @@ def read_weights(path):
         OSError,
         RuntimeError,
         AttributeError,
+        TypeError,
+        ValueError,
         EOFError,
         pickle.UnpicklingError,
     ) as error:

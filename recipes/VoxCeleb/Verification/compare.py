@@ -51,7 +51,7 @@ def scored_lists(folder, scoring):
     }
     of_training = folder / "trial_scores.txt"
     if scoring == "cosine" and of_training.is_file():
-        trials = read_hyperparams(folder).get("trials", "trials")
+        trials = read_hyperparams(folder).get("trials") or "trials"
         lists.setdefault(pathlib.Path(trials).stem, of_training)
     if not lists:
         raise ConfigError(

@@ -134,6 +134,18 @@ def test_a_start_after_a_divergence_is_a_retreat(make_brain, tmp_path):
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
+def test_a_divergence_that_was_passed_is_forgotten(make_brain):
+    """Gone on at the full rate and stopped again, the run does not go back."""
+    with pytest.raises(DivergenceError):
+        fit(divergent(make_brain, 1), make_brain)
+    brain = divergent(make_brain, 0)
+    brain.optimizer_step_limit = 7
+    fit(brain, make_brain)
+    again = divergent(make_brain, 0, on_divergence="retreat")
+    fit(again, make_brain)
+    assert set(rates(again)) == {0.01} and again.divergences == []
+
+
 def weights(folder):
     """Return the weights that the last epoch has left."""
     path = folder / "save" / "weights" / "epoch_00003.pt"

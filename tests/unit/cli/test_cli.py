@@ -287,7 +287,7 @@ def test_embed_all_well_is_zero(command, model, audio, tmp_path):
     [
         (lambda f: f / "nowhere", "there is no folder"),
         (lambda f: (f / "none").mkdir() or f / "none", "no audio file below"),
-        (lambda f: f / "empty.wav", "none of 1 file can be used"),
+        (lambda f: f / "empty.wav", "empty.wav cannot be used: "),
     ],
 )
 def test_embed_nothing(command, model, bad_audio, tmp_path, make, match):
@@ -722,7 +722,7 @@ def test_without_pyav(command, command_json, model, other_formats, monkeypatch):
         f"--model={model}",
         "--output=a.npz",
     )
-    assert code == 1 and "none of 1 file can be used; a.m4a: needs PyAV" in err
+    assert code == 1 and "a.m4a cannot be used: needs PyAV" in err
 
 
 def test_verify_and_score_other_formats(

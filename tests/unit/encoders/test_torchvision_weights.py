@@ -87,12 +87,28 @@ def test_a_network_of_the_same_shape_is_the_same():
     assert torch.allclose(encoder(x)[:, 0], theirs(x), atol=1e-5)
 
 
+def without_counts(model):
+    """Return the weights as files of before PyTorch 0.4.1 have them."""
+    state = model.state_dict()
+    return {k: v for k, v in state.items() if "num_batches" not in k}
+
+
 @torch.no_grad()
-def test_a_network_for_224_pixels():
+def test_an_old_file_without_counts_of_batches():
+    theirs, encoder = Theirs(face=True).eval(), ours()
+    assert load_torchvision(encoder, without_counts(theirs)) == []
+    x = torch.randn(2, 3, 32, 32)
+    assert torch.allclose(encoder(x)[:, 0], theirs(x), atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("weights_of", [Theirs.state_dict, without_counts])
+def test_a_network_for_224_pixels(weights_of):
     """Stem and last layer stay; the first shortcut begins as the identity."""
     theirs, encoder = Theirs().eval(), ours()
     before = {k: v.clone() for k, v in encoder.state_dict().items()}
-    left = load_torchvision(encoder, theirs.state_dict())
+    left = load_torchvision(encoder, weights_of(theirs))
+    assert not any("num_batches" in name for name in left)
     assert {name.rpartition(".")[0] for name in left} == {
         "conv1",
         "bn1",
@@ -155,5 +171,24 @@ def test_a_file_that_is_no_checkpoint(tmp_path, content):
     path.write_bytes(content)
     argv = [f"--checkpoint={path}", "--labels=none", f"--output={tmp_path}/m"]
     with pytest.raises(CheckpointError, match="resnet18.pth is no state dict"):
+        tiny.load_train(SCRIPT).main(argv)
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {1: torch.zeros(2)},
+        {"state_dict": [1, 2]},
+        {"state_dict": "ab"},
+        {"conv1.weight": 3},
+        [1, 2],
+    ],
+)
+def test_a_checkpoint_that_is_no_state_dict(tmp_path, content):
+    path = tmp_path / "resnet18.pth"
+    torch.save(content, path)
+    argv = [f"--checkpoint={path}", "--labels=none", f"--output={tmp_path}/m"]
+    with pytest.raises(CheckpointError, match="is no state dict of tensors"):
         tiny.load_train(SCRIPT).main(argv)
     assert not (tmp_path / "m").exists()

@@ -77,3 +77,8 @@ def test_a_checkpoint_keeps_the_clusters():
 def test_no_cluster_with_two_recordings(clusters):
     with pytest.raises(ConfigError, match="clusters.csv: no cluster.*fewer"):
         made(clusters)
+
+
+def test_no_file_is_refused():
+    with pytest.raises(ConfigError, match="set `clusters_csv`"):
+        GivenClusters(None)

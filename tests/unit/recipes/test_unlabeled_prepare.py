@@ -388,7 +388,8 @@ def test_trimmed_copies(tmp_path):
     # A tenth of a second is left on both sides.
     assert table["duration"].to_list() == [2.2]
     assert summary["rejected"] == {"silent": 1, "too short": 1}
-    assert summary["hours_found"] == round((2.2 + 0.45) / 3600, 4)
+    # Copies are shorter than what was found.
+    assert "hours_found" not in summary
     (data / "short.wav").unlink()
     run(data, save)
     table = pd.read_csv(save / "train.csv")

@@ -200,7 +200,7 @@ def test_embedding_map(count, grouped):
     rows = rng.standard_normal((count, 8))
     html = embedding_map(rows, names, groups)
     number = min(3, count)
-    wanted = f"{count} embeddings"
+    wanted = f"{count} embedding" + "s" * (count > 1)
     if grouped:
         wanted += f", {number} group" + "s" * (number != 1)
     assert f"<h3>{wanted}</h3>" in html

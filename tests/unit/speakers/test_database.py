@@ -89,7 +89,7 @@ def test_the_longest_name(recordings, rows, tmp_path):
 
 
 def test_what_is_no_database(recordings, rows, tmp_path):
-    with pytest.raises(ConfigError, match="nobody is enrolled"):
+    with pytest.raises(ConfigError, match="there is no database"):
         Database(tmp_path / "nowhere", "d").speakers()
     with pytest.raises(ConfigError, match="is a file"):
         Database(recordings[0], "d")
