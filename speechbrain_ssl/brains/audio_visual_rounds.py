@@ -19,7 +19,7 @@ from speechbrain_ssl.brains.audio_visual_brain import (
     FACE_FOLDER,
     AudioVisualBrain,
 )
-from speechbrain_ssl.brains.initial import labels_of_model
+from speechbrain_ssl.brains.initial import labels_of_model, strongest
 from speechbrain_ssl.brains.rounds import Rounds
 from speechbrain_ssl.brains.stages import Names, Stages
 from speechbrain_ssl.brains.verdict import (
@@ -63,10 +63,10 @@ class AudioVisualStages(Stages):
     @property
     def labels_seen(self):
         """Which labels were seen, those of the initial face model, too."""
-        seen = super().labels_seen
-        if seen != "none":
-            return seen
-        return labels_of_model(self.hparams["initial_face_model"])
+        return strongest(
+            super().labels_seen,
+            labels_of_model(self.hparams["initial_face_model"]),
+        )
 
     def face_model(self, model):
         """Return the folder of the face encoder beside an audio model.

@@ -19,28 +19,56 @@ from speechbrain_ssl.report.results import FILE_NAME as RESULTS
 
 
 def labels_of_model(model):
-    """Return which labels an initial model has seen.
+    """Return which labels a model that training starts from has seen.
 
     Arguments
     ---------
     model : str or None
-        Folder of the model.
+        The model, or the output folder of a run.
 
     Returns
     -------
     str
-        What its ``results.json`` says. ``"none"`` if there is no model, or no
-        such file; ``"unknown"`` if the model is no longer there, which must
-        not end a run that has begun with it.
+        What its ``results.json`` says. ``"none"`` if there is no model;
+        ``"unknown"`` if there is no such file, or the model is no longer
+        there, which must not end a run that has begun with it.
     """
     if not model:
         return "none"
     try:
         path = find_record(model, RESULTS)
-        seen = read_record(path).get("labels_seen", "none") if path else "none"
+        seen = read_record(path).get("labels_seen") if path else None
     except UserError:
         return "unknown"
-    return {True: "yes", False: "none"}.get(seen, seen)
+    return {True: "yes", False: "none", None: "unknown"}.get(seen, seen)
+
+
+def strongest(*labels_seen):
+    """Return what a run has seen that several things pass labels to.
+
+    Arguments
+    ---------
+    *labels_seen : str
+        What each of them has seen.
+
+    Returns
+    -------
+    str
+        The first that names labels; else the first that is unknown; else
+        ``"none"``.
+
+    Example
+    -------
+    >>> strongest("none", "unknown: no record", "people")
+    'people'
+    """
+
+    def strength(seen):
+        if seen.startswith("unknown"):
+            return 1
+        return 0 if seen == "none" else 2
+
+    return max(labels_seen, key=strength)
 
 
 def begin_with_checkpoint(folder, objective, modules):

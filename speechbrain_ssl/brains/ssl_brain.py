@@ -20,6 +20,7 @@ from speechbrain_ssl.brains.encoding import encode, encode_with_frames, project
 from speechbrain_ssl.brains.initial import (
     begin_with_checkpoint,
     labels_of_model,
+    strongest,
 )
 from speechbrain_ssl.brains.positives import make_positives
 from speechbrain_ssl.brains.teacher_embeddings import teacher_embeddings
@@ -140,10 +141,13 @@ class SSLBrain(TrainingBrain):
 
     @property
     def labels_seen(self):
-        """Which speaker labels training used; see ``TrainingHooks``."""
-        if self.positives.labels_seen != "none":
-            return self.positives.labels_seen
-        return labels_of_model(self.hparams.initial_model)
+        """Which labels training used, or a model that it learns from."""
+        return strongest(
+            self.positives.labels_seen,
+            labels_of_model(self.hparams.initial_model),
+            labels_of_model(self.hparams.initial_checkpoint),
+            labels_of_model(getattr(self.objective, "teacher", None)),
+        )
 
     def extra_results(self):
         """Return the first epoch that used pseudo-positives."""

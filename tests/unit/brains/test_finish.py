@@ -1,5 +1,6 @@
 """What ends a run must not fail after days of training."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,10 +13,12 @@ from speechbrain_ssl.brains import verdict
 from speechbrain_ssl.brains.face_trials import FaceTrials
 from speechbrain_ssl.brains.finish import _held_out_halves
 from speechbrain_ssl.brains.initial import labels_of_model
+from speechbrain_ssl.brains.ssl_brain import SSLBrain
 from speechbrain_ssl.data.manifest import Manifest, StringColumn
 from speechbrain_ssl.encoders.face import FaceResNet, PixelNormalization
 from speechbrain_ssl.encoders.features import LogMel
 from speechbrain_ssl.errors import TrialError
+from speechbrain_ssl.objectives.distillation import Distillation
 from speechbrain_ssl.publishing.export import export_encoder
 from speechbrain_ssl.verification.trials import Trials
 
@@ -110,8 +113,9 @@ def test_faces_of_too_few_trials_are_refused_at_the_start(tmp_path):
 @pytest.mark.parametrize(
     "record, wanted",
     [
-        (None, "none"),
-        ("{}", "none"),
+        (None, "unknown"),
+        ("{}", "unknown"),
+        ('{"labels_seen": null}', "unknown"),
         ('{"labels_seen": "none"}', "none"),
         ('{"labels_seen": true}', "yes"),
         ('{"labels_seen": "ImageNet\'s classes"}', "ImageNet's classes"),
@@ -127,3 +131,36 @@ def test_labels_that_the_initial_model_has_seen(tmp_path, record, wanted):
     assert labels_of_model(str(tmp_path)) == wanted
     assert labels_of_model(None) == "none"
     assert labels_of_model(str(tmp_path / "gone/1")) == "unknown"
+
+
+@pytest.mark.parametrize(
+    "positives, start, source, wanted",
+    [
+        ("none", "none", None, "none"),
+        ("unknown: a file", "none", "none", "unknown: a file"),
+        ("none", "unknown", "people", "people"),
+        ("unknown: a file", "people", "unknown", "people"),
+    ],
+)
+@pytest.mark.parametrize("key", ["initial_model", "initial_checkpoint"])
+def test_a_run_passes_on_what_its_models_have_seen(
+    tmp_path, key, positives, start, source, wanted
+):
+    """The strongest counts: labels, else unknown ones, else none.
+
+    ``source`` is the teacher of a distillation.
+    """
+    encoder = FaceResNet(16, 8, 4, (1, 1, 1, 1))
+    for name, seen in (("start", start), ("teacher", source)):
+        export_encoder(tmp_path / name, encoder, PixelNormalization(16))
+        record = json.dumps({"labels_seen": seen})
+        (tmp_path / name / "results.json").write_text(record)
+    models = {"initial_model": None, "initial_checkpoint": None}
+    models[key] = str(tmp_path / "start")
+    objective = Distillation(str(tmp_path / "teacher")) if source else None
+    brain = SimpleNamespace(
+        positives=SimpleNamespace(labels_seen=positives),
+        hparams=SimpleNamespace(**models),
+        objective=objective,
+    )
+    assert SSLBrain.labels_seen.fget(brain) == wanted
