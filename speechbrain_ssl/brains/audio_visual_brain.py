@@ -22,6 +22,7 @@ import pathlib
 import numpy as np
 import torch
 
+from speechbrain_ssl import distributed
 from speechbrain_ssl.brains import divergence
 from speechbrain_ssl.brains.encoding import crop_features, encode
 from speechbrain_ssl.brains.face_trials import FaceTrials
@@ -29,7 +30,7 @@ from speechbrain_ssl.brains.pseudo_label_brain import (
     PseudoLabelBrain,
     load_classifier,
 )
-from speechbrain_ssl.brains.verdict import embed_halves, shown
+from speechbrain_ssl.brains.verdict import embed_held_out, with_face
 from speechbrain_ssl.encoders.pretrained import with_penalty
 from speechbrain_ssl.files import atomic_write
 from speechbrain_ssl.pseudo_labels.joint_gate import product
@@ -41,7 +42,7 @@ from speechbrain_ssl.pseudo_labels.loss_store import JointLossStore
 from speechbrain_ssl.publishing.export import export_encoder, initialise
 from speechbrain_ssl.report.gate import write_gate_epoch
 from speechbrain_ssl.verification.label_free import label_free_scores
-from speechbrain_ssl.verification.label_free_comparison import SHOWN
+from speechbrain_ssl.verification.label_free_comparison import LOGGED
 
 #: Folder of the face encoder, in the folder of the model.
 FACE_FOLDER = "face"
@@ -81,7 +82,12 @@ class AudioVisualBrain(PseudoLabelBrain):
         """Choose the held-out pictures as well; see the base class."""
         loaders = super().make_loaders(manifest, seed)
         self._halves = self.hparams.crops.views.valid_set(manifest, 0.0)
-        self._shown = shown(self._halves, self.held_out_manifest)
+        # Rank 0 decides for all, as it does on held-out voices.
+        self._with_face = distributed.object_from_rank_0(
+            with_face(self._halves, self.held_out_manifest)
+            if distributed.rank() == 0
+            else None
+        )
         return loaders
 
     def set_up(self):
@@ -136,20 +142,21 @@ class AudioVisualBrain(PseudoLabelBrain):
 
     def after_epoch(self):
         """Validate the encoder of faces, too, on the held-out pictures."""
-        scalars = super().after_epoch()
-        if len(self._shown) > 1:
+        scalars, rows = super().after_epoch(), []
+        if len(self._with_face) > 1:
             self.face_encoder.eval()
-            (rows,) = embed_halves(
+            rows = embed_held_out(
                 [(self.face_encoder, self.face_features)],
                 self._halves,
                 self.face_augmentation,
                 self.hparams.seed,
                 self.device,
-                self._shown,
+                self._with_face,
             )
-            divergence.refuse(self, [rows])
-            found = label_free_scores(rows)
-            scalars |= {f"face_{name}": found[name] for name in SHOWN}
+        divergence.refuse(self, rows)
+        if rows:
+            found = label_free_scores(*rows)
+            scalars |= {f"face_{name}": found[name] for name in LOGGED}
         return scalars
 
     def _write_gate(self, losses, scalars, correct, known):

@@ -24,10 +24,10 @@ from speechbrain_ssl.brains.rounds import Rounds
 from speechbrain_ssl.brains.stages import Names, Stages
 from speechbrain_ssl.brains.verdict import (
     compare_modalities,
-    embed_halves,
+    embed_exported,
+    embed_held_out,
     enough,
-    held_out_halves,
-    shown,
+    with_face,
 )
 from speechbrain_ssl.clustering.views import join_views, reassign
 from speechbrain_ssl.data.face_dataset import FaceHalves
@@ -172,32 +172,37 @@ class AudioVisualStages(Stages):
 
     def _verdict(self, start, folder, brain):
         """Compare both encoders with their start; see ``compare_modalities``."""
-        voices = [load_encoder(m, brain.device) for m in (start, folder)]
-        halves = held_out_halves(
+        found = embed_exported(
+            start,
+            folder,
             self.manifest,
             brain.train_manifest.keys,
             self.hparams,
-            voices[0][1].sample_rate,
+            brain.augmentation,
+            brain.device,
         )
-        if halves is None:
+        if found is None:
             return {}
-        seed = self.hparams["seed"]
-        rows = embed_halves(
-            voices, halves, brain.augmentation, seed, brain.device
-        )
+        held_out, rows = found
         pictures = FaceHalves(
             self.manifest, self.faces, self.hparams["crops"].image_size
         )
-        places = shown(pictures, halves.manifest)
+        places = with_face(pictures, held_out)
         if not enough(len(places), "faces"):
             return compare_label_free(*rows)
         models = [
             load_encoder(self.face_model(m), brain.device, pictures=True)
             for m in (start, folder)
         ]
-        options = (pictures, brain.face_augmentation, seed, brain.device)
-        faces = embed_halves(models, *options, places)
-        own = rows_of(halves.manifest, self.manifest)
+        faces = embed_held_out(
+            models,
+            pictures,
+            brain.face_augmentation,
+            self.hparams["seed"],
+            brain.device,
+            places,
+        )
+        own = rows_of(held_out, self.manifest)
         return compare_modalities(rows, faces, np.isin(own, places))
 
 

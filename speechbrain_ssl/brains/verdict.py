@@ -10,6 +10,7 @@ from speechbrain_ssl.data.halves import HalvesDataset
 from speechbrain_ssl.data.loaders import VALID_BATCH
 from speechbrain_ssl.data.manifest import rows_of
 from speechbrain_ssl.embedding.rows import unit_or_zero
+from speechbrain_ssl.errors import ImageError
 from speechbrain_ssl.publishing.export import load_encoder
 from speechbrain_ssl.verification.label_free_comparison import (
     BETTER,
@@ -59,15 +60,33 @@ def compare_exported(
     ManifestError, AudioError
         If there are too few usable utterances.
     """
+    found = embed_exported(
+        start, trained, manifest, trained_on, hparams, augmentation, device
+    )
+    return {} if found is None else compare_label_free(*found[1])
+
+
+def embed_exported(
+    start, trained, manifest, trained_on, hparams, augmentation, device
+):
+    """Embed the held-out part of a manifest with two exported models.
+
+    Arguments and errors are those of ``compare_exported``.
+
+    Returns
+    -------
+    tuple
+        The manifest of the held-out part, and the embeddings by both models,
+        see ``embed_held_out``; None if there are fewer than four utterances.
+    """
     models = [load_encoder(model, device) for model in (start, trained)]
-    halves = held_out_halves(
+    halves = _held_out_halves(
         manifest, trained_on, hparams, models[0][1].sample_rate
     )
     if halves is None:
-        return {}
-    return compare_label_free(
-        *embed_halves(models, halves, augmentation, hparams["seed"], device)
-    )
+        return None
+    rows = embed_held_out(models, halves, augmentation, hparams["seed"], device)
+    return halves.manifest, rows
 
 
 def compare_modalities(rows, faces, seen):
@@ -103,7 +122,7 @@ def compare_modalities(rows, faces, seen):
     return {**by["voice"], "by": by, "verdict": verdict}
 
 
-def held_out_halves(manifest, trained_on, hparams, sample_rate):
+def _held_out_halves(manifest, trained_on, hparams, sample_rate):
     """Return the halves of the utterances that a verdict is based on.
 
     Arguments
@@ -146,8 +165,10 @@ def enough(count, what):
     return count >= _LEAST
 
 
-def shown(halves, part):
+def with_face(halves, part):
     """Return which utterances of a part have a face that can be compared.
+
+    However many have none, this is no error: training allows that as well.
 
     Arguments
     ---------
@@ -161,14 +182,21 @@ def shown(halves, part):
     numpy.ndarray
         Their positions in ``halves``, int64, in the order of ``part``.
     """
-    places = rows_of(part, halves.manifest)
-    return places[
-        [bool(halves.faces.has_face[i] and halves.usable(i)) for i in places]
-    ]
+    found = []
+    for i in rows_of(part, halves.manifest):
+        if not halves.faces.has_face[i]:
+            continue
+        try:
+            halves[i]
+        except ImageError as error:
+            logger.warning("Not used for validation: %s", error)
+        else:
+            found.append(i)
+    return np.array(found, dtype=np.int64)
 
 
 @torch.no_grad()
-def embed_halves(models, halves, augmentation, seed, device, places=None):
+def embed_held_out(models, halves, augmentation, seed, device, places=None):
     """Embed the augmented crops, or pictures, of held-out utterances.
 
     Arguments

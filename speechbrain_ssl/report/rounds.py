@@ -87,12 +87,21 @@ def _tiles(results):
         (
             f"Pseudo-EER, round {name}",
             f"{record['pseudo_eer']:.2f} %",
-            f"was {record['start_pseudo_eer']:.2f} %: {record['verdict']}",
+            f"was {record['start_pseudo_eer']:.2f} %: {_verdict(record)}",
         )
         for name, record in _rows(results["stages"]).items()
         if "verdict" in record
     ]
     return [*tiles, ("Wall time", duration(results["minutes"]), "")]
+
+
+def _verdict(record):
+    """Return the verdict on a stage, and by what, if not by all modalities."""
+    verdict, by = record["verdict"], record.get("by", {})
+    same = [name for name, one in by.items() if one["verdict"] == verdict]
+    if len(same) == len(by):
+        return verdict
+    return f"by {' and '.join(same)} {verdict}"
 
 
 def _headline(results):

@@ -12,7 +12,7 @@ from speechbrain_ssl.verification.trials import Trials
 BETTER, WORSE, UNCLEAR = "better", "worse", "not distinguishable"
 
 #: The figures that a comparison and a log show.
-SHOWN = ("pseudo_eer", "lidar", "rankme")
+LOGGED = ("pseudo_eer", "lidar", "rankme")
 
 
 def compare_label_free(before, after):
@@ -60,8 +60,8 @@ def compare_label_free(before, after):
         verdict = WORSE
     now, then = label_free_scores(after), label_free_scores(before)
     return {
-        **{name: now[name] for name in SHOWN},
-        **{f"start_{name}": then[name] for name in SHOWN},
+        **{name: now[name] for name in LOGGED},
+        **{f"start_{name}": then[name] for name in LOGGED},
         "pseudo_eer_gain": 100 * gain,
         "gain_low": 100 * interval.low,
         "gain_high": 100 * interval.high,

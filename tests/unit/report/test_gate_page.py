@@ -347,6 +347,32 @@ def test_nothing_of_a_run_is_markup(tmp_path):
     assert 'href="a&amp;b&lt;i&gt;/report.html"' in text
 
 
+@pytest.mark.parametrize(
+    "face, both, verdict, told",
+    [
+        ("worse", "better", "worse", "by face worse"),
+        ("not distinguishable", "better", "better", "by voice and both better"),
+        ("better", "better", "better", "better"),
+    ],
+)
+def test_the_tile_of_a_joint_round_says_by_what(
+    tmp_path, face, both, verdict, told
+):
+    """The figures of the tile are those of the voice, which has gained."""
+    names = ("pseudo_eer", "lidar", "rankme")
+    voice = {
+        "verdict": "better",
+        **dict.fromkeys(names, 15.0),
+        **dict.fromkeys((f"start_{name}" for name in names), 19.0),
+    }
+    by = {"voice": voice}
+    by |= {"face": {**voice, "verdict": face}}
+    by |= {"both": {**voice, "verdict": both}}
+    found = results()
+    found["stages"][-1].update({**voice, "by": by, "verdict": verdict})
+    assert f"was 19.00 %: {told}<" in page(tmp_path, found)
+
+
 def test_the_rounds_page_in_a_browser(tmp_path):
     """Nothing is cut off, however long a name or a reason."""
     verdict = {
