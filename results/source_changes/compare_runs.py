@@ -11,14 +11,10 @@ speakers.
 
 import json
 import pathlib
-import re
 import sys
 
 from speechbrain_ssl.report.comparison import read_systems
-from speechbrain_ssl.report.studies import (
-    compare_systems,
-    read_json,
-)
+from speechbrain_ssl.report.studies import compare_systems, keep_record
 from speechbrain_ssl.verification.trials import path_component
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -38,11 +34,6 @@ def final(run):
     return run / "round_1" if (run / "round_1").is_dir() else run
 
 
-def public(path):
-    """Replace all of a path but its last two names."""
-    return "/path/to/" + "/".join(path[0].split("/")[-2:])
-
-
 def main(runs):
     """Copy the records and write the differences."""
     folders = {}
@@ -50,14 +41,7 @@ def main(runs):
         for seed in "123":
             name = f"{system}_{seed}"
             folders[name] = final(runs / name)
-            record = read_json(folders[name] / "results.json")
-            record["command"] = re.sub(
-                r"/[^\s,\]']+", public, record["command"]
-            )
-            kept = HERE / "runs" / name
-            kept.mkdir(parents=True, exist_ok=True)
-            text = json.dumps(record, indent=1)
-            (kept / "results.json").write_text(text + "\n", encoding="utf-8")
+            keep_record(folders[name], HERE / "runs" / name)
     trials, scores = read_systems(
         {name: f"{at}/trial_scores.txt" for name, at in folders.items()}
     )

@@ -7,6 +7,7 @@ are scored, and every comparison is computed again over all seeds.
 """
 
 import json
+import re
 
 import numpy as np
 
@@ -64,6 +65,38 @@ def read_json(path):
     dict or list
     """
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def keep_record(run, kept):
+    """Copy the ``results.json`` of a run into a study, with public paths.
+
+    Arguments
+    ---------
+    run : pathlib.Path
+        The output folder of the run.
+    kept : pathlib.Path
+        The folder of the study for it, which is made.
+
+    Example
+    -------
+    >>> import pathlib, tempfile
+    >>> run = pathlib.Path(tempfile.mkdtemp())
+    >>> record = {"command": "train.py x.yaml --rirs_csv=/home/me/rooms/all.csv"}
+    >>> _ = (run / "results.json").write_text(json.dumps(record))
+    >>> keep_record(run, run / "runs" / "simclr_1")
+    >>> read_json(run / "runs" / "simclr_1" / "results.json")["command"]
+    'train.py x.yaml --rirs_csv=/path/to/rooms/all.csv'
+    """
+    record = read_json(run / "results.json")
+    # All of a path but its last two names.
+    record["command"] = re.sub(
+        r"/[^\s,\]']*?([^\s,\]'/]+/[^\s,\]'/]+)(?=[\s,\]']|$)",
+        r"/path/to/\1",
+        record["command"],
+    )
+    with atomic_write(kept / "results.json") as stream:
+        json.dump(record, stream, indent=1)
+        stream.write("\n")
 
 
 def epoch_lines(metrics):
