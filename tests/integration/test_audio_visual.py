@@ -464,4 +464,4 @@ def test_positives_by_faces(
     assert others > 30
     results = tiny.results(tmp_path / "run")
     assert results["positives_from_epoch"] == 2
-    assert results["labels_seen"] == "unknown: clusters from a file"
+    assert results["labels_seen"] == "unknown: clusters_csv"
