@@ -229,6 +229,17 @@ class AudioVisualRounds(Rounds):
     def _look_ahead(self):
         """Check the inputs of later stages, those of faces as well."""
         super()._look_ahead()
+        # Of all utterances; the clustering may leave out some more.
+        train, _ = self.manifest.hold_out(
+            self.hparams["valid_utterances"], 2 * self.hparams["valid_seconds"]
+        )
+        places = rows_of(train, self.manifest)
+        if not self.stages.faces.has_face[places].any():
+            raise ConfigError(
+                "all utterances with a picture are held out, so that no face "
+                "is left to train on: add pictures to the face manifest, or "
+                "lower `valid_utterances`"
+            )
         initial = self.stages.face_model(self.stages.initial_model)
         if self.stages.needs_embeddings:
             model = self.hparams["initial_face_model"]

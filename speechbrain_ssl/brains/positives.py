@@ -156,13 +156,13 @@ class OwnPositives:
 
 
 class _RulePositives(OwnPositives):
-    """Implements what both sampling rules have in common.
+    """Implements what all sampling rules have in common.
 
     Arguments
     ---------
     brain : speechbrain_ssl.brains.ssl_brain.SSLBrain
         The Brain that holds this.
-    rule : SSPS or ClusterAware
+    rule : SSPS, ClusterAware or GivenClusters
         The configured sampling rule.
     """
 
@@ -277,7 +277,7 @@ class GivenClusterPositives(_RulePositives):
     """Cuts crops from other recordings of a cluster that a file names."""
 
     #: Nobody but the user knows what the file was made of.
-    labels_seen = "unknown: clusters from a file"
+    labels_seen = "unknown: clusters_csv"
 
     def loader_options(self):
         """Return the function that chooses the utterance of each crop."""
@@ -287,7 +287,7 @@ class GivenClusterPositives(_RulePositives):
         """Read the clusters of the training set."""
         super().set_up(embedding_size, projection_size)
         manifest = self.brain.train_manifest
-        clusters, _ = read_labels(self.rule.labels_csv, manifest, others=True)
+        clusters, _ = read_labels(self.rule.clusters_csv, manifest, others=True)
         ids = [manifest.ids[i] for i in range(len(manifest))]
         self.rule.set_up(clusters, ids, self.brain.hparams.seed)
 

@@ -287,7 +287,7 @@ class FaceViews:
     """Number and size of a sample's views; a crop plan for pictures.
 
     SSPS works with it, unless its start rule is asked for (which embeds
-    halves of audio); cluster-aware sampling does not.
+    halves of audio); ``ClusterAware`` and ``GivenClusters`` do not.
 
     Arguments
     ---------

@@ -27,7 +27,7 @@ class GivenClusters(torch.nn.Module):
 
     Arguments
     ---------
-    labels_csv : str
+    clusters_csv : str
         A CSV file with the columns ``ID`` and ``label``, as ``cluster_faces.py``
         and the rounds of pseudo-labels write it. Utterances that it does not
         name have no cluster. If the labels are of people, training sees them.
@@ -47,15 +47,15 @@ class GivenClusters(torch.nn.Module):
     [0, 2, 2]
     """
 
-    def __init__(self, labels_csv, start_epoch=1):
+    def __init__(self, clusters_csv, start_epoch=1):
         super().__init__()
         check_int("GivenClusters", "start_epoch", start_epoch, least=1)
-        if not labels_csv:
+        if not clusters_csv:
             raise ConfigError(
                 "positives from given clusters need a CSV file with the columns "
                 "ID and label: set `clusters_csv`"
             )
-        self.labels_csv = labels_csv
+        self.clusters_csv = clusters_csv
         self.start_epoch = start_epoch
         # Rebuild the tables after a checkpoint restores the clusters.
         self.register_load_state_dict_post_hook(_tabulate)
@@ -86,7 +86,7 @@ class GivenClusters(torch.nn.Module):
         _tabulate(self)
         if not self._others.any():
             raise ConfigError(
-                f"{self.labels_csv}: no cluster has utterances of two "
+                f"{self.clusters_csv}: no cluster has utterances of two "
                 "recordings (what IDs have in common up to their last slash); "
                 "make fewer clusters, or take other positives"
             )

@@ -49,7 +49,7 @@ def embedding_map(
     if len(chosen) > MAX_POINTS:
         rng = np.random.default_rng(0)
         chosen = np.sort(rng.choice(chosen, MAX_POINTS, replace=False))
-    places, same = lay_out(embeddings[chosen], seed=0)
+    places, same = lay_out(embeddings[chosen])
     if same and len(chosen) > 1:
         caption = f"All {len(chosen)} embeddings are the same. {caption}"
     if len(chosen) < len(finite):
@@ -87,15 +87,13 @@ def embedding_map(
     )
 
 
-def lay_out(embeddings, seed):
+def lay_out(embeddings):
     """Lay out finite embeddings in the plane, by t-SNE if there are five.
 
     Arguments
     ---------
     embeddings : numpy.ndarray
         ``[N, D]``.
-    seed : int
-        Seed of t-SNE.
 
     Returns
     -------
@@ -122,6 +120,6 @@ def lay_out(embeddings, seed):
     tsne = TSNE(
         perplexity=min(30.0, (count - 1) / 3),
         init="pca" if unit.shape[1] >= 2 else "random",
-        random_state=seed,
+        random_state=0,
     )
     return tsne.fit_transform(unit), False

@@ -372,6 +372,28 @@ def test_bad_settings_end_at_once(
     assert not (tmp_path / "run" / "round_1").exists()
 
 
+def test_faces_of_held_out_utterances_alone_end_at_once(
+    corpus, faces, script, model, tmp_path
+):
+    """Nothing is embedded and clustered before."""
+    manifest = Manifest.read(corpus.train_csv)
+    _, held_out = manifest.hold_out(4, 1.0)
+    lines = faces.csv.read_text().splitlines(keepends=True)
+    ids = [held_out.ids[i] for i in range(4)]
+    few = tmp_path / "few.csv"
+    few.write_text("".join(x for x in lines if x.split(",")[0] in ["ID", *ids]))
+    argv = faces.argv(
+        tmp_path / "run",
+        model,
+        face_csv=few,
+        valid_utterances=4,
+        valid_seconds=0.5,
+    )
+    with pytest.raises(UserError, match="all utterances with a picture are"):
+        script.main(argv)
+    assert not (tmp_path / "run" / "round_1").exists()
+
+
 def test_pictures_of_fewer_utterances_are_no_error(
     faces, script, model, tmp_path
 ):
@@ -464,4 +486,4 @@ def test_positives_by_faces(
     assert others > 30
     results = tiny.results(tmp_path / "run")
     assert results["positives_from_epoch"] == 2
-    assert results["labels_seen"] == "unknown: clusters from a file"
+    assert results["labels_seen"] == "unknown: clusters_csv"

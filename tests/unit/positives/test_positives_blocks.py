@@ -65,4 +65,4 @@ def test_face_clusters_block(repository):
         {"clusters_csv": "faces.csv", "start_epoch": 3},
     )["positives"]
     assert isinstance(given, GivenClusters)
-    assert (given.labels_csv, given.start_epoch) == ("faces.csv", 3)
+    assert (given.clusters_csv, given.start_epoch) == ("faces.csv", 3)
