@@ -13,7 +13,7 @@ import torch
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
 
 from speechbrain_ssl import distributed
-from speechbrain_ssl.brains.initial import labels_of_model
+from speechbrain_ssl.brains.initial import labels_of_model, strongest
 from speechbrain_ssl.brains.pseudo_label_brain import PseudoLabelBrain
 from speechbrain_ssl.brains.verdict import compare_exported
 from speechbrain_ssl.clustering.quality import (
@@ -85,11 +85,12 @@ class Stages:
 
     @property
     def labels_seen(self):
-        """Which speaker labels the labels are made of, or the initial model."""
-        seen = self.hparams["labels_from"].labels_seen
-        if seen != "none":
-            return seen
-        return labels_of_model(self.hparams["initial_model"])
+        """Which speaker labels are in the labels, or in the models of a round."""
+        models = [self.hparams["initial_model"], *self.hparams["other_models"]]
+        return strongest(
+            self.hparams["labels_from"].labels_seen,
+            *map(labels_of_model, models),
+        )
 
     @property
     def initial_model(self):

@@ -583,17 +583,25 @@ def test_labels_of_absent_utterances(corpus, rounds, ssl_model, tmp_path):
 def test_other_models(
     corpus, rounds, ssl_model, two_rounds, tmp_path, untrained
 ):
-    """Two equal views change nothing; different views change the labels."""
-    same = tmp_path / "same"
+    """Two equal views change nothing; different views change the labels.
+
+    What a view has seen, the run has seen.
+    """
+    same, different = tmp_path / "same", tmp_path / "different"
     shutil.copytree(ssl_model, same)
+    shutil.copytree(two_rounds / "round_2", different)
+    path = different / "results.json"
+    path.write_text(
+        json.dumps(tiny.results(different) | {"labels_seen": "all"})
+    )
     labels = []
-    for name, other in (("a", same), ("b", two_rounds / "round_2")):
+    for name, other in (("a", same), ("b", different)):
         rounds.main(
             corpus.rounds_argv(
                 tmp_path / name,
                 ssl_model,
                 other_models=f"[{other}]",
-                stop_after="cluster",
+                rounds=1,
             )
         )
         folder = tmp_path / name / "round_1"
@@ -601,6 +609,8 @@ def test_other_models(
         labels.append((folder / "labels.csv").read_bytes())
     alone = (two_rounds / "round_1" / "labels.csv").read_bytes()
     assert labels[0] == alone != labels[1]
+    seen = [tiny.results(tmp_path / name)["labels_seen"] for name in "ab"]
+    assert seen == ["none", "all"]
 
 
 # -- bad input ----------------------------------------------------------------------------
