@@ -240,6 +240,8 @@ def strike(job, folder, place, number, draws, **options):
     place, sent = job.stage(folder), time.monotonic()
     process.send(number)
     code = process.wait()
+    if code == 0 and number == signal.SIGKILL:
+        return None  # it ended between the last look and the signal
     seconds = time.monotonic() - sent
     return Strike(code, place, seconds, resumed, process.output)
 
