@@ -16,7 +16,7 @@ export OMP_WAIT_POLICY := passive
 
 help:
 	@echo "make demo       synthetic corpus, training and rounds without labels (3 to 6 min on 2 idle cores)"
-	@echo "make demo-av    the same with voices and drawn faces"
+	@echo "make demo-av    the same with voices and drawn faces (5 to 12 min)"
 	@echo "make test       documentation and the whole test suite (under 20 min on 2 cores)"
 	@echo "make test-fast  the quick tests only"
 	@echo "make test-faults  kills, full disks, damaged files and others, on real runs (under 30 min)"
