@@ -237,11 +237,13 @@ def strike(job, folder, place, number, draws, **options):
         time.sleep(0.002)
     if process.poll() is not None:
         return None
+    # Halted, it cannot end between this look and the signal.
+    if not process.halt():
+        return None
     place, sent = job.stage(folder), time.monotonic()
     process.send(number)
+    process.send(signal.SIGCONT)
     code = process.wait()
-    if code == 0 and number == signal.SIGKILL:
-        return None  # it ended between the last look and the signal
     seconds = time.monotonic() - sent
     return Strike(code, place, seconds, resumed, process.output)
 

@@ -76,6 +76,12 @@ class Process:
         if self.code is None:
             os.killpg(self.pid, number)
 
+    def halt(self):
+        """Stop it until SIGCONT; return False if it has ended."""
+        self.send(signal.SIGSTOP)
+        what = os.WEXITED | os.WSTOPPED | os.WNOWAIT
+        return os.waitid(os.P_PID, self.pid, what).si_code == os.CLD_STOPPED
+
     def fill_disk(self, size=1024):
         """Let every file that it writes from now on end at some bytes."""
         resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (size, size))
