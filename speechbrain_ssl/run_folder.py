@@ -43,9 +43,6 @@ LOCK_NAME = "lock"
 LOG_CONFIG = str(pathlib.Path(__file__).with_name("log_config.yaml"))
 PROCESSES = "number of processes"
 
-#: Beside the checkpoints: at which steps and rates the run has diverged.
-DIVERGENCES = "divergences.json"
-
 # The locks that this process holds: path -> open file.
 _locks = {}
 

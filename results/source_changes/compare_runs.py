@@ -9,13 +9,10 @@ a system is below its baseline, the mean over the seeds, with a 95 % interval ov
 speakers.
 """
 
-import json
 import pathlib
 import sys
 
-from speechbrain_ssl.report.comparison import read_systems
-from speechbrain_ssl.report.studies import compare_systems, keep_record
-from speechbrain_ssl.verification.trials import path_component
+from speechbrain_ssl.report.studies import write_differences
 
 HERE = pathlib.Path(__file__).resolve().parent
 #: A system, and the one that it is compared with.
@@ -36,23 +33,11 @@ def final(run):
 
 def main(runs):
     """Copy the records and write the differences."""
-    folders = {}
-    for system in sorted({name for pair in PAIRS for name in pair} | {"swav"}):
-        for seed in "123":
-            name = f"{system}_{seed}"
-            folders[name] = final(runs / name)
-            keep_record(folders[name], HERE / "runs" / name)
-    trials, scores = read_systems(
-        {name: f"{at}/trial_scores.txt" for name, at in folders.items()}
+    systems = sorted({name for pair in PAIRS for name in pair} | {"swav"})
+    names = [f"{system}_{seed}" for system in systems for seed in "123"]
+    write_differences(
+        HERE, {name: final(runs / name) for name in names}, PAIRS, 1
     )
-    trials.speaker_of = path_component(1)
-    found = [compare_systems(scores, *pair, trials) for pair in PAIRS]
-    for row in found:
-        for key in ("difference", "ci_low", "ci_high"):
-            row[key] = round(row[key], 2)
-    text = json.dumps(found, indent=1)
-    (HERE / "differences.json").write_text(text + "\n", encoding="utf-8")
-    print(text)
 
 
 if __name__ == "__main__":

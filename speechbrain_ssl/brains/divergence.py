@@ -18,9 +18,11 @@ from speechbrain_ssl.errors import (
     DivergenceError,
 )
 from speechbrain_ssl.files import atomic_write
-from speechbrain_ssl.run_folder import DIVERGENCES
 
 logger = logging.getLogger(__name__)
+
+#: Beside the checkpoints: at which steps and rates the run has diverged.
+FILE_NAME = "divergences.json"
 
 #: What the learning rate is multiplied by where a run goes back, and how often
 #: it may do so. Both are ours.
@@ -137,7 +139,7 @@ def _sentence(found):
 
 
 def _path(brain):
-    return brain.checkpointer.checkpoints_dir.parent / DIVERGENCES
+    return brain.checkpointer.checkpoints_dir.parent / FILE_NAME
 
 
 def _read(brain):

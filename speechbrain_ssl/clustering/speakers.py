@@ -57,7 +57,7 @@ def find_speakers(embeddings, speakers=None):
     >>> len(set(find_speakers(voices).tolist()))
     4
     """
-    rows = half_whiten(unit_rows(embeddings, single_process=True).cpu())
+    rows = half_whiten(unit_rows(embeddings).cpu())
     count = len(rows)
     if speakers is None and count < 4:
         raise ConfigError(

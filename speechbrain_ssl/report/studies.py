@@ -12,9 +12,11 @@ import re
 import numpy as np
 
 from speechbrain_ssl.files import atomic_write
+from speechbrain_ssl.report.comparison import read_systems
 from speechbrain_ssl.report.evaluations import COLUMNS, write_rows
 from speechbrain_ssl.report.style import write_svg
 from speechbrain_ssl.verification.bootstrap import paired_difference
+from speechbrain_ssl.verification.trials import path_component
 
 #: The first columns of every table of error rates.
 HEADLINE = COLUMNS[:9]
@@ -199,6 +201,54 @@ def write_study(study, columns, rows, **figures):
     write_rows(study / "table.csv", columns, rows)
     for name, figure in figures.items():
         write_svg(study / f"{name}.svg", figure)
+
+
+def write_runs(study, trials):
+    """Write ``table.csv`` of a study, with a row for each saved run.
+
+    Arguments
+    ---------
+    study : pathlib.Path
+        The folder of the study.
+    trials : str
+        Name of the trial list.
+    """
+    rows = []
+    for system, seed, folder in saved_runs(study):
+        results = read_json(folder / "results.json")
+        row = run_row(system, seed, trials, results)
+        rows.append({**row, "epochs": results["epochs"]})
+    columns = [*HEADLINE, "min_dcf_0.01", "min_dcf_0.05", "epochs"]
+    write_study(study, columns, rows)
+
+
+def write_differences(study, runs, pairs, speaker_component):
+    """Keep the records of runs, compare systems, write ``differences.json``.
+
+    Arguments
+    ---------
+    study : pathlib.Path
+        The folder of the study.
+    runs : dict
+        ``<system>_<seed>`` -> output folder with ``trial_scores.txt``.
+    pairs : iterable of tuple
+        Two systems each, as ``compare_systems`` takes them.
+    speaker_component : int
+        Part of a path that names the speaker.
+    """
+    for name, folder in runs.items():
+        keep_record(folder, study / "runs" / name)
+    trials, scores = read_systems(
+        {name: f"{folder}/trial_scores.txt" for name, folder in runs.items()}
+    )
+    trials.speaker_of = path_component(speaker_component)
+    found = [compare_systems(scores, *pair, trials) for pair in pairs]
+    for row in found:
+        for key in ("difference", "ci_low", "ci_high"):
+            row[key] = round(row[key], 2)
+    with atomic_write(study / "differences.json") as stream:
+        json.dump(found, stream, indent=1)
+        stream.write("\n")
 
 
 def score_runs(folders, cache, evaluate):
